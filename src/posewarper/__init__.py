@@ -1,0 +1,57 @@
+"""posewarper: from a few labelled frames of a video to poses for every frame.
+
+The names below are loaded when they are first used, so that ``import posewarper`` is quick and does not
+import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Labels": "structures",
+    "Poses": "structures",
+    "Skeleton": "skeletons",
+    "fit": "fitting",
+    "load_model": "model.checkpoint",
+    "open_video": "io.video",
+    "propagate": "fitting",
+    "read_labels": "io.labels",
+    "write_labels": "io.labels",
+}
+
+__all__ = [
+    "Labels",
+    "Poses",
+    "Skeleton",
+    "__version__",
+    "fit",
+    "load_model",
+    "open_video",
+    "propagate",
+    "read_labels",
+    "write_labels",
+]
+
+if TYPE_CHECKING:
+    from posewarper.fitting import fit, propagate
+    from posewarper.io.labels import read_labels, write_labels
+    from posewarper.io.video import open_video
+    from posewarper.model.checkpoint import load_model
+    from posewarper.skeletons import Skeleton
+    from posewarper.structures import Labels, Poses
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'posewarper' has no attribute {name!r}")
+    value = getattr(import_module(f"posewarper.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

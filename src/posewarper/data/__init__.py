@@ -1,0 +1,1 @@
+"""Training samples: pairs, augmentation, batches."""

@@ -1,0 +1,73 @@
+"""One family of errors, each of which says how to mend what is wrong.
+
+Everything that a user can cause (a file, a label, an option) ends in a :class:`PosewarperError`; the
+command line prints its text and leaves with exit code 2. What is odd but has a sensible result is a
+:class:`PosewarperWarning`.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class PosewarperError(Exception):
+    """Bad input, with the place, the expectation and the mend in one readable message.
+
+    Args:
+        what: what is wrong, one sentence without a full stop.
+        mend: what the user can do about it.
+        path: the file or folder concerned.
+        expected: what would have been right.
+        got: what was found instead.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        mend: str,
+        path: str | os.PathLike[str] | None = None,
+        expected: object = None,
+        got: object = None,
+    ) -> None:
+        self.what, self.mend, self.path = what, mend, path
+        self.expected, self.got = expected, got
+        lines = [f"{os.fspath(path)}: {what}" if path is not None else what]
+        if expected is not None:
+            lines.append(f"  expected: {expected}")
+        if got is not None:
+            lines.append(f"  got:      {got}")
+        lines.append(f"  mend:     {mend}")
+        super().__init__("\n".join(lines))
+
+
+class VideoError(PosewarperError):
+    """A video or a folder of frames that cannot be used."""
+
+
+class LabelsError(PosewarperError):
+    """A label file, or labels that do not fit the video or the skeleton."""
+
+
+class ModelError(PosewarperError):
+    """A checkpoint that cannot be used, or does not fit the data."""
+
+
+class OutputError(PosewarperError):
+    """An output place that is taken or cannot be written."""
+
+
+class ConfigError(PosewarperError):
+    """A setting that does not exist or has an impossible value."""
+
+
+class PosewarperWarning(UserWarning):
+    """Something odd in the input for which there is a sensible result."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in long work; ``kept`` says in a sentence what was saved and how to go on."""
+
+    def __init__(self, kept: str) -> None:
+        self.kept = kept
+        super().__init__(kept)

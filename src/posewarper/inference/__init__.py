@@ -1,0 +1,1 @@
+"""Poses for use: evidence, trajectories, propagation."""

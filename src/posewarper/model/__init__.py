@@ -1,0 +1,1 @@
+"""The network: backbone, deformable convolution, warp head, checkpoints."""

@@ -1,0 +1,1 @@
+"""Optical flow and interpolation: evidence for propagation, and the baselines."""

@@ -1,0 +1,148 @@
+"""Skeletons: the names of the keypoints, the edges between them, and which are mirror images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from posewarper.errors import LabelsError
+
+# How names mark a side, each with what the other side would be called. The patterns look for whole words
+# ("left_knee"), for one letter set off by a separator ("paw_l"), by a capital ("LKnee", "wingL") or by a
+# number behind it ("forelegL4").
+_SIDES = (
+    (re.compile(r"left|right", re.IGNORECASE), {"left": "right", "right": "left"}),
+    (re.compile(r"(?<![A-Za-z0-9])[lLrR](?![A-Za-z0-9])"), {"l": "r", "r": "l"}),
+    (re.compile(r"^[LR](?=[A-Z])"), {"l": "r", "r": "l"}),
+    (re.compile(r"(?<=[a-z])[LR](?=\d*$)"), {"l": "r", "r": "l"}),
+)
+_LOWER_BODY = re.compile(r"hip|knee|ankle|heel|toe|foot", re.IGNORECASE)
+
+
+def _mirrored_name(name: str) -> str | None:
+    """Return the name that the same keypoint would bear on the other side, or None if it has no side."""
+    for pattern, swap in _SIDES:
+        match = pattern.search(name)
+        if match is None:
+            continue
+        side = match.group()
+        other = swap[side.lower()]
+        other = other.upper() if side.isupper() else other.capitalize() if side[0].isupper() else other
+        return name[: match.start()] + other + name[match.end() :]
+    return None
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Keypoint names in order, edges and mirror pairs.
+
+    Args:
+        names: K keypoint names, unique, in the order of every array with a keypoint axis.
+        edges: pairs of keypoint indices (from 0) to draw as limbs.
+        flip_pairs: pairs of keypoint indices that change places in a mirror image. When left out they
+            are read from the names (``left_knee``/``right_knee``, ``LKnee``/``RKnee``, ``wingL``/``wingR``).
+        name: what one instance is called ("person", "fly").
+
+    Raises:
+        LabelsError: if names repeat or an index is out of range.
+
+    Example:
+        >>> Skeleton(names=("nose", "left_eye", "right_eye")).flip_pairs
+        ((1, 2),)
+    """
+
+    names: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = field(default=None)  # type: ignore[assignment]
+    name: str = "person"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(str(n) for n in self.names))
+        object.__setattr__(self, "edges", tuple((int(a), int(b)) for a, b in self.edges))
+        pairs = _flip_pairs_of(self.names) if self.flip_pairs is None else self.flip_pairs
+        object.__setattr__(self, "flip_pairs", tuple((int(a), int(b)) for a, b in pairs))
+        if not self.names:
+            raise LabelsError("a skeleton has no keypoints", mend="name at least one keypoint")
+        repeated = sorted({n for n in self.names if self.names.count(n) > 1})
+        if repeated:
+            raise LabelsError(
+                "a skeleton names keypoints twice", got=", ".join(repeated), mend="make the names unique"
+            )
+        for a, b in (*self.edges, *self.flip_pairs):
+            if not (0 <= a < len(self.names) and 0 <= b < len(self.names)):
+                raise LabelsError(
+                    "a skeleton's edge or flip pair points to a keypoint that does not exist",
+                    expected=f"indices from 0 to {len(self.names) - 1}",
+                    got=(a, b),
+                    mend="correct the index (edges count from 0 here, from 1 in COCO files)",
+                )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def flip_order(self) -> tuple[int, ...]:
+        """K indices: ``keypoints[flip_order]`` is what the mirror image shows at each name."""
+        order = list(range(len(self)))
+        for a, b in self.flip_pairs:
+            order[a], order[b] = b, a
+        return tuple(order)
+
+    @property
+    def halves(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Indices of the upper and of the lower body; the lower is empty when the names do not tell."""
+        lower = tuple(k for k, name in enumerate(self.names) if _LOWER_BODY.search(name))
+        return tuple(k for k in range(len(self)) if k not in lower), lower
+
+
+def _flip_pairs_of(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    index = {name: k for k, name in enumerate(names)}
+    pairs = []
+    for k, name in enumerate(names):
+        other = index.get(_mirrored_name(name) or "")
+        if other is not None and k < other:
+            pairs.append((k, other))
+    return tuple(pairs)
+
+
+_COCO_NAMES = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
+    *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
+    *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+)
+_LIMBS = (
+    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6)),
+    *((5, 7), (6, 8), (7, 9), (8, 10)),
+)
+
+COCO = Skeleton(_COCO_NAMES, (*_LIMBS, (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)))
+POSETRACK = Skeleton(
+    ("nose", "head_bottom", "head_top", *_COCO_NAMES[3:]), (*_LIMBS, (0, 1), (0, 2), (1, 5), (1, 6))
+)
+BODY_25B = Skeleton(
+    (
+        *("Nose", "LEye", "REye", "LEar", "REar", "LShoulder", "RShoulder", "LElbow", "RElbow"),
+        *("LWrist", "RWrist", "LHip", "RHip", "LKnee", "RKnee", "LAnkle", "RAnkle", "UpperNeck"),
+        *("HeadTop", "LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
+    ),
+    (
+        *_LIMBS,
+        *((0, 1), (0, 2), (1, 3), (2, 4), (0, 17), (17, 18), (17, 5), (17, 6)),
+        *((15, 19), (19, 20), (15, 21), (16, 22), (22, 23), (16, 24)),
+    ),
+)
+PRESETS: dict[str, Skeleton] = {"coco": COCO, "posetrack": POSETRACK, "body_25b": BODY_25B}
+
+
+def named_skeleton(name: str) -> Skeleton:
+    """Return a preset skeleton by name.
+
+    Raises:
+        LabelsError: if there is no such preset.
+    """
+    if name not in PRESETS:
+        raise LabelsError(
+            "unknown skeleton", expected=", ".join(PRESETS), got=name, mend="use one of the names expected"
+        )
+    return PRESETS[name]

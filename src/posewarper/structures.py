@@ -1,0 +1,314 @@
+"""The data that travels between the parts: labels in, poses out.
+
+Coordinates are ``float64`` pixels of the upright original image, x right, y down, the centre of the
+top-left pixel at (0, 0); NaN means "not there". Image sizes are ``(height, width)``, boxes ``xywh``. Frame
+indices count from 0 in presentation order. Both classes store one array set a track, so that an hour of
+video with many tracks fits in memory; the dense view is made on demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posewarper.errors import LabelsError
+from posewarper.skeletons import Skeleton
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# progress(what, done, total): called by long work; total is 0 when it is not known.
+Progress = Callable[[str, int, int], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Report progress to nobody: the default wherever a :data:`Progress` is taken."""
+
+
+def _array(value: ArrayLike, dtype: Any, shape: tuple[int, ...], what: str) -> NDArray[Any]:
+    # A copy, made read-only: a frozen dataclass should not change behind its owner's back.
+    array = np.array(value, dtype=dtype)
+    if array.shape != shape:
+        raise LabelsError(
+            f"{what} has another shape than the track's frames and skeleton ask for",
+            expected=shape,
+            got=array.shape,
+            mend="give one row a frame and one column a keypoint",
+        )
+    array.setflags(write=False)
+    return array
+
+
+def _frame_array(frames: ArrayLike, what: str) -> Ints:
+    array = np.array(frames, dtype=np.int64).reshape(-1)
+    if array.size and (array[0] < 0 or np.any(np.diff(array) <= 0)):
+        raise LabelsError(
+            f"{what}: frame indices must count from 0 and rise, each at most once",
+            got=array.tolist()[:10],
+            mend="sort the frames and give each frame one instance a track",
+        )
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True)
+class LabelTrack:
+    """The labels of one instance over time.
+
+    Args:
+        frames: (t,) frame indices, rising.
+        keypoints: (t, K, 2) xy in pixels, NaN where there is no label.
+        visibility: (t, K): 2 labelled and visible, 1 labelled but hidden (a guess, not scored), 0 no label.
+        boxes: (t, 4) xywh in pixels as given by the file, NaN where it gives none.
+        head_boxes: (t, 4) xywh in pixels (PoseTrack), NaN where there is none.
+
+    Raises:
+        LabelsError: if shapes disagree or frames repeat.
+    """
+
+    frames: Ints
+    keypoints: Floats
+    visibility: NDArray[np.uint8]
+    boxes: Floats = field(default=None)  # type: ignore[assignment]
+    head_boxes: Floats = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        frames = _frame_array(self.frames, "labels of a track")
+        t = len(frames)
+        k = np.asarray(self.keypoints).shape[1] if np.ndim(self.keypoints) == 3 else 0
+        keypoints = _array(self.keypoints, np.float64, (t, k, 2), "keypoints").copy()
+        visibility = _array(self.visibility, np.uint8, (t, k), "visibility").copy()
+        there = np.isfinite(keypoints).all(-1) & (visibility > 0)
+        keypoints[~there], visibility[~there] = np.nan, 0
+        none = np.full((t, 4), np.nan)
+        values = {
+            "frames": frames,
+            "keypoints": _array(keypoints, np.float64, (t, k, 2), "keypoints"),
+            "visibility": _array(np.minimum(visibility, 2), np.uint8, (t, k), "visibility"),
+            "boxes": _array(none if self.boxes is None else self.boxes, np.float64, (t, 4), "boxes"),
+            "head_boxes": _array(
+                none if self.head_boxes is None else self.head_boxes, np.float64, (t, 4), "head boxes"
+            ),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def at(self, frames: Iterable[int]) -> LabelTrack:
+        """Return the part of the track that lies on the given frames."""
+        keep = np.isin(self.frames, np.fromiter(frames, dtype=np.int64))
+        return LabelTrack(
+            self.frames[keep],
+            self.keypoints[keep],
+            self.visibility[keep],
+            self.boxes[keep],
+            self.head_boxes[keep],
+        )
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of one video: any skeleton, any number of tracks, any frames.
+
+    Args:
+        skeleton: the keypoints' names, edges and mirror pairs.
+        tracks: track id -> :class:`LabelTrack`.
+        labelled_frames: (m,) rising indices of the frames that a labeller has gone through, also those
+            where nobody is; frames that hold instances but are missing here hold predictions. Left out:
+            every frame with an instance.
+        image_size: (height, width) of the frames that the labels were made on, None if unknown.
+        n_frames: frames of the video, None if unknown.
+        video: name of the video, as the file gives it.
+        frame_names: frame index -> image file name as the file gives it.
+        ignore_regions: frame index -> polygons, each (n, 2) xy, in which nothing is scored (PoseTrack).
+
+    Raises:
+        LabelsError: if a track has another number of keypoints than the skeleton, or a frame lies beyond
+            ``n_frames``.
+    """
+
+    skeleton: Skeleton
+    tracks: Mapping[int, LabelTrack]
+    labelled_frames: Ints = field(default=None)  # type: ignore[assignment]
+    image_size: tuple[int, int] | None = None
+    n_frames: int | None = None
+    video: str | None = None
+    frame_names: Mapping[int, str] = field(default_factory=dict)
+    ignore_regions: Mapping[int, tuple[Floats, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        tracks = {int(i): self.tracks[i] for i in sorted(self.tracks)}
+        object.__setattr__(self, "tracks", tracks)
+        for track_id, track in tracks.items():
+            if track.keypoints.shape[1] != len(self.skeleton):
+                raise LabelsError(
+                    f"track {track_id} does not fit the skeleton",
+                    expected=f"{len(self.skeleton)} keypoints",
+                    got=f"{track.keypoints.shape[1]} keypoints",
+                    mend="give every instance the keypoints of the skeleton, in its order",
+                )
+        frames = self.instance_frames if self.labelled_frames is None else self.labelled_frames
+        object.__setattr__(self, "labelled_frames", _frame_array(np.unique(frames), "labelled frames"))
+        self._check_range()
+
+    def _check_range(self) -> None:
+        every = np.union1d(self.labelled_frames, self.instance_frames)
+        if self.n_frames is not None and every.size and every[-1] >= self.n_frames:
+            raise LabelsError(
+                "a label lies beyond the last frame",
+                expected=f"frame indices from 0 to {self.n_frames - 1}",
+                got=f"frame {every[-1]}",
+                mend="check that the labels belong to this video and count frames from 0",
+            )
+
+    @property
+    def instance_frames(self) -> Ints:
+        """Rising indices of the frames that hold at least one instance."""
+        frames = [track.frames for track in self.tracks.values()]
+        return np.unique(np.concatenate(frames)) if frames else np.zeros(0, np.int64)
+
+    @property
+    def labelled_keypoints(self) -> NDArray[np.bool_]:
+        """(K,) True for keypoints that are labelled at least once, in any track."""
+        seen = np.zeros(len(self.skeleton), bool)
+        for track in self.tracks.values():
+            seen |= (track.visibility > 0).any(0)
+        return seen
+
+    def at(self, frames: Iterable[int]) -> Labels:
+        """Return the labels of the given frames alone; tracks without any of them are left out."""
+        wanted = np.unique(np.fromiter(frames, dtype=np.int64))
+        tracks = {i: track.at(wanted) for i, track in self.tracks.items()}
+        return replace(
+            self,
+            tracks={i: track for i, track in tracks.items() if len(track.frames)},
+            labelled_frames=np.intersect1d(self.labelled_frames, wanted),
+        )
+
+    def only_labelled(self) -> Labels:
+        """Return the labels alone, without predictions on frames that nobody has labelled."""
+        return self.at(self.labelled_frames)
+
+    def only_track(self, track_id: int) -> Labels:
+        """Return one track.
+
+        Raises:
+            LabelsError: if there is no such track.
+        """
+        if track_id not in self.tracks:
+            raise LabelsError(
+                f"there is no track {track_id}",
+                expected=f"one of {list(self.tracks)}",
+                got=track_id,
+                mend="name a track that the labels hold",
+            )
+        return replace(self, tracks={track_id: self.tracks[track_id]})
+
+
+@dataclass(frozen=True)
+class PoseTrack:
+    """The poses of one instance over time.
+
+    Args:
+        frames: (t,) frame indices, rising.
+        keypoints: (t, K, 2) xy in pixels, NaN where there is nothing.
+        keypoint_scores: (t, K) from 0 to 1; 1 for labels, 0 where there is no keypoint.
+        visibility: (t, K) of the labels that were kept; 2 for every predicted keypoint, 0 for none.
+        expected_error: (t, K) expected error in pixels, or None where it is not known.
+    """
+
+    frames: Ints
+    keypoints: Floats
+    keypoint_scores: Floats
+    visibility: NDArray[np.uint8] = field(default=None)  # type: ignore[assignment]
+    expected_error: Floats | None = None
+
+    def __post_init__(self) -> None:
+        frames = _frame_array(self.frames, "poses of a track")
+        t = len(frames)
+        k = np.asarray(self.keypoints).shape[1] if np.ndim(self.keypoints) == 3 else 0
+        keypoints = _array(self.keypoints, np.float64, (t, k, 2), "keypoints")
+        there = np.isfinite(keypoints).all(-1)
+        visibility = there.astype(np.uint8) * 2 if self.visibility is None else self.visibility
+        scores = np.where(there, np.asarray(self.keypoint_scores, np.float64), 0.0)
+        object.__setattr__(self, "frames", frames)
+        object.__setattr__(self, "keypoints", keypoints)
+        object.__setattr__(self, "visibility", _array(visibility, np.uint8, (t, k), "visibility"))
+        object.__setattr__(self, "keypoint_scores", _array(scores, np.float64, (t, k), "keypoint scores"))
+        if self.expected_error is not None:
+            error = _array(self.expected_error, np.float64, (t, k), "expected error")
+            object.__setattr__(self, "expected_error", error)
+
+    @property
+    def instance_scores(self) -> Floats:
+        """(t,) mean score of the keypoints that are there; 0 where there are none."""
+        there = np.isfinite(self.keypoints).all(-1)
+        total = np.where(there, self.keypoint_scores, 0.0).sum(-1)
+        return total / np.maximum(there.sum(-1), 1)
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Poses of one video, stored per track.
+
+    Args:
+        skeleton: the keypoints' names, edges and mirror pairs.
+        tracks: track id -> :class:`PoseTrack`.
+        image_size: (height, width) of the frames.
+        n_frames: frames of the video.
+        labelled_frames: (m,) rising indices of the frames whose poses are labels, kept exactly.
+        video: name of the video.
+        frame_names: frame index -> image file name, where the labels gave one.
+    """
+
+    skeleton: Skeleton
+    tracks: Mapping[int, PoseTrack]
+    image_size: tuple[int, int]
+    n_frames: int
+    labelled_frames: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    video: str | None = None
+    frame_names: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tracks", {int(i): self.tracks[i] for i in sorted(self.tracks)})
+        object.__setattr__(
+            self, "labelled_frames", _frame_array(np.unique(self.labelled_frames), "labelled frames")
+        )
+
+    def dense(self) -> Floats:
+        """Return the poses as one array (n_frames, N tracks in order of their ids, K, 2), NaN = not there.
+
+        Example:
+            >>> skeleton = Skeleton(("nose",))
+            >>> track = PoseTrack([1], [[[3.0, 4.0]]], [[1.0]])
+            >>> Poses(skeleton, {0: track}, (10, 10), n_frames=3).dense()[1, 0]
+            array([[3., 4.]])
+        """
+        dense = np.full((self.n_frames, len(self.tracks), len(self.skeleton), 2), np.nan)
+        for n, track in enumerate(self.tracks.values()):
+            dense[track.frames, n] = track.keypoints
+        return dense
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What one run of ``propagate`` made, for reports and for whoever calls it from Python.
+
+    Args:
+        poses: a pose for every frame on which a track is there.
+        labels: the labels it came from.
+        method: name of the propagation method.
+        seconds: stage -> seconds.
+        notes: warnings in plain words (keypoints never labelled, tracks that left their crop, ...).
+        config: every setting of the run.
+    """
+
+    poses: Poses
+    labels: Labels
+    method: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)

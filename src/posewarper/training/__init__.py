@@ -1,0 +1,1 @@
+"""Losses, schedule and the training loop."""
