@@ -1,0 +1,120 @@
+"""``posewarper convert``: labels from one format to another, and parts of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from posewarper.cli.common import (
+    DeviceName,
+    Overwrite,
+    UnusedDevice,
+    UnusedQuiet,
+    UnusedSeed,
+    refuse_existing,
+)
+
+if TYPE_CHECKING:
+    from posewarper.structures import Labels
+
+
+def run(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The label file to read.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The label file to write, .json or .csv.")],
+    from_format: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FMT", help="Format of IN; told by its content if left out."),
+    ] = None,
+    to_format: Annotated[
+        str | None, typer.Option("--to", metavar="FMT", help="Format of OUT; by its suffix if left out.")
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The video (or folder of frames): the labels are checked against it."
+        ),
+    ] = None,
+    skeleton: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The keypoints that IN must have: coco, posetrack or body_25b."),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, help="Keep the labels on frames k//2, k//2 + k, ... alone."),
+    ] = None,
+    track: Annotated[int | None, typer.Option(metavar="ID", help="Keep one track alone.")] = None,
+    frame_offset: Annotated[
+        int,
+        typer.Option(metavar="N", help="Add N to each frame index (-1 mends labels that count from 1)."),
+    ] = 0,
+    overwrite: Overwrite = False,
+    quiet: UnusedQuiet = False,
+    device: UnusedDevice = DeviceName.AUTO,
+    seed: UnusedSeed = 0,
+) -> None:
+    """Convert labels between formats: posetrack, coco, deeplabcut.
+
+    posetrack: COCO keypoints JSON with the video fields of PoseTrack18, the
+    format of this program; official PoseTrack18 files are read as well.
+
+    coco: plain COCO keypoints JSON. deeplabcut: CollectedData_*.csv.
+
+    Predictions on unlabelled frames are kept, and marked as such where OUT
+    can do so; their scores are not kept.
+    """
+    from posewarper.io.labels import format_to_write, read_annotations, write_labels
+    from posewarper.skeletons import named_skeleton
+
+    wanted = named_skeleton(skeleton) if skeleton is not None else None
+    to_format = format_to_write(out, to_format)
+    refuse_existing(out, overwrite)
+    opened = None
+    if video is not None:
+        from posewarper.io.video import open_video
+
+        opened = open_video(video)
+    labels = read_annotations(
+        source, format=from_format, video=opened, skeleton=wanted, frame_offset=frame_offset
+    )
+    if track is not None:
+        labels = labels.only_track(track)
+    if every is not None:
+        labels = _keep_every(labels, every, source)
+    write_labels(out, labels, format=to_format)
+    print(f"wrote {out}: {_describe(labels)} ({to_format})")
+
+
+def _keep_every(labels: Labels, every: int, source: Path) -> Labels:
+    """Return the labels of every k-th frame, beginning in the middle of the first k frames.
+
+    Raises:
+        LabelsError: if none is left.
+    """
+    from posewarper.errors import LabelsError
+
+    last = max([*labels.labelled_frames.tolist(), *labels.instance_frames.tolist()], default=-1)
+    kept = labels.at(range(every // 2, last + 1, every))
+    if not kept.tracks:
+        raise LabelsError(
+            f"no labels are left on frames {every // 2}, {every // 2 + every}, ...",
+            path=source,
+            got=f"labels on {len(labels.instance_frames)} frames, the last is frame {last}",
+            mend="give a smaller --every",
+        )
+    return kept
+
+
+def _describe(labels: Labels) -> str:
+    def count(number: int, what: str) -> str:
+        return f"{number} {what}{'' if number == 1 else 's'}"
+
+    predicted = sum(frame not in set(labels.labelled_frames.tolist()) for frame in labels.instance_frames)
+    parts = [
+        count(len(labels.labelled_frames), "labelled frame"),
+        *([f"{predicted} predicted"] if predicted else []),
+        count(len(labels.tracks), "track"),
+        count(len(labels.skeleton), "keypoint"),
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,277 @@
+"""``posewarper info``: what is installed here, and what is in a video, a label file or a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from posewarper.cli.common import (
+    DeviceName,
+    Overwrite,
+    UnusedDevice,
+    UnusedQuiet,
+    UnusedSeed,
+    refuse_existing,
+)
+
+if TYPE_CHECKING:
+    from posewarper.io.video import Video
+    from posewarper.structures import Labels
+
+Facts = dict[str, Any]
+_PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
+_LABEL_SUFFIXES = (".json", ".csv")
+_CHECKPOINT_SUFFIXES = (".pt", ".pth")
+
+
+def run(
+    path: Annotated[
+        Path | None, typer.Argument(help="A video, a folder of frames, a label file or a checkpoint (.pt).")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A label file, checked against the video where one is given."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file as JSON too.")
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: UnusedQuiet = False,
+    device: UnusedDevice = DeviceName.AUTO,
+    seed: UnusedSeed = 0,
+) -> None:
+    """Show versions and devices, or what is in a video, a label file or a checkpoint."""
+    if json_file is not None:
+        refuse_existing(json_file, overwrite)
+    facts: Facts = {}
+    video = None
+    if path is not None and path.is_file() and path.suffix.lower() in _LABEL_SUFFIXES:
+        facts["labels"] = describe_labels(path, None)
+    elif path is not None and path.suffix.lower() in _CHECKPOINT_SUFFIXES:
+        from posewarper.model.checkpoint import describe_checkpoint
+
+        facts["checkpoint"] = describe_checkpoint(path)
+    elif path is not None:
+        from posewarper.io.video import open_video
+
+        video = open_video(path)
+        facts["video"] = describe_video(video)
+    if labels is not None:
+        # A label file named twice, as PATH and as --labels, is told about once more.
+        facts["labels"] = describe_labels(labels, video)
+    if not facts:
+        facts["environment"] = describe_environment()
+    for title, values in facts.items():
+        _show(title, values)
+    if json_file is not None:
+        from posewarper.files import replacing
+
+        with replacing(json_file) as temporary:
+            temporary.write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+# --- facts ------------------------------------------------------------------------------------------------
+
+
+def describe_environment() -> Facts:
+    """Return versions, devices, CPU threads and whether bfloat16 is used."""
+    import os
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from posewarper import __version__
+    from posewarper.model.runtime import half_precision, resolve_device
+
+    versions = {"posewarper": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = ["cpu"]
+    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    device = resolve_device("auto")
+    return {
+        "versions": versions,
+        "system": platform.platform(),
+        "devices": devices,
+        "device taken by auto": str(device),
+        "CPU cores": os.cpu_count(),
+        "CPU threads": torch.get_num_threads(),
+        "bfloat16": half_precision(device),
+    }
+
+
+def describe_video(video: Video) -> Facts:
+    """Return length, size and speed of a video; for a file also how it is stored, for a folder which files."""
+    import numpy as np
+
+    height, width = video.image_size
+    steps = np.diff(video.times)
+    facts: Facts = {
+        "path": str(video.path),
+        "frames": video.n_frames,
+        "width": width,
+        "height": height,
+        "fps": round(float(video.fps), 4),
+        "seconds": round(float(video.times[-1] - video.times[0]) + 1 / float(video.fps), 3),
+        # Timestamps are rounded by the container, to 1 ms in the coarsest one that is common.
+        "steady frame rate": bool(steps.size == 0 or np.ptp(steps) < 0.0025),
+    }
+    if video.frame_names:
+        return facts | {"files": f"{video.frame_names[0]} to {video.frame_names[-1]}"}
+    return facts | _describe_stream(str(video.path))
+
+
+def _describe_stream(path: str) -> Facts:
+    """Return how the frames of a video file are stored; the rotation is the one that players apply."""
+    import av
+
+    with av.open(path) as container:
+        stream = container.streams.best("video")
+        if stream is None:
+            return {}
+        frame = next(container.decode(stream), None)
+        facts = {
+            "container": container.format.name,
+            "codec": stream.codec_context.name,
+            "pixel format": frame.format.name if isinstance(frame, av.VideoFrame) else None,
+            "rotation": getattr(frame, "rotation", None),
+        }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def describe_labels(path: Path, video: Video | None) -> Facts:
+    """Return format, skeleton, tracks and keypoints of a label file.
+
+    Raises:
+        LabelsError: if it cannot be used, or does not fit the video.
+    """
+    from posewarper.io.labels import detect_format, read_annotations
+
+    labels = read_annotations(path, video=video)
+    names = labels.skeleton.names
+    frames = labels.labelled_frames.tolist()
+    predicted = sorted(set(labels.instance_frames.tolist()) - set(frames))
+    size = labels.image_size
+    return {
+        "path": str(path),
+        "format": detect_format(path),
+        "video": labels.video,
+        "frames": labels.n_frames,
+        "width": None if size is None else size[1],
+        "height": None if size is None else size[0],
+        "labelled frames": len(frames),
+        "labelled": _ranges(frames),
+        "predicted frames": len(predicted),
+        "skeleton": {
+            "name": labels.skeleton.name,
+            "keypoints": list(names),
+            "edges": [f"{names[a]}-{names[b]}" for a, b in labels.skeleton.edges],
+            "flip pairs": [f"{names[a]}-{names[b]}" for a, b in labels.skeleton.flip_pairs],
+        },
+        "tracks": _describe_tracks(labels),
+        "keypoints": _describe_keypoints(labels),
+    }
+
+
+def _describe_tracks(labels: Labels) -> list[Facts]:
+    rows = []
+    for track_id, track in labels.tracks.items():
+        labelled = labels.at(labels.labelled_frames).tracks.get(track_id)
+        rows.append(
+            {
+                "track": track_id,
+                "first frame": int(track.frames[0]),
+                "last frame": int(track.frames[-1]),
+                "labels": 0 if labelled is None else len(labelled.frames),
+                "predictions": len(track.frames) - (0 if labelled is None else len(labelled.frames)),
+            }
+        )
+    return rows
+
+
+def _describe_keypoints(labels: Labels) -> list[Facts]:
+    """Return for each keypoint how often it is labelled, and the shares that are hidden and missing."""
+    import numpy as np
+
+    tracks = [track.visibility for track in labels.only_labelled().tracks.values()]
+    seen = np.concatenate([*tracks, np.zeros((0, len(labels.skeleton)), np.uint8)])
+    total = max(len(seen), 1)
+    return [
+        {
+            "keypoint": name,
+            "labelled": int((column > 0).sum()),
+            "hidden %": round(100 * float((column == 1).sum()) / total, 1),
+            "missing %": round(100 * float((column == 0).sum()) / total, 1),
+        }
+        for name, column in zip(labels.skeleton.names, seen.T, strict=True)
+    ]
+
+
+def _ranges(frames: Sequence[int]) -> str:
+    """Return rising numbers as text, runs in short: 0-99, 7, 22, 37."""
+    runs: list[list[int]] = []
+    for frame in frames:
+        if runs and frame == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], frame]
+        else:
+            runs.append([frame])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
+# --- showing ----------------------------------------------------------------------------------------------
+
+
+def _show(title: str, facts: Mapping[str, Any]) -> None:
+    """Print facts as a table of names and values; lists of facts become tables of their own."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    lists = {}
+    for name, value in _flatten(facts):
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lists[name] = value
+        elif value is not None:
+            table.add_row(_as_text(name), _as_text(value))
+    console.print(table)
+    for rows in lists.values():
+        inner = Table(box=box.SIMPLE)
+        for i, column in enumerate(rows[0]):
+            inner.add_column(column, justify="right" if i else "left")
+        for row in rows:
+            inner.add_row(*[_as_text(value) for value in row.values()])
+        console.print(inner)
+
+
+def _flatten(facts: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value)
+        else:
+            yield name, value
+
+
+def _as_text(value: object) -> str:
+    """Return a value for a table cell, without what a terminal or rich would choke on."""
+    from rich.markup import escape
+
+    if isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, list | tuple):
+        text = ", ".join(map(str, value))
+    else:
+        text = str(value)
+    return escape(text.encode("utf-8", "backslashreplace").decode())

@@ -1,0 +1,187 @@
+"""Scoring of poses on a clip whose frames are all labelled, when only some of the labels were used.
+
+Errors are in percent of the longer side of the dense label's box, so that clips compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posewarper.errors import ConfigError, LabelsError
+from posewarper.structures import Floats, Labels, LabelTrack, Poses, PoseTrack
+
+MISSING_ERROR = 100.0  # percent, for a keypoint without a prediction
+BOX_MARGIN = 0.1  # a side, of boxes that are made from keypoints
+
+
+@dataclass(frozen=True)
+class ErrorFigures:
+    """Figures of a set of scored keypoints; all but ``n`` are in percent, and NaN when ``n`` is 0.
+
+    Args:
+        mean: mean error, a missing prediction counting as 100.
+        median: median error.
+        p95: error that 95 of 100 keypoints stay below.
+        pck05: share of keypoints with an error of at most 5.
+        pck10: share of keypoints with an error of at most 10.
+        coverage: share of keypoints with a prediction.
+        n: number of scored keypoints.
+    """
+
+    mean: float
+    median: float
+    p95: float
+    pck05: float
+    pck10: float
+    coverage: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ClipScore:
+    """The figures of :class:`ErrorFigures` over all keypoints that :func:`score_clip` scored, and of parts.
+
+    Args:
+        between: the same for frames between a track's first and last kept label.
+        beyond: the same for frames before the first or after the last.
+        per_keypoint: keypoint name -> mean error in percent, NaN where it was not scored.
+    """
+
+    mean: float
+    median: float
+    p95: float
+    pck05: float
+    pck10: float
+    coverage: float
+    n: int
+    between: ErrorFigures
+    beyond: ErrorFigures
+    per_keypoint: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain nested dicts that JSON can hold: NaN becomes None."""
+        return _without_nan(asdict(self))
+
+
+def keep_every(labels: Labels, k: int) -> Labels:
+    """Return the labels of frames k//2, k//2 + k, ... alone, of those frames that are labelled.
+
+    Raises:
+        ConfigError: if ``k`` is below 1.
+    """
+    if k < 1:
+        raise ConfigError(
+            "labels cannot be kept on every k-th frame", expected="k of at least 1", got=k, mend="raise k"
+        )
+    frames = labels.labelled_frames
+    return labels.at(frames[frames % k == k // 2])
+
+
+def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
+    """Compare poses with dense labels on the frames whose labels were not used.
+
+    Scored are the keypoints of visibility 2 on labelled frames of ``dense`` that are not labelled frames of
+    ``kept``, if ``kept`` labels that keypoint of that track at least once (hidden or visible). The error is
+    the distance in percent of the longer side of the label's box: the box that the labels give, else the
+    extent of the instance's labelled keypoints with 10 percent more on each side. A keypoint without a
+    prediction counts as 100 percent.
+
+    Raises:
+        LabelsError: if the three have different keypoints, or no box of a track has a size.
+    """
+    _check_skeletons(poses, dense, kept)
+    dense, kept = dense.only_labelled(), kept.only_labelled()
+    n_keypoints = len(dense.skeleton)
+    errors, there, between, keypoint = [], [], [], []
+    for track_id, track in dense.tracks.items():
+        known = kept.tracks.get(track_id)
+        if known is None:
+            continue
+        held_out = ~np.isin(track.frames, kept.labelled_frames)
+        scored = held_out[:, None] & (track.visibility == 2) & (known.visibility > 0).any(0)
+        if not scored.any():
+            continue
+        error = _errors(track, poses.tracks.get(track_id), track_id)
+        inside = (track.frames > known.frames[0]) & (track.frames < known.frames[-1])
+        errors.append(np.nan_to_num(error, nan=MISSING_ERROR)[scored])
+        there.append(np.isfinite(error)[scored])
+        between.append(np.broadcast_to(inside[:, None], scored.shape)[scored])
+        keypoint.append(np.nonzero(scored)[1])
+    error = np.concatenate([np.zeros(0), *errors])
+    found = np.concatenate([np.zeros(0, bool), *there])
+    inner = np.concatenate([np.zeros(0, bool), *between])
+    which = np.concatenate([np.zeros(0, np.int64), *keypoint])
+    count = np.bincount(which, minlength=n_keypoints)
+    total = np.bincount(which, weights=error, minlength=n_keypoints)
+    means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return ClipScore(
+        **asdict(_figures(error, found)),
+        between=_figures(error[inner], found[inner]),
+        beyond=_figures(error[~inner], found[~inner]),
+        per_keypoint=dict(zip(dense.skeleton.names, means.tolist(), strict=True)),
+    )
+
+
+def _check_skeletons(poses: Poses, dense: Labels, kept: Labels) -> None:
+    for what, other in (("the poses", poses), ("the kept labels", kept)):
+        if other.skeleton.names != dense.skeleton.names:
+            raise LabelsError(
+                f"{what} have other keypoints than the dense labels",
+                expected=", ".join(dense.skeleton.names),
+                got=", ".join(other.skeleton.names),
+                mend="compare poses and labels of the same skeleton",
+            )
+
+
+def _errors(track: LabelTrack, predicted: PoseTrack | None, track_id: int) -> Floats:
+    """Return (t, K) errors in percent of the box's longer side; NaN without a prediction or a label."""
+    keypoints = np.full_like(track.keypoints, np.nan)
+    if predicted is not None:
+        _, here, there = np.intersect1d(track.frames, predicted.frames, return_indices=True)
+        keypoints[here] = predicted.keypoints[there]
+    distance = np.linalg.norm(keypoints - track.keypoints, axis=-1)
+    error = 100.0 * distance / _longer_sides(track, track_id)[:, None]
+    return np.where(np.isfinite(error), error, np.nan)
+
+
+def _longer_sides(track: LabelTrack, track_id: int) -> Floats:
+    """Return (t,) longer sides in pixels; an instance whose box has no size gets the track's median."""
+    labelled = (track.visibility > 0)[..., None]
+    highest = np.where(labelled, track.keypoints, -np.inf).max(1)
+    lowest = np.where(labelled, track.keypoints, np.inf).min(1)
+    extent = (highest - lowest).max(-1) * (1 + 2 * BOX_MARGIN)
+    given = track.boxes[:, 2:].max(-1)
+    sides = np.where(given > 0, given, extent)
+    usable = sides > 0
+    if not usable.any():
+        raise LabelsError(
+            f"the boxes of track {track_id} have no size, and errors are given in percent of it",
+            expected="a bbox, or two labelled keypoints, on some frame",
+            mend="give the instances of the dense labels a bbox",
+        )
+    return np.where(usable, sides, np.median(sides[usable]))
+
+
+def _figures(error: Floats, there: NDArray[np.bool_]) -> ErrorFigures:
+    if not error.size:
+        return ErrorFigures(*[float("nan")] * 6, n=0)
+    return ErrorFigures(
+        mean=float(error.mean()),
+        median=float(np.median(error)),
+        p95=float(np.percentile(error, 95)),
+        pck05=float(100 * (error <= 5).mean()),
+        pck10=float(100 * (error <= 10).mean()),
+        coverage=float(100 * there.mean()),
+        n=error.size,
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and np.isnan(value) else value

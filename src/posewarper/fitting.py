@@ -1,0 +1,383 @@
+"""The main job: fit a model to a clip with a few labels, and propagate the labels to every frame."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+from posewarper import __version__
+from posewarper.config import FitConfig, NetworkConfig, effort_config
+from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
+from posewarper.frames import Region, RegionRequest, read_regions
+from posewarper.inference.propagation import (
+    METHODS,
+    Clip,
+    carry_poses,
+    check_method,
+    estimate_poses,
+    interpolate_labels,
+    prepare_clip,
+)
+from posewarper.io.labels import read_labels
+from posewarper.io.video import Video, open_video
+from posewarper.model.checkpoint import save_model
+from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.model.runtime import keep_memory, repeatable, resolve_device
+from posewarper.model.warping import WarpHead
+from posewarper.structures import Ints, Labels, Poses, Progress, RunResult, silent
+from posewarper.training.stages import train_pose, train_warper
+
+__all__ = ["METHODS", "fit", "needs_model", "propagate"]
+
+VideoLike = Video | str | os.PathLike[str]
+LabelsLike = Labels | str | os.PathLike[str]
+
+# A region is this much larger than its crop, so that it holds rotated, shifted and zoomed crops.
+_MARGIN = 1.5
+# Unlabelled neighbours kept for each label, and regions kept in all (each about 0.25 MB).
+_NEIGHBOURS, _REGIONS = 4, 600
+_MODEL_METHODS = ("frame", "warper-untrained", "warper")
+
+
+def needs_model(method: str, effort: str) -> bool:
+    """Tell whether a method needs a trained network at this effort."""
+    check_method(method)
+    return method in _MODEL_METHODS or (method == "default" and effort_config(effort).pose_iterations > 0)
+
+
+@contextmanager
+def _opened(video: VideoLike, labels: LabelsLike) -> Iterator[tuple[Video, Labels]]:
+    with ExitStack() as stack:
+        if not isinstance(video, Video):
+            video = stack.enter_context(open_video(video))
+        if not isinstance(labels, Labels):
+            labels = read_labels(labels, video=video)
+        yield video, _usable(video, labels.only_labelled())
+
+
+def _usable(video: Video, labels: Labels) -> Labels:
+    """Check that the labels fit the video.
+
+    Raises:
+        LabelsError: if there are none, they lie beyond the video, or belong to another image size.
+    """
+    if not any((track.visibility > 0).any() for track in labels.tracks.values()):
+        raise LabelsError(
+            "there are no labels", path=labels.video, mend="label at least one frame with one keypoint"
+        )
+    last = int(labels.labelled_frames[-1])
+    if last >= video.n_frames:
+        raise LabelsError(
+            "a label lies beyond the last frame",
+            path=video.path,
+            expected=f"frame indices from 0 to {video.n_frames - 1}",
+            got=f"frame {last}",
+            mend="check that the labels belong to this video and count frames from 0",
+        )
+    if labels.image_size is not None and tuple(labels.image_size) != tuple(video.image_size):
+        raise LabelsError(
+            "the labels were made on images of another size",
+            path=video.path,
+            expected=f"height x width {video.image_size[0]} x {video.image_size[1]}, as in the video",
+            got=f"{labels.image_size[0]} x {labels.image_size[1]}",
+            mend="label this very video, or scale the labels to its size",
+        )
+    return labels
+
+
+def _labelled_requests(clip: Clip, aspect_ratio: float) -> list[RegionRequest]:
+    requests = []
+    for i, track in clip.labels.tracks.items():
+        rows = np.flatnonzero(np.isin(track.frames, clip.frames[i]) & (track.visibility > 0).any(1))
+        boxes = clip.boxes(i, track.frames[rows], aspect_ratio)
+        requests += [
+            RegionRequest(int(track.frames[n]), i, box, track.keypoints[n], track.visibility[n])
+            for n, box in zip(rows, boxes, strict=True)
+        ]
+    return requests
+
+
+def _neighbour_frames(clip: Clip, track_id: int, frame: int, rng: np.random.Generator) -> Ints:
+    """Draw unlabelled frames of a track up to half a gap away from one of its labels."""
+    labelled = clip.labels.labelled_frames
+    reach = int(np.median(np.diff(labelled)) // 2) if len(labelled) > 1 else 5
+    frames = np.setdiff1d(clip.frames[track_id], clip.labels.tracks[track_id].frames)
+    near = frames[np.abs(frames - frame) <= max(2, reach)]
+    return np.sort(rng.permutation(near)[:_NEIGHBOURS])
+
+
+def _read_training_regions(
+    clip: Clip, crop_size: tuple[int, int], seed: int
+) -> tuple[list[Region], dict[int, list[Region]]]:
+    """Read the regions of all labels, and of a few unlabelled frames near each."""
+    aspect_ratio = crop_size[1] / crop_size[0]
+    rng = np.random.default_rng([seed, 0])
+    labelled = _labelled_requests(clip, aspect_ratio)
+    if len(labelled) > _REGIONS:
+        kept = np.sort(rng.permutation(len(labelled))[:_REGIONS])
+        labelled = [labelled[n] for n in kept]
+    nearby: list[tuple[int, RegionRequest]] = []
+    nothing = np.full((len(clip.labels.skeleton), 2), np.nan)
+    hidden = np.zeros(len(clip.labels.skeleton), np.uint8)
+    for n in rng.permutation(len(labelled))[: max(0, (_REGIONS - len(labelled)) // _NEIGHBOURS)]:
+        own = labelled[n]
+        frames = _neighbour_frames(clip, own.track, own.frame, rng)
+        boxes = clip.boxes(own.track, frames, aspect_ratio)
+        nearby += [
+            (int(n), RegionRequest(int(f), own.track, box, nothing, hidden))
+            for f, box in zip(frames, boxes, strict=True)
+        ]
+    # One pass over the video, in order of time; the reader hands each frame's requests back in their order.
+    rows = [(r.frame, n, -1, r) for n, r in enumerate(labelled)] + [(r.frame, n, 0, r) for n, r in nearby]
+    rows.sort(key=lambda row: row[0])
+    read = read_regions(clip.video, [row[3] for row in rows], crop_size, _MARGIN)
+    regions: list[Region | None] = [None] * len(labelled)
+    around: dict[int, list[Region]] = {}
+    for (_, n, kind, _), region in zip(rows, read, strict=True):
+        if kind < 0:
+            regions[n] = region
+        else:
+            around.setdefault(n, []).append(region)
+    return [r for r in regions if r is not None], around
+
+
+def _new_model(labels: Labels, network: NetworkConfig, config: FitConfig, seed: int) -> PoseWarper:
+    spec = ModelSpec(
+        backbone=network.backbone,
+        skeleton=labels.skeleton,
+        crop_size=network.crop_size,
+        sigma=config.sigma,
+        head_width=network.head_width,
+        head_blocks=network.head_blocks,
+        head_dilations=network.head_dilations,
+        batch_norm="batch statistics in training; the warper was trained on a frozen pose network in evaluation mode",
+        provenance={
+            "posewarper": __version__,
+            "video": labels.video,
+            "labelled_frames": len(labels.labelled_frames),
+            "seed": seed,
+            "config": config.model_dump(),
+        },
+    )
+    return PoseWarper(spec)
+
+
+def _fit(
+    clip: Clip,
+    config: FitConfig,
+    network: NetworkConfig,
+    *,
+    seed: int,
+    device: str,
+    checkpoint: str | os.PathLike[str] | None,
+    progress: Progress,
+) -> PoseWarper:
+    keep_memory()
+    with repeatable(seed):
+        labelled, nearby = _read_training_regions(clip, network.crop_size, seed)
+        model = _new_model(clip.labels, network, config, seed).to(resolve_device(device))
+        model = model.to(memory_format=torch.channels_last)
+        interrupted = train_pose(model, labelled, config, seed=seed, progress=progress)
+        if not interrupted:
+            interrupted = train_warper(model, labelled, nearby, config, seed=seed, progress=progress)
+    if checkpoint is not None:
+        save_model(checkpoint, model)
+    if interrupted:
+        done = ", ".join(f"{stage} {n}" for stage, n in model.spec.trained.items())
+        where = f"kept in {os.fspath(checkpoint)}" if checkpoint is not None else "not written to a file"
+        raise Interrupted(f"what was learned so far (iterations: {done}) is {where}")
+    return model
+
+
+def fit(
+    video: VideoLike,
+    labels: LabelsLike,
+    *,
+    effort: str = "normal",
+    config: FitConfig | None = None,
+    network: NetworkConfig | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> PoseWarper:
+    """Fit a pose network and a warper to a clip with a few labelled frames.
+
+    Args:
+        video: a video file, a folder of frames, or an opened video.
+        labels: a label file or labels; any skeleton, any number of tracks.
+        effort: ``normal`` or ``best``, which set the budget in iterations.
+        config: settings in place of the effort's.
+        network: the architecture; a small HRNet on 192-pixel crops by default.
+        seed: the same seed and thread count give the same model.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        checkpoint: where to write the model, also after Ctrl-C.
+        progress: is called as ``progress(stage, done, total)``.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        PosewarperError: if the video or the labels cannot be used.
+        Interrupted: on Ctrl-C, after the checkpoint is written.
+    """
+    with _opened(video, labels) as (opened, usable):
+        clip = prepare_clip(opened, usable, progress=progress)
+        return _fit(
+            clip,
+            config or effort_config(effort),
+            network or NetworkConfig(),
+            seed=seed,
+            device=device,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+
+
+def _fitting_model(model: PoseWarper, labels: Labels) -> PoseWarper:
+    """Check that a given model can look for the keypoints of the labels.
+
+    Raises:
+        ModelError: if its keypoints have other names or another order.
+    """
+    if model.spec.skeleton.names != labels.skeleton.names:
+        raise ModelError(
+            "the model's skeleton is not that of the labels",
+            expected=", ".join(labels.skeleton.names),
+            got=", ".join(model.spec.skeleton.names),
+            mend="use a model that was trained on this skeleton, or leave --model out to train one",
+        )
+    return model
+
+
+def _untrained(model: PoseWarper) -> PoseWarper:
+    spec = model.spec
+    fresh = copy.deepcopy(model)
+    fresh.warp_head = WarpHead(len(spec.skeleton), spec.head_width, spec.head_blocks, spec.head_dilations)
+    return fresh.to(model.final_layer.weight.device).eval()
+
+
+def propagate(
+    video: VideoLike,
+    labels: LabelsLike,
+    *,
+    method: str = "default",
+    model: PoseWarper | None = None,
+    effort: str = "normal",
+    extend: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> RunResult:
+    """Turn a few labelled frames into poses for every frame.
+
+    Args:
+        video: a video file, a folder of frames, or an opened video.
+        labels: a label file or labels.
+        method: one of :data:`METHODS`.
+        model: a model for these keypoints; without one the methods that need it fit one first.
+        effort: ``fast`` (trains nothing), ``normal`` or ``best``.
+        extend: give every track a pose on every frame, also far from its labels.
+        seed: the same seed and thread count give the same poses.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        checkpoint: where to write a model that is fitted here.
+        progress: is called as ``progress(stage, done, total)``.
+
+    Returns:
+        The poses (labelled frames exactly as labelled), with timings and notes.
+
+    Raises:
+        PosewarperError: if the input cannot be used.
+        Interrupted: on Ctrl-C in training, after the checkpoint is written.
+    """
+    check_method(method)
+    seconds: dict[str, float] = {}
+    with _opened(video, labels) as (opened, usable), _noting() as notes:
+        _warn_of_odd_labels(usable)
+        if method in ("nearest", "linear", "pchip"):
+            with _timed(seconds, "interpolation"):
+                poses = interpolate_labels(opened, usable, method, extend=extend)
+            return RunResult(poses, usable, method, seconds, tuple(notes), {"extend": extend})
+        with _timed(seconds, "optical flow"):
+            clip = prepare_clip(opened, usable, extend=extend, progress=progress)
+        config = effort_config(effort)
+        if model is not None:
+            model = _fitting_model(model, usable).to(resolve_device(device)).eval()
+        elif needs_model(method, effort):
+            if not config.pose_iterations:
+                raise ConfigError(
+                    f"the method {method!r} needs a network, and effort {effort!r} trains none",
+                    expected="effort normal or best, or a model",
+                    got=effort,
+                    mend="raise the effort or give a model",
+                )
+            with _timed(seconds, "training"):
+                model = _fit(
+                    clip,
+                    config,
+                    NetworkConfig(),
+                    seed=seed,
+                    device=device,
+                    checkpoint=checkpoint,
+                    progress=progress,
+                )
+        with _timed(seconds, "propagation"):
+            poses = _run(clip, method, model, progress)
+    return RunResult(poses, usable, method, seconds, tuple(notes), {"extend": extend, **config.model_dump()})
+
+
+def _run(clip: Clip, method: str, model: PoseWarper | None, progress: Progress) -> Poses:
+    if method in ("flow", "flow2"):
+        return carry_poses(clip, method)
+    if method == "warper-untrained":
+        assert model is not None
+        return estimate_poses(clip, "warper", _untrained(model), progress=progress)
+    return estimate_poses(clip, method, model, progress=progress)
+
+
+def _warn_of_odd_labels(labels: Labels) -> None:
+    if len(labels.labelled_frames) == 1:
+        warnings.warn(
+            f"only frame {labels.labelled_frames[0]} is labelled: poses far from it rest on optical flow and a "
+            "network that has seen one example; label a few more frames",
+            PosewarperWarning,
+            stacklevel=3,
+        )
+    never = [n for n, seen in zip(labels.skeleton.names, labels.labelled_keypoints, strict=True) if not seen]
+    if never:
+        warnings.warn(
+            f"never labelled, so never predicted: {', '.join(never)}", PosewarperWarning, stacklevel=3
+        )
+
+
+@contextmanager
+def _noting() -> Iterator[list[str]]:
+    """Collect our warnings as notes, and still show them."""
+    notes: list[str] = []
+    show = warnings.showwarning
+
+    def note(message, category, *rest, **named):
+        if issubclass(category, PosewarperWarning):
+            notes.append(str(message))
+        show(message, category, *rest, **named)
+
+    warnings.showwarning = note
+    try:
+        yield notes
+    finally:
+        warnings.showwarning = show
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,141 @@
+"""What the network sees of a track: peaks on each frame, and labelled heatmaps warped from both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posewarper.crops import normalise
+from posewarper.frames import TrackCrops
+from posewarper.geometry import CropTransform
+from posewarper.heatmaps import crop_to_heatmap, decode, encode, flip_heatmaps, heatmap_to_crop
+from posewarper.model.backbone import STRIDE
+from posewarper.model.network import PoseWarper
+from posewarper.model.runtime import precision
+from posewarper.structures import Floats
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Peaks of heatmaps.
+
+    Args:
+        points: (t, K, 2) xy in image pixels.
+        scores: (t, K) height of the peak.
+    """
+
+    points: Floats
+    scores: Floats
+
+
+@dataclass(frozen=True)
+class LabelledCrop:
+    """A labelled frame of a track as a source of warps.
+
+    Args:
+        row: its row in the stretch.
+        values: (K, H, W) labelled heatmaps.
+        has: (K,) True where there is a label.
+    """
+
+    row: int
+    values: Tensor
+    has: NDArray[np.bool_]
+
+
+@torch.inference_mode()
+def see_heatmaps(model: PoseWarper, images: NDArray[np.uint8]) -> Tensor:
+    """Return the heatmaps (t, K, H, W) of crops (t, h, w, 3), averaged with those of the mirror images."""
+    parts = []
+    order = model.spec.skeleton.flip_order
+    device = model.final_layer.weight.device
+    for first in range(0, len(images), _BATCH):
+        tensor = torch.from_numpy(normalise(images[first : first + _BATCH], model.spec.mean, model.spec.std))
+        tensor = tensor.to(device, memory_format=torch.channels_last)
+        with precision(device):
+            both = model.heatmaps(torch.cat([tensor, tensor.flip(-1)])).float()
+        plain, mirrored = both.chunk(2)
+        parts.append((plain + flip_heatmaps(mirrored, order)) / 2)
+    return torch.cat(parts)
+
+
+def to_image(points: Floats, transforms: Sequence[CropTransform]) -> Floats:
+    """Carry points (t, K, 2) from heatmap pixels into the image."""
+    crops = heatmap_to_crop(points, STRIDE)
+    return np.stack([t.to_image(p) for t, p in zip(transforms, crops, strict=True)])
+
+
+def find_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform]) -> Seen:
+    """Decode heatmaps (t, K, H, W) into image coordinates."""
+    points, scores = decode(heatmaps.cpu().numpy())
+    return Seen(to_image(points, transforms), scores)
+
+
+def labelled_crop(
+    row: int,
+    keypoints: Floats,
+    visibility: NDArray[np.uint8],
+    transform: CropTransform,
+    model: PoseWarper,
+) -> LabelledCrop:
+    """Draw the heatmaps of a label (K, 2) in its crop."""
+    points = crop_to_heatmap(transform.to_crop(keypoints), STRIDE)
+    points = np.where((visibility > 0)[:, None], points, np.nan)
+    values = torch.from_numpy(encode(points, model.heatmap_size, model.spec.sigma))
+    has = np.isfinite(points).all(-1)
+    return LabelledCrop(row, values.to(model.final_layer.weight.device), has)
+
+
+@torch.inference_mode()
+def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    """Warp one label's heatmaps to frames of its stretch.
+
+    The labelled frame is the source, each frame of ``rows`` the target.
+
+    Args:
+        model: its head warps.
+        label: what is moved.
+        heatmaps: (t, K, H, W) of the whole stretch.
+        rows: the frames wanted, as rows of the stretch.
+
+    Returns:
+        (len(rows), K, H, W).
+    """
+    parts = []
+    for first in range(0, len(rows), _BATCH):
+        target = heatmaps[torch.from_numpy(rows[first : first + _BATCH])]
+        source = heatmaps[label.row].expand_as(target)
+        values = label.values.expand_as(target)
+        parts.append(model.warp(values, source=source, target=target))
+    return torch.cat(parts) if parts else heatmaps[:0]
+
+
+def warp_from_both(
+    model: PoseWarper, labels: Sequence[LabelledCrop], heatmaps: Tensor, crops: TrackCrops
+) -> Seen:
+    """Warp the labels at the ends of a stretch to all of its frames and add them, the nearer one weighing more.
+
+    Args:
+        model: its head warps.
+        labels: one or two labelled crops of the stretch.
+        heatmaps: (t, K, H, W) of the stretch.
+        crops: the stretch's crops.
+    """
+    rows = np.arange(len(crops.frames))
+    distance = np.stack([np.abs(crops.frames - crops.frames[label.row]) for label in labels]) + 0.5
+    share = (1 / distance)[:, :, None] * np.stack([label.has for label in labels])[:, None, :]
+    total = share.sum(0)
+    share = share / np.where(total > 0, total, 1.0)
+    warped = torch.zeros_like(heatmaps)
+    for label, weight in zip(labels, share, strict=True):
+        weights = torch.from_numpy(weight.astype(np.float32)).to(warped.device)
+        warped += warp_label(model, label, heatmaps, rows) * weights[..., None, None]
+    seen = find_peaks(warped, crops.transforms)
+    return Seen(np.where((total > 0)[..., None], seen.points, np.nan), np.where(total > 0, seen.scores, 0.0))

@@ -1,0 +1,291 @@
+"""Sparse labels in, a pose for every frame out; each method by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from posewarper.errors import ConfigError
+from posewarper.frames import cut_track, instance_boxes, track_boxes
+from posewarper.inference.evidence import (
+    LabelledCrop,
+    Seen,
+    find_peaks,
+    labelled_crop,
+    see_heatmaps,
+    warp_from_both,
+)
+from posewarper.inference.motion_field import measure_motion
+from posewarper.inference.presence import present_frames
+from posewarper.inference.trajectory import Sighting, label_sighting, solve_trajectory
+from posewarper.io.video import Video
+from posewarper.model.network import PoseWarper
+from posewarper.motion import interpolation
+from posewarper.motion.flow import FlowChain, blend_both, blend_nearest, carry_labels
+from posewarper.structures import Floats, Ints, Labels, LabelTrack, Poses, PoseTrack, Progress, silent
+
+METHODS: dict[str, str] = {
+    "nearest": "copy of the nearest label",
+    "linear": "straight lines between labels",
+    "pchip": "monotone cubics between labels",
+    "flow": "optical flow (DIS) from the nearest label",
+    "flow2": "optical flow (DIS) from both sides, blended by distance",
+    "frame": "the pose network on each frame by itself",
+    "warper-untrained": "the warp head before training: the label's place in the moving crop",
+    "warper": "labelled heatmaps warped from both sides by the trained head",
+    "default": "one robust trajectory from labels, flow and networks",
+}
+_INTERPOLATIONS: Mapping[str, Callable[[LabelTrack, Ints], Floats]] = {
+    "nearest": interpolation.nearest,
+    "linear": interpolation.linear,
+    "pchip": interpolation.pchip,
+}
+_FLOWS: Mapping[str, Callable[[FlowChain, LabelTrack], Floats]] = {
+    "flow": blend_nearest,
+    "flow2": blend_both,
+}
+# Crops in memory at a time; a longer stretch between labels is solved in pieces that overlap.
+_LONGEST, _OVERLAP = 256, 32
+# Side of the crops in which motion is measured where no network sets their size.
+_CROP_SIZE = (192, 192)
+# A peak of full height is trusted to this share of the subject's size, and one of half the height to ...
+_PEAK_SIGMA, _PEAK_FALL = 0.02, 3.0
+# Optical flow drifts by about this share of the subject's size in a frame.
+_SCORE_SIGMA = 0.05
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown method.
+
+    Raises:
+        ConfigError: with the names there are.
+    """
+    if method not in METHODS:
+        raise ConfigError(
+            "unknown method", expected=", ".join(METHODS), got=method, mend="use one of the names expected"
+        )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video and its labels, made ready for propagation.
+
+    Args:
+        video: the clip.
+        labels: its labels.
+        frames: track id -> rising frames on which the track is there.
+        chains: track id -> its labels carried by optical flow.
+    """
+
+    video: Video
+    labels: Labels
+    frames: Mapping[int, Ints]
+    chains: Mapping[int, FlowChain]
+
+    def boxes(self, track_id: int, frames: Ints, aspect_ratio: float = 1.0) -> Floats:
+        """Return the padded boxes (t, 4) of a track's crops on some of its frames."""
+        track, chain = self.labels.tracks[track_id], self.chains[track_id]
+        rows = np.searchsorted(chain.frames, frames)
+        return track_boxes(track, frames, blend_both(chain, track)[rows], aspect_ratio)
+
+
+def subject_size(labels: Labels) -> float:
+    """Return the median longer side of the labelled instances in pixels."""
+    boxes = [instance_boxes(track.keypoints, track.boxes) for track in labels.tracks.values()]
+    return float(np.nanmedian(np.concatenate(boxes)[:, 2:].max(1)))
+
+
+def present_tracks(labels: Labels, n_frames: int, *, extend: bool) -> dict[int, Ints]:
+    """Return track id -> rising frames on which the track is there."""
+    return {i: present_frames(labels, i, n_frames, extend=extend) for i in labels.tracks}
+
+
+def prepare_clip(
+    video: Video, labels: Labels, *, extend: bool = False, progress: Progress = silent
+) -> Clip:
+    """Decide on which frames the tracks are there and carry the labels through the clip by optical flow."""
+    frames = present_tracks(labels, video.n_frames, extend=extend)
+    chains = carry_labels(video, labels.tracks, frames, subject=subject_size(labels), progress=progress)
+    return Clip(video, labels, frames, chains)
+
+
+def interpolate_labels(video: Video, labels: Labels, method: str, *, extend: bool = False) -> Poses:
+    """Propagate without looking at the video: ``nearest``, ``linear`` or ``pchip``."""
+    frames = present_tracks(labels, video.n_frames, extend=extend)
+    points = {i: _INTERPOLATIONS[method](track, frames[i]) for i, track in labels.tracks.items()}
+    return _to_poses(video, labels, frames, {i: (p, _nearness(labels, frames[i], p)) for i, p in points.items()})
+
+
+def carry_poses(clip: Clip, method: str) -> Poses:
+    """Propagate by optical flow alone: ``flow`` or ``flow2``."""
+    found = {}
+    for i, track in clip.labels.tracks.items():
+        points = _FLOWS[method](clip.chains[i], track)
+        found[i] = points, _nearness(clip.labels, clip.frames[i], points)
+    return _to_poses(clip.video, clip.labels, clip.frames, found)
+
+
+def estimate_poses(
+    clip: Clip, method: str, model: PoseWarper | None, *, progress: Progress = silent
+) -> Poses:
+    """Propagate stretch by stretch: ``frame``, ``warper`` and ``default`` (which also works without a model).
+
+    Args:
+        clip: from :func:`prepare_clip`.
+        method: name of the method.
+        model: the network; may be None for ``default``.
+        progress: is told after every stretch.
+    """
+    found: dict[int, tuple[Floats, Floats]] = {}
+    total, done = sum(len(f) for f in clip.frames.values()), 0
+    for i, track in clip.labels.tracks.items():
+        frames = clip.frames[i]
+        points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
+        scores = np.zeros(points.shape[:2])
+        for first, last, keep in split_stretches(frames, track.frames):
+            rows = np.arange(first, last + 1)
+            stretch = _Stretch(clip, i, frames[rows], points[first], model)
+            found_points, found_scores = stretch.estimate(method)
+            points[first:keep] = found_points[: keep - first]
+            scores[first:keep] = found_scores[: keep - first]
+            done += keep - first
+            progress(f"propagating ({method})", min(done, total), total)
+        found[i] = points, scores
+    return _to_poses(clip.video, clip.labels, clip.frames, found)
+
+
+def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
+    """Cut a track's frames into stretches that can be solved one by one.
+
+    A stretch runs from one label to the next, both included, since a label is a hard end; before the first
+    and after the last label it runs to the end of the track. Stretches longer than 256 frames are cut, and
+    look 32 frames further than what is kept of them.
+
+    Args:
+        frames: rising frames on which the track is there.
+        labelled: rising frames with a label.
+
+    Returns:
+        (first row, last row, first row that is not kept) of each stretch, in order; what is kept covers all
+        rows.
+    """
+    cuts = {0, len(frames)} | {int(n) + 1 for n in np.flatnonzero(np.diff(frames) > 1)}
+    runs = sorted(cuts)
+    stretches = []
+    for start, stop in zip(runs[:-1], runs[1:], strict=True):
+        anchors = [n for n in range(start, stop) if frames[n] in set(labelled.tolist())]
+        ends = sorted({start, stop - 1, *anchors})
+        pairs = list(zip(ends[:-1], ends[1:], strict=True)) or [(start, start)]
+        for first, last in pairs:
+            # The last row of a stretch is the first one of the next, which keeps it.
+            stop_keep = last + 1 if last == stop - 1 else last
+            while last - first > _LONGEST:
+                stretches.append((first, first + _LONGEST, first + _LONGEST - _OVERLAP))
+                first += _LONGEST - _OVERLAP
+            stretches.append((first, last, stop_keep))
+    return stretches
+
+
+class _Stretch:
+    """A stretch of one track, cut out and looked at."""
+
+    def __init__(
+        self, clip: Clip, track_id: int, frames: Ints, before: Floats, model: PoseWarper | None
+    ) -> None:
+        self.track, self.chain, self.model = clip.labels.tracks[track_id], clip.chains[track_id], model
+        size = _CROP_SIZE if model is None else model.spec.crop_size
+        boxes = clip.boxes(track_id, frames, size[1] / size[0])
+        self.crops = cut_track(clip.video, frames, boxes, size)
+        self.size = boxes[:, 2:].max(1) / 1.25
+        self.rough = blend_both(self.chain, self.track)[np.searchsorted(self.chain.frames, frames)]
+        self.before = before
+        t, k = len(frames), self.track.keypoints.shape[1]
+        self.keypoints, self.visibility = np.full((t, k, 2), np.nan), np.zeros((t, k), np.uint8)
+        rows = np.flatnonzero(np.isin(frames, self.track.frames))
+        own = np.searchsorted(self.track.frames, frames[rows])
+        self.keypoints[rows], self.visibility[rows] = self.track.keypoints[own], self.track.visibility[own]
+        self.label_rows = rows
+
+    def estimate(self, method: str) -> tuple[Floats, Floats]:
+        """Return points (t, K, 2) and scores (t, K)."""
+        if method == "default":
+            return self._trajectory()
+        assert self.model is not None
+        heatmaps = see_heatmaps(self.model, self.crops.images)
+        if method == "frame":
+            seen = find_peaks(heatmaps, self.crops.transforms)
+            known = np.isin(np.arange(seen.points.shape[1]), np.flatnonzero((self.track.visibility > 0).any(0)))
+            return np.where(known[:, None], seen.points, np.nan), np.clip(seen.scores, 0, 1) * known
+        seen = self._warped(heatmaps)
+        return seen.points, np.clip(seen.scores, 0, 1)
+
+    def _warped(self, heatmaps) -> Seen:
+        assert self.model is not None
+        sources: list[LabelledCrop] = [
+            labelled_crop(
+                int(row), self.keypoints[row], self.visibility[row], self.crops.transforms[row], self.model
+            )
+            for row in self.label_rows
+        ]
+        if not sources:
+            nothing = np.full(self.rough.shape, np.nan)
+            return Seen(nothing, np.zeros(nothing.shape[:2]))
+        return warp_from_both(self.model, sources, heatmaps, self.crops)
+
+    def _trajectory(self) -> tuple[Floats, Floats]:
+        size = self.size[:, None]
+        labels = label_sighting(self.keypoints, self.visibility, self.size)
+        start, sightings = self.rough, []
+        known = (self.track.visibility > 0).any(0)
+        if self.model is not None and self.model.spec.trained.get("pose"):
+            heatmaps = see_heatmaps(self.model, self.crops.images)
+            seen = find_peaks(heatmaps, self.crops.transforms)
+            sightings.append(_trusted(seen, size, known))
+        if np.isfinite(self.before).any() and not len(self.label_rows):
+            first = np.full_like(self.keypoints, np.nan)
+            first[0] = self.before
+            sightings.append(Sighting(first, np.full(first.shape[:2], 0.005) * size))
+        start = np.where(known[:, None], start, np.nan)
+        field = measure_motion(self.crops)
+        solved = solve_trajectory(start, labels, sightings, field.steps, self.size)
+        return solved.points, 1 / (1 + solved.sigma / (_SCORE_SIGMA * size))
+
+
+def _trusted(seen: Seen, size: Floats, known: np.ndarray) -> Sighting:
+    height = np.clip(seen.scores, 0.02, 1.0)
+    sigma = _PEAK_SIGMA * height ** (-_PEAK_FALL)
+    return Sighting(np.where(known[:, None], seen.points, np.nan), sigma * size)
+
+
+def _nearness(labels: Labels, frames: Ints, points: Floats) -> Floats:
+    """Return (t, K) scores that fall with the distance to the nearest labelled frame of the clip."""
+    labelled = labels.labelled_frames
+    spacing = float(np.median(np.diff(labelled))) if len(labelled) > 1 else 1.0
+    away = np.abs(frames[:, None] - labelled[None]).min(1)
+    return np.repeat((1 / (1 + away / spacing))[:, None], points.shape[1], axis=1)
+
+
+def _to_poses(
+    video: Video, labels: Labels, frames: Mapping[int, Ints], found: Mapping[int, tuple[Floats, Floats]]
+) -> Poses:
+    """Put the labels in place of what was found on labelled frames, exactly, and wrap everything up."""
+    tracks = {}
+    for i, track in labels.tracks.items():
+        points, scores = (np.array(a) for a in found[i])
+        visibility = np.isfinite(points).all(-1).astype(np.uint8) * 2
+        rows = np.flatnonzero(np.isin(frames[i], track.frames))
+        own = np.searchsorted(track.frames, frames[i][rows])
+        points[rows], visibility[rows] = track.keypoints[own], track.visibility[own]
+        scores[rows] = (track.visibility[own] > 0).astype(float)
+        tracks[i] = PoseTrack(frames[i], points, np.where(visibility > 0, scores, 0.0), visibility)
+    return Poses(
+        labels.skeleton,
+        tracks,
+        video.image_size,
+        video.n_frames,
+        labels.labelled_frames,
+        labels.video,
+        labels.frame_names,
+    )

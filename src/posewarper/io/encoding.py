@@ -1,0 +1,78 @@
+"""Write a video that any browser plays."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
+
+from posewarper.errors import VideoError
+from posewarper.files import replacing
+
+_BT709, _LIMITED = 1, 1  # as FFmpeg numbers matrices, primaries and transfer curves, and ranges
+
+
+def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]], *, fps: float) -> None:
+    """Write frames as H.264 in mp4 (yuv420p, BT.709, index at the front).
+
+    The file appears when it is complete; if ``frames`` raises midway nothing is left behind. An odd height
+    or width gets one more row or column, a copy of the last, for yuv420p takes even sizes only.
+
+    Args:
+        path: where to write, a name that ends in .mp4.
+        frames: (H, W, 3) uint8 RGB, all of one size.
+        fps: frames a second; figures such as 29.97 become the fraction that they stand for.
+
+    Raises:
+        VideoError: if there is no frame, a frame has another size or type, or fps is no positive number.
+        OutputError: if the place cannot be written.
+    """
+    if not math.isfinite(fps) or fps <= 0:
+        raise VideoError(
+            "cannot write a video", path=path, expected="fps > 0", got=fps, mend="give frames a second"
+        )
+    rate = Fraction(fps).limit_denominator(1001)
+    shape: tuple[int, ...] | None = None
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
+        for n, image in enumerate(frames):
+            if shape is None:
+                shape = image.shape
+                stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
+            if image.shape != shape or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise VideoError(
+                    f"frame {n} cannot be written",
+                    path=path,
+                    expected="uint8 RGB frames of one size" if n == 0 else f"uint8 {shape}",
+                    got=f"{image.dtype} {image.shape}",
+                    mend="convert the frames before writing",
+                )
+            frame = _to_yuv(image)
+            frame.pts, frame.time_base = n, 1 / rate
+            container.mux(stream.encode(frame))
+        if shape is None:
+            what = "there are no frames to write"
+            raise VideoError(what, path=path, expected="at least one", got=0, mend="give some frames")
+        container.mux(stream.encode(None))
+
+
+def _to_yuv(image: NDArray[np.uint8]) -> VideoFrame:
+    height, width = image.shape[:2]
+    if height % 2 or width % 2:
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)

@@ -1,0 +1,1 @@
+from posewarper.files import replacing as replacing

@@ -1,0 +1,123 @@
+"""Open a video: a file that FFmpeg reads, or a folder of frames."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posewarper.errors import VideoError
+from posewarper.io.decoding import FileFrames
+from posewarper.io.images import IMAGE_SUFFIXES, FolderFrames
+
+CACHE_BYTES = 256 * 2**20
+FOLDER_FPS = 25.0
+
+
+class Video:
+    """Frames of a video by their index in order of presentation. Made by :func:`open_video`.
+
+    ``video[i]`` is frame i as (H, W, 3) uint8 RGB, contiguous, upright, free to be drawn upon. One video
+    belongs to one thread and one process.
+
+    Attributes:
+        path: the file or folder.
+        image_size: (height, width) of the upright frames.
+        frame_names: the file names of a folder's frames; empty for a video file.
+    """
+
+    def __init__(self, path: str, frames: FileFrames | FolderFrames) -> None:
+        self.path = path
+        self.image_size = frames.image_size
+        self.frame_names = frames.frame_names
+        self._frames = frames
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; frames cannot be read any more."""
+        self._frames.close()
+        self._closed = True
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames that can be read."""
+        return len(self._frames)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second on average."""
+        return float(self._frames.fps)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """(T,) seconds from the first frame to each."""
+        return self._frames.times
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of decoded frames that are kept now."""
+        return self._frames.cached_bytes
+
+    def __getitem__(self, i: int) -> NDArray[np.uint8]:
+        i = operator.index(i)
+        if self._closed:
+            raise ValueError(f"{self.path} is closed; open it anew to read frames")
+        if not 0 <= i < len(self):
+            last = len(self) - 1
+            raise IndexError(f"{self.path}: there is no frame {i}; the frames go from 0 to {last}")
+        return self._frames.read(i)
+
+    def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (index, frame) in the order given; quickest when the indices rise."""
+        for i in indices:
+            yield operator.index(i), self[i]
+
+
+def open_video(
+    path: str | os.PathLike[str], *, cache_bytes: int = CACHE_BYTES, folder_fps: float = FOLDER_FPS
+) -> Video:
+    """Open a video file, a folder of frames or a single image.
+
+    Frame indices count from 0 in order of presentation, and count what the decoder really shows. Frames that
+    are damaged keep their place and show the frame before; where the picture size changes, frames are scaled
+    to the size of the first. The display rotation is applied, and EXIF orientation for images; the aspect
+    ratio of the pixels is not.
+
+    Args:
+        path: a file that FFmpeg reads; a folder of jpg, png, bmp, tif or webp images; or one such image.
+        cache_bytes: most bytes of decoded frames that are kept for the next access.
+        folder_fps: frames a second of a folder of frames, from which its times come.
+
+    Raises:
+        VideoError: if there is nothing to read at ``path``, or no frame in it can be decoded.
+
+    Warns:
+        PosewarperWarning: if the file is cut off, or some of its frames are damaged.
+    """
+    name = os.fspath(path)
+    if os.path.isdir(name):
+        return Video(name, FolderFrames(name, cache_bytes, folder_fps))
+    if not os.path.isfile(name):
+        raise VideoError(
+            "there is no such file or folder",
+            path=name,
+            expected="a video file or a folder of frames",
+            got="nothing" if not os.path.exists(name) else "neither a file nor a folder",
+            mend="check the path",
+        )
+    if name.lower().endswith(IMAGE_SUFFIXES):
+        return Video(name, FolderFrames(name, cache_bytes, folder_fps))
+    return Video(name, FileFrames(name, cache_bytes))

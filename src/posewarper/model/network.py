@@ -1,0 +1,107 @@
+"""The whole network: crops -> heatmaps, and heatmaps of one frame -> heatmaps as seen from another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posewarper.model.backbone import STRIDE, build_backbone
+from posewarper.model.warping import PAPER_BLOCKS, PAPER_DILATIONS, PAPER_WIDTH, WarpHead
+from posewarper.skeletons import Skeleton
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a checkpoint must say of itself, so that it can be used without asking anyone.
+
+    Args:
+        backbone: timm name.
+        skeleton: the keypoints, in the order of the heatmaps.
+        crop_size: (height, width) of the crops in pixels.
+        sigma: of the target Gaussians, in heatmap pixels.
+        mean: of RGB from 0 to 1, taken from the crops.
+        std: of RGB, by which the crops are divided.
+        head_width: channels of the warp head's residual stack.
+        head_blocks: its residual blocks.
+        head_dilations: its dilations in heatmap pixels.
+        batch_norm: what the batch norms did in training.
+        trained: stage -> iterations done; a stage that is missing was not trained.
+        provenance: where the weights come from: version, video, labels, seed.
+    """
+
+    backbone: str
+    skeleton: Skeleton
+    crop_size: tuple[int, int]
+    sigma: float
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    head_width: int = PAPER_WIDTH
+    head_blocks: int = PAPER_BLOCKS
+    head_dilations: tuple[int, ...] = PAPER_DILATIONS
+    batch_norm: str = "batch statistics in training, running statistics in use"
+    trained: dict[str, int] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values (numbers, strings, lists, dicts) that :meth:`from_dict` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
+        """Build the specification from the values of :meth:`to_dict`."""
+        known = dict(values)
+        skeleton = known.pop("skeleton")
+        tuples = {n: tuple(known[n]) for n in ("crop_size", "mean", "std", "head_dilations")}
+        return cls(skeleton=Skeleton(**skeleton), **{**known, **tuples})
+
+
+class PoseWarper(nn.Module):
+    """Pose network and warp head together.
+
+    Args:
+        spec: the architecture and what goes with it.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        keypoints = len(spec.skeleton)
+        self.backbone, channels = build_backbone(spec.backbone)
+        self.final_layer = nn.Conv2d(channels, keypoints, 1)
+        nn.init.normal_(self.final_layer.weight, std=0.001)
+        nn.init.zeros_(self.final_layer.bias)
+        self.warp_head = WarpHead(keypoints, spec.head_width, spec.head_blocks, spec.head_dilations)
+
+    @property
+    def heatmap_size(self) -> tuple[int, int]:
+        """(height, width) of the heatmaps: a quarter of the crop's."""
+        return self.spec.crop_size[0] // STRIDE, self.spec.crop_size[1] // STRIDE
+
+    def heatmaps(self, crops: Tensor) -> Tensor:
+        """Map normalised crops (B, 3, H, W) to heatmaps (B, K, H / 4, W / 4)."""
+        return self.final_layer(self.backbone(crops)[0])
+
+    def warp(self, values: Tensor, *, source: Tensor, target: Tensor) -> Tensor:
+        """Move heatmaps from the source frame to the target frame; see :class:`WarpHead`."""
+        return self.warp_head(values, source=source, target=target)
+
+    def record(self, stage: str, iterations: int) -> None:
+        """Note in the specification how far a stage was trained."""
+        self.spec = replace(self.spec, trained={**self.spec.trained, stage: iterations})
+
+    def forward(self, target: Tensor, supports: Sequence[Tensor]) -> list[Tensor]:
+        """Return the heatmaps of each support crop (B, 3, H, W), warped to the target crop's frame."""
+        here = self.heatmaps(target)
+        there = [self.heatmaps(support) for support in supports]
+        return [self.warp(h, source=h, target=here) for h in there]
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers a module learns."""
+    return sum(p.numel() for p in module.parameters())
+
+

@@ -1,0 +1,81 @@
+"""Process-wide settings that make the network fast and repeatable on this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+from posewarper.errors import ConfigError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Older versions of glibc take no mmap threshold above 32 MB and refuse larger ones.
+_MMAP_BYTES, _OLD_MMAP_BYTES, _TRIM_BYTES = 2**30, 2**25, 2**30
+
+
+@cache
+def keep_memory() -> bool:
+    """Tell the C library to keep freed blocks instead of handing them back to the system at every step.
+
+    Training frees and asks for the same large blocks over and over; with glibc's defaults each is returned to
+    the system and its pages are cleared anew. Returns whether it was done (only glibc has the switch).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    large = mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES) or mallopt(_M_MMAP_THRESHOLD, _OLD_MMAP_BYTES)
+    return bool(large and mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES))
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``mps``; ``auto`` takes the fastest there is.
+
+    Raises:
+        ConfigError: if the name is unknown or the machine lacks the device.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+    if not there.get(name, False):
+        raise ConfigError(
+            "this device is not to be had here" if name in there else "unknown device",
+            expected=", ".join(["auto", *(n for n, ok in there.items() if ok)]),
+            got=name,
+            mend="use one of the names expected; for cuda install a build of torch with CUDA",
+        )
+    return torch.device(name)
+
+
+def half_precision(device: torch.device) -> bool:
+    """Tell whether bfloat16 is worth using: any CUDA GPU that has it, or a CPU that multiplies in it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu":
+        return False
+    capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capability.get("amx_bf16") or capability.get("avx512_bf16"))
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """Return the autocast context of this device: bfloat16 where it is worth it, else none."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_precision(device))
+
+
+@contextmanager
+def repeatable(seed: int) -> Iterator[None]:
+    """Run a block with seeded, deterministic torch operations, and put the old state back afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)

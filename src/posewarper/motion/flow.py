@@ -1,0 +1,233 @@
+"""Dense optical flow (DIS) along a clip, and keypoints carried along by it from the labels on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posewarper.io.video import Video
+from posewarper.structures import Floats, Ints, LabelTrack, Progress, silent
+
+Flow = NDArray[np.float32]
+
+# Subjects are brought to about this many pixels before the flow is computed: finer costs time and gains
+# nothing, coarser loses the limbs.
+_SUBJECT_PIXELS, _SHORTEST_LONG_SIDE, _LONGEST_SIDE = 256, 720, 1280
+# Backward flows that wait for the next label: a label further away than this many bytes of flow is out of reach.
+_WAITING_BYTES = 192 * 2**20
+
+
+@cache
+def _dis() -> cv2.DISOpticalFlow:
+    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+
+def dense_flow(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Flow:
+    """Return (H, W, 2) xy displacements in pixels that carry each source pixel to the target.
+
+    Args:
+        source: (H, W) grey.
+        target: (H, W) grey, the same size, at least 16 pixels a side.
+    """
+    return _dis().calc(source, target, None)  # type: ignore[call-overload]
+
+
+def sample_flow(flow: NDArray[np.floating], points: Floats) -> Floats:
+    """Read a flow at points, bilinearly; outside of the picture the nearest border counts.
+
+    Args:
+        flow: (H, W, 2).
+        points: (..., 2) xy in pixels of the flow; NaN gives NaN.
+
+    Returns:
+        (..., 2) displacements.
+    """
+    height, width = flow.shape[:2]
+    there = np.isfinite(points).all(-1)
+    inside = np.clip(np.where(there[..., None], points, 0.0), 0, (width - 1, height - 1))
+    low = np.minimum(inside.astype(int), (max(width - 2, 0), max(height - 2, 0)))
+    fx, fy = np.moveaxis(inside - low, -1, 0)[..., None]
+    x, y = low[..., 0], low[..., 1]
+    right, below = np.minimum(x + 1, width - 1), np.minimum(y + 1, height - 1)
+    value = (1 - fy) * ((1 - fx) * flow[y, x] + fx * flow[y, right]) + fy * (
+        (1 - fx) * flow[below, x] + fx * flow[below, right]
+    )
+    return np.where(there[..., None], value, np.nan)
+
+
+def to_grey(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """Return the frame (H, W, 3) in grey, shrunk by ``scale``."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    if scale < 1:
+        size = max(16, round(grey.shape[1] * scale)), max(16, round(grey.shape[0] * scale))
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(grey)
+
+
+def working_scale(image_size: tuple[int, int], subject: float) -> float:
+    """Return by how much to shrink frames of ``image_size`` (h, w) whose subjects are ``subject`` pixels long."""
+    longest = max(image_size)
+    wanted = max(_SUBJECT_PIXELS / max(subject, 1.0), _SHORTEST_LONG_SIDE / longest)
+    return min(1.0, wanted, _LONGEST_SIDE / longest)
+
+
+@dataclass(frozen=True)
+class FlowChain:
+    """Keypoints carried by flow from the labels, on the frames where a track is there.
+
+    Args:
+        frames: (t,) frame indices.
+        forward: (t, K, 2) carried from the last label before; NaN before the first label.
+        backward: (t, K, 2) carried from the next label; NaN after the last label, or where it is too far.
+        forward_error: (t, K) forward-backward inconsistency in pixels, summed along the way.
+        backward_error: (t, K) the same for ``backward``.
+    """
+
+    frames: Ints
+    forward: Floats
+    backward: Floats
+    forward_error: Floats
+    backward_error: Floats
+
+
+class _Carrier:
+    """One track's keypoints on their way through the clip."""
+
+    def __init__(self, track: LabelTrack, frames: Ints) -> None:
+        self.row = {int(f): n for n, f in enumerate(frames)}
+        shape = (len(frames), track.keypoints.shape[1])
+        self.labels = {int(f): k for f, k in zip(track.frames, track.keypoints, strict=True)}
+        self.points = {way: np.full((*shape, 2), np.nan) for way in ("forward", "backward")}
+        self.errors = {way: np.full(shape, np.nan) for way in ("forward", "backward")}
+        for frame, keypoints in self.labels.items():
+            if frame in self.row:
+                for way in self.points:
+                    self.points[way][self.row[frame]] = keypoints
+                    self.errors[way][self.row[frame]] = 0.0
+
+    def carry(self, way: str, a: int, b: int, there: Flow, back: Flow, scale: Floats) -> None:
+        """Carry the points of frame ``a`` to frame ``b``; what is labelled in ``b`` stays the label."""
+        if a not in self.row or b not in self.row:
+            return
+        points, errors = self.points[way], self.errors[way]
+        start, row = points[self.row[a]], self.row[b]
+        small = (start + 0.5) * scale - 0.5
+        step = sample_flow(there, small)
+        gap = np.linalg.norm((step + sample_flow(back, small + step)) / scale, axis=-1)
+        missing = ~np.isfinite(points[row]).all(-1)
+        points[row, missing] = (start + step / scale)[missing]
+        errors[row, missing] = (errors[self.row[a]] + gap)[missing]
+
+
+def _stretches(frames: Ints) -> list[tuple[int, int]]:
+    """Split rising frames into (first, last) of consecutive runs."""
+    if not len(frames):
+        return []
+    cuts = np.flatnonzero(np.diff(frames) > 1)
+    starts, ends = np.r_[frames[0], frames[cuts + 1]], np.r_[frames[cuts], frames[-1]]
+    return [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+
+
+def carry_labels(
+    video: Video,
+    tracks: Mapping[int, LabelTrack],
+    frames: Mapping[int, Ints],
+    *,
+    subject: float,
+    progress: Progress = silent,
+) -> dict[int, FlowChain]:
+    """Carry every track's labels through the clip by dense flow between consecutive frames, both ways.
+
+    One pass over the video; in memory are two frames and the flows since the last label.
+
+    Args:
+        video: the clip.
+        tracks: track id -> its labels.
+        frames: track id -> rising frames on which the track is there.
+        subject: longer side of a typical instance in pixels, which sets the resolution of the flow.
+
+    Returns:
+        Track id -> :class:`FlowChain` on the frames asked for.
+    """
+    carriers = {i: _Carrier(tracks[i], frames[i]) for i in tracks}
+    wanted = np.unique(np.concatenate([np.asarray(f) for f in frames.values()])) if frames else np.zeros(0, int)
+    factor = working_scale(video.image_size, subject)
+    done = 0
+    for first, last in _stretches(wanted):
+        waiting: list[tuple[int, Flow, Flow]] = []
+        before: NDArray[np.uint8] | None = None
+        for index, image in video.frames(range(first, last + 1)):
+            grey = to_grey(image, factor)
+            # Sizes are whole numbers, so the true scale differs a little from the wanted one, by axis.
+            scale = np.array([grey.shape[1] / image.shape[1], grey.shape[0] / image.shape[0]])
+            if before is not None:
+                there, back = dense_flow(before, grey), dense_flow(grey, before)
+                for carrier in carriers.values():
+                    carrier.carry("forward", index - 1, index, there, back, scale)
+                waiting.append((index, there.astype(np.float16), back.astype(np.float16)))
+                del waiting[: -max(1, _WAITING_BYTES // (2 * waiting[-1][1].nbytes))]
+                if index == last or any(index in c.labels for c in carriers.values()):
+                    _carry_back(carriers.values(), waiting, scale)
+                    # A track without a label here may still get one later, so the flows of the others wait.
+                    if all(index in c.labels or index not in c.row for c in carriers.values()):
+                        waiting.clear()
+            before = grey
+            done += 1
+            progress("optical flow", done, len(wanted))
+    return {i: _chain(carrier, frames[i]) for i, carrier in carriers.items()}
+
+
+def _carry_back(carriers: Iterable[_Carrier], waiting: list[tuple[int, Flow, Flow]], scale: Floats) -> None:
+    for index, there, back in reversed(waiting):
+        for carrier in carriers:
+            carrier.carry("backward", index, index - 1, back, there, scale)
+
+
+def _chain(carrier: _Carrier, frames: Ints) -> FlowChain:
+    points, errors = carrier.points, carrier.errors
+    return FlowChain(frames, points["forward"], points["backward"], errors["forward"], errors["backward"])
+
+
+def blend_nearest(chain: FlowChain, track: LabelTrack) -> Floats:
+    """Return (t, K, 2): each keypoint carried by flow from its nearest label (the earlier one on a tie)."""
+    before, after = _distances(chain, track)
+    return _choose(chain, before <= after)
+
+
+def blend_both(chain: FlowChain, track: LabelTrack) -> Floats:
+    """Return (t, K, 2): both sides' carried keypoints, weighted by the distance to the other side's label."""
+    before, after = _distances(chain, track)
+    both = np.isfinite(chain.forward).all(-1) & np.isfinite(chain.backward).all(-1)
+    with np.errstate(invalid="ignore"):
+        share = (after / (before + after))[..., None]
+    blended = share * chain.forward + (1 - share) * chain.backward
+    labelled = (before == 0) & (after == 0)
+    return np.where((both & ~labelled)[..., None], blended, _choose(chain, np.ones_like(both)))
+
+
+def _choose(chain: FlowChain, forward_first: NDArray[np.bool_]) -> Floats:
+    first = np.where(forward_first[..., None], chain.forward, chain.backward)
+    second = np.where(forward_first[..., None], chain.backward, chain.forward)
+    return np.where(np.isfinite(first), first, second)
+
+
+def _distances(chain: FlowChain, track: LabelTrack) -> tuple[Floats, Floats]:
+    """Return (t, K) frames since the last label and until the next one, infinite where there is none."""
+    before = np.full(chain.forward.shape[:2], np.inf)
+    after = np.full(chain.forward.shape[:2], np.inf)
+    for k in range(before.shape[1]):
+        knots = track.frames[track.visibility[:, k] > 0]
+        if not len(knots):
+            continue
+        place = np.searchsorted(knots, chain.frames, side="right")
+        has = place > 0
+        before[has, k] = chain.frames[has] - knots[place[has] - 1]
+        place = np.searchsorted(knots, chain.frames, side="left")
+        has = place < len(knots)
+        after[has, k] = knots[place[has]] - chain.frames[has]
+    return before, after

@@ -1,0 +1,32 @@
+"""What the tests share: the folder of real clips and parity vectors, where it exists."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _folder(variable: str, name: str) -> Path:
+    folder = Path(os.environ.get(variable, _SHARED / name))
+    if folder.is_dir():
+        return folder
+    message = f"{folder} is absent; set {variable} to the folder of {name}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def parity_dir() -> Path:
+    """The recorded inputs and outputs of the original implementation."""
+    return _folder("POSEWARPER_PARITY", "parity")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real clips with dense labels."""
+    return _folder("POSEWARPER_DATA", "data")

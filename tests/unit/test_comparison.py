@@ -1,0 +1,268 @@
+"""The comparison of methods: its rows, what it refuses, and what it finds again after an interruption."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from posewarper import comparison
+from posewarper.comparison import check_gaps, check_methods, compare, source_digest, usable_methods
+from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, OutputError, VideoError
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack, RunResult
+
+N_FRAMES = 12
+METHODS = {"near": "no model", "net": "with a model", "late": "with a model"}
+
+
+class Fake:
+    """Stands for fitting and checkpoints: counts calls, and predicts the labels moved by a method's offset.
+
+    Boxes are 100 pixels, so the offset is the mean error in percent. A model's text holds the number of
+    labels that it was fitted on.
+    """
+
+    METHODS = METHODS
+
+    def __init__(self, dense: Labels) -> None:
+        self.dense = dense
+        self.offset = {"near": 3.0, "net": 2.0, "late": 1.0}
+        self.calls: list[tuple[str, ...]] = []
+        self.interrupt_at: str | None = None
+
+    def needs_model(self, method, effort):
+        return method != "near"
+
+    def fit(self, video, labels, *, effort, seed, device, progress):
+        self.calls.append(("fit", str(len(labels.labelled_frames))))
+        progress("training", 1, 1)
+        return f"model of {len(labels.labelled_frames)} labels"
+
+    def propagate(self, video, labels, *, method, model, effort, seed, device, progress):
+        if method == self.interrupt_at:
+            raise KeyboardInterrupt
+        frames = len(labels.labelled_frames)
+        assert model == (f"model of {frames} labels" if self.needs_model(method, effort) else None)
+        self.calls.append((method, str(frames)))
+        moved = {
+            i: PoseTrack(
+                t.frames, t.keypoints + np.array([0, self.offset[method]]), np.ones(t.visibility.shape)
+            )
+            for i, t in self.dense.tracks.items()
+        }
+        poses = Poses(labels.skeleton, moved, (200, 200), N_FRAMES)
+        return RunResult(poses, labels, method, {"a stage": 99.0}, ("a note",))
+
+    def save_model(self, path, model):
+        Path(path).write_text(model)
+
+    def load_model(self, path):
+        self.calls.append(("load",))
+        return Path(path).read_text()
+
+
+@pytest.fixture
+def dense() -> Labels:
+    keypoints = np.random.default_rng(0).uniform(0, 100, (N_FRAMES, 2, 2))
+    boxes = np.tile((0.0, 0.0, 100.0, 40.0), (N_FRAMES, 1))
+    track = LabelTrack(np.arange(N_FRAMES), keypoints, np.full((N_FRAMES, 2), 2), boxes)
+    return Labels(Skeleton(("nose", "tail")), {0: track}, image_size=(200, 200), n_frames=N_FRAMES)
+
+
+@pytest.fixture
+def fake(dense, monkeypatch) -> Fake:
+    made = Fake(dense)
+    monkeypatch.setattr(comparison, "fitting", made)
+    monkeypatch.setattr(comparison, "checkpoint", made)
+    return made
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"frames")
+    return path
+
+
+@pytest.fixture
+def run(video, dense, tmp_path):
+    """Compare with a cache; any argument can be changed."""
+
+    def call(labels=dense, every=(3,), methods=("near", "net", "late"), **more):
+        arguments = {"seed": 0, "device": "cpu", "cache": tmp_path / "cache", **more}
+        return compare(video, labels, every=every, methods=methods, **arguments)
+
+    return call
+
+
+def test_rows(fake, run):
+    rows = run(every=[3, 4], cache=None, seed=5)
+    assert [(row["every"], row["method"]) for row in rows] == [(k, m) for k in (3, 4) for m in METHODS]
+    # One fit a gap, for the first method that asks; 4 labels at a gap of 3, and 3 at a gap of 4.
+    assert fake.calls == [
+        *[("near", "4"), ("fit", "4"), ("net", "4"), ("late", "4")],
+        *[("near", "3"), ("fit", "3"), ("net", "3"), ("late", "3")],
+    ]
+    near, net = rows[0], rows[1]
+    assert near["mean"] == near["median"] == pytest.approx(3) and net["mean"] == pytest.approx(2)
+    assert (near["clip"], near["n_labels"], near["seed"]) == ("clip", 4, 5)
+    assert (near["pck05"], near["coverage"], near["n"]) == (100, 100, 16)
+    # Kept are frames 1, 4, 7, 10: six frames between them, two beyond.
+    assert (near["between_n"], near["beyond_n"]) == (12, 4)
+    assert near["beyond_mean"] == pytest.approx(3) and near["notes"] == ["a note"]
+    assert near["fit_seconds"] == 0 < net["fit_seconds"]
+    assert 0 < near["seconds"] < 99  # the wall time of the call
+    json.dumps(rows, allow_nan=False)
+
+
+def test_methods_without_a_model_fit_none(fake, run):
+    run(methods=["near"])
+    assert fake.calls == [("near", "4")]
+
+
+def test_repeated_names_and_gaps_count_once(fake, run):
+    rows = run(every=[3, 3], methods=["near", "net", "near"])
+    assert [row["method"] for row in rows] == ["near", "net"]
+
+
+def test_an_interrupted_run_goes_on(fake, run, tmp_path):
+    fake.interrupt_at = "late"
+    with pytest.raises(Interrupted, match="kept in") as caught:
+        run()
+    assert str(tmp_path / "cache") in caught.value.kept
+    assert fake.calls == [("near", "4"), ("fit", "4"), ("net", "4")]
+    fake.calls.clear()
+    fake.interrupt_at = None
+    resumed = run()
+    assert fake.calls == [("load",), ("late", "4")]
+    fake.calls.clear()
+    assert run() == resumed and fake.calls == []
+    assert [row["mean"] for row in resumed] == pytest.approx([3, 2, 1])
+    assert resumed[1]["fit_seconds"] == resumed[2]["fit_seconds"] > 0
+
+
+def test_without_a_cache_ctrl_c_is_left_alone(fake, run):
+    fake.interrupt_at = "near"
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(cache=None)
+    assert not isinstance(caught.value, Interrupted)
+
+
+def moved_label(labels: Labels, frame: int) -> Labels:
+    track = labels.tracks[0]
+    keypoints = track.keypoints.copy()
+    keypoints[frame, 0, 0] += 1
+    return replace(labels, tracks={0: replace(track, keypoints=keypoints)})
+
+
+def test_what_changes_is_computed_again(fake, run, video, dense, monkeypatch):
+    everything = [("near", "4"), ("fit", "4"), ("net", "4"), ("late", "4")]
+
+    def calls_of(**changed):
+        fake.calls.clear()
+        run(**changed)
+        return fake.calls
+
+    assert calls_of() == everything and calls_of() == []
+    assert calls_of(labels=moved_label(dense, 4)) == everything  # a kept label
+    # A label that is only scored on: the model need not be fitted again.
+    assert calls_of(labels=moved_label(dense, 5)) == [("near", "4"), ("load",), *everything[2:]]
+    assert calls_of(every=[4]) == [(name, "3") for name, _ in everything]
+    assert calls_of(seed=1) == everything
+    assert calls_of(effort="best") == everything
+    assert calls_of() == []
+    monkeypatch.setattr(comparison, "source_digest", lambda: "other code")
+    assert calls_of() == everything
+    video.write_bytes(b"other frames")
+    assert calls_of() == everything
+
+
+def test_damaged_parts_are_computed_again(fake, run, tmp_path):
+    rows = run()
+    parts = {path.name.split("-")[1] + path.suffix: path for path in (tmp_path / "cache").glob("every3-*")}
+    assert sorted(parts) == ["late.json", "model.json", "model.pt", "near.json", "net.json"]
+    fake.calls.clear()
+    parts["near.json"].write_text(parts["near.json"].read_text()[:50])  # cut off
+    text = parts["net.json"].read_text()
+    parts["net.json"].write_text(text.replace('"coverage": 100.0', '"coverage": 10.0'))  # altered
+    assert text != parts["net.json"].read_text()
+    mended = run()
+    assert fake.calls == [("near", "4"), ("load",), ("net", "4")]
+    assert [row["coverage"] for row in mended] == [100, 100, 100] and mended[2] == rows[2]
+
+    parts["late.json"].write_text("[]")
+    parts["model.pt"].write_text("model of")
+    fake.calls.clear()
+    run()
+    assert fake.calls == [("fit", "4"), ("late", "4")]
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_made_again(fake, run, monkeypatch):
+    run(methods=["net"])
+    fake.calls.clear()
+
+    def refuse(path):
+        raise ModelError("of another version", mend="fit it again")
+
+    monkeypatch.setattr(fake, "load_model", refuse)
+    run(methods=["late"])
+    assert fake.calls == [("fit", "4"), ("late", "4")]
+
+
+def test_folders_of_frames(fake, dense, tmp_path):
+    folder = tmp_path / "clip.v2"
+    folder.mkdir()
+    (folder / "0.jpg").write_bytes(b"a")
+    arguments = {"every": [3], "methods": ["near"], "cache": tmp_path / "cache", "device": "cpu"}
+    assert compare(folder, dense, **arguments)[0]["clip"] == "clip.v2"
+    compare(folder, dense, **arguments)
+    assert len(fake.calls) == 1
+    (folder / "1.jpg").write_bytes(b"b")
+    compare(folder, dense, **arguments)
+    assert len(fake.calls) == 2
+    with pytest.raises(VideoError, match="no such video"):
+        compare(tmp_path / "absent.mp4", dense, **arguments)
+
+
+def test_a_cache_that_cannot_be_written_shows_at_once(fake, run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        run(cache=tmp_path / "file")
+    assert fake.calls == []
+
+
+def test_progress_names_gap_and_method(fake, run):
+    told = []
+    run(progress=lambda *what: told.append(what))
+    assert told[0] == ("methods", 0, 3) and told[-1] == ("methods", 3, 3)
+    assert ("every 3, fitting: training", 1, 1) in told
+
+
+def test_what_is_refused(fake, dense):
+    with pytest.raises(ConfigError, match="near, net, late") as caught:
+        check_methods(["near", "nearer"], "normal")
+    assert "unknown" in str(caught.value) and "got:      nearer\n" in str(caught.value)
+    with pytest.raises(ConfigError, match="no method"):
+        check_methods([], "normal")
+    with pytest.raises(ConfigError, match="unknown effort"):
+        check_methods(["near"], "slow")
+    with pytest.raises(ConfigError, match="does not train") as caught:
+        check_methods(["near", "net"], "fast")
+    assert "got:      net\n" in str(caught.value)
+    assert usable_methods("fast") == ["near"] and usable_methods("normal") == list(METHODS)
+    for impossible in ([0], [-3], [3, N_FRAMES], []):
+        with pytest.raises(ConfigError, match="from 1 to 11"):
+            check_gaps(impossible, dense)
+    with pytest.raises(LabelsError, match="nothing to score"):
+        check_gaps([1], dense)
+    with pytest.raises(LabelsError, match="nothing to propagate"):
+        check_gaps([6], dense.at([0, 1, 2, 4]))
+    assert check_gaps([7, 3, 7], dense) == [7, 3]
+
+
+def test_source_digest_is_steady():
+    assert source_digest() == source_digest() and len(source_digest()) == 64
