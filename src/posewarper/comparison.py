@@ -28,7 +28,7 @@ from posewarper.model import checkpoint
 from posewarper.model.runtime import resolve_device
 from posewarper.structures import Labels, Progress, silent
 
-# By this file, as agreed on bford.info/cachedir, backup programs know a cache.
+# By this file, CACHEDIR.TAG, backup programs know a cache (https://bford.info/cachedir).
 _CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Finished parts of comparisons by posewarper.\n"
 
 
@@ -131,18 +131,21 @@ def check_methods(methods: Sequence[str], effort: str) -> list[str]:
             does not train, or there is no method.
     """
     usable = usable_methods(effort)
-    impossible = [name for name in methods if name not in usable]
-    if impossible or not methods:
-        untrained = [name for name in impossible if name in fitting.METHODS]
+    unknown = [name for name in methods if name not in fitting.METHODS]
+    if unknown or not methods:
         raise ConfigError(
-            f"a method that needs a network, which the effort {effort!r} does not train"
-            if untrained
-            else "unknown method"
-            if impossible
-            else "no method to compare",
+            "unknown method" if unknown else "no method to compare",
             expected=", ".join(usable),
-            got=", ".join(untrained or impossible) or None,
-            mend="name methods of those expected" + (", or raise the effort" if untrained else ""),
+            got=", ".join(unknown) or None,
+            mend="name one or more of the methods expected",
+        )
+    untrained = [name for name in methods if name not in usable]
+    if untrained:
+        raise ConfigError(
+            f"a method needs a network, and the effort {effort!r} trains none",
+            expected=", ".join(usable),
+            got=", ".join(untrained),
+            mend="raise the effort, or leave this method out",
         )
     return list(dict.fromkeys(methods))
 

@@ -250,7 +250,7 @@ def test_what_is_refused(fake, dense):
         check_methods([], "normal")
     with pytest.raises(ConfigError, match="unknown effort"):
         check_methods(["near"], "slow")
-    with pytest.raises(ConfigError, match="does not train") as caught:
+    with pytest.raises(ConfigError, match="trains none") as caught:
         check_methods(["near", "net"], "fast")
     assert "got:      net\n" in str(caught.value)
     assert usable_methods("fast") == ["near"] and usable_methods("normal") == list(METHODS)

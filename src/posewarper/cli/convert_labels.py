@@ -17,6 +17,7 @@ from posewarper.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from posewarper.io.video import Video
     from posewarper.structures import Labels
 
 
@@ -70,13 +71,8 @@ def run(
     wanted = named_skeleton(skeleton) if skeleton is not None else None
     to_format = format_to_write(out, to_format)
     refuse_existing(out, overwrite)
-    opened = None
-    if video is not None:
-        from posewarper.io.video import open_video
-
-        opened = open_video(video)
     labels = read_annotations(
-        source, format=from_format, video=opened, skeleton=wanted, frame_offset=frame_offset
+        source, format=from_format, video=_open(video), skeleton=wanted, frame_offset=frame_offset
     )
     if track is not None:
         labels = labels.only_track(track)
@@ -84,6 +80,12 @@ def run(
         labels = _keep_every(labels, every, source)
     write_labels(out, labels, format=to_format)
     print(f"wrote {out}: {_describe(labels)} ({to_format})")
+
+
+def _open(video: Path | None) -> Video | None:
+    from posewarper.io.video import open_video
+
+    return None if video is None else open_video(video)
 
 
 def _keep_every(labels: Labels, every: int, source: Path) -> Labels:

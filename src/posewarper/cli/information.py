@@ -110,24 +110,21 @@ def describe_environment() -> Facts:
 
 
 def describe_video(video: Video) -> Facts:
-    """Return length, size and speed of a video; for a file also how it is stored, for a folder which files."""
+    """Return length and size of a video; of a file also speed and codec, of a folder which files."""
     import numpy as np
 
     height, width = video.image_size
+    facts: Facts = {"path": str(video.path), "frames": video.n_frames, "width": width, "height": height}
+    if video.frame_names:  # image files tell no time
+        return facts | {"files": f"{video.frame_names[0]} to {video.frame_names[-1]}"}
     steps = np.diff(video.times)
-    facts: Facts = {
-        "path": str(video.path),
-        "frames": video.n_frames,
-        "width": width,
-        "height": height,
+    return facts | {
         "fps": round(float(video.fps), 4),
         "seconds": round(float(video.times[-1] - video.times[0]) + 1 / float(video.fps), 3),
         # Timestamps are rounded by the container, to 1 ms in the coarsest one that is common.
         "steady frame rate": bool(steps.size == 0 or np.ptp(steps) < 0.0025),
+        **_describe_stream(str(video.path)),
     }
-    if video.frame_names:
-        return facts | {"files": f"{video.frame_names[0]} to {video.frame_names[-1]}"}
-    return facts | _describe_stream(str(video.path))
 
 
 def _describe_stream(path: str) -> Facts:

@@ -119,9 +119,10 @@ def _link(instances: Sequence[Instance], path: PathLike) -> None:
     for group in frames.values():
         free = list(group)
         if last:
-            costs = np.array([[_distance(old, new) for new in group] for old in last])
+            # Capped, so that a pair out of reach does not bend the others.
+            costs = np.array([[min(_distance(a, b), _FARTHEST_LINK) for b in group] for a in last])
             for i, j in zip(*linear_sum_assignment(costs), strict=True):
-                if costs[i, j] <= _FARTHEST_LINK:
+                if costs[i, j] < _FARTHEST_LINK:
                     group[j].track, last[i] = int(i), group[j]
                     free = [instance for instance in free if instance is not group[j]]
         for instance in free:

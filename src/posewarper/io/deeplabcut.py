@@ -104,6 +104,8 @@ def _problem(path: PathLike, line: int, what: str, expected: object, got: object
 
 def _split(text: str, path: PathLike) -> list[tuple[int, list[str]]]:
     """Return (line number from 1, cells) of each row."""
+    if not is_csv(text):
+        raise _problem(path, 1, "the header is not DeepLabCut's", "a first cell 'scorer'", text.lstrip()[:20])
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         return [(reader.line_num, row) for row in reader]

@@ -145,7 +145,7 @@ def choose_video(path: PathLike, names: Mapping[str, Iterable[str]], video: Vide
     """
     if len(names) == 1:
         return next(iter(names))
-    opened = Path(video.path) if video is not None else None
+    opened = Path(video.path).absolute() if video is not None else None
     wanted = {opened.name, opened.stem} if opened is not None else set()
     chosen = [key for key, others in names.items() if wanted & {key, *others}]
     if len(chosen) == 1:

@@ -266,7 +266,6 @@ def index_by_decoding(path: str, packets: Packets) -> FrameIndex:
     """
     came: list[int | None] = []
     failures: list[int] = []
-    one_thread = False
     for one_thread in (False, True):
         container, stream = open_stream(path, one_thread=one_thread)
         with container:
@@ -277,6 +276,7 @@ def index_by_decoding(path: str, packets: Packets) -> FrameIndex:
     if not came:
         what = "holds no frame that can be decoded"
         raise VideoError(what, path=path, expected="at least one", got="none", mend=_MEND)
+    one_thread = bool(failures)
     if None in came or len(set(came)) < len(came):
         frame = np.arange(len(came))
         times = frame / (packets.rate or DEFAULT_FPS)

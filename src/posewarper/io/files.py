@@ -1,1 +1,0 @@
-from posewarper.files import replacing as replacing

@@ -1,0 +1,213 @@
+"""``posewarper convert`` and ``posewarper info`` as a user runs them, and how the command line fails."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+from posewarper import __version__
+from posewarper.cli import app as command_line
+from posewarper.cli import convert_labels
+from posewarper.cli.common import progress_bar, refuse_existing
+from posewarper.errors import Interrupted, LabelsError, OutputError, PosewarperWarning
+from posewarper.io.labels import read_annotations, read_labels, write_labels
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels, LabelTrack
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process; returns (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            command_line.app([str(a) for a in arguments], prog_name="posewarper")
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def labels_file(tmp_path) -> Path:
+    frames = np.arange(1, 30)
+    rng = np.random.default_rng(0)
+    tracks = {
+        n: LabelTrack(frames, rng.uniform(0, 90, (29, 2, 2)), np.full((29, 2), 2 - n)) for n in range(2)
+    }
+    labels = Labels(
+        Skeleton(("nose", "tail"), ((0, 1),), name="fly"),
+        tracks,
+        image_size=(100, 120),
+        n_frames=40,
+        video="clip.mp4",
+    )
+    write_labels(tmp_path / "labels.json", labels)
+    return tmp_path / "labels.json"
+
+
+def test_help_version_and_startup_without_heavy_imports(run):
+    code, out, _ = run("--help")
+    assert code == 0 and "convert" in out and "info" in out
+    assert run("--version")[:2] == (0, f"posewarper {__version__}\n")
+    heavy = "{'torch', 'cv2', 'av', 'numpy', 'scipy', 'pydantic'}"
+    script = f"import sys; import posewarper.cli.app; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_convert_keeps_every_kth_frame_of_one_track(run, labels_file, tmp_path):
+    code, out, err = run("convert", labels_file, tmp_path / "out.json", "--every", 10, "--track", 1)
+    assert (code, err) == (0, "")
+    assert out == f"wrote {tmp_path / 'out.json'}: 3 labelled frames, 1 track, 2 keypoints (posetrack)\n"
+    kept = read_labels(tmp_path / "out.json")
+    assert kept.tracks.keys() == {1}
+    assert kept.tracks[1].frames.tolist() == kept.labelled_frames.tolist() == [5, 15, 25]
+    code, _, err = run("convert", labels_file, tmp_path / "none.json", "--every", 200)
+    assert code == 2 and "no labels are left" in err
+
+
+def test_convert_between_formats_and_with_an_offset(run, labels_file, tmp_path):
+    table = tmp_path / "table.csv"
+    code, out, err = run("convert", labels_file, table)
+    assert code == 0 and "(deeplabcut)" in out
+    assert err.startswith("warning: ") and "hidden; edges" not in err and err.count("warning") == 1
+    code, _, _ = run("convert", table, tmp_path / "back.json", "--frame-offset", "-1", "--to", "coco")
+    assert code == 0
+    first, back = read_annotations(labels_file), read_annotations(tmp_path / "back.json")
+    np.testing.assert_array_equal(back.tracks[0].frames, first.tracks[0].frames - 1)
+    np.testing.assert_array_equal(back.tracks[0].keypoints, first.tracks[0].keypoints)
+    code, _, err = run("convert", labels_file, tmp_path / "x.json", "--frame-offset", "-2")
+    assert code == 2 and "offset of at least -1" in err
+
+
+def test_convert_refuses_what_exists_and_what_is_wrong(run, labels_file, tmp_path):
+    out = tmp_path / "out.json"
+    out.write_text("precious")
+    code, _, err = run("convert", labels_file, out)
+    assert code == 2 and "--overwrite" in err and "Traceback" not in err
+    assert out.read_text() == "precious"
+    assert run("convert", labels_file, out, "--overwrite", "--quiet")[0] == 0
+    for arguments, message in (
+        ((labels_file, tmp_path / "out.txt"), "suffix"),
+        ((labels_file, tmp_path / "new.json", "--to", "yaml"), "posetrack, coco, deeplabcut"),
+        ((labels_file, tmp_path / "new.json", "--from", "deeplabcut"), "header"),
+        ((labels_file, tmp_path / "new.json", "--skeleton", "dog"), "unknown skeleton"),
+        ((labels_file, tmp_path / "new.json", "--skeleton", "coco"), "extra: tail"),
+        ((labels_file, tmp_path / "new.json", "--track", 9), "no track 9"),
+        ((labels_file, tmp_path / "new.json", "--every", 0), "--every"),
+        ((tmp_path / "none.json", tmp_path / "new.json"), "cannot read"),
+        ((labels_file,), "OUT"),
+    ):
+        code, _, err = run("convert", *arguments)
+        assert code == 2 and message in err, err
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_info_of_labels(run, labels_file, tmp_path):
+    code, out, _ = run("info", labels_file, "--json", tmp_path / "facts.json")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "1-29" in out and "nose-tail" in out
+    facts = json.loads((tmp_path / "facts.json").read_text())["labels"]
+    assert (facts["format"], facts["width"], facts["height"], facts["frames"]) == ("posetrack", 120, 100, 40)
+    assert facts["tracks"][1] == {
+        "track": 1, "first frame": 1, "last frame": 29, "labels": 29, "predictions": 0
+    }  # fmt: skip
+    assert facts["keypoints"][0] == {"keypoint": "nose", "labelled": 58, "hidden %": 50.0, "missing %": 0.0}
+    assert run("info", "--labels", labels_file, "--json", tmp_path / "facts.json")[0] == 2
+
+
+def test_info_of_a_video_with_its_labels(run, shared_data, tmp_path):
+    walking = shared_data / "walking"
+    code, out, _ = run("info", walking / "walking.mp4", "--labels", walking / "walking.json")
+    assert code == 0
+    for fact in ("130", "1540", "544", "30.0", "h264", "left_knee"):
+        assert fact in out
+    code, _, err = run("info", walking / "walking.mp4", "--labels", shared_data / "flies" / "flies.json")
+    assert code == 2 and "1540 x 544" in err and "1024 x 1024" in err
+    assert run("info", tmp_path / "none.mp4")[0] == 2
+
+
+def test_info_of_this_machine(run, tmp_path):
+    code, out, _ = run("info", "--json", tmp_path / "facts.json")
+    assert code == 0 and "torchvision" in out
+    facts = json.loads((tmp_path / "facts.json").read_text())["environment"]
+    assert facts["versions"]["posewarper"] == __version__
+    assert facts["devices"][0] == "cpu" and facts["CPU threads"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (LabelsError("no good", mend="do better"), 2, "error: no good\n  mend:     do better\n"),
+        (
+            Interrupted("12 of 40 frames are kept in out"),
+            130,
+            "interrupted: 12 of 40 frames are kept in out\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (OSError(errno.ENOSPC, "x", "out/poses.json"), 1, "error: out/poses.json: No space left on device\n"),
+    ],
+)
+def test_failures_end_in_one_message_and_their_exit_code(capsys, raised, code, message):
+    def fail() -> None:
+        raise raised
+
+    app = typer.Typer(cls=command_line._Commands)
+    app.callback()(lambda: None)
+    app.command("fail")(fail)
+    with pytest.raises(SystemExit) as left:
+        app(["fail"])
+    assert left.value.code == code
+    assert capsys.readouterr().err == message
+
+
+def test_faults_of_the_program_keep_their_traceback(monkeypatch, labels_file, tmp_path):
+    def fail(labels: object) -> str:
+        raise OSError(errno.EPERM, "odd")
+
+    monkeypatch.setattr(convert_labels, "_describe", fail)
+    with pytest.raises(OSError, match="odd"):
+        command_line.app(["convert", str(labels_file), str(tmp_path / "out.json")])
+
+
+def test_each_warning_is_shown_once(capsys):
+    def warn() -> None:
+        for text in ("odd labels", "odd labels", "other labels"):
+            warnings.warn(text, PosewarperWarning, stacklevel=1)
+
+    app = typer.Typer(cls=command_line._Commands)
+    app.callback()(lambda: None)
+    app.command("warn")(warn)
+    with pytest.raises(SystemExit) as left:
+        app(["warn"])
+    assert not left.value.code
+    assert capsys.readouterr().err == "warning: odd labels\nwarning: other labels\n"
+
+
+def test_progress_is_a_line_a_stage_in_a_log_and_nothing_when_quiet(capsys):
+    for quiet, expected in ((False, "train (3) ...\nwrite ...\n"), (True, "")):
+        with progress_bar(quiet) as progress:
+            for i in range(3):
+                progress("train", i, 3)
+            progress("write", 0, 0)
+        assert capsys.readouterr().err == expected
+
+
+def test_existing_results_are_refused(tmp_path):
+    refuse_existing(tmp_path, False)  # empty
+    refuse_existing(tmp_path / "new", False)
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path, tmp_path / "file"):
+        with pytest.raises(OutputError, match="already"):
+            refuse_existing(place, False)
+        refuse_existing(place, True)
