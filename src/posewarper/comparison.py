@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ import torch
 
 import posewarper
 from posewarper import fitting
-from posewarper.config import effort_config
+from posewarper.config import NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, VideoError
 from posewarper.evaluation.clips import keep_every, score_clip
 from posewarper.files import replacing
+from posewarper.inference.propagation import Clip, prepare_clip
+from posewarper.io.video import Video, open_video
 from posewarper.model import checkpoint
+from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
 from posewarper.structures import Labels, Progress, silent
 
@@ -81,9 +85,9 @@ def compare(
     Returns:
         One JSON-safe dict for each gap and method, in this order, with ``clip``, ``every``, ``n_labels``
         (labelled frames kept), ``method``, ``seed``, the figures of ``ClipScore.to_dict()`` with the parts
-        flattened (``between_mean``, ``beyond_mean``, ...), ``seconds`` (wall time of the method itself),
-        ``fit_seconds`` (wall time of fitting the model that it shares with others, 0 if it needs none) and
-        ``notes``.
+        flattened (``between_mean``, ``beyond_mean``, ...), ``seconds`` (wall time of the method, with the
+        optical flow that it shares with others) and ``fit_seconds`` (wall time of fitting the model that it
+        shares with others, 0 if it needs none).
 
     Raises:
         ConfigError: if a gap, a method, the effort or the device is impossible.
@@ -212,84 +216,102 @@ def source_digest() -> str:
 def _compare_at(
     comparison: _Comparison, gap: int, methods: Sequence[str], done: int, total: int
 ) -> list[dict[str, Any]]:
-    """Return the rows of one gap; the model is fitted when the first method asks for it."""
+    """Return the rows of one gap; flow and model are computed when the first method asks for them."""
     kept = keep_every(comparison.dense, gap)
     labels = {"dense": _labels_digest(comparison.dense), "every": gap}
-    fitted: tuple[Any, float] | None = None
     rows = []
-    for n, method in enumerate(methods):
-        comparison.progress("methods", done + n, total)
-        part = comparison.part(f"every{gap}-{method}", ".json", **labels, method=method)
-        row = _read_part(part)
-        if row is None:
-            model, fit_seconds = None, 0.0
-            if fitting.needs_model(method, comparison.effort):
-                fitted = fitted or _fit(comparison, gap, kept)
-                model, fit_seconds = fitted
-            row = _make_row(comparison, gap, kept, method, model)
-            row["fit_seconds"] = fit_seconds
-            _write_part(part, row)
-        rows.append(row)
+    with open_video(comparison.video) as video:
+        shared = _Shared(comparison, gap, kept, video)
+        for n, method in enumerate(methods):
+            comparison.progress("methods", done + n, total)
+            part = comparison.part(f"every{gap}-{method}", ".json", **labels, method=method)
+            row = _read_part(part)
+            if row is None:
+                row = _make_row(comparison, shared, method)
+                _write_part(part, row)
+            rows.append(row)
     comparison.progress("methods", done + len(methods), total)
     return rows
 
 
-def _make_row(comparison: _Comparison, gap: int, kept: Labels, method: str, model: Any) -> dict[str, Any]:
+class _Shared:
+    """What the methods of one gap share: the kept labels, the clip with its optical flow, the model."""
+
+    def __init__(self, comparison: _Comparison, gap: int, kept: Labels, video: Video) -> None:
+        self.comparison, self.gap, self.kept, self.video = comparison, gap, kept, video
+
+    @cached_property
+    def plain(self) -> tuple[Clip, float]:
+        """The clip without optical flow, and the seconds that took."""
+        return self._prepare(flow=False)
+
+    @cached_property
+    def carried(self) -> tuple[Clip, float]:
+        """The clip with optical flow, and the seconds that took."""
+        return self._prepare(flow=True)
+
+    def _prepare(self, *, flow: bool) -> tuple[Clip, float]:
+        started = time.perf_counter()
+        progress = _prefixed(self.comparison.progress, f"every {self.gap}")
+        clip = prepare_clip(self.video, self.kept, flow=flow, progress=progress)
+        return clip, time.perf_counter() - started
+
+    @cached_property
+    def model(self) -> tuple[PoseWarper, float]:
+        """The model fitted on the kept labels, and the seconds that took; from the cache if it is there."""
+        # The labels left out have no say in the model, so they are not in its key either.
+        name, key = f"every{self.gap}-model", {"kept": _labels_digest(self.kept)}
+        path = self.comparison.part(name, ".pt", **key)
+        record = self.comparison.part(name, ".json", **key)
+        known = _read_part(record)
+        if known and path and path.is_file() and _file_digest(path) == known["checkpoint"]:
+            try:
+                return checkpoint.load_model(path), known["fit_seconds"]
+            except ModelError:
+                pass  # it is fitted again
+        clip, _ = self.carried
+        started = time.perf_counter()
+        model = fitting.fit_clip(
+            clip,
+            effort_config(self.comparison.effort),
+            NetworkConfig(),
+            seed=self.comparison.seed,
+            device=self.comparison.device,
+            progress=_prefixed(self.comparison.progress, f"every {self.gap}, fitting"),
+        )
+        seconds = time.perf_counter() - started
+        if path is not None:
+            checkpoint.save_model(path, model)
+            _write_part(record, {"fit_seconds": seconds, "checkpoint": _file_digest(path)})
+        return model, seconds
+
+
+def _make_row(comparison: _Comparison, shared: _Shared, method: str) -> dict[str, Any]:
+    model, fit_seconds = None, 0.0
+    if fitting.needs_model(method, comparison.effort):
+        model, fit_seconds = shared.model
+    looks = method not in fitting.INTERPOLATIONS
+    clip, clip_seconds = shared.carried if looks else shared.plain
     started = time.perf_counter()
-    result = fitting.propagate(
-        comparison.video,
-        kept,
-        method=method,
-        model=model,
-        effort=comparison.effort,
-        seed=comparison.seed,
-        device=comparison.device,
-        progress=_prefixed(comparison.progress, f"every {gap}, {method}"),
-    )
-    seconds = time.perf_counter() - started
-    figures = score_clip(result.poses, comparison.dense, kept).to_dict()
+    progress = _prefixed(comparison.progress, f"every {shared.gap}")
+    poses = fitting.propagate_clip(clip, method, model, progress=progress)
+    seconds = clip_seconds + time.perf_counter() - started
+    figures = score_clip(poses, comparison.dense, shared.kept).to_dict()
     parts = {
         f"{part}_{name}": value for part in ("between", "beyond") for name, value in figures.pop(part).items()
     }
     path = Path(comparison.video)
     return {
         "clip": path.name if path.is_dir() else path.stem,
-        "every": gap,
-        "n_labels": len(kept.labelled_frames),
+        "every": shared.gap,
+        "n_labels": len(shared.kept.labelled_frames),
         "method": method,
         "seed": comparison.seed,
         **figures,
         **parts,
         "seconds": seconds,
-        "notes": list(result.notes),
+        "fit_seconds": fit_seconds,
     }
-
-
-def _fit(comparison: _Comparison, gap: int, kept: Labels) -> tuple[Any, float]:
-    """Return the model fitted on the kept labels and the seconds that took, from the cache if it is there."""
-    # The labels left out have no say in the model, so they are not in its key either.
-    name, key = f"every{gap}-model", {"kept": _labels_digest(kept)}
-    path, record = comparison.part(name, ".pt", **key), comparison.part(name, ".json", **key)
-    known = _read_part(record)
-    if known and path and path.is_file() and _file_digest(path) == known["checkpoint"]:
-        try:
-            return checkpoint.load_model(path), known["fit_seconds"]
-        except ModelError:
-            pass  # it is fitted again
-    started = time.perf_counter()
-    model = fitting.fit(
-        comparison.video,
-        kept,
-        effort=comparison.effort,
-        seed=comparison.seed,
-        device=comparison.device,
-        progress=_prefixed(comparison.progress, f"every {gap}, fitting"),
-    )
-    seconds = time.perf_counter() - started
-    if path is not None:
-        checkpoint.save_model(path, model)
-        _write_part(record, {"fit_seconds": seconds, "checkpoint": _file_digest(path)})
-    return model, seconds
 
 
 def _prefixed(progress: Progress, prefix: str) -> Callable[[str, int, int], None]:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from posewarper.config import FitConfig, NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
 from posewarper.frames import Region, RegionRequest, read_regions
 from posewarper.inference.propagation import (
+    INTERPOLATIONS,
     METHODS,
     Clip,
     carry_poses,
@@ -29,7 +31,7 @@ from posewarper.io.labels import read_labels
 from posewarper.io.video import Video, open_video
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.runtime import keep_memory, repeatable, resolve_device
+from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
 from posewarper.model.warping import WarpHead
 from posewarper.structures import Ints, Labels, Poses, Progress, RunResult, silent
 from posewarper.training.stages import train_pose, train_warper
@@ -169,24 +171,34 @@ def _new_model(labels: Labels, network: NetworkConfig, config: FitConfig, seed: 
     return PoseWarper(spec)
 
 
-def _fit(
+def fit_clip(
     clip: Clip,
     config: FitConfig,
     network: NetworkConfig,
     *,
     seed: int,
     device: str,
-    checkpoint: str | os.PathLike[str] | None,
-    progress: Progress,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
 ) -> PoseWarper:
+    """Fit a model to a clip that is made ready already; see :func:`fit`."""
+    if not config.pose_iterations:
+        raise ConfigError(
+            "no iterations to train a network with",
+            expected="at least 1 for pose_iterations",
+            got=config.pose_iterations,
+            mend="take the effort normal or best",
+        )
     keep_memory()
     with repeatable(seed):
         labelled, nearby = _read_training_regions(clip, network.crop_size, seed)
         model = _new_model(clip.labels, network, config, seed).to(resolve_device(device))
         model = model.to(memory_format=torch.channels_last)
         interrupted = train_pose(model, labelled, config, seed=seed, progress=progress)
+        release_memory()
         if not interrupted:
             interrupted = train_warper(model, labelled, nearby, config, seed=seed, progress=progress)
+            release_memory()
     if checkpoint is not None:
         save_model(checkpoint, model)
     if interrupted:
@@ -230,7 +242,7 @@ def fit(
     """
     with _opened(video, labels) as (opened, usable):
         clip = prepare_clip(opened, usable, progress=progress)
-        return _fit(
+        return fit_clip(
             clip,
             config or effort_config(effort),
             network or NetworkConfig(),
@@ -302,9 +314,10 @@ def propagate(
     seconds: dict[str, float] = {}
     with _opened(video, labels) as (opened, usable), _noting() as notes:
         _warn_of_odd_labels(usable)
-        if method in ("nearest", "linear", "pchip"):
-            with _timed(seconds, "interpolation"):
-                poses = interpolate_labels(opened, usable, method, extend=extend)
+        if method in INTERPOLATIONS:
+            clip = prepare_clip(opened, usable, extend=extend, flow=False)
+            with _timed(seconds, "propagation"):
+                poses = propagate_clip(clip, method)
             return RunResult(poses, usable, method, seconds, tuple(notes), {"extend": extend})
         with _timed(seconds, "optical flow"):
             clip = prepare_clip(opened, usable, extend=extend, progress=progress)
@@ -312,15 +325,8 @@ def propagate(
         if model is not None:
             model = _fitting_model(model, usable).to(resolve_device(device)).eval()
         elif needs_model(method, effort):
-            if not config.pose_iterations:
-                raise ConfigError(
-                    f"the method {method!r} needs a network, and effort {effort!r} trains none",
-                    expected="effort normal or best, or a model",
-                    got=effort,
-                    mend="raise the effort or give a model",
-                )
             with _timed(seconds, "training"):
-                model = _fit(
+                model = fit_clip(
                     clip,
                     config,
                     NetworkConfig(),
@@ -330,11 +336,16 @@ def propagate(
                     progress=progress,
                 )
         with _timed(seconds, "propagation"):
-            poses = _run(clip, method, model, progress)
+            poses = propagate_clip(clip, method, model, progress=progress)
     return RunResult(poses, usable, method, seconds, tuple(notes), {"extend": extend, **config.model_dump()})
 
 
-def _run(clip: Clip, method: str, model: PoseWarper | None, progress: Progress) -> Poses:
+def propagate_clip(
+    clip: Clip, method: str, model: PoseWarper | None = None, *, progress: Progress = silent
+) -> Poses:
+    """Propagate in a clip that is made ready already, with a trained model where the method needs one."""
+    if method in INTERPOLATIONS:
+        return interpolate_labels(clip, method)
     if method in ("flow", "flow2"):
         return carry_poses(clip, method)
     if method == "warper-untrained":
@@ -364,16 +375,17 @@ def _noting() -> Iterator[list[str]]:
     notes: list[str] = []
     show = warnings.showwarning
 
-    def note(message, category, *rest, **named):
-        if issubclass(category, PosewarperWarning):
+    def note(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, PosewarperWarning) and str(message) not in notes:
             notes.append(str(message))
         show(message, category, *rest, **named)
 
-    warnings.showwarning = note
-    try:
+    # Python shows a warning once a place; a second run in one process has the same to note as the first.
+    with warnings.catch_warnings():
+        if not any(action == "error" and kind is PosewarperWarning for action, _, kind, *_ in warnings.filters):
+            warnings.simplefilter("always", PosewarperWarning)
+        warnings.showwarning = note
         yield notes
-    finally:
-        warnings.showwarning = show
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class Skeleton:
         name: what one instance is called ("person", "fly").
 
     Raises:
-        LabelsError: if names repeat or an index is out of range.
+        LabelsError: if names repeat, an index is out of range or a keypoint is in two flip pairs.
 
     Example:
         >>> Skeleton(names=("nose", "left_eye", "right_eye")).flip_pairs
@@ -77,6 +77,14 @@ class Skeleton:
                     got=(a, b),
                     mend="correct the index (edges count from 0 here, from 1 in COCO files)",
                 )
+        mirrored = [k for pair in self.flip_pairs for k in pair]
+        if len(set(mirrored)) < len(mirrored):
+            raise LabelsError(
+                "a skeleton has a keypoint in two mirror pairs, or as its own mirror image",
+                expected="each keypoint in one pair at most",
+                got=self.flip_pairs,
+                mend="correct the flip pairs; keypoints in the middle of the body are in none",
+            )
 
     def __len__(self) -> int:
         return len(self.names)

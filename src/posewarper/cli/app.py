@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from posewarper import __version__
-from posewarper.cli import convert_labels, information
+from posewarper.cli import compare_methods, convert_labels, information, propagate_labels
 from posewarper.cli.common import reported_errors
 
 
@@ -49,6 +49,8 @@ def _root(
 
 
 # The main job, and how well it does.
+app.command("propagate")(propagate_labels.run)
+app.command("benchmark")(compare_methods.run)
 
 # Files in and out.
 app.command("convert")(convert_labels.run)

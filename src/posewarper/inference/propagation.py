@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from posewarper.errors import ConfigError
 from posewarper.frames import cut_track, instance_boxes, track_boxes
@@ -37,7 +40,7 @@ METHODS: dict[str, str] = {
     "warper": "labelled heatmaps warped from both sides by the trained head",
     "default": "one robust trajectory from labels, flow and networks",
 }
-_INTERPOLATIONS: Mapping[str, Callable[[LabelTrack, Ints], Floats]] = {
+INTERPOLATIONS: Mapping[str, Callable[[LabelTrack, Ints], Floats]] = {
     "nearest": interpolation.nearest,
     "linear": interpolation.linear,
     "pchip": interpolation.pchip,
@@ -50,9 +53,10 @@ _FLOWS: Mapping[str, Callable[[FlowChain, LabelTrack], Floats]] = {
 _LONGEST, _OVERLAP = 256, 32
 # Side of the crops in which motion is measured where no network sets their size.
 _CROP_SIZE = (192, 192)
-# A peak of full height is trusted to this share of the subject's size, and one of half the height to ...
-_PEAK_SIGMA, _PEAK_FALL = 0.02, 3.0
-# Optical flow drifts by about this share of the subject's size in a frame.
+# A peak of height h is trusted to sigma * h ** -fall, as a share of the subject's size.
+_PEAK_SIGMA, _PEAK_FALL = 0.02, 1.5
+_WARP_SIGMA, _WARP_FALL = 0.04, 1.0
+# A keypoint that is uncertain by this share of the subject's size scores one half.
 _SCORE_SIGMA = 0.05
 
 
@@ -97,25 +101,27 @@ def subject_size(labels: Labels) -> float:
     return float(np.nanmedian(np.concatenate(boxes)[:, 2:].max(1)))
 
 
-def present_tracks(labels: Labels, n_frames: int, *, extend: bool) -> dict[int, Ints]:
-    """Return track id -> rising frames on which the track is there."""
-    return {i: present_frames(labels, i, n_frames, extend=extend) for i in labels.tracks}
-
-
 def prepare_clip(
-    video: Video, labels: Labels, *, extend: bool = False, progress: Progress = silent
+    video: Video, labels: Labels, *, extend: bool = False, flow: bool = True, progress: Progress = silent
 ) -> Clip:
-    """Decide on which frames the tracks are there and carry the labels through the clip by optical flow."""
-    frames = present_tracks(labels, video.n_frames, extend=extend)
-    chains = carry_labels(video, labels.tracks, frames, subject=subject_size(labels), progress=progress)
+    """Decide on which frames the tracks are there, and carry the labels through the clip by optical flow.
+
+    Without ``flow`` the clip has no chains, and only the methods that do not look at the video can use it.
+    """
+    frames = {i: present_frames(labels, i, video.n_frames, extend=extend) for i in labels.tracks}
+    chains = {}
+    if flow:
+        chains = carry_labels(video, labels.tracks, frames, subject=subject_size(labels), progress=progress)
     return Clip(video, labels, frames, chains)
 
 
-def interpolate_labels(video: Video, labels: Labels, method: str, *, extend: bool = False) -> Poses:
+def interpolate_labels(clip: Clip, method: str) -> Poses:
     """Propagate without looking at the video: ``nearest``, ``linear`` or ``pchip``."""
-    frames = present_tracks(labels, video.n_frames, extend=extend)
-    points = {i: _INTERPOLATIONS[method](track, frames[i]) for i, track in labels.tracks.items()}
-    return _to_poses(video, labels, frames, {i: (p, _nearness(labels, frames[i], p)) for i, p in points.items()})
+    found = {}
+    for i, track in clip.labels.tracks.items():
+        points = INTERPOLATIONS[method](track, clip.frames[i])
+        found[i] = points, _nearness(clip.labels, clip.frames[i], points)
+    return _to_poses(clip, found)
 
 
 def carry_poses(clip: Clip, method: str) -> Poses:
@@ -124,7 +130,7 @@ def carry_poses(clip: Clip, method: str) -> Poses:
     for i, track in clip.labels.tracks.items():
         points = _FLOWS[method](clip.chains[i], track)
         found[i] = points, _nearness(clip.labels, clip.frames[i], points)
-    return _to_poses(clip.video, clip.labels, clip.frames, found)
+    return _to_poses(clip, found)
 
 
 def estimate_poses(
@@ -153,7 +159,7 @@ def estimate_poses(
             done += keep - first
             progress(f"propagating ({method})", min(done, total), total)
         found[i] = points, scores
-    return _to_poses(clip.video, clip.labels, clip.frames, found)
+    return _to_poses(clip, found)
 
 
 def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
@@ -221,7 +227,7 @@ class _Stretch:
         seen = self._warped(heatmaps)
         return seen.points, np.clip(seen.scores, 0, 1)
 
-    def _warped(self, heatmaps) -> Seen:
+    def _warped(self, heatmaps: Tensor) -> Seen:
         assert self.model is not None
         sources: list[LabelledCrop] = [
             labelled_crop(
@@ -239,10 +245,14 @@ class _Stretch:
         labels = label_sighting(self.keypoints, self.visibility, self.size)
         start, sightings = self.rough, []
         known = (self.track.visibility > 0).any(0)
-        if self.model is not None and self.model.spec.trained.get("pose"):
+        trained = {} if self.model is None else self.model.spec.trained
+        if self.model is not None and trained.get("pose"):
             heatmaps = see_heatmaps(self.model, self.crops.images)
             seen = find_peaks(heatmaps, self.crops.transforms)
-            sightings.append(_trusted(seen, size, known))
+            sightings.append(_trusted(seen, _PEAK_SIGMA, _PEAK_FALL, size, known))
+            if trained.get("warp"):
+                warped = self._warped(heatmaps)
+                sightings.append(_trusted(warped, _WARP_SIGMA, _WARP_FALL, size, known))
         if np.isfinite(self.before).any() and not len(self.label_rows):
             first = np.full_like(self.keypoints, np.nan)
             first[0] = self.before
@@ -253,10 +263,9 @@ class _Stretch:
         return solved.points, 1 / (1 + solved.sigma / (_SCORE_SIGMA * size))
 
 
-def _trusted(seen: Seen, size: Floats, known: np.ndarray) -> Sighting:
-    height = np.clip(seen.scores, 0.02, 1.0)
-    sigma = _PEAK_SIGMA * height ** (-_PEAK_FALL)
-    return Sighting(np.where(known[:, None], seen.points, np.nan), sigma * size)
+def _trusted(seen: Seen, sigma: float, fall: float, size: Floats, known: NDArray[np.bool_]) -> Sighting:
+    share = sigma * np.clip(seen.scores, 0.02, 1.0) ** (-fall)
+    return Sighting(np.where(known[:, None], seen.points, np.nan), share * size)
 
 
 def _nearness(labels: Labels, frames: Ints, points: Floats) -> Floats:
@@ -267,10 +276,9 @@ def _nearness(labels: Labels, frames: Ints, points: Floats) -> Floats:
     return np.repeat((1 / (1 + away / spacing))[:, None], points.shape[1], axis=1)
 
 
-def _to_poses(
-    video: Video, labels: Labels, frames: Mapping[int, Ints], found: Mapping[int, tuple[Floats, Floats]]
-) -> Poses:
+def _to_poses(clip: Clip, found: Mapping[int, tuple[Floats, Floats]]) -> Poses:
     """Put the labels in place of what was found on labelled frames, exactly, and wrap everything up."""
+    video, labels, frames = clip.video, clip.labels, clip.frames
     tracks = {}
     for i, track in labels.tracks.items():
         points, scores = (np.array(a) for a in found[i])
@@ -286,6 +294,6 @@ def _to_poses(
         video.image_size,
         video.n_frames,
         labels.labelled_frames,
-        labels.video,
-        labels.frame_names,
+        labels.video or Path(video.path).stem,
+        dict(enumerate(video.frame_names)) or labels.frame_names,
     )

@@ -33,6 +33,8 @@ Image = NDArray[np.uint8]
 _CHECKED_AT_START = 16  # frames decoded on opening, to see whether the index is right
 _LATE = 16  # a frame that is overtaken by more than this many will not come
 _WORTH_SEEKING = 8  # up to this many frames ahead, decoding on is quicker than a seek
+# The colour matrices that FFmpeg's scaler takes, by FFmpeg's numbers; others count as unspecified.
+_KNOWN_MATRICES, _UNSPECIFIED = (0, 1, 2, 4, 5, 6, 7, 9), 2
 _STEP_BACK = 5.0  # seconds, where a seek has landed too late
 
 
@@ -89,17 +91,13 @@ class FileFrames:
         return self._cache.n_bytes
 
     def read(self, i: int) -> Image:
-        """Return frame i as (H, W, 3) uint8 RGB, upright.
-
-        Raises:
-            IndexError: if there is no frame i.
-        """
+        """Return frame i, which must exist, as (H, W, 3) uint8 RGB, upright."""
         return self._convert(self._frame(i))
 
     def close(self) -> None:
         """Close the file and forget the frames kept."""
         self._run: Iterator[tuple[int, VideoFrame]] = iter(())
-        self._last = -1  # the furthest frame that the run has brought
+        self._last = -1  # the frame that the run has brought last
         if self._opened is not None:
             self._opened[0].close()
         self._opened = None
@@ -123,23 +121,19 @@ class FileFrames:
         return True
 
     def _frame(self, i: int) -> VideoFrame:
-        while 0 <= i < len(self.index):
-            frame = self._find(int(self.index.shown[i]))
-            if frame is not None:
-                return frame
+        while (frame := self._find(int(self.index.shown[i]))) is None:
             self._relearn(i)
-        raise IndexError(
-            f"{self._path}: there is no frame {i}; the frames go from 0 to {len(self.index) - 1}"
-        )
+        return frame
 
     def _relearn(self, i: int) -> None:
         """Frame i did not come: make a better index or, if there is none, give up seeking."""
         if not self.index.verified:
-            promised = len(self.index)
-            self._use(index_by_decoding(self._path, self.index.packets))
-            if len(self.index) != promised:
-                text = f"{self._path}: {promised} frames are promised, but {len(self.index)} can be decoded"
-                warnings.warn(text, PosewarperWarning, stacklevel=2)
+            promised, index = len(self.index), index_by_decoding(self._path, self.index.packets)
+            if len(index) != promised:
+                text = f"of {promised} frames promised {len(index)} can be decoded; the last is repeated"
+                warnings.warn(f"{self._path}: {text}", PosewarperWarning, stacklevel=2)
+            # The number of frames stays: whoever asked for it has made room for so many.
+            self._use(index.resized(promised))
         elif self._number_of_pts:
             self._number_of_pts = {}
         else:
@@ -161,18 +155,19 @@ class FileFrames:
         return frame
 
     def _advance_to(self, i: int) -> VideoFrame | None:
-        position = self._last
-        while position is not None and position <= i + _LATE:
+        overtaken = 0
+        while overtaken <= _LATE:
             position, frame = self._next()
-            if position == i:
+            if position is None or position == i:
                 return frame
+            overtaken += position > i
         return None
 
     def _next(self) -> tuple[int, VideoFrame] | tuple[None, None]:
         position, frame = next(self._run, (None, None))
         if position is None or frame is None:
             return None, None
-        self._last = max(self._last, position)
+        self._last = position
         self._cache.put(position, frame, sum(plane.buffer_size for plane in frame.planes))
         return position, frame
 
@@ -184,15 +179,17 @@ class FileFrames:
         self._last = first_right - 1
 
     def _place(self, frames: Iterator[VideoFrame], first_right: int) -> Iterator[tuple[int, VideoFrame]]:
+        previous = -1
         for n, frame in enumerate(frames):
             position = n if self.index.counted else -1
             if not self.index.counted and frame.pts is not None:
                 position = int(self._frame_of_packet[frame.pts])
-            if position < 0 and not self.index.verified:
-                self._contradicted = True
+            if not self.index.verified and (position < 0 or -1 < previous != position - 1):
+                self._contradicted = True  # a frame too many, or one too few
                 return
             if position >= first_right:
                 yield position, frame
+                previous = position
 
     def _packets_from(self, start: int) -> tuple[VideoStream, Iterator[tuple[int, av.Packet]]]:
         """Return the stream and its packets from number ``start`` on, each with its number."""
@@ -200,22 +197,24 @@ class FileFrames:
         fresh = self._opened is None
         container, stream = self._opened or open_stream(self._path, one_thread=self.index.one_thread)
         self._opened = container, stream
-        for time in self._seek_times(start) if start or not fresh else ():
+        times = self._seek_times(start) if start or not fresh else []
+        for time in times:
             try:
                 container.seek(time, stream=stream)
             except FFmpegError:
                 continue
-            packets = read_packets(container, stream)
+            packets = read_packets(container, stream, len(self.index.packets.pts))
             for packet in packets:
                 number = self._number_of_pts.get(NO_TIME if packet.pts is None else packet.pts, -1)
                 if number == start:
                     return stream, self._in_step(packet, packets, start)
                 if number > start:
                     break
-        if not fresh:
+        if times or not fresh:
             container.close()
             container, stream = self._opened = open_stream(self._path, one_thread=self.index.one_thread)
-        return stream, dropwhile(lambda pair: pair[0] < start, enumerate(read_packets(container, stream)))
+        packets = read_packets(container, stream, len(self.index.packets.pts))
+        return stream, dropwhile(lambda pair: pair[0] < start, enumerate(packets))
 
     def _seek_times(self, start: int) -> list[int]:
         if not self._number_of_pts:
@@ -245,6 +244,8 @@ class FileFrames:
                 warnings.warn(f"{self._path}: {text}", PosewarperWarning, stacklevel=2)
             self._warned_of_size = True
             height, width = self._raw_size
+        if frame.colorspace not in _KNOWN_MATRICES:
+            frame.colorspace = _UNSPECIFIED
         converted = self._reformatter.reformat(frame, width=width, height=height, format="rgb24")
         image = np.asarray(converted.to_ndarray(), np.uint8)
         matrix = frame.side_data.get("DISPLAYMATRIX")

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import av
 import numpy as np
@@ -28,6 +29,8 @@ NO_TIME = int(np.iinfo(np.int64).min)
 DEFAULT_FPS = 25.0
 # Decoders hold back 16 frames at most; a packet further from its place in time has a wrong timestamp.
 _MOST_REORDERED = 32
+# A damaged file ends in an error; and PyAV raises IndexError at the end of one whose streams grow in number.
+_END = (FFmpegError, IndexError)
 _MEND = "check that the file plays to its end; writing it anew helps: ffmpeg -i IN -c:v libx264 OUT.mp4"
 
 
@@ -43,6 +46,7 @@ class Packets:
         time_base: seconds a unit.
         rate: frames a second as the container tells, 0 if it does not.
         truncated: the file ends before what its header announces.
+        joined: the stream is of a kind that may begin anywhere, also where nothing can be decoded yet.
     """
 
     pts: Ints
@@ -53,6 +57,7 @@ class Packets:
     time_base: float
     rate: float
     truncated: bool
+    joined: bool
 
     @property
     def sound(self) -> bool:
@@ -105,8 +110,17 @@ class FrameIndex:
     def frame_of_packet(self) -> Ints:
         """Return (P,) the frame that each packet holds, -1 for none."""
         frames = np.full(len(self.packets.pts), -1, np.int64)
-        frames[self.numbers] = np.arange(len(self))
+        if not self.counted:
+            # Backwards, so that the first of several frames from one packet counts.
+            frames[self.numbers[::-1]] = np.arange(len(self))[::-1]
         return frames
+
+    def resized(self, n: int) -> FrameIndex:
+        """Return the index cut to n frames, or filled up to n with the last frame."""
+        more = max(0, n - len(self))
+        times = np.append(self.times, self.times[-1] + np.arange(1, more + 1) / self.fps)
+        numbers, shown = (np.pad(values, (0, more), mode="edge")[:n] for values in (self.numbers, self.shown))
+        return replace(self, numbers=numbers, times=times[:n], shown=np.minimum(shown, n - 1))
 
     def starts(self) -> tuple[Ints, Ints]:
         """Return where decoding can start: (S,) packet numbers, and (S,) the first frame right from there on.
@@ -152,13 +166,12 @@ def open_stream(path: str, *, one_thread: bool = False) -> tuple[InputContainer,
     return container, stream
 
 
-def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+def read_packets(container: InputContainer, stream: VideoStream, most: int) -> Iterator[av.Packet]:
     """Yield the packets of the stream from where the container stands; a broken end is an end."""
     try:
-        for packet in container.demux(stream):
-            if packet.size:  # an empty packet would tell the decoder that the stream is over
-                yield packet
-    except FFmpegError:
+        # An empty packet would tell the decoder that the stream is over.
+        yield from islice((packet for packet in container.demux(stream) if packet.size), most)
+    except _END:
         return
 
 
@@ -200,7 +213,7 @@ def scan_packets(path: str) -> Packets:
                 if k == stream.index and packet.size:
                     stamps = (NO_TIME if pts is None else pts, NO_TIME if dts is None else dts)
                     rows.append((*stamps, packet.is_keyframe, packet.is_discard, packet.is_corrupt))
-        except FFmpegError:
+        except _END:
             broken = True
         if not rows:
             what = "holds no frame"
@@ -212,6 +225,7 @@ def scan_packets(path: str) -> Packets:
             time_base=float(stream.time_base or 1 / DEFAULT_FPS),
             rate=float(stream.average_rate or stream.guessed_rate or 0),
             truncated=broken or bool(flags[-1, 2]),
+            joined="mpeg" in container.format.name,
         )
         short = _is_short(container, stream, packets, n_packets, end)
     return replace(packets, truncated=packets.truncated or short)
@@ -227,12 +241,17 @@ def _is_short(
     if "avi" in name:
         return n_packets < stream.frames
     if "matroska" in name or "flv" in name:
-        announced = (container.duration or 0) / av.time_base
-        return announced - end > max(0.5, 0.01 * announced)
-    if "mpeg" in name and packets.sound:
-        numbers = index_by_time(packets).numbers
-        return _complete(packets, numbers) < len(numbers)
-    return False
+        lacking, frame = (container.duration or 0) / av.time_base - end, 1 / (packets.rate or DEFAULT_FPS)
+        return lacking > 0.1 + 1.5 * frame or (lacking > 0.5 * frame and _has_hole(packets))
+    return packets.joined and _has_hole(packets)
+
+
+def _has_hole(packets: Packets) -> bool:
+    """Tell whether a frame is missing among the last ones, which are not stored in order."""
+    if not packets.sound:
+        return False
+    numbers = index_by_time(packets).numbers
+    return _complete(packets, numbers) < len(numbers)
 
 
 def _ranks(values: Ints) -> Ints:
@@ -266,17 +285,18 @@ def index_by_decoding(path: str, packets: Packets) -> FrameIndex:
     """
     came: list[int | None] = []
     failures: list[int] = []
+    one_thread = False
     for one_thread in (False, True):
         container, stream = open_stream(path, one_thread=one_thread)
         with container:
             failures = []
-            came = [f.pts for f in decode(stream, enumerate(read_packets(container, stream)), failures)]
+            numbered = enumerate(read_packets(container, stream, len(packets.pts)))
+            came = [frame.pts for frame in decode(stream, numbered, failures)]
         if not failures and len(came) == np.count_nonzero(~packets.hidden):
             break
     if not came:
         what = "holds no frame that can be decoded"
         raise VideoError(what, path=path, expected="at least one", got="none", mend=_MEND)
-    one_thread = bool(failures)
     if None in came or len(set(came)) < len(came):
         frame = np.arange(len(came))
         times = frame / (packets.rate or DEFAULT_FPS)
@@ -288,7 +308,7 @@ def index_by_decoding(path: str, packets: Packets) -> FrameIndex:
         warnings.warn(f"{path}: the file is cut off; {len(index)} frames can be read", PosewarperWarning, 2)
     damaged = int(np.count_nonzero(index.shown != np.arange(len(index))))
     if damaged:
-        text = f"{path}: {damaged} frames are damaged; the frame before is shown in their place"
+        text = f"{path}: {damaged} damaged frames cannot be decoded; the frame before is shown in their place"
         warnings.warn(text, PosewarperWarning, 2)
     return index
 
@@ -300,14 +320,15 @@ def _index_of_decoded(packets: Packets, came: Ints, failures: list[int], *, one_
     every = np.arange(len(packets.pts))
     good = np.isin(every, came)
     # What fails to come before any damage holds no frame to show. What fails to come at the start because
-    # there is no key frame yet cannot be decoded by anyone, and the end of a file may simply be missing.
+    # there is no key frame yet cannot be decoded by anyone, and the end of a cut-off file is missing.
     damage = np.append(failures, np.flatnonzero(packets.corrupt))
-    keys = np.flatnonzero(packets.key)
-    first = max(int(damage.min()) if damage.size else len(every), int(keys[0]) if keys.size else 0)
+    first = int(damage.min()) if damage.size else len(every)
+    if packets.joined and packets.key.any():
+        first = max(first, int(np.argmax(packets.key)))
     numbers = np.flatnonzero(good | (~packets.hidden & (every >= first)))
     numbers = numbers[np.argsort(packets.pts[numbers], kind="stable")]
-    numbers = numbers[: np.flatnonzero(good[numbers])[-1] + 1]
     if packets.truncated:
+        numbers = numbers[: np.flatnonzero(good[numbers])[-1] + 1]
         numbers = numbers[: _complete(packets, numbers)]
     frame = np.arange(len(numbers))
     source = np.where(good[numbers], frame, -1)
@@ -324,7 +345,7 @@ def _complete(packets: Packets, numbers: Ints) -> int:
     """
     pts = packets.pts[numbers]
     gaps = np.diff(pts)
-    certain = np.searchsorted(pts, packets.dts.max(), side="right")
+    certain = max(np.searchsorted(pts, packets.dts.max(), side="right"), len(pts) - _MOST_REORDERED)
     holes = np.flatnonzero(gaps > 1.5 * np.median(gaps)) + 1 if gaps.size else gaps
     holes = holes[holes >= certain]
     return int(holes[0]) if holes.size else len(numbers)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import pickle
 import zipfile
 from typing import Any
 
 import torch
 
 from posewarper import __version__
-from posewarper.errors import ModelError
+from posewarper.errors import ModelError, PosewarperError
 from posewarper.files import replacing
 from posewarper.model.network import ModelSpec, PoseWarper, count_parameters
 
@@ -39,17 +39,31 @@ def save_model(path: str | os.PathLike[str], model: PoseWarper) -> None:
         "spec": model.spec.to_dict(),
         "state": {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
     }
+    # By way of memory: into a file torch writes the file's own (temporary) name, so that equal models would
+    # differ, and a full disk it reports as a RuntimeError.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def _check_sums(path: str | os.PathLike[str]) -> None:
+    # torch writes check sums and does not look at them; a flipped bit would load as another weight.
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     mend = "give a model.pt that posewarper wrote"
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError("there is no such checkpoint", path=path, mend="check the path") from error
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # what is damaged fails in any way: KeyError, IndexError, AssertionError, ...
         first = str(error).strip().split("\n")[0][:200]
         raise ModelError("cannot read this checkpoint", path=path, got=first, mend=mend) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
@@ -69,11 +83,11 @@ def load_model(path: str | os.PathLike[str]) -> PoseWarper:
     try:
         model = PoseWarper(ModelSpec.from_dict(content["spec"]))
         model.load_state_dict(content["state"])
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (PosewarperError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ModelError(
             "the checkpoint's tensors do not fit its description",
             path=path,
-            got=str(error)[:500],
+            got=error.what if isinstance(error, PosewarperError) else str(error)[:500],
             mend="write the checkpoint again; it was made by another version or is damaged",
         ) from error
     return model.eval()
@@ -89,7 +103,7 @@ def describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     described = model.spec.to_dict()
     skeleton = described.pop("skeleton")
     return {
-        "version": _read(path)["version"],
+        "version": _read(path).get("version"),
         **described,
         "keypoints": skeleton["names"],
         "heatmap_size": model.heatmap_size,

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+import torch.utils.deterministic
 
 from posewarper.errors import ConfigError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Larger than the blocks that a training step asks for, and small enough that what lies idle stays bounded.
 # Older versions of glibc take no mmap threshold above 32 MB and refuse larger ones.
-_MMAP_BYTES, _OLD_MMAP_BYTES, _TRIM_BYTES = 2**30, 2**25, 2**30
+_MMAP_BYTES, _OLD_MMAP_BYTES, _TRIM_BYTES = 2**26, 2**25, 2**28
 
 
 @cache
@@ -24,14 +26,30 @@ def keep_memory() -> bool:
     Training frees and asks for the same large blocks over and over; with glibc's defaults each is returned to
     the system and its pages are cleared anew. Returns whether it was done (only glibc has the switch).
     """
-    if not sys.platform.startswith("linux"):
+    library = _glibc()
+    if library is None:
         return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
+    mallopt = library.mallopt
     large = mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES) or mallopt(_M_MMAP_THRESHOLD, _OLD_MMAP_BYTES)
     return bool(large and mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES))
+
+
+def release_memory() -> None:
+    """Hand freed blocks back to the system: between stages that ask for blocks of other sizes."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        _ = library.mallopt, library.malloc_trim
+    except (OSError, AttributeError):
+        return None
+    return library
 
 
 def resolve_device(name: str) -> torch.device:
@@ -72,10 +90,14 @@ def precision(device: torch.device) -> torch.autocast:
 def repeatable(seed: int) -> Iterator[None]:
     """Run a block with seeded, deterministic torch operations, and put the old state back afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Filling every new tensor costs time and changes nothing here: none is read before it is written.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before)
+            torch.utils.deterministic.fill_uninitialized_memory = fills

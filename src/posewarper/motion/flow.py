@@ -109,6 +109,15 @@ class _Carrier:
                 for way in self.points:
                     self.points[way][self.row[frame]] = keypoints
                     self.errors[way][self.row[frame]] = 0.0
+        labelled_on = np.where(track.visibility > 0, track.frames[:, None], -1)
+        self.last_label = labelled_on.max(0, initial=-1)
+
+    def waits(self, frame: int) -> bool:
+        """Tell whether a label after ``frame`` has yet to be carried back to ``frame`` and beyond."""
+        if frame not in self.row:
+            return False
+        missing = ~np.isfinite(self.points["backward"][self.row[frame]]).all(-1)
+        return bool((missing & (self.last_label > frame)).any())
 
     def carry(self, way: str, a: int, b: int, there: Flow, back: Flow, scale: Floats) -> None:
         """Carry the points of frame ``a`` to frame ``b``; what is labelled in ``b`` stays the label."""
@@ -173,8 +182,8 @@ def carry_labels(
                 del waiting[: -max(1, _WAITING_BYTES // (2 * waiting[-1][1].nbytes))]
                 if index == last or any(index in c.labels for c in carriers.values()):
                     _carry_back(carriers.values(), waiting, scale)
-                    # A track without a label here may still get one later, so the flows of the others wait.
-                    if all(index in c.labels or index not in c.row for c in carriers.values()):
+                    # Keypoints without a label here may still get one later, for which these flows wait.
+                    if not any(carrier.waits(index) for carrier in carriers.values()):
                         waiting.clear()
             before = grey
             done += 1

@@ -85,3 +85,28 @@ def test_what_is_refused(tmp_path: Path) -> None:
     target.write_bytes(b"a file, not a folder")
     with pytest.raises(OutputError):
         write_video(target / "clip.mp4", frames(1), fps=30)
+
+
+# The last matrix is one that the scaler does not know: then it is read as BT.601, not refused.
+@pytest.mark.parametrize(("space", "kr", "kb"), [(1, 0.2126, 0.0722), (6, 0.299, 0.114), (10, 0.299, 0.114)])
+@pytest.mark.parametrize("full", [False, True])
+def test_reading_respects_matrix_and_range_of_the_stream(
+    tmp_path: Path, space: int, kr: float, kb: float, full: bool
+) -> None:
+    colour = np.array([200, 60, 30])
+    r, g, b = colour / 255
+    y = kr * r + (1 - kr - kb) * g + kb * b
+    u, v = (b - y) / (2 - 2 * kb), (r - y) / (2 - 2 * kr)
+    scales = (255 * y, 255 * u + 128, 255 * v + 128) if full else (16 + 219 * y, 128 + 224 * u, 128 + 224 * v)
+    frame = av.VideoFrame(64, 48, "yuv420p")
+    for plane, value in zip(frame.planes, scales, strict=True):
+        plane.update(np.full(plane.buffer_size, round(value), np.uint8).tobytes())
+    with av.open(str(tmp_path / "clip.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=30, options={"qp": "1"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = space, 2 if full else 1
+        frame.pts, frame.colorspace, frame.color_range = 0, space, 2 if full else 1
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    with open_video(tmp_path / "clip.mp4") as video:
+        np.testing.assert_allclose(video[0].mean((0, 1)), colour, atol=3)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+import warnings
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -108,8 +110,7 @@ def test_every_access_gives_the_frame_asked_for(tmp_path: Path, name: str) -> No
         assert video.n_frames == len(video) == 50 and video.image_size == (H, W)
         in_order = [video[i] for i in range(50)]
     assert [number_of(image) for image in in_order] == list(range(50))
-    order = list(range(50))
-    random.Random(name).shuffle(order)
+    order = random.Random(name).sample(range(50), 20)
     with open_video(path, cache_bytes=0) as video:  # so that each access decodes
         for i, image in video.frames([49, 0, 48, *order]):
             np.testing.assert_array_equal(image, in_order[i])
@@ -170,6 +171,15 @@ def test_pictures_before_the_first_key_frame_do_not_count(tmp_path: Path) -> Non
         assert video.times[0] == 0 and number_of(video[len(video) - 1]) == 39
 
 
+def test_a_stream_joined_between_key_frames_begins_at_the_next(tmp_path: Path) -> None:
+    data = make_clip(tmp_path / "whole.ts", 40, options=X264).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(
+        data[: 3 * 188] + data[9 * 188 :]
+    )  # the tables, then frames from 5 on
+    with open_video(tmp_path / "joined.ts", cache_bytes=0) as video:
+        assert numbers_of(video) == list(range(12, 40))
+
+
 def test_equal_times_fall_back_to_counting(tmp_path: Path) -> None:
     whole = make_clip(tmp_path / "whole.mp4", 40, options=X264)
 
@@ -204,11 +214,10 @@ def test_a_packet_without_a_frame_is_found_out_late_but_never_shifts_frames(tmp_
             packet.stream = copy
             write.mux(packet)
     video = open_video(tmp_path / "clip.mkv", cache_bytes=0)
-    with pytest.warns(PosewarperWarning, match="51 frames are promised, but 50 can be decoded"):
+    with pytest.warns(PosewarperWarning, match="of 51 frames promised 50 can be decoded"):
         assert number_of(video[49]) == 49
-    assert len(video) == 50 and numbers_of(video) == list(range(50))
-    with pytest.raises(IndexError):
-        video[50]
+    # The number of frames does not change once it has been told.
+    assert len(video) == len(video.times) == 51 and numbers_of(video) == [*range(50), 49]
 
 
 def turned(path: Path, matrix: tuple[int, ...]) -> Path:
@@ -249,58 +258,41 @@ def test_display_rotation(tmp_path: Path, matrix: tuple[int, ...], upright) -> N
         np.testing.assert_array_equal(expected, np.rot90(as_stored, angle // 90))
 
 
-@pytest.mark.parametrize(("space", "kr", "kb"), [(1, 0.2126, 0.0722), (6, 0.299, 0.114)])
-@pytest.mark.parametrize("full", [False, True])
-def test_matrix_and_range_of_the_stream_are_respected(
-    tmp_path: Path, space: int, kr: float, kb: float, full: bool
-) -> None:
-    colour = np.array([200, 60, 30])
-    r, g, b = colour / 255
-    y = kr * r + (1 - kr - kb) * g + kb * b
-    u, v = (b - y) / (2 - 2 * kb), (r - y) / (2 - 2 * kr)
-    scales = (255 * y, 255 * u + 128, 255 * v + 128) if full else (16 + 219 * y, 128 + 224 * u, 128 + 224 * v)
-    frame = av.VideoFrame(W, H, "yuv420p")
-    for plane, value in zip(frame.planes, scales, strict=True):
-        plane.update(np.full(plane.buffer_size, round(value), np.uint8).tobytes())
-    with av.open(str(tmp_path / "clip.mp4"), "w") as out:
-        stream = out.add_stream("libx264", rate=30, options={"qp": "1"})
-        stream.height, stream.width, stream.pix_fmt = H, W, "yuv420p"
-        stream.codec_context.colorspace, stream.codec_context.color_range = space, 2 if full else 1
-        frame.pts, frame.colorspace, frame.color_range = 0, space, 2 if full else 1
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    with open_video(tmp_path / "clip.mp4") as video:
-        np.testing.assert_allclose(video[0].mean((0, 1)), colour, atol=3)
+def places_of_packets(path: Path) -> list[tuple[int, int]]:
+    with av.open(str(path)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
 
 
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.h264"])
-@pytest.mark.filterwarnings("ignore:.*damaged:posewarper.errors.PosewarperWarning")
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts"])
 def test_a_truncated_file_gives_what_is_there(tmp_path: Path, name: str) -> None:
-    path = make_clip(tmp_path / name, options=X264, container_options={"movflags": "faststart"})
-    data = path.read_bytes()
-    path.write_bytes(data[: round(len(data) * 0.75)])
-    if name == "clip.h264":  # nothing tells that there was more
-        video = open_video(path, cache_bytes=0)
-    else:
-        with pytest.warns(PosewarperWarning, match="cut off; [0-9]+ frames can be read"):
+    options = {"movflags": "faststart"} if name == "clip.mp4" else {}
+    path = make_clip(tmp_path / name, options=X264, container_options=options)
+    data, places = path.read_bytes(), places_of_packets(path)
+    for k in (15, 22, 31, 46):
+        position, size = places[k]
+        path.write_bytes(data[: position + size // 2])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             video = open_video(path, cache_bytes=0)
-    assert 10 < len(video) < 50
-    numbers = numbers_of(video)
-    # The frame that the cut went through may be shown as the one before it.
-    assert sum(number != i for i, number in enumerate(numbers)) <= 1
-    assert number_of(video[3]) == 3
+        assert f"cut off; {len(video)} frames can be read" in str(caught[0].message)
+        # The frame that the cut goes through may be shown as the one before it, but none moves up.
+        late = [(i, number) for i, number in enumerate(numbers_of(video)) if number != i]
+        assert len(late) <= 1 and all(number < i for i, number in late)
+        assert k - 2 <= len(video) <= k + 2 and number_of(video[3]) == 3
+
+
+def blank(path: Path, numbers: Iterable[int]) -> None:
+    """Overwrite what some packets of an mp4 file hold."""
+    data, places = bytearray(path.read_bytes()), places_of_packets(path)
+    for position, size in (places[n] for n in numbers):
+        data[position + 4 : position + size] = bytes(size - 4)
+    path.write_bytes(data)
 
 
 def test_damaged_frames_keep_their_place(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4", 30, options={"g": "1"})
-    data = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    for n in (0, 20, 21):
-        position, size = places[n]
-        data[position + 4 : position + size] = bytes(size - 4)
-    path.write_bytes(data)
-    with pytest.warns(PosewarperWarning, match="3 frames are damaged"):
+    blank(path, [0, 20, 21])
+    with pytest.warns(PosewarperWarning, match="3 damaged frames"):
         video = open_video(path, cache_bytes=0)
         numbers = numbers_of(video)
     assert numbers == [1, *range(1, 20), 19, 19, *range(22, 30)]
@@ -339,7 +331,7 @@ def test_cover_art_is_not_the_video(tmp_path: Path) -> None:
 
 def test_the_cache_is_bounded_and_saves_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_clip(tmp_path / "clip.mp4", options=LONG_GOP)
-    limit = 10 * H * W * 2
+    limit = 200_000  # about ten frames
     with open_video(path, cache_bytes=limit) as video:
         for i in (0, 49, 3, *range(20, 40)):
             assert number_of(video[i]) == i
@@ -381,12 +373,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"holds no video[\s\S]*audio"):
         open_video(tmp_path / "sound.wav")
     clip = make_clip(tmp_path / "clip.mp4", 5, options={"g": "1"})
-    data = bytearray(clip.read_bytes())
-    with av.open(str(clip)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    for position, size in places:
-        data[position + 4 : position + size] = bytes(size - 4)
-    clip.write_bytes(data)
+    blank(clip, range(5))
     with pytest.raises(VideoError, match="no frame that can be decoded"):
         open_video(clip)
 
@@ -394,7 +381,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["walking/walking.mp4", "juggling/juggling.mp4"])
 def test_real_clips(shared_data: Path, name: str) -> None:
     with open_video(shared_data / name) as video:
-        in_order = {i: image for i, image in video.frames(range(40)) if i % 13 == 0}
+        in_order = {i: image for i, image in video.frames(range(28)) if i % 13 == 0}
     with open_video(shared_data / name, cache_bytes=0) as video:
-        for i in (39, 0, 26, 13):
+        for i in (26, 0, 13):
             np.testing.assert_array_equal(video[i], in_order[i])

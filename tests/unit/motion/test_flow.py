@@ -1,0 +1,261 @@
+"""Optical flow: reading it between pixels, and carrying labels along a clip whose motion is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from posewarper.motion import flow
+from posewarper.motion.flow import (
+    FlowChain,
+    blend_both,
+    blend_nearest,
+    carry_labels,
+    dense_flow,
+    sample_flow,
+    to_grey,
+    working_scale,
+)
+from posewarper.structures import LabelTrack
+
+NAN = np.nan
+START = np.array([[40.0, 40.0], [62.5, 30.25]])  # stays 15 pixels away from the border for 16 frames
+
+
+def track_on(picture, frames, missing=()) -> LabelTrack:
+    """Exact labels of two keypoints; ``missing`` are (frame, keypoint)."""
+    keypoints, visibility = picture.keypoints(START, frames), np.full((len(frames), 2), 2)
+    for frame, k in missing:
+        visibility[list(frames).index(frame), k] = 0
+    return LabelTrack(np.array(frames), keypoints, visibility)
+
+
+def off(picture, points, frames, k=slice(None)) -> np.ndarray:
+    return np.linalg.norm(points - picture.keypoints(START, frames), axis=-1)[:, k]
+
+
+# sample_flow
+
+
+def test_sampling_is_bilinear():
+    values = np.zeros((3, 4, 2))
+    values[1, 2] = 8.0, -4.0  # row 1, column 2
+    assert_allclose(sample_flow(values, np.array([2.0, 1.0])), [8, -4])
+    assert_allclose(sample_flow(values, np.array([2.25, 0.5])), np.array([8, -4]) * 0.75 * 0.5)
+    assert_allclose(sample_flow(values, np.array([1.5, 1.75])), np.array([8, -4]) * 0.5 * 0.25)
+    assert_allclose(sample_flow(values, np.array([1.0, 2.0])), 0)  # x and y are not swapped
+    y, x = np.mgrid[:5, :7].astype(float)
+    slope = np.stack([2 * x + 3 * y, x - y], -1).astype(np.float16)
+    points = np.random.default_rng(0).uniform(0, 4, (3, 2, 2))
+    px, py = np.moveaxis(points, -1, 0)
+    assert_allclose(sample_flow(slope, points), np.stack([2 * px + 3 * py, px - py], -1))
+
+
+def test_sampling_outside_holds_the_border_and_nan_stays_nan():
+    values = np.random.default_rng(0).normal(size=(4, 6, 2))
+    outside = np.array([[-3.0, 1.5], [9.0, 1.5], [2.5, -1.0], [2.5, 3.2], [100, 100]])
+    border = np.array([[0.0, 1.5], [5.0, 1.5], [2.5, 0.0], [2.5, 3.0], [5, 3]])
+    assert_allclose(sample_flow(values, outside), sample_flow(values, border))
+    assert_allclose(sample_flow(values, outside)[-1], values[3, 5])
+    assert np.isnan(sample_flow(values, np.array([[NAN, NAN], [1.0, NAN], [NAN, 1.0], [np.inf, 1.0]]))).all()
+    assert sample_flow(values, np.zeros((0, 2))).shape == (0, 2)
+    single = np.ones((1, 1, 2))
+    assert_allclose(sample_flow(single, np.array([[0.0, 0.0], [3.0, 2.0]])), 1)
+
+
+# Pictures
+
+
+def test_dense_flow_points_from_the_source_to_the_target(picture):
+    moved = dense_flow(picture.image(2)[..., 0], picture.image(3)[..., 0])
+    inner = moved[12:-12, 12:-12]
+    assert moved.shape == (*picture.size, 2) and np.abs(inner - picture.velocity).max() < 0.25
+
+
+def test_grey():
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[..., 0] = 255
+    grey = to_grey(red, 1.0)
+    assert grey.shape == (40, 60) and grey.dtype == np.uint8 and (grey == 76).all()  # RGB, not BGR
+    assert to_grey(red, 0.5).shape == (20, 30)
+    assert to_grey(red, 0.1).shape == (16, 16)  # dense inverse search takes no less
+
+
+def test_working_scale_never_enlarges_and_shrinks_large_subjects():
+    assert working_scale((480, 640), 10.0) == 1 and working_scale((480, 640), 0.0) == 1
+    sizes = [working_scale((2160, 3840), subject) for subject in (10.0, 500.0, 1000.0, 1500.0, 4000.0)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+    assert 3840 * sizes[0] == pytest.approx(flow._LONGEST_SIDE)
+    assert 3840 * sizes[-1] == pytest.approx(flow._SHORTEST_LONG_SIDE)
+
+
+# carry_labels
+
+
+def test_labels_are_carried_both_ways(picture, moving_video):
+    frames = np.arange(2, 15)
+    track = track_on(picture, [4, 11])
+    told = []
+    chain = carry_labels(
+        moving_video, {3: track}, {3: frames}, subject=60.0, progress=lambda *what: told.append(what)
+    )[3]
+    assert_array_equal(chain.frames, frames)
+    labelled = np.isin(frames, track.frames)
+    for points, errors in ((chain.forward, chain.forward_error), (chain.backward, chain.backward_error)):
+        assert_array_equal(points[labelled], track.keypoints)  # to the bit
+        assert_array_equal(errors[labelled], 0)
+        assert_array_equal(np.isnan(points[..., 0]), np.isnan(errors))
+    assert np.isnan(chain.forward[:2]).all() and np.isnan(chain.backward[-3:]).all()
+    assert off(picture, chain.forward[2:], frames[2:]).max() < 0.5
+    assert off(picture, chain.backward[:-3], frames[:-3]).max() < 0.5
+    # Doubt adds up along the way, and is small in an easy picture.
+    assert (np.diff(chain.forward_error[2:9], axis=0) > 0).all()
+    assert (np.diff(chain.backward_error[3:10], axis=0) < 0).all()
+    assert chain.forward_error[2:].max() < 1
+    assert told[-1] == ("optical flow", len(frames), len(frames)) and len(told) == len(frames)
+
+
+def test_two_tracks_labelled_on_different_frames(picture, moving_video):
+    tracks = {0: track_on(picture, [1, 9]), 7: track_on(picture, [4, 12])}
+    frames = {0: np.arange(0, 11), 7: np.arange(3, 15)}
+    chains = carry_labels(moving_video, tracks, frames, subject=60.0)
+    for i, track in tracks.items():
+        chain, first, last = chains[i], track.frames[0], track.frames[-1]
+        assert_array_equal(np.isfinite(chain.forward).all((1, 2)), frames[i] >= first)
+        assert_array_equal(np.isfinite(chain.backward).all((1, 2)), frames[i] <= last)
+        assert np.nanmax(off(picture, chain.forward, frames[i])) < 0.5
+        assert np.nanmax(off(picture, chain.backward, frames[i])) < 0.5
+        # Each is the same as if it were alone.
+        alone = carry_labels(moving_video, {i: track}, {i: frames[i]}, subject=60.0)[i]
+        assert_allclose(alone.backward, chain.backward, atol=0.02)
+        assert_array_equal(alone.forward, chain.forward)
+
+
+def test_a_keypoint_missing_in_one_label_is_carried_past_it(picture, moving_video):
+    frames = np.arange(0, 14)
+    track = track_on(picture, [2, 6, 10], missing=[(6, 1)])
+    chain = carry_labels(moving_video, {0: track}, {0: frames}, subject=60.0)[0]
+    assert_array_equal(chain.forward[6, 0], track.keypoints[1, 0])
+    assert chain.forward_error[6, 0] == 0 < chain.forward_error[6, 1]
+    assert off(picture, chain.forward[2:], frames[2:]).max() < 0.5
+    first = track_on(picture, [2, 6, 10], missing=[(2, 1), (6, 1)])
+    chain = carry_labels(moving_video, {0: first}, {0: frames}, subject=60.0)[0]
+    assert np.isnan(chain.forward[:10, 1]).all() and off(picture, chain.forward[10:], frames[10:]).max() < 0.5
+    assert off(picture, chain.backward[:11], frames[:11]).max() < 0.5  # from frame 10, through both labels
+    assert (np.diff(chain.backward_error[:11, 1]) < 0).all()
+
+
+def test_a_keypoint_never_labelled_stays_nan(picture, moving_video):
+    track = track_on(picture, [2, 6], missing=[(2, 1), (6, 1)])
+    chain = carry_labels(moving_video, {0: track}, {0: np.arange(9)}, subject=60.0)[0]
+    for array in (chain.forward, chain.backward, chain.forward_error, chain.backward_error):
+        assert np.isnan(array[:, 1]).all() and np.isfinite(array[2:7, 0]).all()
+
+
+def test_nothing_is_carried_across_frames_without_the_track(picture, moving_video):
+    frames = np.array([0, 1, 2, 3, 8, 9, 10, 11, 12])
+    tracks = {0: track_on(picture, [2, 10]), 1: track_on(picture, [5])}
+    chains = carry_labels(moving_video, tracks, {0: frames, 1: np.arange(13)}, subject=60.0)
+    chain = chains[0]
+    assert_array_equal(np.isfinite(chain.forward).all((1, 2)), [0, 0, 1, 1, 0, 0, 1, 1, 1])
+    assert_array_equal(np.isfinite(chain.backward).all((1, 2)), [1, 1, 1, 0, 1, 1, 1, 0, 0])
+    assert np.nanmax(off(picture, chain.backward, frames)) < 0.5
+    assert np.nanmax(off(picture, chains[1].forward, np.arange(13))) < 0.5
+    alone = carry_labels(moving_video, {0: tracks[0]}, {0: frames}, subject=60.0)[0]
+    assert_array_equal(alone.forward, chain.forward)
+
+
+def test_flows_that_wait_for_a_label_are_bounded(picture, moving_video, monkeypatch):
+    one = 2 * np.zeros((*picture.size, 2), np.float16).nbytes
+    monkeypatch.setattr(flow, "_WAITING_BYTES", 3 * one + 10)
+    tracks = {0: track_on(picture, [12]), 1: track_on(picture, [5, 8])}
+    chains = carry_labels(moving_video, tracks, {0: np.arange(14), 1: np.arange(14)}, subject=60.0)
+    assert_array_equal(np.isfinite(chains[0].backward).all((1, 2)), np.isin(np.arange(14), [9, 10, 11, 12]))
+    reached = [2, 3, 4, 5, 6, 7, 8]
+    assert_array_equal(np.isfinite(chains[1].backward).all((1, 2)), np.isin(np.arange(14), reached))
+    assert np.isfinite(chains[0].forward[12:]).all() and np.isfinite(chains[1].forward[5:]).all()
+
+
+def test_no_track_and_a_single_frame(picture, moving_video):
+    assert carry_labels(moving_video, {}, {}, subject=60.0) == {}
+    track = track_on(picture, [3])
+    chain = carry_labels(moving_video, {0: track}, {0: np.array([3])}, subject=60.0)[0]
+    assert_array_equal(chain.forward, track.keypoints)
+    assert_array_equal(chain.backward, track.keypoints)
+
+
+def test_flow_of_shrunken_frames_is_read_and_scaled_exactly(picture, moving_video, monkeypatch):
+    # Two of five columns and one of three rows are kept: another factor in x than in y.
+    small, (height, width) = (24, 45), picture.size
+    factor = np.array([small[1] / width, small[0] / height])
+    centre, zoom, wrong = np.array([50.0, 33.0]), 0.02, np.array([0.3, -0.4])
+
+    def field(growth, shift):
+        y, x = np.mgrid[: small[0], : small[1]]
+        image = (np.stack([x, y], -1) + 0.5) / factor - 0.5  # pixel edges lie on pixel edges
+        return ((image - centre) * growth + shift) * factor
+
+    flows = {True: field(zoom, 0), False: field(1 / (1 + zoom) - 1, wrong)}
+    calls = iter([True, False] * 3)
+    monkeypatch.setattr(flow, "working_scale", lambda *_: 0.4)
+    monkeypatch.setattr(flow, "to_grey", lambda image, scale: np.zeros(small, np.uint8))
+    monkeypatch.setattr(flow, "dense_flow", lambda *_: flows[next(calls)])
+    track = LabelTrack([0], START[None], np.full((1, 2), 2))
+    chain = carry_labels(moving_video, {0: track}, {0: np.arange(4)}, subject=60.0)[0]
+    expected = centre + (START - centre) * (1 + zoom) ** np.arange(4)[:, None, None]
+    assert_allclose(chain.forward, expected, atol=1e-9)
+    assert_allclose(chain.forward_error, np.repeat(np.arange(4)[:, None] * 0.5, 2, 1), atol=1e-9)
+
+
+# Blending
+
+
+def chain_of(frames, forward, backward) -> FlowChain:
+    """One list of x a keypoint; y is minus x."""
+    pair = [np.stack([np.array(x, float).T, -np.array(x, float).T], -1) for x in (forward, backward)]
+    return FlowChain(np.array(frames), *pair, *(np.zeros(p.shape[:2]) for p in pair))
+
+
+def label_on(frames, *visibility) -> LabelTrack:
+    shown = np.array(visibility).T
+    return LabelTrack(np.array(frames), np.zeros((*shown.shape, 2)), shown)
+
+
+def test_the_nearest_side_is_taken_and_the_earlier_on_a_tie():
+    chain = chain_of(range(2, 9), [[NAN, 0, 1, 2, 3, 10, 11]], [[-1, 0, 7, 8, 9, 10, NAN]])
+    result = blend_nearest(chain, label_on([3, 7], [2, 1]))[:, 0]
+    assert_allclose(result[:, 0], [-1, 0, 1, 2, 9, 10, 11])
+    assert_allclose(result[:, 1], -result[:, 0])
+
+
+def test_both_sides_are_weighted_by_the_distance_to_the_other():
+    chain = chain_of(range(2, 9), [[NAN, 0, 0, 0, 0, 8, 11]], [[-1, 0, 8, 8, 8, 8, NAN]])
+    result = blend_both(chain, label_on([3, 7], [2, 2]))[:, 0]
+    assert_allclose(result[:, 0], [-1, 0, 2, 4, 6, 8, 11])
+    assert_allclose(result[:, 1], -result[:, 0])
+
+
+@pytest.mark.parametrize("blend", [blend_nearest, blend_both])
+def test_a_side_that_is_missing_is_replaced_by_the_other(blend):
+    # Frames 5 and 6: the next label is nearer, but too far for its flow; the track is away on frame 4.
+    chain = chain_of([3, 5, 6, 7], [[0, NAN, NAN, 10]], [[0, 8, 9, 10]])
+    assert_allclose(blend(chain, label_on([3, 7], [2, 2]))[:, 0, 0], [0, 8, 9, 10])
+    chain = chain_of([3, 4, 5, 6], [[0, 1, 2, 3]], [[0, NAN, NAN, 3]])
+    assert_allclose(blend(chain, label_on([3, 6], [2, 2]))[:, 0, 0], [0, 1, 2, 3])
+    chain = chain_of([3, 4], [[0, NAN]], [[0, NAN]])
+    assert_allclose(blend(chain, label_on([3], [2]))[:, 0, 0], [0, NAN])
+
+
+@pytest.mark.parametrize("blend", [blend_nearest, blend_both])
+def test_every_keypoint_has_its_own_distances(blend):
+    # The second keypoint is not labelled on frame 2; the third never.
+    forward = [[0, 1, 10, 11, 20], [0, 1, 2, 3, 20], [NAN] * 5]
+    backward = [[0, 9, 10, 19, 20], [0, 17, 18, 19, 20], [NAN] * 5]
+    track = label_on([0, 2, 4], [2, 2, 2], [2, 0, 2], [0, 0, 0])
+    result = blend(chain_of(range(5), forward, backward), track)
+    assert np.isnan(result[:, 2]).all()
+    nearest = {0: [0, 1, 10, 11, 20], 1: [0, 1, 2, 19, 20]}
+    both = {0: [0, 5, 10, 15, 20], 1: [0, 5, 10, 15, 20]}
+    for k, expected in (nearest if blend is blend_nearest else both).items():
+        assert_allclose(result[:, k, 0], expected)

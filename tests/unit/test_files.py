@@ -1,0 +1,76 @@
+"""Files are replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from posewarper.errors import OutputError
+from posewarper.files import replacing
+
+
+def test_the_new_content_takes_the_old_one_s_place(tmp_path):
+    target = tmp_path / "deep" / "down" / "poses.json"
+    for text in ("one", "two"):
+        with replacing(target) as temporary:
+            temporary.write_text(text)
+            assert temporary.parent == target.parent
+            assert temporary.suffix == ".json"
+            assert temporary.name.startswith(".")
+        assert target.read_text() == text
+    assert os.listdir(target.parent) == ["poses.json"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError(errno.ENOSPC, "full")])
+def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path, error):
+    target = tmp_path / "model.pt"
+    target.write_text("old")
+    with (
+        pytest.raises(error if isinstance(error, type) else type(error)) as caught,
+        replacing(target) as temporary,
+    ):
+        temporary.write_text("half")
+        raise error
+    assert not isinstance(caught.value, OutputError)
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["model.pt"]
+
+
+def test_a_full_disk_on_replacing_stays_an_oserror(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space") as caught, replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("text")
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failure_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="early"), replacing(tmp_path / "a.txt"):
+        raise ValueError("early")
+    assert os.listdir(tmp_path) == []
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    for place in (tmp_path / "file" / "a.txt", tmp_path / "file" / "b" / "a.txt", tmp_path / "folder"):
+        with pytest.raises(OutputError) as caught, replacing(place) as temporary:
+            temporary.write_text("text")
+        assert str(place.parent) in str(caught.value)
+    assert (tmp_path / "file").read_text() == "kept"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes anywhere")
+def test_a_folder_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="cannot write"), replacing(tmp_path / "a.txt") as temporary:
+            temporary.write_text("text")
+    finally:
+        tmp_path.chmod(0o700)

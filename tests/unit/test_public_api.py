@@ -1,0 +1,69 @@
+"""The public names: all load, none hides a module, and importing the package is light."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import posewarper
+
+
+@pytest.mark.parametrize("name", posewarper.__all__)
+def test_every_public_name_loads_and_is_documented(name):
+    value = getattr(posewarper, name)
+    assert name in dir(posewarper)
+    if name != "__version__":
+        assert inspect.getdoc(value)
+        assert value.__name__ == name
+        assert getattr(posewarper, name) is value
+
+
+def test_the_public_names_are_these():
+    assert set(posewarper.__all__) == {
+        *("Labels", "Poses", "Skeleton", "__version__"),
+        *("fit", "load_model", "open_video", "propagate", "read_labels", "write_labels"),
+    }
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'posewarper' has no attribute 'propagat'"):
+        _ = posewarper.propagat  # type: ignore[attr-defined]
+
+
+def test_a_star_import_brings_the_public_names():
+    names: dict[str, object] = {}
+    exec("from posewarper import *", names)
+    assert set(posewarper.__all__) <= set(names)
+
+
+def test_importing_the_package_is_light():
+    heavy = "{'torch', 'cv2', 'av', 'numpy', 'timm', 'scipy', 'pydantic'}"
+    script = f"import sys, posewarper; dir(posewarper); print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_labels_and_skeletons_do_without_the_network():
+    script = "import sys; from posewarper import Labels, Skeleton, Poses; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def module_names() -> list[str]:
+    return [m.name for m in pkgutil.walk_packages(posewarper.__path__, "posewarper.")]
+
+
+def test_no_module_bears_the_name_of_a_public_function():
+    planned = {"predict", "evaluate"}
+    last_parts = {name.rsplit(".", 1)[-1] for name in module_names()}
+    assert not last_parts & (set(posewarper.__all__) | planned)
+
+
+def test_every_module_can_be_imported_and_says_what_it_is_for():
+    for name in module_names():
+        assert importlib.import_module(name).__doc__, name
