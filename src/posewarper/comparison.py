@@ -266,7 +266,8 @@ class _Shared:
         known = _read_part(record)
         if known and path and path.is_file() and _file_digest(path) == known["checkpoint"]:
             try:
-                return checkpoint.load_model(path), known["fit_seconds"]
+                loaded = checkpoint.load_model(path).to(resolve_device(self.comparison.device))
+                return loaded, known["fit_seconds"]
             except ModelError:
                 pass  # it is fitted again
         clip, _ = self.carried

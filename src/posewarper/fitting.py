@@ -171,6 +171,16 @@ def _new_model(labels: Labels, network: NetworkConfig, config: FitConfig, seed: 
     return PoseWarper(spec)
 
 
+def _check_budget(config: FitConfig) -> None:
+    if not config.pose_iterations:
+        raise ConfigError(
+            "no iterations to train a network with",
+            expected="at least 1 for pose_iterations",
+            got=config.pose_iterations,
+            mend="take the effort normal or best",
+        )
+
+
 def fit_clip(
     clip: Clip,
     config: FitConfig,
@@ -182,13 +192,7 @@ def fit_clip(
     progress: Progress = silent,
 ) -> PoseWarper:
     """Fit a model to a clip that is made ready already; see :func:`fit`."""
-    if not config.pose_iterations:
-        raise ConfigError(
-            "no iterations to train a network with",
-            expected="at least 1 for pose_iterations",
-            got=config.pose_iterations,
-            mend="take the effort normal or best",
-        )
+    _check_budget(config)
     keep_memory()
     with repeatable(seed):
         labelled, nearby = _read_training_regions(clip, network.crop_size, seed)
@@ -240,11 +244,14 @@ def fit(
         PosewarperError: if the video or the labels cannot be used.
         Interrupted: on Ctrl-C, after the checkpoint is written.
     """
+    config = config or effort_config(effort)
+    _check_budget(config)
+    resolve_device(device)
     with _opened(video, labels) as (opened, usable):
         clip = prepare_clip(opened, usable, progress=progress)
         return fit_clip(
             clip,
-            config or effort_config(effort),
+            config,
             network or NetworkConfig(),
             seed=seed,
             device=device,
@@ -310,9 +317,15 @@ def propagate(
         PosewarperError: if the input cannot be used.
         Interrupted: on Ctrl-C in training, after the checkpoint is written.
     """
-    check_method(method)
+    # What cannot work is refused here, before minutes of work.
+    train = model is None and needs_model(method, effort)
+    config, place = effort_config(effort), resolve_device(device)
+    if train:
+        _check_budget(config)
     seconds: dict[str, float] = {}
     with _opened(video, labels) as (opened, usable), _noting() as notes:
+        if model is not None:
+            model = _fitting_model(model, usable).to(place).eval()
         _warn_of_odd_labels(usable)
         if method in INTERPOLATIONS:
             clip = prepare_clip(opened, usable, extend=extend, flow=False)
@@ -321,10 +334,7 @@ def propagate(
             return RunResult(poses, usable, method, seconds, tuple(notes), {"extend": extend})
         with _timed(seconds, "optical flow"):
             clip = prepare_clip(opened, usable, extend=extend, progress=progress)
-        config = effort_config(effort)
-        if model is not None:
-            model = _fitting_model(model, usable).to(resolve_device(device)).eval()
-        elif needs_model(method, effort):
+        if train:
             with _timed(seconds, "training"):
                 model = fit_clip(
                     clip,
@@ -382,7 +392,9 @@ def _noting() -> Iterator[list[str]]:
 
     # Python shows a warning once a place; a second run in one process has the same to note as the first.
     with warnings.catch_warnings():
-        if not any(action == "error" and kind is PosewarperWarning for action, _, kind, *_ in warnings.filters):
+        if not any(
+            action == "error" and kind is PosewarperWarning for action, _, kind, *_ in warnings.filters
+        ):
             warnings.simplefilter("always", PosewarperWarning)
         warnings.showwarning = note
         yield notes

@@ -36,6 +36,15 @@ class MovingPicture:
         return np.asarray(start, float)[None] + frames[:, None, None] * np.array(self.velocity)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Pictures this small are not worth sharing: on a busy machine threads wait for each other."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
+
+
 @pytest.fixture(scope="session")
 def picture() -> MovingPicture:
     return MovingPicture()

@@ -3,50 +3,84 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from posewarper import comparison
-from posewarper.comparison import check_gaps, check_methods, compare, source_digest, usable_methods
-from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, OutputError, VideoError
+from posewarper.comparison import compare
+from posewarper.config import NetworkConfig
+from posewarper.errors import Interrupted, ModelError, OutputError, VideoError
+from posewarper.inference.propagation import Clip
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack, RunResult
+from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
 
 N_FRAMES = 12
 METHODS = {"near": "no model", "net": "with a model", "late": "with a model"}
 
 
-class Fake:
-    """Stands for fitting and checkpoints: counts calls, and predicts the labels moved by a method's offset.
+@dataclass
+class FakeModel:
+    """Knows on how many labels it was fitted, and on which device it is."""
 
-    Boxes are 100 pixels, so the offset is the mean error in percent. A model's text holds the number of
-    labels that it was fitted on.
+    text: str
+    device: str = "cpu"
+
+    def to(self, device) -> FakeModel:
+        return FakeModel(self.text, str(device))
+
+
+class Fake:
+    """Stands for video, flow, fitting and checkpoints: counts calls, and moves labels by a method's offset.
+
+    Boxes are 100 pixels, so the offset is the mean error in percent. ``near`` does not look at the video.
     """
 
     METHODS = METHODS
+    INTERPOLATIONS: ClassVar = {"near": None}
 
     def __init__(self, dense: Labels) -> None:
         self.dense = dense
         self.offset = {"near": 3.0, "net": 2.0, "late": 1.0}
         self.calls: list[tuple[str, ...]] = []
         self.interrupt_at: str | None = None
+        self.open_videos = 0
+
+    @contextmanager
+    def open_video(self, path):
+        self.open_videos += 1
+        try:
+            yield f"video {path}"
+        finally:
+            self.open_videos -= 1
+
+    def prepare_clip(self, video, labels, *, flow, progress):
+        assert self.open_videos == 1 and video.startswith("video ")
+        self.calls.append(("flow" if flow else "no flow", str(len(labels.labelled_frames))))
+        progress("optical flow", 1, 1)
+        return Clip(video, labels, {}, {0: None} if flow else {})
 
     def needs_model(self, method, effort):
         return method != "near"
 
-    def fit(self, video, labels, *, effort, seed, device, progress):
-        self.calls.append(("fit", str(len(labels.labelled_frames))))
+    def fit_clip(self, clip, config, network, *, seed, device, progress):
+        assert clip.chains and config.pose_iterations and isinstance(network, NetworkConfig)
+        frames = len(clip.labels.labelled_frames)
+        self.calls.append(("fit", str(frames)))
         progress("training", 1, 1)
-        return f"model of {len(labels.labelled_frames)} labels"
+        return FakeModel(f"model of {frames} labels")
 
-    def propagate(self, video, labels, *, method, model, effort, seed, device, progress):
+    def propagate_clip(self, clip, method, model, *, progress):
         if method == self.interrupt_at:
             raise KeyboardInterrupt
-        frames = len(labels.labelled_frames)
-        assert model == (f"model of {frames} labels" if self.needs_model(method, effort) else None)
+        frames = len(clip.labels.labelled_frames)
+        assert bool(clip.chains) == (method != "near")
+        assert model == (FakeModel(f"model of {frames} labels") if self.needs_model(method, "") else None)
         self.calls.append((method, str(frames)))
         moved = {
             i: PoseTrack(
@@ -54,15 +88,14 @@ class Fake:
             )
             for i, t in self.dense.tracks.items()
         }
-        poses = Poses(labels.skeleton, moved, (200, 200), N_FRAMES)
-        return RunResult(poses, labels, method, {"a stage": 99.0}, ("a note",))
+        return Poses(clip.labels.skeleton, moved, (200, 200), N_FRAMES)
 
     def save_model(self, path, model):
-        Path(path).write_text(model)
+        Path(path).write_text(model.text)
 
     def load_model(self, path):
         self.calls.append(("load",))
-        return Path(path).read_text()
+        return FakeModel(Path(path).read_text(), "wherever it was saved")
 
 
 @pytest.fixture
@@ -78,6 +111,8 @@ def fake(dense, monkeypatch) -> Fake:
     made = Fake(dense)
     monkeypatch.setattr(comparison, "fitting", made)
     monkeypatch.setattr(comparison, "checkpoint", made)
+    monkeypatch.setattr(comparison, "prepare_clip", made.prepare_clip)
+    monkeypatch.setattr(comparison, "open_video", made.open_video)
     return made
 
 
@@ -99,29 +134,63 @@ def run(video, dense, tmp_path):
     return call
 
 
+def everything(n: str) -> list[tuple[str, str]]:
+    """The calls of a comparison that finds nothing finished, from n labels."""
+    return [(name, n) for name in ("no flow", "near", "flow", "fit", "net", "late")]
+
+
 def test_rows(fake, run):
     rows = run(every=[3, 4], cache=None, seed=5)
     assert [(row["every"], row["method"]) for row in rows] == [(k, m) for k in (3, 4) for m in METHODS]
-    # One fit a gap, for the first method that asks; 4 labels at a gap of 3, and 3 at a gap of 4.
-    assert fake.calls == [
-        *[("near", "4"), ("fit", "4"), ("net", "4"), ("late", "4")],
-        *[("near", "3"), ("fit", "3"), ("net", "3"), ("late", "3")],
-    ]
+    # Flow and fit once a gap, for the first method that asks; 4 labels at a gap of 3, and 3 at a gap of 4.
+    assert fake.calls == everything("4") + everything("3")
+    assert fake.open_videos == 0
     near, net = rows[0], rows[1]
     assert near["mean"] == near["median"] == pytest.approx(3) and net["mean"] == pytest.approx(2)
     assert (near["clip"], near["n_labels"], near["seed"]) == ("clip", 4, 5)
     assert (near["pck05"], near["coverage"], near["n"]) == (100, 100, 16)
     # Kept are frames 1, 4, 7, 10: six frames between them, two beyond.
     assert (near["between_n"], near["beyond_n"]) == (12, 4)
-    assert near["beyond_mean"] == pytest.approx(3) and near["notes"] == ["a note"]
+    assert near["beyond_mean"] == pytest.approx(3)
     assert near["fit_seconds"] == 0 < net["fit_seconds"]
-    assert 0 < near["seconds"] < 99  # the wall time of the call
     json.dumps(rows, allow_nan=False)
 
 
-def test_methods_without_a_model_fit_none(fake, run):
+def test_seconds_hold_the_shared_flow_and_fit_seconds_the_shared_fit(fake, run, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    lasts = {"flow": 10.0, "no flow": 0.25, "fit": 100.0, "near": 1.0, "net": 2.0, "late": 3.0}
+
+    def lasting(do, name):
+        def call(*args, **more):
+            clock[0] += lasts[name(*args, **more)]
+            return do(*args, **more)
+
+        return call
+
+    prepare = lasting(fake.prepare_clip, lambda *_, flow, **more: "flow" if flow else "no flow")
+    monkeypatch.setattr(comparison, "prepare_clip", prepare)
+    monkeypatch.setattr(fake, "fit_clip", lasting(fake.fit_clip, lambda *_, **more: "fit"))
+    monkeypatch.setattr(
+        fake, "propagate_clip", lasting(fake.propagate_clip, lambda _, method, *rest, **more: method)
+    )
+    rows = run()
+    assert [row["seconds"] for row in rows] == [1.25, 12, 13]
+    assert [row["fit_seconds"] for row in rows] == [0, 100, 100]
+    # The same after an interruption: the flow is computed anew, the model comes with its time.
+    monkeypatch.setattr(comparison, "source_digest", lambda: "other code")
+    fake.interrupt_at = "late"
+    with pytest.raises(Interrupted):
+        run()
+    fake.interrupt_at = None
+    rows = run()
+    assert [row["seconds"] for row in rows] == [1.25, 12, 13]
+    assert [row["fit_seconds"] for row in rows] == [0, 100, 100]
+
+
+def test_methods_without_a_model_or_flow_compute_none(fake, run):
     run(methods=["near"])
-    assert fake.calls == [("near", "4")]
+    assert fake.calls == [("no flow", "4"), ("near", "4")]
 
 
 def test_repeated_names_and_gaps_count_once(fake, run):
@@ -134,11 +203,11 @@ def test_an_interrupted_run_goes_on(fake, run, tmp_path):
     with pytest.raises(Interrupted, match="kept in") as caught:
         run()
     assert str(tmp_path / "cache") in caught.value.kept
-    assert fake.calls == [("near", "4"), ("fit", "4"), ("net", "4")]
+    assert fake.calls == everything("4")[:-1] and fake.open_videos == 0
     fake.calls.clear()
     fake.interrupt_at = None
     resumed = run()
-    assert fake.calls == [("load",), ("late", "4")]
+    assert fake.calls == [("load",), ("flow", "4"), ("late", "4")]
     fake.calls.clear()
     assert run() == resumed and fake.calls == []
     assert [row["mean"] for row in resumed] == pytest.approx([3, 2, 1])
@@ -160,25 +229,25 @@ def moved_label(labels: Labels, frame: int) -> Labels:
 
 
 def test_what_changes_is_computed_again(fake, run, video, dense, monkeypatch):
-    everything = [("near", "4"), ("fit", "4"), ("net", "4"), ("late", "4")]
-
     def calls_of(**changed):
         fake.calls.clear()
         run(**changed)
         return fake.calls
 
-    assert calls_of() == everything and calls_of() == []
-    assert calls_of(labels=moved_label(dense, 4)) == everything  # a kept label
+    every = everything("4")
+    assert calls_of() == every and calls_of() == []
+    assert calls_of(labels=moved_label(dense, 4)) == every  # a kept label
     # A label that is only scored on: the model need not be fitted again.
-    assert calls_of(labels=moved_label(dense, 5)) == [("near", "4"), ("load",), *everything[2:]]
-    assert calls_of(every=[4]) == [(name, "3") for name, _ in everything]
-    assert calls_of(seed=1) == everything
-    assert calls_of(effort="best") == everything
+    again = [*every[:2], ("load",), ("flow", "4"), *every[4:]]
+    assert calls_of(labels=moved_label(dense, 5)) == again
+    assert calls_of(every=[4]) == everything("3")
+    assert calls_of(seed=1) == every
+    assert calls_of(effort="best") == every
     assert calls_of() == []
     monkeypatch.setattr(comparison, "source_digest", lambda: "other code")
-    assert calls_of() == everything
+    assert calls_of() == every
     video.write_bytes(b"other frames")
-    assert calls_of() == everything
+    assert calls_of() == every
 
 
 def test_damaged_parts_are_computed_again(fake, run, tmp_path):
@@ -191,14 +260,14 @@ def test_damaged_parts_are_computed_again(fake, run, tmp_path):
     parts["net.json"].write_text(text.replace('"coverage": 100.0', '"coverage": 10.0'))  # altered
     assert text != parts["net.json"].read_text()
     mended = run()
-    assert fake.calls == [("near", "4"), ("load",), ("net", "4")]
+    assert fake.calls == [("no flow", "4"), ("near", "4"), ("load",), ("flow", "4"), ("net", "4")]
     assert [row["coverage"] for row in mended] == [100, 100, 100] and mended[2] == rows[2]
 
     parts["late.json"].write_text("[]")
     parts["model.pt"].write_text("model of")
     fake.calls.clear()
     run()
-    assert fake.calls == [("fit", "4"), ("late", "4")]
+    assert fake.calls == [("flow", "4"), ("fit", "4"), ("late", "4")]
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_made_again(fake, run, monkeypatch):
@@ -210,7 +279,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_made_again(fake, run, monkeypatch
 
     monkeypatch.setattr(fake, "load_model", refuse)
     run(methods=["late"])
-    assert fake.calls == [("fit", "4"), ("late", "4")]
+    assert fake.calls == [("flow", "4"), ("fit", "4"), ("late", "4")]
 
 
 def test_folders_of_frames(fake, dense, tmp_path):
@@ -219,11 +288,12 @@ def test_folders_of_frames(fake, dense, tmp_path):
     (folder / "0.jpg").write_bytes(b"a")
     arguments = {"every": [3], "methods": ["near"], "cache": tmp_path / "cache", "device": "cpu"}
     assert compare(folder, dense, **arguments)[0]["clip"] == "clip.v2"
-    compare(folder, dense, **arguments)
-    assert len(fake.calls) == 1
-    (folder / "1.jpg").write_bytes(b"b")
+    assert len(fake.calls) == 2
     compare(folder, dense, **arguments)
     assert len(fake.calls) == 2
+    (folder / "1.jpg").write_bytes(b"b")
+    compare(folder, dense, **arguments)
+    assert len(fake.calls) == 4
     with pytest.raises(VideoError, match="no such video"):
         compare(tmp_path / "absent.mp4", dense, **arguments)
 
@@ -240,29 +310,4 @@ def test_progress_names_gap_and_method(fake, run):
     run(progress=lambda *what: told.append(what))
     assert told[0] == ("methods", 0, 3) and told[-1] == ("methods", 3, 3)
     assert ("every 3, fitting: training", 1, 1) in told
-
-
-def test_what_is_refused(fake, dense):
-    with pytest.raises(ConfigError, match="near, net, late") as caught:
-        check_methods(["near", "nearer"], "normal")
-    assert "unknown" in str(caught.value) and "got:      nearer\n" in str(caught.value)
-    with pytest.raises(ConfigError, match="no method"):
-        check_methods([], "normal")
-    with pytest.raises(ConfigError, match="unknown effort"):
-        check_methods(["near"], "slow")
-    with pytest.raises(ConfigError, match="trains none") as caught:
-        check_methods(["near", "net"], "fast")
-    assert "got:      net\n" in str(caught.value)
-    assert usable_methods("fast") == ["near"] and usable_methods("normal") == list(METHODS)
-    for impossible in ([0], [-3], [3, N_FRAMES], []):
-        with pytest.raises(ConfigError, match="from 1 to 11"):
-            check_gaps(impossible, dense)
-    with pytest.raises(LabelsError, match="nothing to score"):
-        check_gaps([1], dense)
-    with pytest.raises(LabelsError, match="nothing to propagate"):
-        check_gaps([6], dense.at([0, 1, 2, 4]))
-    assert check_gaps([7, 3, 7], dense) == [7, 3]
-
-
-def test_source_digest_is_steady():
-    assert source_digest() == source_digest() and len(source_digest()) == 64
+    assert ("every 3: optical flow", 1, 1) in told

@@ -66,7 +66,7 @@ def test_boxes_between_labels_are_interpolated_and_held_beyond():
 
 def test_boxes_follow_the_motion():
     frames = np.arange(6)
-    track = track_of([1, 4], [CORNERS, CORNERS + (9, 0)])
+    track = track_of([1, 4], [CORNERS, CORNERS + np.array([9, 0])])
     # Straight on in x, and a bow in y that no label shows; the last frame goes on in x.
     bow = np.array([[-3, 0], [0, 0], [3, 10], [6, 10], [9, 0], [12, -4]], float)
     rough = CORNERS[None] + bow[:, None]
@@ -122,7 +122,9 @@ def assert_shows(image, transform: CropTransform, frame: int) -> None:
     place = transform.to_image(np.stack([x, y], -1))
     inside = ((place >= 3) & (place <= (96, 56))).all(-1)
     assert inside.any()
-    assert np.abs(image[inside].astype(float) - np.dstack([2 * place, 0 * x + 10 * frame])[inside]).max() < 1.6
+    assert (
+        np.abs(image[inside].astype(float) - np.dstack([2 * place, 0 * x + 10 * frame])[inside]).max() < 1.6
+    )
     assert (image[((place < -4) | (place > (103, 63))).any(-1)] == 0).all()
 
 

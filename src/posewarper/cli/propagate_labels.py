@@ -126,9 +126,7 @@ def sheet_frames(poses: Poses) -> list[int]:
     return sorted({int(frames[round(p)]) for p in picks})
 
 
-def describe_run(
-    request: dict[str, Any], result: RunResult, seconds: float, device: str
-) -> dict[str, Any]:
+def describe_run(request: dict[str, Any], result: RunResult, seconds: float, device: str) -> dict[str, Any]:
     """Return what was run, as plain values: inputs with hashes, versions, settings, timings, notes."""
     import torch
 

@@ -112,9 +112,7 @@ def cut_sample(
     box = region.box if box is None else box
     grown = box[2:] * choice.scale
     centre = box[:2] + box[2:] * (0.5 + np.array(choice.shift))
-    transform = crop_transform(
-        np.concatenate([centre - grown / 2, grown]), size, rotation=choice.rotation
-    )
+    transform = crop_transform(np.concatenate([centre - grown / 2, grown]), size, rotation=choice.rotation)
     image = crop_image(region.image, transform)
     keypoints, visibility = transform.to_crop(region.keypoints), region.visibility
     if choice.flip:

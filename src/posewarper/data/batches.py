@@ -59,7 +59,9 @@ class PairBatch:
     weights: NDArray[np.float32]
 
 
-def label_heatmaps(keypoints: Floats, visibility: NDArray[np.uint8], crop_size: tuple[int, int], sigma: float):
+def label_heatmaps(
+    keypoints: Floats, visibility: NDArray[np.uint8], crop_size: tuple[int, int], sigma: float
+):
     """Return the heatmaps (..., K, H, W) of labels given in crop pixels (..., K, 2); zero without a label."""
     there = (visibility > 0)[..., None]
     size = crop_size[0] // _STRIDE, crop_size[1] // _STRIDE
@@ -82,7 +84,9 @@ def pose_batch(
     rng: np.random.Generator,
 ) -> PoseBatch:
     """Draw a batch of augmented labelled crops; every region comes about equally often."""
-    order = np.concatenate([rng.permutation(len(regions)) for _ in range(1 + config.pose_batch // len(regions))])
+    order = np.concatenate(
+        [rng.permutation(len(regions)) for _ in range(1 + config.pose_batch // len(regions))]
+    )
     samples = []
     for index in order[: config.pose_batch]:
         region = regions[index]

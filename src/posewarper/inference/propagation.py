@@ -222,7 +222,9 @@ class _Stretch:
         heatmaps = see_heatmaps(self.model, self.crops.images)
         if method == "frame":
             seen = find_peaks(heatmaps, self.crops.transforms)
-            known = np.isin(np.arange(seen.points.shape[1]), np.flatnonzero((self.track.visibility > 0).any(0)))
+            known = np.isin(
+                np.arange(seen.points.shape[1]), np.flatnonzero((self.track.visibility > 0).any(0))
+            )
             return np.where(known[:, None], seen.points, np.nan), np.clip(seen.scores, 0, 1) * known
         seen = self._warped(heatmaps)
         return seen.points, np.clip(seen.scores, 0, 1)

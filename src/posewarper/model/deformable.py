@@ -47,7 +47,11 @@ def sampling_grid(offsets: Tensor, height: int, width: int, dilation: int) -> Te
     rows = torch.arange(height, **kind)
     columns = torch.arange(width, **kind)
     # (3, 1, H, 1) + (1, 3, 1, 1) and so on, kept apart by axis so that both become (9, H, W) by expansion.
-    y = (steps.view(3, 1, 1, 1) + rows.view(1, 1, -1, 1)).expand(3, 3, height, width).reshape(TAPS, height, -1)
+    y = (
+        (steps.view(3, 1, 1, 1) + rows.view(1, 1, -1, 1))
+        .expand(3, 3, height, width)
+        .reshape(TAPS, height, -1)
+    )
     x = (steps.view(1, 3, 1, 1) + columns).expand(3, 3, height, width).reshape(TAPS, height, -1)
     pixels = offsets.view(b, channels, TAPS, 2, height, width)
     grid_y = ((pixels[:, :, :, 0] + y) * 2 + 1) / _power_of_two(height) - 1
@@ -96,8 +100,10 @@ def deform_conv(values: Tensor, offsets: Tensor, weight: Tensor, dilation: int) 
         True
     """
     if not values.is_floating_point() or offsets.shape[1] != values.shape[1] * 2 * TAPS:
-        raise ValueError(f"{values.shape[1]} channels need {values.shape[1] * 2 * TAPS} offset channels, "
-                         f"got {offsets.shape[1]}")
+        raise ValueError(
+            f"{values.shape[1]} channels need {values.shape[1] * 2 * TAPS} offset channels, "
+            f"got {offsets.shape[1]}"
+        )
     kind = torch.float64 if values.dtype == torch.float64 else torch.float32
     with torch.autocast(values.device.type, enabled=False):
         values, offsets, kernel = values.to(kind), offsets.to(kind), weight.to(kind).flatten(1)

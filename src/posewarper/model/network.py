@@ -103,5 +103,3 @@ class PoseWarper(nn.Module):
 def count_parameters(module: nn.Module) -> int:
     """Return how many numbers a module learns."""
     return sum(p.numel() for p in module.parameters())
-
-

@@ -90,6 +90,7 @@ def precision(device: torch.device) -> torch.autocast:
 def repeatable(seed: int) -> Iterator[None]:
     """Run a block with seeded, deterministic torch operations, and put the old state back afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     fills = torch.utils.deterministic.fill_uninitialized_memory
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -99,5 +100,5 @@ def repeatable(seed: int) -> Iterator[None]:
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
+            torch.use_deterministic_algorithms(before, warn_only=only_warned)
             torch.utils.deterministic.fill_uninitialized_memory = fills

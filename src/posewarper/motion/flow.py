@@ -164,7 +164,9 @@ def carry_labels(
         Track id -> :class:`FlowChain` on the frames asked for.
     """
     carriers = {i: _Carrier(tracks[i], frames[i]) for i in tracks}
-    wanted = np.unique(np.concatenate([np.asarray(f) for f in frames.values()])) if frames else np.zeros(0, int)
+    wanted = (
+        np.unique(np.concatenate([np.asarray(f) for f in frames.values()])) if frames else np.zeros(0, int)
+    )
     factor = working_scale(video.image_size, subject)
     done = 0
     for first, last in _stretches(wanted):

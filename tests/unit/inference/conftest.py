@@ -21,4 +21,8 @@ def make_model():
             )
             return PoseWarper(spec).eval()
 
-    return make
+    # Layers this small are not worth sharing: with other work on the machine, threads wait for each other.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield make
+    torch.set_num_threads(threads)

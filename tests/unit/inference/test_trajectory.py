@@ -218,7 +218,9 @@ def test_doubt_grows_with_the_distance_to_labels():
     assert (one.argmin(0) == 5).all()
     assert (np.diff(one[5:], axis=0) > 0).all() and (np.diff(one[:6], axis=0) < 0).all()
     both = solve(points, labels_on(points, [0, 20])).sigma
-    assert (both.argmax(0) == 10).all() and (both[1:-1] < solve(points, labels_on(points, [0])).sigma[1:-1]).all()
+    assert (both.argmax(0) == 10).all() and (
+        both[1:-1] < solve(points, labels_on(points, [0])).sigma[1:-1]
+    ).all()
     assert_allclose(both, both[::-1], rtol=1e-6)
     # A hidden label leaves more doubt than a visible one, and sightings lessen it.
     assert (solve(points, labels_on(points, [5], visibility=1)).sigma > one).all()
@@ -239,7 +241,9 @@ def test_everything_scales_with_the_subject():
             step = np.broadcast_to(VELOCITY * factor, guess[1:].shape)
             return step + 0.2 * factor, step
 
-        return solve_trajectory(points * factor, label_sighting(points * factor, shown, sizes), [seen], steps, sizes)
+        return solve_trajectory(
+            points * factor, label_sighting(points * factor, shown, sizes), [seen], steps, sizes
+        )
 
     small, large = scaled(1.0), scaled(7.5)
     assert_allclose(large.points, small.points * 7.5)

@@ -1,0 +1,267 @@
+"""``fit`` and ``propagate`` from Python: what comes out, what is kept after Ctrl-C, what is refused at once."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from moving_clip import (
+    N_FRAMES,
+    SKELETON,
+    TINY_FIT,
+    TINY_NETWORK,
+    some_labels,
+    true_keypoints,
+    write_clip,
+    write_some_labels,
+)
+
+from posewarper import fit, fitting, load_model, propagate
+from posewarper.config import EFFORTS
+from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
+from posewarper.io.encoding import write_video
+from posewarper.io.video import open_video
+from posewarper.model.checkpoint import parameters_sha256
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels, LabelTrack
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def video(clip):
+    with open_video(clip) as opened:
+        yield opened
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> None:
+    """Train a network of next to nothing."""
+    monkeypatch.setitem(EFFORTS, "normal", TINY_FIT)
+    monkeypatch.setattr(fitting, "NetworkConfig", lambda: TINY_NETWORK)
+
+
+def tiny_fit(video, labels, **more):
+    return fit(video, labels, **{"config": TINY_FIT, "network": TINY_NETWORK, "device": "cpu", **more})
+
+
+def test_a_moving_patch_is_followed_and_labels_are_kept_to_the_bit(video):
+    labels = some_labels()
+    told = []
+    result = propagate(video, labels, effort="fast", progress=lambda *what: told.append(what))
+    poses = result.poses
+    dense = poses.dense()
+    assert dense.shape == (N_FRAMES, 1, 4, 2)
+    labelled = labels.labelled_frames
+    np.testing.assert_array_equal(dense[labelled, 0], labels.tracks[0].keypoints)
+    off = np.linalg.norm(dense[:, 0] - true_keypoints(range(N_FRAMES)), axis=-1)
+    assert off.max() < 1.5
+    assert poses.labelled_frames.tolist() == [3, 10, 16]
+    assert (poses.image_size, poses.n_frames, poses.skeleton) == ((96, 128), N_FRAMES, SKELETON)
+    scores = poses.tracks[0].keypoint_scores
+    assert (scores[labelled] == 1).all()
+    assert (np.delete(scores, labelled, 0) < 1).all()
+    assert (result.method, result.notes) == ("default", ())
+    assert set(result.seconds) == {"optical flow", "propagation"}
+    for stage in {what for what, _, _ in told}:
+        counts = [(done, total) for what, done, total in told if what == stage]
+        assert counts[-1] == (N_FRAMES, N_FRAMES)
+        assert counts == sorted(counts)
+
+
+def test_paths_do_as_well_as_what_is_opened(clip, video, tmp_path):
+    labels = write_some_labels(tmp_path)
+    expected = propagate(video, some_labels(), method="flow").poses.dense()
+    np.testing.assert_array_equal(propagate(str(clip), str(labels), method="flow").poses.dense(), expected)
+    np.testing.assert_array_equal(propagate(clip, labels, method="flow").poses.dense(), expected)
+    assert video[0].shape == (96, 128, 3)  # was not closed
+
+
+def test_a_track_is_there_around_its_labels_unless_extended(video):
+    labels = some_labels((8, 11))
+    frames = propagate(video, labels, method="linear").poses.tracks[0].frames
+    assert frames.tolist() == list(range(5, 15))
+    for method in ("linear", "default"):
+        poses = propagate(video, labels, method=method, effort="fast", extend=True).poses
+        assert poses.tracks[0].frames.tolist() == list(range(N_FRAMES))
+        assert np.isfinite(poses.tracks[0].keypoints).all()
+
+
+def test_every_run_notes_what_is_odd(video):
+    labels = some_labels((4,))
+    hidden = LabelTrack([4], labels.tracks[0].keypoints, [[2, 2, 2, 0]])  # type: ignore[arg-type]
+    odd = Labels(SKELETON, {0: hidden}, image_size=(96, 128))
+    for _ in range(2):
+        with pytest.warns(PosewarperWarning) as caught:
+            result = propagate(video, odd, method="linear")
+        assert len(caught) == len(result.notes) == 2
+        assert "only frame 4 is labelled" in result.notes[0]
+        assert "tail" in result.notes[1]
+        assert np.isnan(result.poses.dense()[:, 0, 3]).all()
+        assert np.isfinite(result.poses.dense()[:, 0, :3]).all()
+
+
+def test_a_model_is_fitted_where_one_is_needed_and_used_where_one_is_given(video, tiny, tmp_path):
+    labels, path = some_labels(), tmp_path / "model.pt"
+    first = propagate(video, labels, checkpoint=path, device="cpu")
+    assert "training" in first.seconds
+    model = load_model(path)
+    assert model.spec.trained == {"pose": 3, "warp": 2}
+    second = propagate(video, labels, model=model, checkpoint=tmp_path / "unused.pt", device="cpu")
+    assert "training" not in second.seconds
+    assert not (tmp_path / "unused.pt").exists()
+    np.testing.assert_allclose(second.poses.dense(), first.poses.dense(), atol=0.02)
+    for method in ("frame", "warper", "warper-untrained"):
+        found = propagate(video, labels, method=method, model=model, device="cpu").poses.dense()
+        assert np.isfinite(found).all()
+        np.testing.assert_array_equal(found[[3, 10, 16], 0], labels.tracks[0].keypoints)
+
+
+def test_the_seed_decides_the_weights(video, tmp_path):
+    def fitted(seed: int, **more) -> str:
+        return parameters_sha256(tiny_fit(video, some_labels(), seed=seed, **more))
+
+    torch.manual_seed(11)
+    first = fitted(1, checkpoint=tmp_path / "model.pt")
+    following = torch.rand(3)
+    torch.manual_seed(12)
+    assert fitted(1) == first == parameters_sha256(load_model(tmp_path / "model.pt"))
+    assert fitted(2) != first
+    torch.manual_seed(11)
+    assert torch.equal(torch.rand(3), following)  # fitting leaves the caller's numbers alone
+
+
+def test_a_fitted_model_says_what_it_is(video):
+    spec = tiny_fit(video, some_labels(), seed=5).spec
+    assert (spec.skeleton, spec.crop_size, spec.sigma) == (SKELETON, (64, 64), TINY_FIT.sigma)
+    assert spec.trained == {"pose": 3, "warp": 2}
+    assert spec.provenance["seed"] == 5
+    assert spec.provenance["labelled_frames"] == 3
+    assert spec.provenance["config"] == TINY_FIT.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("stage", "trained"),
+    [("training the pose network", {"pose": 2}), ("training the warper", {"pose": 3, "warp": 2})],
+)
+def test_ctrl_c_keeps_the_model(video, tmp_path, stage, trained):
+    def stop(what: str, done: int, total: int) -> None:
+        if (what, done) == (stage, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="model.pt") as caught:
+        tiny_fit(video, some_labels(), checkpoint=tmp_path / "model.pt", progress=stop)
+    assert ", ".join(f"{name} {n}" for name, n in trained.items()) in caught.value.kept
+    assert os.listdir(tmp_path) == ["model.pt"]
+    model = load_model(tmp_path / "model.pt")
+    assert model.spec.trained == trained
+    result = propagate(video, some_labels(), model=model, device="cpu")
+    assert np.isfinite(result.poses.dense()).all()
+    with pytest.raises(Interrupted, match="not written"):
+        tiny_fit(video, some_labels(), progress=stop)
+
+
+def test_what_is_trained_on(video, monkeypatch):
+    """Each region is that of its label, and the unlabelled ones are close to it and of its track."""
+    rows = {(0, 2): [2, 2, 2, 2], (0, 12): [2, 0, 2, 2], (1, 7): [0, 2, 2, 2], (1, 12): [2, 2, 0, 1]}
+    tracks = {
+        i: LabelTrack(
+            np.array([f for t, f in rows if t == i]),
+            true_keypoints([f for t, f in rows if t == i]) + 3 * i,
+            np.array([v for (t, _), v in rows.items() if t == i]),
+        )
+        for i in (0, 1)
+    }
+    seen = []
+    monkeypatch.setattr(fitting, "train_pose", lambda model, *what, **more: False)
+    monkeypatch.setattr(fitting, "train_warper", lambda model, *what, **more: seen.append(what))
+    tiny_fit(video, Labels(SKELETON, tracks, labelled_frames=np.array([2, 7, 12]), image_size=(96, 128)))
+    labelled, nearby, _ = seen[0]
+    assert [(r.track, r.frame) for r in labelled] == list(rows)
+    for n, region in enumerate(labelled):
+        assert region.visibility.tolist() == rows[region.track, region.frame]
+        assert (np.isfinite(region.keypoints).all(1) == (region.visibility > 0)).all()
+        assert nearby[n]
+        for other in nearby[n]:
+            assert other.track == region.track
+            assert (other.track, other.frame) not in rows
+            assert abs(other.frame - region.frame) <= 5
+            assert not other.visibility.any()
+            assert other.image.shape == region.image.shape
+    assert seen[0][2] == TINY_FIT
+
+
+def refused(error, message: str, call, **more) -> None:
+    """The call fails, and before any work was begun."""
+    told = []
+    with pytest.raises(error, match=message) as caught:
+        call(progress=lambda *what: told.append(what), **more)
+    assert caught.value.mend
+    assert told == []
+
+
+def test_what_cannot_work_is_refused_before_the_work(video, tiny):
+    def run(labels: Labels | None = None, **more):
+        propagate(video, labels or some_labels(), **more)
+
+    refused(ConfigError, "unknown method", run, method="magic")
+    for method in ("linear", "flow", "default"):
+        refused(ConfigError, "fast, normal, best", run, effort="medium", method=method)
+    refused(ConfigError, "no iterations", run, effort="fast", method="frame")
+    refused(ConfigError, "unknown device", run, device="tpu")
+    refused(LabelsError, "there are no labels", run, labels=Labels(SKELETON, {}))
+    empty = LabelTrack([3], np.full((1, 4, 2), 5.0), np.zeros((1, 4)))  # type: ignore[arg-type]
+    refused(LabelsError, "there are no labels", run, labels=Labels(SKELETON, {0: empty}))
+    refused(LabelsError, r"0 to 19[^$]*frame 20", run, labels=some_labels((3, 20), n_frames=None))
+    refused(LabelsError, "another size", run, labels=some_labels(image_size=(128, 96)))
+    model = tiny_fit(video, some_labels())
+    names = ("nose", "right_paw", "left_paw", "tail")
+    refused(ModelError, "skeleton", run, labels=some_labels(skeleton=Skeleton(names)), model=model)
+    refused(ConfigError, "no iterations", lambda **more: fit(video, some_labels(), **more), effort="fast")
+
+
+def test_memory_does_not_grow_with_the_clip(tmp_path):
+    """Of 600 frames only a few are alive at a time, and the cache keeps to its limit."""
+    tile = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    path, n_frames = tmp_path / "long.mp4", 600
+    write_video(path, (np.roll(tile, n // 4, 1) for n in range(n_frames)), fps=25)
+    frames = np.arange(20, n_frames, 40)
+    points = np.tile([[30.0, 20.0], [40.0, 30.0]], (len(frames), 1, 1))
+    labels = Labels(Skeleton(("a", "b")), {0: LabelTrack(frames, points, np.full((len(frames), 2), 2))})
+    alive: weakref.WeakSet = weakref.WeakSet()
+    most_alive, most_cached = 0, 0
+    with open_video(path, cache_bytes=20 * tile.nbytes) as video:
+        read = video._frames.read
+
+        def watched(i: int) -> np.ndarray:
+            image = read(i)
+            # A view can be watched, and lives as long as anything made of it without copying.
+            alive.add(_Watched(image))
+            return image
+
+        class _Watched:
+            def __init__(self, image: np.ndarray) -> None:
+                weakref.finalize(image, self.gone)
+                kept.add(self)
+
+            def gone(self) -> None:
+                kept.discard(self)
+
+        kept: set[_Watched] = set()
+        video._frames.read = watched  # type: ignore[method-assign]
+
+        def look(what: str, done: int, total: int) -> None:
+            nonlocal most_alive, most_cached
+            most_alive, most_cached = max(most_alive, len(kept)), max(most_cached, video.cached_bytes)
+
+        poses = propagate(video, labels, effort="fast", progress=look).poses
+    assert len(poses.tracks[0].frames) == n_frames
+    assert 0 < most_alive <= 8
+    assert 0 < most_cached <= 20 * tile.nbytes
