@@ -1,4 +1,4 @@
-"""Settings, each with its default and its limits. Unknown names are errors that give the nearest known one."""
+"""Settings, each with its default and its limits. Unknown names are errors with the nearest one."""
 
 from __future__ import annotations
 
@@ -48,28 +48,32 @@ class NetworkConfig(Settings):
     """Architecture of a model for one's own clips; the paper's is hrnet_w48 with 20 blocks of 128."""
 
     backbone: str = "hrnet_w18_small"
-    crop_size: tuple[int, int] = Field((192, 192), description="(height, width) in pixels, multiples of 32")
-    head_width: int = Field(32, ge=1)
-    head_blocks: int = Field(4, ge=1)
-    # The paper adds 18 and 24, which on heatmaps of 48 pixels are as good as outside; see docs/experiments.md.
+    crop_size: tuple[int, int] = Field(
+        default=(192, 192), description="(height, width), multiples of 32"
+    )
+    head_width: int = Field(default=32, ge=1)
+    head_blocks: int = Field(default=4, ge=1)
+    # The paper adds 18 and 24, which on heatmaps of 48 pixels reach outside; see docs/experiments.md.
     head_dilations: tuple[int, ...] = (3, 6, 12)
 
 
 class FitConfig(Settings):
     """How a model is fitted to a clip. Budgets are iterations, never seconds."""
 
-    pose_iterations: int = Field(250, ge=0)
-    warp_iterations: int = Field(150, ge=0)
-    pose_batch: int = Field(16, ge=2)
-    warp_batch: int = Field(8, ge=2)
-    pose_learning_rate: float = Field(2e-3, gt=0)
-    warp_learning_rate: float = Field(1e-3, gt=0)
-    sigma: float = Field(2.0, gt=0, description="of the target Gaussians, in heatmap pixels")
-    rotation: float = Field(30.0, ge=0, description="largest rotation in degrees")
-    scale: float = Field(0.25, ge=0, lt=1, description="largest change of scale, as a share")
-    shift: float = Field(0.06, ge=0, lt=1, description="largest shift, as a share of the crop")
-    half_body: float = Field(0.15, ge=0, le=1, description="probability of showing one half of the body")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a mirror image")
+    pose_iterations: int = Field(default=250, ge=0)
+    warp_iterations: int = Field(default=150, ge=0)
+    pose_batch: int = Field(default=16, ge=2)
+    warp_batch: int = Field(default=8, ge=2)
+    pose_learning_rate: float = Field(default=2e-3, gt=0)
+    warp_learning_rate: float = Field(default=1e-3, gt=0)
+    sigma: float = Field(default=2.0, gt=0, description="of the target Gaussians, in heatmap pixels")
+    rotation: float = Field(default=30.0, ge=0, description="largest rotation in degrees")
+    scale: float = Field(default=0.25, ge=0, lt=1, description="largest change of scale, as a share")
+    shift: float = Field(default=0.06, ge=0, lt=1, description="largest shift, as a share of the crop")
+    half_body: float = Field(
+        default=0.15, ge=0, le=1, description="probability of showing half of the body"
+    )
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a mirror image")
 
 
 EFFORTS: dict[str, FitConfig] = {

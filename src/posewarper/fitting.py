@@ -159,7 +159,7 @@ def _new_model(labels: Labels, network: NetworkConfig, config: FitConfig, seed: 
         head_width=network.head_width,
         head_blocks=network.head_blocks,
         head_dilations=network.head_dilations,
-        batch_norm="batch statistics in training; the warper was trained on a frozen pose network in evaluation mode",
+        batch_norm="batch statistics in training; evaluation mode in the pose network that the warper sees",
         provenance={
             "posewarper": __version__,
             "video": labels.video,
@@ -367,8 +367,8 @@ def propagate_clip(
 def _warn_of_odd_labels(labels: Labels) -> None:
     if len(labels.labelled_frames) == 1:
         warnings.warn(
-            f"only frame {labels.labelled_frames[0]} is labelled: poses far from it rest on optical flow and a "
-            "network that has seen one example; label a few more frames",
+            f"only frame {labels.labelled_frames[0]} is labelled: poses far from it rest on optical flow and "
+            "on a network that has seen one example; label a few more frames",
             PosewarperWarning,
             stacklevel=3,
         )

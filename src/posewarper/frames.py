@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from posewarper.crops import Image, smooth_crop
 from posewarper.geometry import BOX_PADDING, CropTransform, crop_transform, keypoint_boxes, pad_box
 from posewarper.io.video import Video
-from posewarper.structures import Floats, Ints, LabelTrack
+from posewarper.structures import Floats, Ints, LabelTrack, is_there
 
 # Boxes of labels are kept at least this many pixels large, so that a lone keypoint gets a crop too.
 _SMALLEST_BOX = 16.0
@@ -32,8 +32,8 @@ def instance_boxes(keypoints: Floats, boxes: Floats | None = None) -> Floats:
     """
     tight = keypoint_boxes(keypoints)
     if boxes is not None:
-        few = np.isfinite(keypoints).all(-1).sum(-1) < 2
-        given = np.isfinite(boxes).all(-1) & (boxes[:, 2:] > 0).all(-1)
+        few = is_there(keypoints).sum(-1) < 2
+        given = is_there(boxes) & (boxes[:, 2:] > 0).all(-1)
         tight = np.where((few & given)[:, None], boxes, tight)
     centre = tight[:, :2] + tight[:, 2:] / 2
     size = np.maximum(tight[:, 2:], _SMALLEST_BOX)
@@ -74,7 +74,7 @@ def track_boxes(track: LabelTrack, frames: Ints, rough: Floats, aspect_ratio: fl
         axis=1,
     )
     off = rough - straight
-    some = np.isfinite(off).all(-1).any(-1)
+    some = is_there(off).any(-1)
     drift = np.zeros_like(middle)
     drift[some] = np.nanmedian(off[some], axis=1)
     drift = np.clip(drift, -size.max(1, keepdims=True), size.max(1, keepdims=True))

@@ -29,6 +29,11 @@ def silent(what: str, done: int, total: int) -> None:
     """Report progress to nobody: the default wherever a :data:`Progress` is taken."""
 
 
+def is_there(points: Floats) -> NDArray[np.bool_]:
+    """Return for points (..., 2) whether both coordinates are finite, (...)."""
+    return np.asarray(np.isfinite(points).all(axis=-1))
+
+
 def _array(value: ArrayLike, dtype: Any, shape: tuple[int, ...], what: str) -> NDArray[Any]:
     # A copy, made read-only: a frozen dataclass should not change behind its owner's back.
     array = np.array(value, dtype=dtype)
@@ -82,7 +87,7 @@ class LabelTrack:
         k = np.asarray(self.keypoints).shape[1] if np.ndim(self.keypoints) == 3 else 0
         keypoints = _array(self.keypoints, np.float64, (t, k, 2), "keypoints").copy()
         visibility = _array(self.visibility, np.uint8, (t, k), "visibility").copy()
-        there = np.isfinite(keypoints).all(-1) & (visibility > 0)
+        there = is_there(keypoints) & (visibility > 0)
         keypoints[~there], visibility[~there] = np.nan, 0
         none = np.full((t, 4), np.nan)
         values = {
@@ -231,7 +236,7 @@ class PoseTrack:
         t = len(frames)
         k = np.asarray(self.keypoints).shape[1] if np.ndim(self.keypoints) == 3 else 0
         keypoints = _array(self.keypoints, np.float64, (t, k, 2), "keypoints")
-        there = np.isfinite(keypoints).all(-1)
+        there = is_there(keypoints)
         visibility = there.astype(np.uint8) * 2 if self.visibility is None else self.visibility
         scores = np.where(there, np.asarray(self.keypoint_scores, np.float64), 0.0)
         object.__setattr__(self, "frames", frames)
@@ -245,7 +250,7 @@ class PoseTrack:
     @property
     def instance_scores(self) -> Floats:
         """(t,) mean score of the keypoints that are there; 0 where there are none."""
-        there = np.isfinite(self.keypoints).all(-1)
+        there = is_there(self.keypoints)
         total = np.where(there, self.keypoint_scores, 0.0).sum(-1)
         return total / np.maximum(there.sum(-1), 1)
 

@@ -17,7 +17,7 @@ from posewarper.heatmaps import crop_to_heatmap, decode, encode, flip_heatmaps, 
 from posewarper.model.backbone import STRIDE
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import precision
-from posewarper.structures import Floats
+from posewarper.structures import Floats, is_there
 
 _BATCH = 16
 
@@ -89,7 +89,7 @@ def labelled_crop(
     points = crop_to_heatmap(transform.to_crop(keypoints), STRIDE)
     points = np.where((visibility > 0)[:, None], points, np.nan)
     values = torch.from_numpy(encode(points, model.heatmap_size, model.spec.sigma))
-    has = np.isfinite(points).all(-1)
+    has = is_there(points)
     return LabelledCrop(row, values.to(model.final_layer.weight.device), has)
 
 
@@ -120,7 +120,7 @@ def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: N
 def warp_from_both(
     model: PoseWarper, labels: Sequence[LabelledCrop], heatmaps: Tensor, crops: TrackCrops
 ) -> Seen:
-    """Warp the labels at the ends of a stretch to all of its frames and add them, the nearer one weighing more.
+    """Warp the labels at the ends of a stretch to all of its frames, and add them: the nearer weighs more.
 
     Args:
         model: its head warps.

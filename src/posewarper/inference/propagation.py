@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,17 @@ from posewarper.io.video import Video
 from posewarper.model.network import PoseWarper
 from posewarper.motion import interpolation
 from posewarper.motion.flow import FlowChain, blend_both, blend_nearest, carry_labels
-from posewarper.structures import Floats, Ints, Labels, LabelTrack, Poses, PoseTrack, Progress, silent
+from posewarper.structures import (
+    Floats,
+    Ints,
+    Labels,
+    LabelTrack,
+    Poses,
+    PoseTrack,
+    Progress,
+    is_there,
+    silent,
+)
 
 METHODS: dict[str, str] = {
     "nearest": "copy of the nearest label",
@@ -90,9 +101,21 @@ class Clip:
 
     def boxes(self, track_id: int, frames: Ints, aspect_ratio: float = 1.0) -> Floats:
         """Return the padded boxes (t, 4) of a track's crops on some of its frames."""
-        track, chain = self.labels.tracks[track_id], self.chains[track_id]
+        return track_boxes(self.labels.tracks[track_id], frames, self.rough(track_id, frames), aspect_ratio)
+
+    def rough(self, track_id: int, frames: Ints) -> Floats:
+        """Return (t, K, 2): a track's labels carried by flow from both sides to some of its frames."""
+        chain = self.chains[track_id]
         rows = np.searchsorted(chain.frames, frames)
-        return track_boxes(track, frames, blend_both(chain, track)[rows], aspect_ratio)
+        # Only these rows are blended: a long track has many stretches, and each asks for its own.
+        part = FlowChain(
+            chain.frames[rows],
+            chain.forward[rows],
+            chain.backward[rows],
+            chain.forward_error[rows],
+            chain.backward_error[rows],
+        )
+        return blend_both(part, self.labels.tracks[track_id])
 
 
 def subject_size(labels: Labels) -> float:
@@ -177,13 +200,13 @@ def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
         (first row, last row, first row that is not kept) of each stretch, in order; what is kept covers all
         rows.
     """
+    label_rows = np.flatnonzero(np.isin(frames, labelled))
     cuts = {0, len(frames)} | {int(n) + 1 for n in np.flatnonzero(np.diff(frames) > 1)}
-    runs = sorted(cuts)
     stretches = []
-    for start, stop in zip(runs[:-1], runs[1:], strict=True):
-        anchors = [n for n in range(start, stop) if frames[n] in set(labelled.tolist())]
-        ends = sorted({start, stop - 1, *anchors})
-        pairs = list(zip(ends[:-1], ends[1:], strict=True)) or [(start, start)]
+    for start, stop in pairwise(sorted(cuts)):
+        anchors = label_rows[(label_rows >= start) & (label_rows < stop)]
+        ends = sorted({start, stop - 1, *anchors.tolist()})
+        pairs = list(pairwise(ends)) or [(start, start)]
         for first, last in pairs:
             # The last row of a stretch is the first one of the next, which keeps it.
             stop_keep = last + 1 if last == stop - 1 else last
@@ -200,12 +223,12 @@ class _Stretch:
     def __init__(
         self, clip: Clip, track_id: int, frames: Ints, before: Floats, model: PoseWarper | None
     ) -> None:
-        self.track, self.chain, self.model = clip.labels.tracks[track_id], clip.chains[track_id], model
+        self.track, self.model = clip.labels.tracks[track_id], model
         size = _CROP_SIZE if model is None else model.spec.crop_size
         boxes = clip.boxes(track_id, frames, size[1] / size[0])
         self.crops = cut_track(clip.video, frames, boxes, size)
         self.size = boxes[:, 2:].max(1) / 1.25
-        self.rough = blend_both(self.chain, self.track)[np.searchsorted(self.chain.frames, frames)]
+        self.rough = clip.rough(track_id, frames)
         self.before = before
         t, k = len(frames), self.track.keypoints.shape[1]
         self.keypoints, self.visibility = np.full((t, k, 2), np.nan), np.zeros((t, k), np.uint8)
@@ -246,7 +269,7 @@ class _Stretch:
         size = self.size[:, None]
         labels = label_sighting(self.keypoints, self.visibility, self.size)
         start, sightings = self.rough, []
-        known = (self.track.visibility > 0).any(0)
+        known = np.any(self.track.visibility > 0, axis=0)
         trained = {} if self.model is None else self.model.spec.trained
         if self.model is not None and trained.get("pose"):
             heatmaps = see_heatmaps(self.model, self.crops.images)
@@ -274,7 +297,9 @@ def _nearness(labels: Labels, frames: Ints, points: Floats) -> Floats:
     """Return (t, K) scores that fall with the distance to the nearest labelled frame of the clip."""
     labelled = labels.labelled_frames
     spacing = float(np.median(np.diff(labelled))) if len(labelled) > 1 else 1.0
-    away = np.abs(frames[:, None] - labelled[None]).min(1)
+    after = np.searchsorted(labelled, frames)
+    sides = labelled[np.maximum(after - 1, 0)], labelled[np.minimum(after, len(labelled) - 1)]
+    away = np.minimum(np.abs(frames - sides[0]), np.abs(frames - sides[1]))
     return np.repeat((1 / (1 + away / spacing))[:, None], points.shape[1], axis=1)
 
 
@@ -284,7 +309,7 @@ def _to_poses(clip: Clip, found: Mapping[int, tuple[Floats, Floats]]) -> Poses:
     tracks = {}
     for i, track in labels.tracks.items():
         points, scores = (np.array(a) for a in found[i])
-        visibility = np.isfinite(points).all(-1).astype(np.uint8) * 2
+        visibility = is_there(points).astype(np.uint8) * 2
         rows = np.flatnonzero(np.isin(frames[i], track.frames))
         own = np.searchsorted(track.frames, frames[i][rows])
         points[rows], visibility[rows] = track.keypoints[own], track.visibility[own]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solveh_banded
 
-from posewarper.structures import Floats
+from posewarper.structures import Floats, is_there
 
 # Standard deviations as a share of the subject's size.
 _LABEL, _HIDDEN_LABEL = 1e-4, 0.04
@@ -73,7 +73,7 @@ def solve_trajectory(
         The trajectory; keypoints for which ``start`` has no value at all are NaN.
     """
     points = _without_gaps(start)
-    known = np.isfinite(points).all(-1).all(0)
+    known = is_there(points).all(0)
     result, sigma = np.full_like(points, np.nan), np.full(points.shape[:2], np.nan)
     if not known.any():
         return Trajectory(result, sigma)
@@ -100,7 +100,7 @@ def _without_gaps(points: Floats) -> Floats:
     filled = np.array(points)
     rows = np.arange(len(points))
     for k in range(points.shape[1]):
-        good = np.isfinite(points[:, k]).all(-1)
+        good = is_there(points[:, k])
         if good.any() and not good.all():
             for axis in (0, 1):
                 filled[:, k, axis] = np.interp(rows, rows[good], points[good, k, axis])
@@ -124,7 +124,7 @@ class _System:
     def add_sighting(self, sighting: Sighting, *, robust: bool) -> None:
         off = np.linalg.norm(self.points - sighting.points, axis=-1) / sighting.sigma
         weight = 1 / sighting.sigma**2 * (_cauchy(off) if robust else 1.0)
-        there = np.isfinite(sighting.points).all(-1) & np.isfinite(weight)
+        there = is_there(sighting.points) & np.isfinite(weight)
         weight = np.where(there, weight, 0.0)
         self.bands[0] += weight
         self.right += weight[..., None] * np.where(there[..., None], sighting.points, 0.0)

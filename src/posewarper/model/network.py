@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from posewarper.model.backbone import STRIDE, build_backbone
@@ -73,6 +72,7 @@ class PoseWarper(nn.Module):
         self.backbone, channels = build_backbone(spec.backbone)
         self.final_layer = nn.Conv2d(channels, keypoints, 1)
         nn.init.normal_(self.final_layer.weight, std=0.001)
+        assert self.final_layer.bias is not None
         nn.init.zeros_(self.final_layer.bias)
         self.warp_head = WarpHead(keypoints, spec.head_width, spec.head_blocks, spec.head_dilations)
 

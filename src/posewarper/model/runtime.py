@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 import torch.utils.deterministic
@@ -91,14 +92,15 @@ def repeatable(seed: int) -> Iterator[None]:
     """Run a block with seeded, deterministic torch operations, and put the old state back afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic
+    fills = settings.fill_uninitialized_memory
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
         # Filling every new tensor costs time and changes nothing here: none is read before it is written.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        settings.fill_uninitialized_memory = False
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before, warn_only=only_warned)
-            torch.utils.deterministic.fill_uninitialized_memory = fills
+            settings.fill_uninitialized_memory = fills

@@ -87,8 +87,8 @@ class WarpHead(nn.Module):
         for module in self.residual_stack.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.001)
-        for branch in self.offsets:
-            nn.init.zeros_(branch.weight)
+        for parameter in self.offsets.parameters():
+            nn.init.zeros_(parameter)
 
     def features(self, source: Tensor, target: Tensor) -> Tensor:
         """Return (B, width, H, W): what the difference of the two frames' heatmaps says of the motion."""

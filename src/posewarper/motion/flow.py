@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posewarper.io.video import Video
-from posewarper.structures import Floats, Ints, LabelTrack, Progress, silent
+from posewarper.structures import Floats, Ints, LabelTrack, Progress, is_there, silent
 
-Flow = NDArray[np.float32]
+Flow = NDArray[np.floating]
+# The later of two frames, the flow to it and the flow back.
+_Waiting = tuple[int, Flow, Flow]
 
 # Subjects are brought to about this many pixels before the flow is computed: finer costs time and gains
 # nothing, coarser loses the limbs.
 _SUBJECT_PIXELS, _SHORTEST_LONG_SIDE, _LONGEST_SIDE = 256, 720, 1280
-# Backward flows that wait for the next label: a label further away than this many bytes of flow is out of reach.
+# Backward flows wait for the next label; one further away than this many bytes of flow is out of reach.
 _WAITING_BYTES = 192 * 2**20
 
 
@@ -48,7 +50,7 @@ def sample_flow(flow: NDArray[np.floating], points: Floats) -> Floats:
         (..., 2) displacements.
     """
     height, width = flow.shape[:2]
-    there = np.isfinite(points).all(-1)
+    there = is_there(points)
     inside = np.clip(np.where(there[..., None], points, 0.0), 0, (width - 1, height - 1))
     low = np.minimum(inside.astype(int), (max(width - 2, 0), max(height - 2, 0)))
     fx, fy = np.moveaxis(inside - low, -1, 0)[..., None]
@@ -66,11 +68,11 @@ def to_grey(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     if scale < 1:
         size = max(16, round(grey.shape[1] * scale)), max(16, round(grey.shape[0] * scale))
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(grey)
+    return np.ascontiguousarray(grey, dtype=np.uint8)
 
 
 def working_scale(image_size: tuple[int, int], subject: float) -> float:
-    """Return by how much to shrink frames of ``image_size`` (h, w) whose subjects are ``subject`` pixels long."""
+    """Return by how much to shrink frames of ``image_size`` (h, w) with subjects of ``subject`` pixels."""
     longest = max(image_size)
     wanted = max(_SUBJECT_PIXELS / max(subject, 1.0), _SHORTEST_LONG_SIDE / longest)
     return min(1.0, wanted, _LONGEST_SIDE / longest)
@@ -116,7 +118,7 @@ class _Carrier:
         """Tell whether a label after ``frame`` has yet to be carried back to ``frame`` and beyond."""
         if frame not in self.row:
             return False
-        missing = ~np.isfinite(self.points["backward"][self.row[frame]]).all(-1)
+        missing = ~is_there(self.points["backward"][self.row[frame]])
         return bool((missing & (self.last_label > frame)).any())
 
     def carry(self, way: str, a: int, b: int, there: Flow, back: Flow, scale: Floats) -> None:
@@ -128,7 +130,7 @@ class _Carrier:
         small = (start + 0.5) * scale - 0.5
         step = sample_flow(there, small)
         gap = np.linalg.norm((step + sample_flow(back, small + step)) / scale, axis=-1)
-        missing = ~np.isfinite(points[row]).all(-1)
+        missing = ~is_there(points[row])
         points[row, missing] = (start + step / scale)[missing]
         errors[row, missing] = (errors[self.row[a]] + gap)[missing]
 
@@ -170,7 +172,7 @@ def carry_labels(
     factor = working_scale(video.image_size, subject)
     done = 0
     for first, last in _stretches(wanted):
-        waiting: list[tuple[int, Flow, Flow]] = []
+        waiting: list[_Waiting] = []
         before: NDArray[np.uint8] | None = None
         for index, image in video.frames(range(first, last + 1)):
             grey = to_grey(image, factor)
@@ -193,7 +195,7 @@ def carry_labels(
     return {i: _chain(carrier, frames[i]) for i, carrier in carriers.items()}
 
 
-def _carry_back(carriers: Iterable[_Carrier], waiting: list[tuple[int, Flow, Flow]], scale: Floats) -> None:
+def _carry_back(carriers: Iterable[_Carrier], waiting: list[_Waiting], scale: Floats) -> None:
     for index, there, back in reversed(waiting):
         for carrier in carriers:
             carrier.carry("backward", index, index - 1, back, there, scale)
@@ -213,7 +215,7 @@ def blend_nearest(chain: FlowChain, track: LabelTrack) -> Floats:
 def blend_both(chain: FlowChain, track: LabelTrack) -> Floats:
     """Return (t, K, 2): both sides' carried keypoints, weighted by the distance to the other side's label."""
     before, after = _distances(chain, track)
-    both = np.isfinite(chain.forward).all(-1) & np.isfinite(chain.backward).all(-1)
+    both = is_there(chain.forward) & is_there(chain.backward)
     with np.errstate(invalid="ignore"):
         share = (after / (before + after))[..., None]
     blended = share * chain.forward + (1 - share) * chain.backward
@@ -229,9 +231,9 @@ def _choose(chain: FlowChain, forward_first: NDArray[np.bool_]) -> Floats:
 
 def _distances(chain: FlowChain, track: LabelTrack) -> tuple[Floats, Floats]:
     """Return (t, K) frames since the last label and until the next one, infinite where there is none."""
-    before = np.full(chain.forward.shape[:2], np.inf)
-    after = np.full(chain.forward.shape[:2], np.inf)
-    for k in range(before.shape[1]):
+    before = np.full(chain.forward_error.shape, np.inf)
+    after = np.full(chain.forward_error.shape, np.inf)
+    for k in range(track.keypoints.shape[1]):
         knots = track.frames[track.visibility[:, k] > 0]
         if not len(knots):
             continue

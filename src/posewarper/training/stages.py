@@ -16,8 +16,8 @@ from posewarper.frames import Region
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import precision
 from posewarper.structures import Progress, silent
-from posewarper.training.losses import heatmap_loss
 from posewarper.training.loop import train
+from posewarper.training.losses import heatmap_loss
 
 _POSE, _WARP = "training the pose network", "training the warper"
 

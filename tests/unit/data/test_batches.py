@@ -36,7 +36,9 @@ def assert_dots_are_at(images: np.ndarray, heatmaps: np.ndarray) -> None:
     """Each heatmap has its peak on the dot of its own colour, or in a mirror image all on the swapped ones."""
     for image, found in zip(images, peaks(heatmaps), strict=True):
         dots = np.array([find_dot(image, channel) for channel in range(3)])
-        off = [np.nanmax(np.linalg.norm(found - dots[list(order)], axis=1)) for order in ((0, 1, 2), (0, 2, 1))]
+        off = [
+            np.nanmax(np.linalg.norm(found - dots[list(order)], axis=1)) for order in ((0, 1, 2), (0, 2, 1))
+        ]
         assert min(off) < 1
 
 

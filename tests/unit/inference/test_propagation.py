@@ -97,7 +97,7 @@ def test_stretches_cover_every_row_once(monkeypatch):
 
 @pytest.fixture(scope="module")
 def odd_poses(picture, moving_folder):
-    """Propagate by a method, from two tracks that come and go, and whose keypoints lack some labels or all."""
+    """Propagate by a method, from two tracks that come and go; keypoints lack some of their labels or all."""
     labels = labels_of(
         picture,
         {3: [1, 6, 11], 8: [6]},

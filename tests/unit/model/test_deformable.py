@@ -41,7 +41,9 @@ def test_equals_torchvision_in_values_and_all_gradients(size, kind) -> None:
         "zero": lambda: torch.zeros(shape),
         "whole": lambda: torch.randint(-5, 6, shape).float(),
         # Positions within one and a half pixels of the border on either side.
-        "border": lambda: torch.randint(-1, 2, shape) * float(max(size)) / 2 + torch.randint(-3, 4, shape) / 2,
+        "border": lambda: (
+            torch.randint(-1, 2, shape) * float(max(size)) / 2 + torch.randint(-3, 4, shape) / 2
+        ),
         "anywhere": lambda: torch.randn(shape) * 3,
         "far": lambda: torch.randn(shape) * 100,
     }[kind]()
@@ -121,7 +123,11 @@ def test_each_channel_has_its_own_offsets_and_kernels_are_dense() -> None:
 
 def test_coordinates_stay_exact_under_autocast() -> None:
     torch.manual_seed(3)
-    values, weight, offsets = torch.rand(1, 2, 48, 48), torch.randn(2, 2, 3, 3), torch.randn(1, 36, 48, 48) * 8
+    values, weight, offsets = (
+        torch.rand(1, 2, 48, 48),
+        torch.randn(2, 2, 3, 3),
+        torch.randn(1, 36, 48, 48) * 8,
+    )
     plain = deform_conv(values, offsets, weight, 3)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = deform_conv(values, offsets, weight, 3)

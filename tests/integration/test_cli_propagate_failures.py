@@ -1,0 +1,277 @@
+"""``posewarper propagate`` on bad input, Ctrl-C and a full disk: one message, and nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from moving_clip import (
+    SKELETON,
+    TINY_FIT,
+    TINY_NETWORK,
+    command,
+    picture,
+    some_labels,
+    write_clip,
+    write_frames,
+    write_some_labels,
+)
+
+from posewarper import fitting
+from posewarper.config import EFFORTS
+from posewarper.io.labels import read_poses, write_labels
+from posewarper.model.checkpoint import load_model, save_model
+from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.skeletons import Skeleton
+from posewarper.training import stages
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def propagate(capsys, clip, tmp_path):
+    """Run the command on the clip and three labels, unless told otherwise."""
+
+    def run(*options: object, video: Path = clip, labels: Path | None = None, out: str = "out"):
+        labels = labels or write_some_labels(tmp_path)
+        where = ("--labels", labels, "--out", tmp_path / out, "--device", "cpu")
+        return command(capsys, "propagate", video, *where, *options)
+
+    return run
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> None:
+    """Train a network of next to nothing."""
+    monkeypatch.setitem(EFFORTS, "normal", TINY_FIT)
+    monkeypatch.setattr(fitting, "NetworkConfig", lambda: TINY_NETWORK)
+
+
+@pytest.fixture
+def refused(propagate, tmp_path):
+    """Run, and expect exit code 2, one message with a mend, no traceback and no output."""
+
+    def run(message: str, *options: object, **more) -> str:
+        code, stdout, err = propagate(*options, **more)
+        assert (code, stdout) == (2, ""), err
+        assert message in err
+        assert err.count("error: ") == 1
+        assert "mend:" in err
+        assert "Traceback" not in err
+        assert not (tmp_path / "out").exists()
+        return err
+
+    return run
+
+
+def a_model(path: Path, names: tuple[str, ...] = SKELETON.names) -> Path:
+    spec = ModelSpec(
+        *("hrnet_w18_small", Skeleton(names), (64, 64), 2.0), head_width=8, head_blocks=1, head_dilations=(1, 2)
+    )
+    save_model(path, PoseWarper(spec))
+    return path
+
+
+def changed_labels(tmp_path: Path, change) -> Path:
+    path = write_some_labels(tmp_path)
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_video_that_is_not_one(refused, tmp_path):
+    assert "check the path" in refused("no such file", video=tmp_path / "none.mp4")
+    (tmp_path / "text.mp4").write_text("this is no video\n" * 50)
+    refused(str(tmp_path / "text.mp4"), video=tmp_path / "text.mp4")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    refused(str(tmp_path / "empty.mp4"), video=tmp_path / "empty.mp4")
+    (tmp_path / "folder").mkdir()
+    refused("no images", video=tmp_path / "folder")
+
+
+def test_a_folder_with_frames_of_two_sizes(refused, tmp_path):
+    folder = write_frames(tmp_path / "frames", 4)
+    cv2.imwrite(str(folder / "img999.png"), np.zeros((10, 12, 3), np.uint8))
+    refused("img999.png", video=folder)
+
+
+def test_labels_that_are_none(refused, tmp_path):
+    refused("cannot read", labels=tmp_path / "none.json")
+    for content in ("", "no labels here", "{", "[1, 2]", '{"images": []}', "\x00\x01"):
+        (tmp_path / "odd.json").write_text(content)
+        refused(str(tmp_path / "odd.json"), labels=tmp_path / "odd.json")
+    (tmp_path / "binary.json").write_bytes(bytes(range(256)))
+    refused(str(tmp_path / "binary.json"), labels=tmp_path / "binary.json")
+    refused("cannot read", labels=tmp_path)
+
+
+def test_labels_that_do_not_fit_the_video(refused, tmp_path):
+    err = refused("beyond the last frame", labels=write_some_labels(tmp_path, (3, 20), n_frames=None))
+    assert "0 to 19" in err and "frame 20" in err
+    err = refused("another size", labels=write_some_labels(tmp_path, image_size=(128, 96)))
+    assert "128 x 96" in err and "96 x 128" in err and "rotated" in err
+
+
+def test_labels_without_a_label(refused, tmp_path):
+    refused("no frame is labelled", labels=changed_labels(tmp_path, lambda d: d["annotations"].clear()))
+
+    def unmark(document):
+        for image in document["images"]:
+            image["is_labeled"] = False
+
+    refused("no frame is labelled", labels=changed_labels(tmp_path, unmark))
+
+
+def test_a_track_twice_in_a_frame(refused, tmp_path):
+    def repeat(document):
+        document["annotations"].append({**document["annotations"][0], "id": 99})
+
+    err = refused("twice", labels=changed_labels(tmp_path, repeat))
+    assert "track 0" in err and "frame 3" in err
+
+
+@pytest.mark.parametrize("names", [("nose", "tail"), ("tail", "left_paw", "right_paw", "nose")])
+def test_a_model_for_another_skeleton(refused, tmp_path, names):
+    err = refused("skeleton", "--model", a_model(tmp_path / "model.pt", names))
+    assert ", ".join(names) in err and ", ".join(SKELETON.names) in err
+
+
+def test_a_model_that_is_none(refused, tmp_path):
+    refused("no such checkpoint", "--model", tmp_path / "none.pt")
+    refused("cannot read", "--model", write_some_labels(tmp_path))
+    refused("cannot read", "--model", tmp_path)
+
+
+@pytest.mark.parametrize("method", ["default", "linear"])
+def test_an_unknown_effort(refused, method):
+    refused("fast, normal, best", "--effort", "medium", "--method", method)
+
+
+def test_other_options_that_do_not_exist(refused, propagate):
+    refused("nearest, linear", "--method", "magic")
+    refused("no iterations", "--method", "warper", "--effort", "fast")
+    for options in (("--device", "tpu"), ("--seed", "-1"), ("--seed", "many"), ("--colour", "red")):
+        code, _, err = propagate(*options)
+        assert (code, "Traceback" in err) == (2, False)
+        assert options[0] in err
+
+
+def test_a_place_that_is_taken_or_cannot_be(propagate, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/inside"):
+        code, _, err = propagate("--method", "nearest", out=out)
+        assert (code, err.count("error: "), "Traceback" in err) == (2, 1, False)
+        assert "name another output folder" in err
+    assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "out").mkdir()
+    assert propagate("--method", "nearest")[0] == 0  # an empty folder is as good as none
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    code, _, err = propagate("--method", "linear")
+    assert code == 2
+    assert "poses.json" in err and "--overwrite" in err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_failure_leaves_the_old_results_alone(propagate, tmp_path):
+    assert propagate("--method", "nearest")[0] == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    code, _, _ = propagate("--overwrite", labels=write_some_labels(tmp_path, (3, 20), n_frames=None))
+    assert code == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def stop_at(monkeypatch, name: str, call: int) -> None:
+    """Press Ctrl-C when a batch of training is drawn for the n-th time."""
+    usual, calls = getattr(stages, name), []
+
+    def draw(*arguments):
+        calls.append(name)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return usual(*arguments)
+
+    monkeypatch.setattr(stages, name, draw)
+
+
+@pytest.mark.parametrize(
+    ("batch", "trained"), [("pose_batch", {"pose": 1}), ("pair_batch", {"pose": 3, "warp": 1})]
+)
+def test_ctrl_c_in_training_keeps_the_model_and_the_run_goes_on(propagate, tiny, tmp_path, batch, trained):
+    with pytest.MonkeyPatch.context() as pressed:
+        stop_at(pressed, batch, 2)
+        code, stdout, err = propagate()
+    model = tmp_path / "out" / "model.pt"
+    assert (code, stdout) == (130, "")
+    assert "Traceback" not in err
+    assert f"kept in {model}" in err
+    assert os.listdir(tmp_path / "out") == ["model.pt"]
+    assert load_model(model).spec.trained == trained
+    code, _, err = propagate()
+    assert code == 2
+    assert f"--model {model}" in err
+    kept = model.read_bytes()
+    assert propagate("--model", model)[0] == 0
+    assert model.read_bytes() == kept
+    assert np.isfinite(read_poses(tmp_path / "out" / "poses.json").dense()).all()
+
+
+def test_ctrl_c_before_training_leaves_nothing(propagate, tiny, tmp_path, monkeypatch):
+    def pressed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "prepare_clip", pressed)
+    code, _, err = propagate()
+    assert (code, "Traceback" in err, "interrupted" in err) == (130, False, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["poses.json", "overlay.mp4", "sheet.jpg", "run.json", "model.pt"])
+def test_a_full_disk(propagate, tiny, tmp_path, monkeypatch, name):
+    usual = os.replace
+
+    def replace(source, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+        usual(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    code, _, err = propagate(*(() if name == "model.pt" else ("--method", "nearest")))
+    assert code == 1
+    assert os.strerror(errno.ENOSPC) in err
+    assert (err.count("error: "), "Traceback" in err) == (1, False)
+    order = ["poses.json", "overlay.mp4", "sheet.jpg", "run.json"]
+    whole = set(order[: order.index(name)]) if name in order else set()
+    assert set(os.listdir(tmp_path / "out")) == whole
+
+
+def test_labels_of_a_video_among_others(refused, tmp_path):
+    """Two videos in one file: the one with this video's name is taken, and none of that name is refused."""
+    first, second = some_labels((3,), video="other"), some_labels((5,), video="another")
+    write_labels(tmp_path / "a.json", first)
+    write_labels(tmp_path / "b.json", second)
+    one, two = (json.loads((tmp_path / n).read_text()) for n in ("a.json", "b.json"))
+    for image in two["images"]:
+        image["id"] += 1000
+    for entry in two["annotations"]:
+        entry["id"], entry["image_id"] = entry["id"] + 1000, entry["image_id"] + 1000
+    both = {**one, "images": one["images"] + two["images"]}
+    both["annotations"] = one["annotations"] + two["annotations"]
+    (tmp_path / "both.json").write_text(json.dumps(both))
+    err = refused("labels of 2 videos", labels=tmp_path / "both.json")
+    assert "clip.mp4" in err
+
+
+def test_the_picture_is_what_the_clip_shows(clip):
+    """The synthetic clip itself: the patch moves by (2, 1) pixels a frame."""
+    first, second = picture(3), picture(4)
+    assert np.array_equal(first[25:55, 22:60], second[26:56, 24:62])
+    assert not np.array_equal(first, second)
