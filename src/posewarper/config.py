@@ -48,9 +48,7 @@ class NetworkConfig(Settings):
     """Architecture of a model for one's own clips; the paper's is hrnet_w48 with 20 blocks of 128."""
 
     backbone: str = "hrnet_w18_small"
-    crop_size: tuple[int, int] = Field(
-        default=(192, 192), description="(height, width), multiples of 32"
-    )
+    crop_size: tuple[int, int] = Field(default=(192, 192), description="(height, width), multiples of 32")
     head_width: int = Field(default=32, ge=1)
     head_blocks: int = Field(default=4, ge=1)
     # The paper adds 18 and 24, which on heatmaps of 48 pixels reach outside; see docs/experiments.md.
@@ -70,9 +68,7 @@ class FitConfig(Settings):
     rotation: float = Field(default=30.0, ge=0, description="largest rotation in degrees")
     scale: float = Field(default=0.25, ge=0, lt=1, description="largest change of scale, as a share")
     shift: float = Field(default=0.06, ge=0, lt=1, description="largest shift, as a share of the crop")
-    half_body: float = Field(
-        default=0.15, ge=0, le=1, description="probability of showing half of the body"
-    )
+    half_body: float = Field(default=0.15, ge=0, le=1, description="probability of showing half of the body")
     flip: float = Field(default=0.5, ge=0, le=1, description="probability of a mirror image")
 
 

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
 from posewarper import __version__
 from posewarper.config import FitConfig, NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
-from posewarper.frames import Region, RegionRequest, read_regions
 from posewarper.inference.propagation import (
     INTERPOLATIONS,
     METHODS,
@@ -26,6 +24,7 @@ from posewarper.inference.propagation import (
     estimate_poses,
     interpolate_labels,
     prepare_clip,
+    warp_the_paper_s_way,
 )
 from posewarper.io.labels import read_labels
 from posewarper.io.video import Video, open_video
@@ -33,7 +32,8 @@ from posewarper.model.checkpoint import save_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
 from posewarper.model.warping import WarpHead
-from posewarper.structures import Ints, Labels, Poses, Progress, RunResult, silent
+from posewarper.structures import Labels, Poses, Progress, RunResult, silent
+from posewarper.training.regions import read_training_regions
 from posewarper.training.stages import train_pose, train_warper
 
 __all__ = ["METHODS", "fit", "needs_model", "propagate"]
@@ -41,11 +41,7 @@ __all__ = ["METHODS", "fit", "needs_model", "propagate"]
 VideoLike = Video | str | os.PathLike[str]
 LabelsLike = Labels | str | os.PathLike[str]
 
-# A region is this much larger than its crop, so that it holds rotated, shifted and zoomed crops.
-_MARGIN = 1.5
-# Unlabelled neighbours kept for each label, and regions kept in all (each about 0.25 MB).
-_NEIGHBOURS, _REGIONS = 4, 600
-_MODEL_METHODS = ("frame", "warper-untrained", "warper")
+_MODEL_METHODS = ("frame", "warper-untrained", "warper", "paper")
 
 
 def needs_model(method: str, effort: str) -> bool:
@@ -94,62 +90,6 @@ def _usable(video: Video, labels: Labels) -> Labels:
     return labels
 
 
-def _labelled_requests(clip: Clip, aspect_ratio: float) -> list[RegionRequest]:
-    requests = []
-    for i, track in clip.labels.tracks.items():
-        rows = np.flatnonzero(np.isin(track.frames, clip.frames[i]) & (track.visibility > 0).any(1))
-        boxes = clip.boxes(i, track.frames[rows], aspect_ratio)
-        requests += [
-            RegionRequest(int(track.frames[n]), i, box, track.keypoints[n], track.visibility[n])
-            for n, box in zip(rows, boxes, strict=True)
-        ]
-    return requests
-
-
-def _neighbour_frames(clip: Clip, track_id: int, frame: int, rng: np.random.Generator) -> Ints:
-    """Draw unlabelled frames of a track up to half a gap away from one of its labels."""
-    labelled = clip.labels.labelled_frames
-    reach = int(np.median(np.diff(labelled)) // 2) if len(labelled) > 1 else 5
-    frames = np.setdiff1d(clip.frames[track_id], clip.labels.tracks[track_id].frames)
-    near = frames[np.abs(frames - frame) <= max(2, reach)]
-    return np.sort(rng.permutation(near)[:_NEIGHBOURS])
-
-
-def _read_training_regions(
-    clip: Clip, crop_size: tuple[int, int], seed: int
-) -> tuple[list[Region], dict[int, list[Region]]]:
-    """Read the regions of all labels, and of a few unlabelled frames near each."""
-    aspect_ratio = crop_size[1] / crop_size[0]
-    rng = np.random.default_rng([seed, 0])
-    labelled = _labelled_requests(clip, aspect_ratio)
-    if len(labelled) > _REGIONS:
-        kept = np.sort(rng.permutation(len(labelled))[:_REGIONS])
-        labelled = [labelled[n] for n in kept]
-    nearby: list[tuple[int, RegionRequest]] = []
-    nothing = np.full((len(clip.labels.skeleton), 2), np.nan)
-    hidden = np.zeros(len(clip.labels.skeleton), np.uint8)
-    for n in rng.permutation(len(labelled))[: max(0, (_REGIONS - len(labelled)) // _NEIGHBOURS)]:
-        own = labelled[n]
-        frames = _neighbour_frames(clip, own.track, own.frame, rng)
-        boxes = clip.boxes(own.track, frames, aspect_ratio)
-        nearby += [
-            (int(n), RegionRequest(int(f), own.track, box, nothing, hidden))
-            for f, box in zip(frames, boxes, strict=True)
-        ]
-    # One pass over the video, in order of time; the reader hands each frame's requests back in their order.
-    rows = [(r.frame, n, -1, r) for n, r in enumerate(labelled)] + [(r.frame, n, 0, r) for n, r in nearby]
-    rows.sort(key=lambda row: row[0])
-    read = read_regions(clip.video, [row[3] for row in rows], crop_size, _MARGIN)
-    regions: list[Region | None] = [None] * len(labelled)
-    around: dict[int, list[Region]] = {}
-    for (_, n, kind, _), region in zip(rows, read, strict=True):
-        if kind < 0:
-            regions[n] = region
-        else:
-            around.setdefault(n, []).append(region)
-    return [r for r in regions if r is not None], around
-
-
 def _new_model(labels: Labels, network: NetworkConfig, config: FitConfig, seed: int) -> PoseWarper:
     spec = ModelSpec(
         backbone=network.backbone,
@@ -195,7 +135,7 @@ def fit_clip(
     _check_budget(config)
     keep_memory()
     with repeatable(seed):
-        labelled, nearby = _read_training_regions(clip, network.crop_size, seed)
+        labelled, nearby = read_training_regions(clip, network.crop_size, seed)
         model = _new_model(clip.labels, network, config, seed).to(resolve_device(device))
         model = model.to(memory_format=torch.channels_last)
         interrupted = train_pose(model, labelled, config, seed=seed, progress=progress)
@@ -361,6 +301,9 @@ def propagate_clip(
     if method == "warper-untrained":
         assert model is not None
         return estimate_poses(clip, "warper", _untrained(model), progress=progress)
+    if method == "paper":
+        assert model is not None
+        return warp_the_paper_s_way(clip, model, progress=progress)
     return estimate_poses(clip, method, model, progress=progress)
 
 

@@ -236,7 +236,7 @@ def test_a_keypoint_without_a_label_in_one_frame_stays_without_there_alone(propa
 
 def test_two_tracks_come_out_as_two(propagate, tmp_path):
     one = some_labels().tracks[0]
-    other = LabelTrack(one.frames[1:], one.keypoints[1:] + (3.0, 5.0), one.visibility[1:])
+    other = LabelTrack(one.frames[1:], one.keypoints[1:] + np.array([3.0, 5.0]), one.visibility[1:])
     labels = Labels(SKELETON, {2: one, 7: other}, image_size=(HEIGHT, WIDTH), video="clip")
     write_labels(tmp_path / "two.json", labels)
     code, stdout, _ = propagate("--effort", "fast", labels=tmp_path / "two.json")

@@ -74,7 +74,10 @@ def refused(propagate, tmp_path):
 
 def a_model(path: Path, names: tuple[str, ...] = SKELETON.names) -> Path:
     spec = ModelSpec(
-        *("hrnet_w18_small", Skeleton(names), (64, 64), 2.0), head_width=8, head_blocks=1, head_dilations=(1, 2)
+        *("hrnet_w18_small", Skeleton(names), (64, 64), 2.0),
+        head_width=8,
+        head_blocks=1,
+        head_dilations=(1, 2),
     )
     save_model(path, PoseWarper(spec))
     return path
@@ -163,30 +166,6 @@ def test_other_options_that_do_not_exist(refused, propagate):
         code, _, err = propagate(*options)
         assert (code, "Traceback" in err) == (2, False)
         assert options[0] in err
-
-
-def test_a_place_that_is_taken_or_cannot_be(propagate, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    for out in ("file", "file/inside"):
-        code, _, err = propagate("--method", "nearest", out=out)
-        assert (code, err.count("error: "), "Traceback" in err) == (2, 1, False)
-        assert "name another output folder" in err
-    assert (tmp_path / "file").read_text() == "mine"
-    (tmp_path / "out").mkdir()
-    assert propagate("--method", "nearest")[0] == 0  # an empty folder is as good as none
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    code, _, err = propagate("--method", "linear")
-    assert code == 2
-    assert "poses.json" in err and "--overwrite" in err
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
-
-
-def test_a_failure_leaves_the_old_results_alone(propagate, tmp_path):
-    assert propagate("--method", "nearest")[0] == 0
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    code, _, _ = propagate("--overwrite", labels=write_some_labels(tmp_path, (3, 20), n_frames=None))
-    assert code == 2
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def stop_at(monkeypatch, name: str, call: int) -> None:

@@ -53,6 +53,7 @@ def run(
     """
     out = out or Path(f"{video.stem}_poses")
     refuse_results(out, model, overwrite)
+    refuse_place(out, video)
 
     from posewarper.fitting import propagate
     from posewarper.io.labels import read_labels
@@ -63,6 +64,8 @@ def run(
     with progress_bar(quiet) as progress, open_video(video) as opened:
         given = read_labels(labels, video=opened)
         network = None if model is None else load_model(model)
+        # Before the results are written, which may replace labels that came from an earlier run.
+        inputs = describe_inputs(video=video, labels=labels, model=model)
         result = propagate(
             opened,
             given,
@@ -76,8 +79,8 @@ def run(
             progress=progress,
         )
         written = write_results(out, opened, result, progress)
-    request = {"video": video, "labels": labels, "model": model, "effort": effort, "seed": seed}
-    report = describe_run(request, result, time.perf_counter() - started, device.value)
+    request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device.value}
+    report = describe_run(request, result, time.perf_counter() - started)
     _write_json(out / "run.json", report)
     _remove_stale(out, {*written, "run.json"}, model, trained="training" in result.seconds)
     _tell(out, opened.n_frames, result, report)
@@ -87,14 +90,12 @@ def refuse_results(out: Path, model: Path | None, overwrite: bool) -> None:
     """Refuse a folder that holds results of an earlier run; the model to be used may lie in it.
 
     Raises:
-        OutputError: if there are results and they may not be overwritten, or ``out`` is a file.
+        OutputError: if there are results and they may not be overwritten.
     """
     from posewarper.errors import OutputError
 
-    if out.exists() and not out.is_dir():
-        raise OutputError("this is a file, not a folder", path=out, mend="name another output folder")
     used = model.resolve() if model is not None else None
-    there = [n for n in _RESULTS if (out / n).exists() and (out / n).resolve() != used]
+    there = [n for n in _RESULTS if os.path.exists(out / n) and (out / n).resolve() != used]
     if there and not overwrite:
         hint = f" (to go on from a model that was kept, add --model {out / 'model.pt'})"
         raise OutputError(
@@ -103,6 +104,32 @@ def refuse_results(out: Path, model: Path | None, overwrite: bool) -> None:
             got=", ".join(there),
             mend="name another folder, or allow them to be replaced with --overwrite"
             + (hint if there == ["model.pt"] else ""),
+        )
+
+
+def refuse_place(out: Path, video: Path) -> None:
+    """Refuse a folder that cannot be written, before the work and not after, and one that holds the input.
+
+    Raises:
+        OutputError: if ``out`` or a folder on the way to it is a file, may not be written or cannot be named
+            so, or if the results would lie among the frames or take the video's place.
+    """
+    from posewarper.errors import OutputError
+
+    mend = "name another output folder"
+    try:
+        # A link to nowhere counts as there, since no folder can be made in its place.
+        there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists() or p.is_symlink())
+    except OSError as error:
+        raise OutputError("this cannot be the name of a folder", path=out, got=error, mend=mend) from error
+    if not there.is_dir():
+        raise OutputError("this is a file, not a folder", path=there, mend=mend)
+    if not os.access(there, os.W_OK):
+        raise OutputError("this folder may not be written", path=there, mend=mend)
+    places = [place for place in (out, *(out / name for name in _RESULTS)) if place.exists()]
+    if os.path.exists(video) and any(video.samefile(place) for place in places):
+        raise OutputError(
+            "the results would take the place of the video, or lie among its frames", path=out, mend=mend
         )
 
 
@@ -126,24 +153,25 @@ def sheet_frames(poses: Poses) -> list[int]:
     return sorted({int(frames[round(p)]) for p in picks})
 
 
-def describe_run(request: dict[str, Any], result: RunResult, seconds: float, device: str) -> dict[str, Any]:
+def describe_inputs(**paths: Path | None) -> dict[str, Any]:
+    """Return path and hash of each input by its name, None for those not given."""
+    return {
+        name: None if path is None else {"path": str(path), "sha256": _digest(path)}
+        for name, path in paths.items()
+    }
+
+
+def describe_run(request: dict[str, Any], result: RunResult, seconds: float) -> dict[str, Any]:
     """Return what was run, as plain values: inputs with hashes, versions, settings, timings, notes."""
     import torch
 
     from posewarper import __version__
 
-    inputs = {
-        name: None if path is None else {"path": str(path), "sha256": _digest(path)}
-        for name, path in ((n, request[n]) for n in ("video", "labels", "model"))
-    }
     tracks = result.poses.tracks
     return {
         "posewarper": __version__,
-        "inputs": inputs,
+        **request,
         "method": result.method,
-        "effort": request["effort"],
-        "seed": request["seed"],
-        "device": device,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "command": sys.argv[1:],

@@ -21,6 +21,7 @@ from posewarper.inference.evidence import (
     see_heatmaps,
     warp_from_both,
 )
+from posewarper.inference.fixed_crops import warp_in_fixed_crops
 from posewarper.inference.motion_field import measure_motion
 from posewarper.inference.presence import present_frames
 from posewarper.inference.trajectory import Sighting, label_sighting, solve_trajectory
@@ -49,6 +50,7 @@ METHODS: dict[str, str] = {
     "frame": "the pose network on each frame by itself",
     "warper-untrained": "the warp head before training: the label's place in the moving crop",
     "warper": "labelled heatmaps warped from both sides by the trained head",
+    "paper": "the paper's way: the labelled frame's crop, its nearest label, the trained head alone",
     "default": "one robust trajectory from labels, flow and networks",
 }
 INTERPOLATIONS: Mapping[str, Callable[[LabelTrack, Ints], Floats]] = {
@@ -177,11 +179,27 @@ def estimate_poses(
             rows = np.arange(first, last + 1)
             stretch = _Stretch(clip, i, frames[rows], points[first], model)
             found_points, found_scores = stretch.estimate(method)
-            points[first:keep] = found_points[: keep - first]
-            scores[first:keep] = found_scores[: keep - first]
+            # Also what lies beyond ``keep``: the next stretch starts from it, and then puts its own in place.
+            points[first : last + 1], scores[first : last + 1] = found_points, found_scores
             done += keep - first
             progress(f"propagating ({method})", min(done, total), total)
         found[i] = points, scores
+    return _to_poses(clip, found)
+
+
+def warp_the_paper_s_way(clip: Clip, model: PoseWarper, *, progress: Progress = silent) -> Poses:
+    """Propagate as the paper does: method ``paper``."""
+    total, done = sum(len(f) for f in clip.frames.values()), 0
+
+    def advance(frames: int) -> None:
+        nonlocal done
+        done += frames
+        progress("propagating (paper)", done, total)
+
+    found = {
+        i: warp_in_fixed_crops(clip.video, track, clip.frames[i], model, advance)
+        for i, track in clip.labels.tracks.items()
+    }
     return _to_poses(clip, found)
 
 

@@ -63,10 +63,10 @@ def sample_flow(flow: NDArray[np.floating], points: Floats) -> Floats:
 
 
 def to_grey(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    """Return the frame (H, W, 3) in grey, shrunk by ``scale``."""
+    """Return the frame (H, W, 3) in grey, shrunk by ``scale``, and at least 16 pixels a side."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    if scale < 1:
-        size = max(16, round(grey.shape[1] * scale)), max(16, round(grey.shape[0] * scale))
+    size = max(16, round(grey.shape[1] * scale)), max(16, round(grey.shape[0] * scale))
+    if size != grey.shape[::-1]:
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(grey, dtype=np.uint8)
 

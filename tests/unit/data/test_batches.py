@@ -33,7 +33,7 @@ def peaks(heatmaps: np.ndarray) -> np.ndarray:
 
 
 def assert_dots_are_at(images: np.ndarray, heatmaps: np.ndarray) -> None:
-    """Each heatmap has its peak on the dot of its own colour, or in a mirror image all on the swapped ones."""
+    """Each heatmap has its peak on the dot of its own colour, or all on the swapped ones (mirrored)."""
     for image, found in zip(images, peaks(heatmaps), strict=True):
         dots = np.array([find_dot(image, channel) for channel in range(3)])
         off = [

@@ -1,4 +1,4 @@
-"""The deformable convolution: identities, exact shifts, gradients against torchvision and finite differences."""
+"""The deformable convolution: identities, exact shifts, gradients by torchvision and finite differences."""
 
 from __future__ import annotations
 
