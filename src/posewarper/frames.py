@@ -8,13 +8,13 @@ unnoticed. A pair of frames therefore shares the crop's framing of the subject, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posewarper.crops import Image, smooth_crop
-from posewarper.geometry import BOX_PADDING, CropTransform, crop_transform, keypoint_boxes, pad_box
+from posewarper.geometry import CropTransform, crop_transform, keypoint_boxes, pad_box
 from posewarper.io.video import Video
 from posewarper.structures import Floats, Ints, LabelTrack, is_there
 
@@ -22,13 +22,23 @@ from posewarper.structures import Floats, Ints, LabelTrack, is_there
 _SMALLEST_BOX = 16.0
 
 
+def without_strays(track: LabelTrack, image_size: tuple[int, int]) -> LabelTrack:
+    """Return the labels (of images ``(height, width)``) without the keypoints that lie outside of the image.
+
+    Such a label is kept in the result as it was given, but a slip of the mouse must not blow up the crops.
+    """
+    limits = np.array([image_size[1], image_size[0]]) - 0.5
+    with np.errstate(invalid="ignore"):
+        inside = ((track.keypoints >= -0.5) & (track.keypoints <= limits)).all(-1)
+    return replace(track, visibility=np.where(inside, track.visibility, 0))
+
+
 def instance_boxes(keypoints: Floats, boxes: Floats | None = None) -> Floats:
     """Return (t, 4) xywh around the keypoints (t, K, 2), at least 16 pixels a side; NaN without keypoints.
 
     Args:
         keypoints: xy in pixels, NaN where there is none.
-        boxes: (t, 4) given boxes; they serve where they exist and hold all of the keypoints' extent or
-            there are fewer than two keypoints.
+        boxes: (t, 4) given boxes; they serve where there are fewer than two keypoints to go by.
     """
     tight = keypoint_boxes(keypoints)
     if boxes is not None:
@@ -170,15 +180,3 @@ def read_regions(
                 keypoints=transform.to_crop(request.keypoints),
                 visibility=request.visibility,
             )
-
-
-__all__ = [
-    "BOX_PADDING",
-    "Region",
-    "RegionRequest",
-    "TrackCrops",
-    "cut_track",
-    "instance_boxes",
-    "read_regions",
-    "track_boxes",
-]

@@ -228,9 +228,9 @@ def test_what_cannot_work_is_refused_before_the_work(video, tiny):
 
 
 def test_memory_does_not_grow_with_the_clip(tmp_path):
-    """Of 600 frames only a few are alive at a time, and the cache keeps to its limit."""
+    """Of 300 frames only a few are alive at a time, and the cache keeps to its limit."""
     tile = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    path, n_frames = tmp_path / "long.mp4", 600
+    path, n_frames = tmp_path / "long.mp4", 300
     write_video(path, (np.roll(tile, n // 4, 1) for n in range(n_frames)), fps=25)
     frames = np.arange(20, n_frames, 40)
     points = np.tile([[30.0, 20.0], [40.0, 30.0]], (len(frames), 1, 1))

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from posewarper.frames import RegionRequest, cut_track, instance_boxes, read_regions, track_boxes
+from posewarper.frames import (
+    RegionRequest,
+    cut_track,
+    instance_boxes,
+    read_regions,
+    track_boxes,
+    without_strays,
+)
 from posewarper.geometry import CropTransform
 from posewarper.io.video import open_video
 from posewarper.structures import LabelTrack
@@ -175,3 +182,15 @@ def test_regions_come_in_the_order_of_their_requests(slope):
         middle = region.image[11:13, 11:13].mean((0, 1))
         assert_allclose(middle, [2 * (45 + request.track), 50, 10 * request.frame], atol=1.5)
     assert list(read_regions(slope, [], (16, 16), 1.5)) == []
+
+
+def test_labels_outside_of_the_image_do_not_blow_up_the_crop() -> None:
+    inside = np.array([[[10.0, 20.0], [30.0, 60.0]]] * 2)
+    stray = inside.copy()
+    stray[1, 0] = (-4000.0, 20.0)
+    track = LabelTrack(np.array([0, 4]), stray, np.full((2, 2), 2))
+    framed = without_strays(track, (80, 100))
+    assert framed.visibility.tolist() == [[2, 2], [0, 2]]
+    boxes = track_boxes(framed, np.arange(5), np.full((5, 2, 2), np.nan), 1.0)
+    assert boxes[:, 2:].max() <= 50.0 + 1e-9
+    assert without_strays(track, (80, 100)).keypoints[0].tolist() == inside[0].tolist()

@@ -12,10 +12,10 @@ from posewarper.config import FitConfig
 from posewarper.data.augmentation import Sample, cut_sample, draw, half_body_box, jitter
 from posewarper.frames import Region
 from posewarper.heatmaps import crop_to_heatmap, encode
+from posewarper.model.backbone import STRIDE
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats
 
-_STRIDE = 4
 # How pairs are drawn: the paper's (a labelled target, a nearby unlabelled source), two labelled frames, one
 # labelled frame under two different framings (made-up motion).
 _NEARBY, _LABELLED = 0.25, 0.4
@@ -64,8 +64,8 @@ def label_heatmaps(
 ):
     """Return the heatmaps (..., K, H, W) of labels given in crop pixels (..., K, 2); zero without a label."""
     there = (visibility > 0)[..., None]
-    size = crop_size[0] // _STRIDE, crop_size[1] // _STRIDE
-    return encode(crop_to_heatmap(np.where(there, keypoints, np.nan), _STRIDE), size, sigma)
+    size = crop_size[0] // STRIDE, crop_size[1] // STRIDE
+    return encode(crop_to_heatmap(np.where(there, keypoints, np.nan), STRIDE), size, sigma)
 
 
 def _targets(

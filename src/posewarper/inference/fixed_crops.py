@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from posewarper.frames import cut_track, instance_boxes
+from posewarper.frames import cut_track, instance_boxes, without_strays
 from posewarper.geometry import pad_box
 from posewarper.inference.evidence import find_peaks, labelled_crop, see_heatmaps, warp_label
 from posewarper.io.video import Video
@@ -42,10 +42,11 @@ def warp_in_fixed_crops(
     size = model.spec.crop_size
     points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
     scores = np.zeros(points.shape[:2])
-    usable = np.flatnonzero(np.any(track.visibility > 0, axis=1))
+    framed = without_strays(track, video.image_size)
+    usable = np.flatnonzero(np.any(framed.visibility > 0, axis=1))
     if not len(usable):
         return points, scores
-    boxes = pad_box(instance_boxes(track.keypoints, track.boxes), aspect_ratio=size[1] / size[0])
+    boxes = pad_box(instance_boxes(framed.keypoints, framed.boxes), aspect_ratio=size[1] / size[0])
     nearest = usable[nearest_labels(frames, track.frames[usable])]
     for label in np.unique(nearest):
         own = np.flatnonzero(nearest == label)

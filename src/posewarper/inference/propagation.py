@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posewarper.errors import ConfigError
-from posewarper.frames import cut_track, instance_boxes, track_boxes
+from posewarper.frames import cut_track, instance_boxes, track_boxes, without_strays
+from posewarper.geometry import BOX_PADDING
 from posewarper.inference.evidence import (
     LabelledCrop,
     Seen,
@@ -103,7 +104,8 @@ class Clip:
 
     def boxes(self, track_id: int, frames: Ints, aspect_ratio: float = 1.0) -> Floats:
         """Return the padded boxes (t, 4) of a track's crops on some of its frames."""
-        return track_boxes(self.labels.tracks[track_id], frames, self.rough(track_id, frames), aspect_ratio)
+        track = without_strays(self.labels.tracks[track_id], self.video.image_size)
+        return track_boxes(track, frames, self.rough(track_id, frames), aspect_ratio)
 
     def rough(self, track_id: int, frames: Ints) -> Floats:
         """Return (t, K, 2): a track's labels carried by flow from both sides to some of its frames."""
@@ -245,7 +247,7 @@ class _Stretch:
         size = _CROP_SIZE if model is None else model.spec.crop_size
         boxes = clip.boxes(track_id, frames, size[1] / size[0])
         self.crops = cut_track(clip.video, frames, boxes, size)
-        self.size = boxes[:, 2:].max(1) / 1.25
+        self.size = boxes[:, 2:].max(1) / BOX_PADDING
         self.rough = clip.rough(track_id, frames)
         self.before = before
         t, k = len(frames), self.track.keypoints.shape[1]

@@ -15,6 +15,8 @@ from posewarper.structures import LabelTrack
 class Clip:
     """Twelve frames of noise, by index."""
 
+    image_size = (96, 128)
+
     def frames(self, indices):
         for i in indices:
             yield i, np.random.default_rng(i).integers(0, 255, (96, 128, 3), np.uint8)

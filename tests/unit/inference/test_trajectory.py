@@ -145,6 +145,22 @@ def test_a_lost_flow_gives_way_where_its_two_directions_disagree():
     assert np.abs(one.points - points).max() < 1.0
 
 
+def test_what_the_flow_misses_falls_where_its_two_directions_disagree():
+    points = truth(13)
+    points[7:] += 3  # a jump that the flow does not show, but between its two directions
+
+    def unsure(guess):
+        forward, backward = (np.array(step) for step in exact(guess))
+        forward[6] += 2
+        backward[6] -= 2
+        return forward, backward
+
+    result = solve(truth(13), labels_on(points, [0, 12]), steps=unsure)
+    assert np.abs(result.points - points).max() < 0.5
+    spread = solve(truth(13), labels_on(points, [0, 12]))
+    assert np.abs(spread.points - points).max() > 1  # where all steps are equally sure, all take their share
+
+
 def test_motion_that_is_unknown_is_bridged():
     points = truth(9)
 
@@ -195,6 +211,15 @@ def test_short_stretches(t):
     seen = solve(points, labels_on(points, []), [sighted(points + 2)])
     assert_allclose(seen.points, points + 2, atol=0.1)
     assert_allclose(solve(points, labels_on(points, [])).points, points, atol=0.1)
+
+
+def test_doubt_is_a_standard_deviation_in_pixels():
+    points = truth(1)
+    label = labels_on(points, [0], visibility=1)
+    assert_allclose(solve(points, label).sigma, label.sigma, rtol=1e-3)
+    first, second = Sighting(points, np.full((1, 2), 3.0)), Sighting(points, np.full((1, 2), 4.0))
+    both = solve(points, labels_on(points, []), [first, second])
+    assert_allclose(both.sigma, 3 * 4 / 5, rtol=1e-3)  # weights, the inverse squares, add up
 
 
 def test_a_keypoint_without_a_label_in_the_stretch():
