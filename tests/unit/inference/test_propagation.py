@@ -60,6 +60,11 @@ def off(picture, track, k=slice(None)) -> np.ndarray:
     return np.linalg.norm(track.keypoints - truth, axis=-1)[:, k]
 
 
+@pytest.fixture(autouse=True)
+def _small_crops(monkeypatch):
+    monkeypatch.setattr(propagation, "_CROP_SIZE", (96, 96))  # a quarter of the work
+
+
 # Stretches
 
 
