@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-import posewarper
 from posewarper import fitting
 from posewarper.config import NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, VideoError
@@ -31,6 +30,7 @@ from posewarper.model import checkpoint
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
 from posewarper.structures import Labels, Progress, silent
+from posewarper.version import __version__
 
 # By this file, CACHEDIR.TAG, backup programs know a cache (https://bford.info/cachedir).
 _CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Finished parts of comparisons by posewarper.\n"
@@ -204,7 +204,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 def source_digest() -> str:
     """Return a hash of this package's source files, so that parts made by other code are not used again."""
-    root = Path(posewarper.__file__).parent
+    root = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         content = path.read_bytes()
@@ -221,6 +221,7 @@ def _compare_at(
     labels = {"dense": _labels_digest(comparison.dense), "every": gap}
     rows = []
     with open_video(comparison.video) as video:
+        fitting.check_labels(video, comparison.dense)
         shared = _Shared(comparison, gap, kept, video)
         for n, method in enumerate(methods):
             comparison.progress("methods", done + n, total)
@@ -324,7 +325,7 @@ def _identity(video: str | os.PathLike[str], seed: int, effort: str, device: str
         "video": _video_digest(Path(video)),
         "seed": seed,
         "effort": effort,
-        "version": posewarper.__version__,
+        "version": __version__,
         "source": source_digest(),
         "machine": describe_machine(device),
     }
@@ -360,7 +361,9 @@ def _file_digest(path: Path) -> str:
 
 def _video_digest(path: Path) -> str:
     if path.is_dir():
-        names = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
+        names = sorted(
+            (p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in path.iterdir() if p.is_file()
+        )
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()
     if not path.is_file():
         raise VideoError(

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from posewarper import __version__
 from posewarper.config import FitConfig, NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
 from posewarper.inference.propagation import (
@@ -35,6 +34,7 @@ from posewarper.model.warping import WarpHead
 from posewarper.structures import Labels, Poses, Progress, RunResult, silent
 from posewarper.training.regions import read_training_regions
 from posewarper.training.stages import train_pose, train_warper
+from posewarper.version import __version__
 
 __all__ = ["METHODS", "fit", "needs_model", "propagate"]
 
@@ -57,11 +57,11 @@ def _opened(video: VideoLike, labels: LabelsLike) -> Iterator[tuple[Video, Label
             video = stack.enter_context(open_video(video))
         if not isinstance(labels, Labels):
             labels = read_labels(labels, video=video)
-        yield video, _usable(video, labels.only_labelled())
+        yield video, check_labels(video, labels.only_labelled())
 
 
-def _usable(video: Video, labels: Labels) -> Labels:
-    """Check that the labels fit the video.
+def check_labels(video: Video, labels: Labels) -> Labels:
+    """Return the labels if they fit the video.
 
     Raises:
         LabelsError: if there are none, they lie beyond the video, or belong to another image size.

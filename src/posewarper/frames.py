@@ -72,24 +72,27 @@ def track_boxes(track: LabelTrack, frames: Ints, rough: Floats, aspect_ratio: fl
     Returns:
         (t, 4) xywh in pixels, grown to the aspect ratio and padded by 1.25.
     """
-    boxes = instance_boxes(track.keypoints, track.boxes)
+    # A keypoint that one label lacks does not shrink the crop there: it is filled in from the others.
+    filled = np.where(np.isnan(track.keypoints), _interpolated(track, track.frames), track.keypoints)
+    boxes = instance_boxes(filled, track.boxes)
     centre = boxes[:, :2] + boxes[:, 2:] / 2
     middle = np.stack([_fill(centre[:, n], frames, track.frames, 0.0) for n in (0, 1)], axis=1)
     size = np.stack([_fill(boxes[:, n], frames, track.frames, _SMALLEST_BOX) for n in (2, 3)], axis=1)
-    straight = np.stack(
-        [
-            np.stack([_fill(k[:, n], frames, track.frames, np.nan) for n in (0, 1)], axis=1)
-            for k in np.moveaxis(track.keypoints, 1, 0)
-        ],
-        axis=1,
-    )
-    off = rough - straight
+    off = rough - _interpolated(track, frames)
     some = is_there(off).any(-1)
     drift = np.zeros_like(middle)
     drift[some] = np.nanmedian(off[some], axis=1)
-    drift = np.clip(drift, -size.max(1, keepdims=True), size.max(1, keepdims=True))
     middle = middle + drift
     return pad_box(np.concatenate([middle - size / 2, size], axis=1), aspect_ratio=aspect_ratio)
+
+
+def _interpolated(track: LabelTrack, frames: Ints) -> Floats:
+    """Return (t, K, 2): straight lines between each keypoint's own labels, held at the ends."""
+    per_keypoint = [
+        np.stack([_fill(k[:, n], frames, track.frames, np.nan) for n in (0, 1)], axis=1)
+        for k in np.moveaxis(track.keypoints, 1, 0)
+    ]
+    return np.stack(per_keypoint, axis=1)
 
 
 @dataclass(frozen=True)

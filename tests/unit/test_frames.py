@@ -194,3 +194,20 @@ def test_labels_outside_of_the_image_do_not_blow_up_the_crop() -> None:
     boxes = track_boxes(framed, np.arange(5), np.full((5, 2, 2), np.nan), 1.0)
     assert boxes[:, 2:].max() <= 50.0 + 1e-9
     assert without_strays(track, (80, 100)).keypoints[0].tolist() == inside[0].tolist()
+
+
+def test_a_keypoint_that_one_label_lacks_does_not_shrink_the_crop_there() -> None:
+    keypoints = np.array(
+        [[[10.0, 20.0], [37.0, 20.0]], [[10.0, 20.0], [np.nan, np.nan]], [[10.0, 20.0], [37.0, 20.0]]]
+    )
+    track = LabelTrack(np.array([0, 4, 8]), keypoints, np.array([[2, 2], [2, 0], [2, 2]]))
+    boxes = track_boxes(track, np.arange(9), np.full((9, 2, 2), np.nan), 1.0)
+    np.testing.assert_allclose(boxes, np.repeat(boxes[:1], 9, axis=0))
+
+
+def test_the_crop_follows_a_subject_that_moves_far_beyond_its_last_label() -> None:
+    keypoints = np.array([[[10.0, 20.0], [30.0, 60.0]]])
+    track = LabelTrack(np.array([0]), keypoints, np.full((1, 2), 2))
+    rough = keypoints + np.arange(21)[:, None, None] * np.array([15.0, 0.0])
+    boxes = track_boxes(track, np.arange(21), rough, 1.0)
+    np.testing.assert_allclose(np.diff(boxes[:, 0]), 15.0)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from posewarper import __version__
 from posewarper.cli import compare_methods, convert_labels, information, propagate_labels
 from posewarper.cli.common import reported_errors
+from posewarper.version import __version__
 
 
 class _Commands(TyperGroup):

@@ -201,8 +201,8 @@ def _format_cell(value: float | None, best: float | None) -> str:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    from posewarper import __version__
     from posewarper.files import replacing
+    from posewarper.version import __version__
 
     report = {"clip": content["rows"][0]["clip"], "version": __version__, **content}
     with replacing(path) as temporary:

@@ -85,8 +85,8 @@ def describe_environment() -> Facts:
 
     import torch
 
-    from posewarper import __version__
     from posewarper.model.runtime import half_precision, resolve_device
+    from posewarper.version import __version__
 
     versions = {"posewarper": __version__, "python": platform.python_version()}
     for package in _PACKAGES:

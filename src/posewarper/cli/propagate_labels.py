@@ -165,7 +165,7 @@ def describe_run(request: dict[str, Any], result: RunResult, seconds: float) -> 
     """Return what was run, as plain values: inputs with hashes, versions, settings, timings, notes."""
     import torch
 
-    from posewarper import __version__
+    from posewarper.version import __version__
 
     tracks = result.poses.tracks
     return {

@@ -288,24 +288,40 @@ class _Stretch:
     def _trajectory(self) -> tuple[Floats, Floats]:
         size = self.size[:, None]
         labels = label_sighting(self.keypoints, self.visibility, self.size)
-        start, sightings = self.rough, []
         known = np.any(self.track.visibility > 0, axis=0)
+        start, sightings = self.rough, []
         trained = {} if self.model is None else self.model.spec.trained
         if self.model is not None and trained.get("pose"):
             heatmaps = see_heatmaps(self.model, self.crops.images)
             seen = find_peaks(heatmaps, self.crops.transforms)
             sightings.append(_trusted(seen, _PEAK_SIGMA, _PEAK_FALL, size, known))
+            # Where no label reaches, what the network sees is all there is to start from.
+            start = np.where(is_there(start)[..., None], start, seen.points)
             if trained.get("warp"):
                 warped = self._warped(heatmaps)
                 sightings.append(_trusted(warped, _WARP_SIGMA, _WARP_FALL, size, known))
-        if np.isfinite(self.before).any() and not len(self.label_rows):
-            first = np.full_like(self.keypoints, np.nan)
-            first[0] = self.before
-            sightings.append(Sighting(first, np.full(first.shape[:2], 0.005) * size))
+        sightings += self._ends_of_a_piece(size)
         start = np.where(known[:, None], start, np.nan)
         field = measure_motion(self.crops)
         solved = solve_trajectory(start, labels, sightings, field.steps, self.size)
         return solved.points, 1 / (1 + solved.sigma / (_SCORE_SIGMA * size))
+
+    def _ends_of_a_piece(self, size: Floats) -> list[Sighting]:
+        """Return what ties a piece of a long stretch to its neighbours: nothing for a stretch that is whole.
+
+        A piece lacks the label at one or both of its ends. It begins where the piece before it arrived, and
+        all along it is drawn loosely to the labels carried by flow from both sides, which know the far label.
+        """
+        t, k = self.keypoints.shape[:2]
+        if t <= _LONGEST - _OVERLAP or len(self.label_rows) == 2:
+            return []
+        first = np.full((t, k, 2), np.nan)
+        if 0 not in self.label_rows:
+            first[0] = self.before
+        return [
+            Sighting(first, np.full((t, k), 0.005) * size),
+            Sighting(self.rough, np.full((t, k), 0.05) * size),
+        ]
 
 
 def _trusted(seen: Seen, sigma: float, fall: float, size: Floats, known: NDArray[np.bool_]) -> Sighting:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from posewarper import __version__
 from posewarper.errors import ModelError, PosewarperError
 from posewarper.files import replacing
 from posewarper.model.network import ModelSpec, PoseWarper, count_parameters
+from posewarper.version import __version__
 
 _FORMAT = "posewarper model"
 
