@@ -94,6 +94,16 @@ def test_a_track_is_there_around_its_labels_unless_extended(video):
         assert np.isfinite(poses.tracks[0].keypoints).all()
 
 
+def test_frames_smaller_than_optical_flow_takes(tmp_path):
+    tile = np.random.default_rng(0).integers(0, 255, (6, 10, 3), np.uint8)
+    write_video(tmp_path / "tiny.mp4", (tile for _ in range(5)), fps=25)
+    points = np.tile([[2.0, 3.0], [7.0, 4.0]], (2, 1, 1))
+    labels = Labels(Skeleton(("a", "b")), {0: LabelTrack([0, 4], points, np.full((2, 2), 2))})  # type: ignore
+    for method in ("flow2", "default"):
+        dense = propagate(tmp_path / "tiny.mp4", labels, method=method, effort="fast").poses.dense()
+        np.testing.assert_allclose(dense[:, 0], np.tile(points[0], (5, 1, 1)), atol=0.5)
+
+
 def test_every_run_notes_what_is_odd(video):
     labels = some_labels((4,))
     hidden = LabelTrack([4], labels.tracks[0].keypoints, [[2, 2, 2, 0]])  # type: ignore[arg-type]
@@ -228,9 +238,9 @@ def test_what_cannot_work_is_refused_before_the_work(video, tiny):
 
 
 def test_memory_does_not_grow_with_the_clip(tmp_path):
-    """Of 300 frames only a few are alive at a time, and the cache keeps to its limit."""
+    """Of 200 frames only a few are alive at a time, and the cache keeps to its limit."""
     tile = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    path, n_frames = tmp_path / "long.mp4", 300
+    path, n_frames = tmp_path / "long.mp4", 200
     write_video(path, (np.roll(tile, n // 4, 1) for n in range(n_frames)), fps=25)
     frames = np.arange(20, n_frames, 40)
     points = np.tile([[30.0, 20.0], [40.0, 30.0]], (len(frames), 1, 1))
