@@ -48,6 +48,10 @@ def _array(value: ArrayLike, dtype: Any, shape: tuple[int, ...], what: str) -> N
     return array
 
 
+def _array_or_nan(value: ArrayLike | None, shape: tuple[int, ...], what: str) -> Floats:
+    return _array(np.full(shape, np.nan) if value is None else value, np.float64, shape, what)
+
+
 def _frame_array(frames: ArrayLike, what: str) -> Ints:
     array = np.array(frames, dtype=np.int64).reshape(-1)
     if array.size and (array[0] < 0 or np.any(np.diff(array) <= 0)):
@@ -70,6 +74,9 @@ class LabelTrack:
         visibility: (t, K): 2 labelled and visible, 1 labelled but hidden (a guess, not scored), 0 no label.
         boxes: (t, 4) xywh in pixels as given by the file, NaN where it gives none.
         head_boxes: (t, 4) xywh in pixels (PoseTrack), NaN where there is none.
+        keypoint_scores: (t, K) that a network gave, NaN where there is none: of predictions on frames that
+            nobody has labelled, and of labels that a network made.
+        expected_error: (t, K) in pixels, of predictions, NaN where it is not known.
 
     Raises:
         LabelsError: if shapes disagree or frames repeat.
@@ -80,6 +87,8 @@ class LabelTrack:
     visibility: NDArray[np.uint8]
     boxes: Floats = field(default=None)  # type: ignore[assignment]
     head_boxes: Floats = field(default=None)  # type: ignore[assignment]
+    keypoint_scores: Floats = field(default=None)  # type: ignore[assignment]
+    expected_error: Floats = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         frames = _frame_array(self.frames, "labels of a track")
@@ -89,15 +98,14 @@ class LabelTrack:
         visibility = _array(self.visibility, np.uint8, (t, k), "visibility").copy()
         there = is_there(keypoints) & (visibility > 0)
         keypoints[~there], visibility[~there] = np.nan, 0
-        none = np.full((t, 4), np.nan)
         values = {
             "frames": frames,
             "keypoints": _array(keypoints, np.float64, (t, k, 2), "keypoints"),
             "visibility": _array(np.minimum(visibility, 2), np.uint8, (t, k), "visibility"),
-            "boxes": _array(none if self.boxes is None else self.boxes, np.float64, (t, 4), "boxes"),
-            "head_boxes": _array(
-                none if self.head_boxes is None else self.head_boxes, np.float64, (t, 4), "head boxes"
-            ),
+            "boxes": _array_or_nan(self.boxes, (t, 4), "boxes"),
+            "head_boxes": _array_or_nan(self.head_boxes, (t, 4), "head boxes"),
+            "keypoint_scores": _array_or_nan(self.keypoint_scores, (t, k), "keypoint scores"),
+            "expected_error": _array_or_nan(self.expected_error, (t, k), "expected error"),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -111,6 +119,8 @@ class LabelTrack:
             self.visibility[keep],
             self.boxes[keep],
             self.head_boxes[keep],
+            self.keypoint_scores[keep],
+            self.expected_error[keep],
         )
 
 
@@ -129,6 +139,7 @@ class Labels:
         video: name of the video, as the file gives it.
         frame_names: frame index -> image file name as the file gives it.
         ignore_regions: frame index -> polygons, each (n, 2) xy, in which nothing is scored (PoseTrack).
+        track_names: track id -> name, where the file names its tracks ("mouse1").
 
     Raises:
         LabelsError: if a track has another number of keypoints than the skeleton, or a frame lies beyond
@@ -143,6 +154,7 @@ class Labels:
     video: str | None = None
     frame_names: Mapping[int, str] = field(default_factory=dict)
     ignore_regions: Mapping[int, tuple[Floats, ...]] = field(default_factory=dict)
+    track_names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tracks = {int(i): self.tracks[i] for i in sorted(self.tracks)}

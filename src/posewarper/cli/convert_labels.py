@@ -65,7 +65,8 @@ def run(
     Predictions on unlabelled frames are kept, and marked as such where OUT
     can do so; their scores are not kept.
     """
-    from posewarper.io.labels import format_to_write, read_annotations, write_labels
+    from posewarper.io.formats import format_to_write
+    from posewarper.io.labels import read_annotations, write_labels
     from posewarper.skeletons import named_skeleton
 
     wanted = named_skeleton(skeleton) if skeleton is not None else None

@@ -151,7 +151,8 @@ def describe_labels(path: Path, video: Video | None) -> Facts:
     Raises:
         LabelsError: if it cannot be used, or does not fit the video.
     """
-    from posewarper.io.labels import detect_format, read_annotations
+    from posewarper.io.formats import detect_format
+    from posewarper.io.labels import read_annotations
 
     labels = read_annotations(path, video=video)
     names = labels.skeleton.names

@@ -72,6 +72,7 @@ class Clip:
     video: str | None = None
     frame_names: dict[int, str] = field(default_factory=dict)
     ignore_regions: dict[int, tuple[Floats, ...]] = field(default_factory=dict)
+    track_names: dict[int, str] = field(default_factory=dict)
 
 
 def group_by_track(instances: Sequence[Instance], path: PathLike) -> dict[int, list[Instance]]:

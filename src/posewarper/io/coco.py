@@ -88,6 +88,7 @@ def read_clip(
         ignore_regions={
             frame_of[i]: regions for i, image in chosen.items() if (regions := _read_regions(image))
         },
+        track_names=_read_track_names(document, path) if native else {},
     )
 
 
@@ -207,6 +208,16 @@ def _read_instance(record: Record, frame: int, keypoints: Floats, visibility: np
         scores,
         record.numbers("expected_error", k, gaps=True),
     )
+
+
+def _read_track_names(document: Mapping[str, Any], path: PathLike) -> dict[int, str]:
+    """Return the names of the tracks, which our own files list where there are any."""
+    names = {}
+    for record in records_of(document, "tracks", path) if "tracks" in document else []:
+        track, name = record.whole("id", low=-(2**63), high=2**63 - 1), record.text("name")
+        if track is not None and name is not None:
+            names[track] = name
+    return names
 
 
 # --- images -----------------------------------------------------------------------------------------------

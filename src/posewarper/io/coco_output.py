@@ -108,6 +108,12 @@ def _list_labels(labels: Labels) -> list[_Entry]:
             )
             if np.isfinite(track.head_boxes[i]).all():
                 entry["bbox_head"] = track.head_boxes[i].tolist()
+            scores, error = track.keypoint_scores[i], track.expected_error[i]
+            if np.isfinite(scores).any():
+                entry["score"] = float(np.nanmean(scores))
+                entry["scores"] = _or_null(scores)
+            if np.isfinite(error).any():
+                entry["expected_error"] = _or_null(error)
             annotations.append(entry)
     return annotations
 
@@ -168,9 +174,13 @@ def _surround(keypoints: Floats, image_size: tuple[int, int] | None) -> list[flo
     return np.round([*low, *(high - low)], 2).tolist()
 
 
-def _rounded(values: Floats, digits: int) -> list[float | None]:
+def _or_null(values: Floats) -> list[float | None]:
     """Return numbers for JSON, null for those not known."""
-    return [round(v, digits) if np.isfinite(v) else None for v in values.tolist()]
+    return [v if np.isfinite(v) else None for v in values.tolist()]
+
+
+def _rounded(values: Floats, digits: int) -> list[float | None]:
+    return _or_null(np.round(values, digits))
 
 
 def _category(skeleton: Skeleton) -> _Entry:
@@ -191,15 +201,15 @@ def _write(path: PathLike, source: Labels | Poses, images: list[_Entry], annotat
     if source.video is not None:
         info["video"] = source.video
     annotations = sorted(annotations, key=lambda entry: (entry["image_id"], entry["track_id"]))
-    annotations = [{"id": i + 1, **entry} for i, entry in enumerate(annotations)]
-    text = _format(
-        {
-            "info": info,
-            "images": images,
-            "annotations": annotations,
-            "categories": [_category(source.skeleton)],
-        }
-    )
+    document: _Entry = {
+        "info": info,
+        "images": images,
+        "annotations": [{"id": i + 1, **entry} for i, entry in enumerate(annotations)],
+        "categories": [_category(source.skeleton)],
+    }
+    if isinstance(source, Labels) and source.track_names:
+        document["tracks"] = [{"id": i, "name": name} for i, name in sorted(source.track_names.items())]
+    text = _format(document)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 

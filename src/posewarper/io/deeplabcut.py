@@ -34,6 +34,13 @@ from posewarper.io.records import LARGEST_COORDINATE, PathLike
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels
 
+CANNOT_HOLD = frozenset(
+    {
+        *("which keypoints are hidden", "boxes", "head boxes", "scores", "expected errors"),
+        *("which poses are predictions", "labelled frames that show nobody", "track ids", "edges"),
+        *("mirror pairs", "ignore regions", "the image size", "the number of frames"),
+    }
+)
 _MEND = "give the CollectedData_*.csv that DeepLabCut wrote, unchanged"
 
 
@@ -182,11 +189,13 @@ def _read_row(row: Sequence[str], header: _Header, path: PathLike, line: int) ->
 def write_labels(path: PathLike, labels: Labels) -> None:
     """Write labels as DeepLabCut's table, the coordinates exactly as given.
 
-    The scorer is that of a file name like ``CollectedData_Ann.csv``, else "posewarper". What the table cannot
-    hold (hidden keypoints, boxes, edges, the image size, ...) is named in a warning.
+    The scorer is that of a file name like ``CollectedData_Ann.csv``, else "posewarper".
 
     Raises:
         OutputError: if the file cannot be written.
+
+    Warns:
+        PosewarperWarning: if the frames' indices can be told only with the folder of frames.
     """
     stem = Path(path).stem
     scorer = stem.removeprefix("CollectedData_") if stem.startswith("CollectedData_") else "posewarper"
@@ -206,7 +215,12 @@ def write_labels(path: PathLike, labels: Labels) -> None:
             xy = track.at([frame]).keypoints.ravel().tolist() or [np.nan] * (2 * len(names))
             cells += ["" if np.isnan(value) else repr(value) for value in xy]
         rows.append(cells)
-    _warn_of_losses(path, labels, images)
+    if any(number_in(name) != frame for frame, name in images.items()):
+        warnings.warn(
+            f"{path}: the images are numbered otherwise than the frames; read it with the folder of frames",
+            PosewarperWarning,
+            stacklevel=4,
+        )
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as handle,
@@ -229,28 +243,3 @@ def _name_images(labels: Labels) -> dict[int, str]:
         )
         for frame in frames
     }
-
-
-def _warn_of_losses(path: PathLike, labels: Labels, images: dict[int, str]) -> None:
-    tracks = labels.tracks.values()
-    lost = {
-        "which keypoints are hidden": any((t.visibility == 1).any() for t in tracks),
-        "boxes": any(np.isfinite(t.boxes).any() or np.isfinite(t.head_boxes).any() for t in tracks),
-        "edges": bool(labels.skeleton.edges),
-        "the image size": labels.image_size is not None,
-        "the number of frames": labels.n_frames is not None,
-        "ignore regions": bool(labels.ignore_regions),
-        "track ids": list(labels.tracks) != list(range(len(labels.tracks))),
-        "which poses are predictions": bool(
-            np.setdiff1d(labels.instance_frames, labels.labelled_frames).size
-        ),
-        "labelled frames that show nobody": bool(
-            np.setdiff1d(labels.labelled_frames, labels.instance_frames).size
-        ),
-        "frame indices (the image names are numbered otherwise: read it with the folder of frames)": any(
-            number_in(name) != frame for frame, name in images.items()
-        ),
-    }
-    if any(lost.values()):
-        text = "; ".join(name for name, is_lost in lost.items() if is_lost)
-        warnings.warn(f"{path}: a DeepLabCut table cannot hold: {text}", PosewarperWarning, stacklevel=3)

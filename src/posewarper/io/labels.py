@@ -1,36 +1,24 @@
 """Labels and poses in and out, in every format: the border at which they are checked.
 
-Formats: ``posetrack`` (our own COCO keypoints JSON with PoseTrack18's video fields, and official PoseTrack18
-files), ``coco`` (plain COCO keypoints JSON) and ``deeplabcut`` (``CollectedData_*.csv``). The format is told
-by the content. Behind the border every label is what :class:`Labels` promises.
+The formats are those of :data:`posewarper.io.formats.FORMATS`. Behind the border every label is what
+:class:`Labels` promises.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from posewarper.errors import LabelsError, PosewarperWarning
-from posewarper.io import coco, coco_output, deeplabcut
+from posewarper.io import coco_output
 from posewarper.io.clips import Clip, Instance, VideoFacts, group_by_track
-from posewarper.io.records import LARGEST_INDEX, PathLike, parse_json, read_text
+from posewarper.io.formats import format_to_write, read_clip, write_in_format
+from posewarper.io.records import LARGEST_INDEX, PathLike
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, LabelTrack, Poses, PoseTrack
-
-FORMATS = ("posetrack", "coco", "deeplabcut")
-
-
-def detect_format(path: PathLike) -> str:
-    """Return which of :data:`FORMATS` a label file has, by its content.
-
-    Raises:
-        LabelsError: if it cannot be read, or has none of them.
-    """
-    return _load(path, None)[0]
 
 
 def read_labels(
@@ -44,7 +32,7 @@ def read_labels(
 
     Args:
         path: the label file.
-        format: one of :data:`FORMATS`; told by the content when left out.
+        format: one of :data:`~posewarper.io.formats.FORMATS`; told by the content when left out.
         video: the opened video. The labels are checked against its size and length; its name picks one video
             of a file with several; the file names of a folder of frames give the frame indices.
         skeleton: the keypoints that the labels must have, in this order.
@@ -129,7 +117,8 @@ def write_labels(path: PathLike, labels: Labels, *, format: str | None = None) -
     Args:
         path: the file to write, replaced when it exists.
         labels: what to write; frames outside ``labelled_frames`` are marked as predictions.
-        format: one of :data:`FORMATS`; by the suffix when left out (.json posetrack, .csv deeplabcut).
+        format: one of :data:`~posewarper.io.formats.FORMATS`; by the suffix when left out (.json posetrack,
+            .csv deeplabcut).
 
     Raises:
         LabelsError: if the format is unknown.
@@ -138,13 +127,7 @@ def write_labels(path: PathLike, labels: Labels, *, format: str | None = None) -
     Warns:
         PosewarperWarning: about what the format cannot hold.
     """
-    format = format_to_write(path, format)
-    if format == "deeplabcut":
-        deeplabcut.write_labels(path, labels)
-    elif format == "coco":
-        coco_output.write_plain(path, labels)
-    else:
-        coco_output.write_native(path, labels)
+    write_in_format(path, labels, format_to_write(path, format))
 
 
 def write_poses(path: PathLike, poses: Poses) -> None:
@@ -156,61 +139,11 @@ def write_poses(path: PathLike, poses: Poses) -> None:
     coco_output.write_poses(path, poses)
 
 
-def format_to_write(path: PathLike, format: str | None = None) -> str:
-    """Return the format in which labels are written to a path: the one asked for, or that of the suffix.
-
-    Raises:
-        LabelsError: if neither tells a format.
-    """
-    if format is not None:
-        return _known(format, path)
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".json", ".csv"):
-        raise LabelsError(
-            "the suffix does not tell a format of labels",
-            path=path,
-            expected=".json or .csv, or a format by name (--to)",
-            got=suffix or "no suffix",
-            mend="name the file .json (COCO with PoseTrack fields) or .csv (DeepLabCut)",
-        )
-    return "deeplabcut" if suffix == ".csv" else "posetrack"
-
-
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def _known(format: str, path: PathLike) -> str:
-    if format not in FORMATS:
-        expected = ", ".join(FORMATS)
-        mend = "name one of these, or leave the format out"
-        raise LabelsError("unknown label format", path=path, expected=expected, got=format, mend=mend)
-    return format
-
-
-def _load(path: PathLike, format: str | None) -> tuple[str, str | Mapping[str, Any]]:
-    """Return the format of a file, the one asked for or the one its content tells, and its content."""
-    text = read_text(path)
-    table = deeplabcut.is_csv(text) if format is None else _known(format, path) == "deeplabcut"
-    if table:
-        return "deeplabcut", text
-    if format is None and not text.lstrip().startswith(("{", "[")):
-        raise LabelsError(
-            "this is no label file in a known format",
-            path=path,
-            expected=f"one of {', '.join(FORMATS)}: COCO keypoints JSON, or DeepLabCut's CollectedData_*.csv",
-            got=f"a file that begins with {text.lstrip()[:20]!r}",
-            mend="export the labels as COCO keypoints JSON",
-        )
-    document = parse_json(text, path)
-    return format or ("posetrack" if coco.is_native(document) else "coco"), document
-
-
 def _read(path: PathLike, format: str | None, video: VideoFacts | None, skeleton: Skeleton | None) -> Clip:
-    format, content = _load(path, format)
-    if isinstance(content, str):
-        clip = deeplabcut.read_clip(content, path, video=video)
-    else:
-        clip = coco.read_clip(content, path, native=format == "posetrack", video=video, skeleton=skeleton)
+    clip = read_clip(path, format, video, skeleton)
     if skeleton is not None:
         _check_skeleton(clip.skeleton, skeleton, path)
         clip.skeleton = skeleton
@@ -242,6 +175,7 @@ def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset
         clip.video or (Path(video.path).name if video is not None else None),
         clip.frame_names,
         clip.ignore_regions,
+        clip.track_names,
     )
 
 
@@ -256,12 +190,18 @@ def _stack(arrays: Sequence[Floats | None], columns: int) -> Floats:
 
 
 def _build_labels(track: Sequence[Instance]) -> LabelTrack:
+    visibility = np.stack([i.visibility for i in track])
+    there = visibility > 0
+    k = visibility.shape[1]
+    scores, error = _stack([i.scores for i in track], k), _stack([i.expected_error for i in track], k)
     return LabelTrack(
         np.array([i.frame for i in track]),
         np.stack([i.keypoints for i in track]),
-        np.stack([i.visibility for i in track]),
+        visibility,
         _stack([i.box for i in track], 4),
         _stack([i.head_box for i in track], 4),
+        np.where(there, scores, np.nan),
+        np.where(there, error, np.nan),
     )
 
 

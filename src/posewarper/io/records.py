@@ -87,6 +87,15 @@ def parse_json(text: str, path: PathLike) -> Mapping[str, Any]:
     return document
 
 
+def read_json(path: PathLike) -> Mapping[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        LabelsError: if it cannot be read, is no JSON, or its top is not an object.
+    """
+    return parse_json(read_text(path), path)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One object of a JSON file, with the place at which it stands."""

@@ -10,7 +10,8 @@ import pytest
 from label_documents import NAMES, FakeVideo, a_document, plain, save, two_videos
 
 from posewarper.errors import LabelsError, PosewarperWarning
-from posewarper.io.labels import detect_format, read_annotations, read_labels
+from posewarper.io.formats import detect_format
+from posewarper.io.labels import read_annotations, read_labels
 
 
 def test_native_file_is_read(tmp_path):
