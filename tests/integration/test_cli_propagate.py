@@ -150,7 +150,8 @@ def test_extend_fills_the_clip(propagate, tmp_path):
 
 def test_a_folder_of_frames_with_labels_by_file_name(propagate, tmp_path):
     frames = write_frames(tmp_path / "frames")
-    labels = some_labels(frame_names={3: "img016.png", 10: "img030.png", 16: "img042.png"})
+    names = {3: "img016.png", 10: "img030.png", 16: "img042.png"}
+    labels = some_labels(frame_names=names, n_frames=None)
     write_labels(tmp_path / "by_name.json", labels, format="coco")
     assert "frame_id" not in (tmp_path / "by_name.json").read_text()
     code, _, _ = propagate("--effort", "fast", video=frames, labels=tmp_path / "by_name.json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 import warnings
 from collections.abc import Iterable
 from fractions import Fraction
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
+from clip_files import encode_clip, turned
 from posewarper.errors import PosewarperWarning, VideoError
 from posewarper.io import decoding
 from posewarper.io.video import Video, open_video
@@ -41,31 +41,8 @@ def numbers_of(video: Video) -> list[int]:
     return [number_of(image) for _, image in video.frames(range(len(video)))]
 
 
-def make_clip(
-    path: Path,
-    n: int = 50,
-    *,
-    codec: str = "libx264",
-    pix_fmt: str = "yuv420p",
-    options: dict[str, str] | None = None,
-    pts: list[int] | None = None,
-    time_base: Fraction = Fraction(1, 30),
-    container_options: dict[str, str] | None = None,
-    images: list[np.ndarray] | None = None,
-) -> Path:
-    formats = {".mpg": "mpeg", ".h264": "h264", ".hevc": "hevc"}
-    images = [picture(i) for i in range(n)] if images is None else images
-    with av.open(str(path), "w", format=formats.get(path.suffix), options=container_options or {}) as out:
-        stream = out.add_stream(codec, rate=30, options=options or {})
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt = pix_fmt
-        stream.codec_context.time_base = time_base
-        for i, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pix_fmt)
-            frame.pts, frame.time_base = (pts[i] if pts else i), time_base
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
+def make_clip(path: Path, n: int = 50, *, images: list[np.ndarray] | None = None, **options) -> Path:
+    return encode_clip(path, [picture(i) for i in range(n)] if images is None else images, **options)
 
 
 def remux(source: Path, target: Path, change) -> Path:
@@ -218,17 +195,6 @@ def test_a_packet_without_a_frame_is_found_out_late_but_never_shifts_frames(tmp_
         assert number_of(video[49]) == 49
     # The number of frames does not change once it has been told.
     assert len(video) == len(video.times) == 51 and numbers_of(video) == [*range(50), 49]
-
-
-def turned(path: Path, matrix: tuple[int, ...]) -> Path:
-    """Write a display matrix into the track header of an mp4 file."""
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40
-    assert struct.unpack(">9i", data[at : at + 36]) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-    a, b, c, d = (value << 16 for value in matrix)
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
-    return path
 
 
 @pytest.mark.parametrize(
