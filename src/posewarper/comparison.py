@@ -22,7 +22,7 @@ import torch
 from posewarper import fitting
 from posewarper.config import NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, VideoError
-from posewarper.evaluation.clips import keep_every, score_clip
+from posewarper.evaluation.clips import ClipScore, keep_every, score_clip
 from posewarper.files import replacing
 from posewarper.inference.propagation import Clip, prepare_clip
 from posewarper.io.video import Video, open_video
@@ -298,10 +298,7 @@ def _make_row(comparison: _Comparison, shared: _Shared, method: str) -> dict[str
     progress = _prefixed(comparison.progress, f"every {shared.gap}")
     poses = fitting.propagate_clip(clip, method, model, progress=progress)
     seconds = clip_seconds + time.perf_counter() - started
-    figures = score_clip(poses, comparison.dense, shared.kept).to_dict()
-    parts = {
-        f"{part}_{name}": value for part in ("between", "beyond") for name, value in figures.pop(part).items()
-    }
+    score = score_clip(poses, comparison.dense, shared.kept)
     path = Path(comparison.video)
     return {
         "clip": path.name if path.is_dir() else path.stem,
@@ -309,11 +306,19 @@ def _make_row(comparison: _Comparison, shared: _Shared, method: str) -> dict[str
         "n_labels": len(shared.kept.labelled_frames),
         "method": method,
         "seed": comparison.seed,
-        **figures,
-        **parts,
+        **flatten_score(score),
         "seconds": seconds,
         "fit_seconds": fit_seconds,
     }
+
+
+def flatten_score(score: ClipScore) -> dict[str, Any]:
+    """Return the figures of a score as a row has them, its parts as ``between_...`` and ``beyond_...``."""
+    figures = score.to_dict()
+    parts = {
+        f"{part}_{name}": value for part in ("between", "beyond") for name, value in figures.pop(part).items()
+    }
+    return {**figures, **parts}
 
 
 def _prefixed(progress: Progress, prefix: str) -> Callable[[str, int, int], None]:

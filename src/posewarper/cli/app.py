@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from posewarper.cli import compare_methods, convert_labels, information, propagate_labels
+from posewarper.cli import compare_methods, convert_labels, information, propagate_labels, run_demo
 from posewarper.cli.common import reported_errors
 from posewarper.version import __version__
 
@@ -49,6 +49,7 @@ def _root(
 
 
 # The main job, and how well it does.
+app.command("demo")(run_demo.run)
 app.command("propagate")(propagate_labels.run)
 app.command("benchmark")(compare_methods.run)
 

@@ -41,9 +41,9 @@ _COLUMNS = (
 _LEGEND = (
     "mean, med, p95: error in percent of the box's longer side (mean, median, 95th percentile); pck5, pck10: "
     "percent of keypoints within 5 and 10; cov: percent with a prediction (without one the error counts as "
-    "100); btw, byd: mean error between a track's labels and beyond them; s: seconds without fitting.",
-    "Where the labels of a clip were made by networks, differences below 1 percent are noise.",
+    "100); btw, byd: mean error between a track's labels and beyond them; s: seconds without fitting."
 )
+_NOISE = "Where the labels of a clip were made by networks, differences below 1 percent are noise."
 
 
 def run(
@@ -113,7 +113,9 @@ def run(
             cache=cache or default_cache(),
             progress=progress,
         )
-    show_rows(Console(), rows)
+    console = Console()
+    show_rows(console, rows)
+    console.print(_NOISE, style="dim", highlight=False)
     if json_file is not None:
         given = {"video": str(video), "labels": str(labels), "track": track, "effort": effort, "seed": seed}
         _write(json_file, {**given, "machine": describe_machine(device.value), "rows": rows})
@@ -162,8 +164,7 @@ def show_rows(console: Console, rows: Sequence[Row]) -> None:
             users = ", ".join(row["method"] for row in of_gap if row["fit_seconds"])
             console.print(f"fitting: {fitted:.0f} s, once for {users}", highlight=False)
         console.print()
-    for line in _LEGEND:
-        console.print(line, style="dim", highlight=False)
+    console.print(_LEGEND, style="dim", highlight=False)
 
 
 def _make_table(rows: Sequence[Row], width: int) -> Table:
