@@ -55,9 +55,11 @@ def _opened(video: VideoLike, labels: LabelsLike) -> Iterator[tuple[Video, Label
     with ExitStack() as stack:
         if not isinstance(video, Video):
             video = stack.enter_context(open_video(video))
-        if not isinstance(labels, Labels):
-            labels = read_labels(labels, video=video)
-        yield video, check_labels(video, labels.only_labelled())
+        given = labels if isinstance(labels, Labels) else read_labels(labels, video=video)
+        usable = check_labels(video, given.only_labelled())
+        if given is labels:  # reading them from a file warns already
+            _warn_of_the_never_labelled(usable)
+        yield video, usable
 
 
 def check_labels(video: Video, labels: Labels) -> Labels:
@@ -183,6 +185,11 @@ def fit(
     Raises:
         PosewarperError: if the video or the labels cannot be used.
         Interrupted: on Ctrl-C, after the checkpoint is written.
+
+    Example:
+        >>> model = fit("clip.mp4", "labels.json", checkpoint="model.pt")
+        >>> sorted(model.spec.trained)
+        ['pose', 'warp']
     """
     config = config or effort_config(effort)
     _check_budget(config)
@@ -256,6 +263,11 @@ def propagate(
     Raises:
         PosewarperError: if the input cannot be used.
         Interrupted: on Ctrl-C in training, after the checkpoint is written.
+
+    Example:
+        >>> result = propagate("clip.mp4", "labels.json", effort="fast")
+        >>> result.poses.dense().shape  # (frames, tracks, keypoints, xy)
+        (20, 1, 4, 2)
     """
     # What cannot work is refused here, before minutes of work.
     train = model is None and needs_model(method, effort)
@@ -263,10 +275,10 @@ def propagate(
     if train:
         _check_budget(config)
     seconds: dict[str, float] = {}
-    with _opened(video, labels) as (opened, usable), _noting() as notes:
+    with _noting() as notes, _opened(video, labels) as (opened, usable):
         if model is not None:
             model = _fitting_model(model, usable).to(place).eval()
-        _warn_of_odd_labels(usable)
+        _warn_of_a_lone_label(usable)
         if method in INTERPOLATIONS:
             clip = prepare_clip(opened, usable, extend=extend, flow=False)
             with _timed(seconds, "propagation"):
@@ -307,7 +319,7 @@ def propagate_clip(
     return estimate_poses(clip, method, model, progress=progress)
 
 
-def _warn_of_odd_labels(labels: Labels) -> None:
+def _warn_of_a_lone_label(labels: Labels) -> None:
     if len(labels.labelled_frames) == 1:
         warnings.warn(
             f"only frame {labels.labelled_frames[0]} is labelled: poses far from it rest on optical flow and "
@@ -315,6 +327,9 @@ def _warn_of_odd_labels(labels: Labels) -> None:
             PosewarperWarning,
             stacklevel=3,
         )
+
+
+def _warn_of_the_never_labelled(labels: Labels) -> None:
     never = [n for n, seen in zip(labels.skeleton.names, labels.labelled_keypoints, strict=True) if not seen]
     if never:
         warnings.warn(

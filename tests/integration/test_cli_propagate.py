@@ -25,14 +25,16 @@ from moving_clip import (
 )
 
 from posewarper import __version__, fitting
+from posewarper.cli.propagate_labels import rewrite_report
 from posewarper.config import EFFORTS
+from posewarper.errors import PosewarperWarning
 from posewarper.io.images import read_image
 from posewarper.io.labels import read_labels, read_poses, write_labels
 from posewarper.io.video import open_video
 from posewarper.model.checkpoint import load_model, parameters_sha256
 from posewarper.structures import Labels, LabelTrack
 
-RESULTS = {"poses.json", "overlay.mp4", "sheet.jpg", "run.json"}
+RESULTS = {"poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json"}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,7 @@ def test_every_frame_gets_a_pose_and_labels_are_kept_to_the_bit(propagate, clip,
         assert (overlay.n_frames, overlay.image_size) == (N_FRAMES, (HEIGHT, WIDTH))
         assert np.abs(overlay[5].astype(int) - plain[5]).max() > 60
     assert read_image(out / "sheet.jpg").std() > 0
+    assert "3 labelled frames gave" in (out / "report.html").read_text()
     report = run_json(out)
     assert report["inputs"]["video"] == {"path": str(clip), "sha256": digest(clip)}
     assert report["inputs"]["labels"] == {"path": str(labels), "sha256": digest(labels)}
@@ -152,7 +155,8 @@ def test_a_folder_of_frames_with_labels_by_file_name(propagate, tmp_path):
     frames = write_frames(tmp_path / "frames")
     names = {3: "img016.png", 10: "img030.png", 16: "img042.png"}
     labels = some_labels(frame_names=names, n_frames=None)
-    write_labels(tmp_path / "by_name.json", labels, format="coco")
+    with pytest.warns(PosewarperWarning, match="read it with the folder of frames"):
+        write_labels(tmp_path / "by_name.json", labels, format="coco")
     assert "frame_id" not in (tmp_path / "by_name.json").read_text()
     code, _, _ = propagate("--effort", "fast", video=frames, labels=tmp_path / "by_name.json")
     assert code == 0
@@ -251,6 +255,21 @@ def test_two_tracks_come_out_as_two(propagate, tmp_path):
         assert np.linalg.norm(track.keypoints - shift - true_keypoints(track.frames), axis=-1).max() < 1.5
 
 
+def test_the_report_can_be_written_again_with_errors(propagate, clip, tmp_path):
+    labels, out = write_some_labels(tmp_path), tmp_path / "out"
+    assert propagate("--method", "linear", labels=labels)[0] == 0
+    before = (out / "report.html").read_text()
+    rewrite_report(out, clip, labels, [{"method": "linear", "mean": 1.25}])
+    after = (out / "report.html").read_text()
+    assert "Errors against known poses" in after and "Errors against known poses" not in before
+    start, end = (
+        after.index(mark)
+        for mark in ('<section aria-labelledby="errors">', '<section aria-labelledby="run">')
+    )
+    link = '<a href="#errors">Errors</a>'
+    assert (after[:start] + after[end:]).replace(link, "").split() == before.split()
+
+
 def test_overwriting_leaves_one_story(propagate, tiny, tmp_path):
     assert propagate()[0] == 0
     (tmp_path / "out" / "notes.txt").write_text("mine")
@@ -261,3 +280,15 @@ def test_overwriting_leaves_one_story(propagate, tiny, tmp_path):
     # The model of the run before is gone, and what is not ours is left alone.
     assert set(os.listdir(tmp_path / "out")) == RESULTS | {"notes.txt"}
     assert run_json(tmp_path / "out")["method"] == "linear"
+
+
+def test_what_is_odd_in_the_label_file_is_noted_once(propagate, tmp_path):
+    labels = some_labels()
+    hidden = labels.tracks[0].visibility * np.array([2, 1, 1, 0], np.uint8)
+    odd = Labels(SKELETON, {0: LabelTrack(labels.tracks[0].frames, labels.tracks[0].keypoints, hidden)})
+    write_labels(tmp_path / "odd.json", odd)
+    code, _, err = propagate("--method", "linear", labels=tmp_path / "odd.json")
+    assert code == 0
+    (note,) = run_json(tmp_path / "out")["notes"]
+    assert "never labelled" in note and note.endswith("tail")
+    assert err.count("never labelled") == 1

@@ -213,7 +213,9 @@ def test_ctrl_c_before_training_leaves_nothing(propagate, tiny, tmp_path, monkey
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["poses.json", "overlay.mp4", "sheet.jpg", "run.json", "model.pt"])
+@pytest.mark.parametrize(
+    "name", ["poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", "model.pt"]
+)
 def test_a_full_disk(propagate, tiny, tmp_path, monkeypatch, name):
     usual = os.replace
 
@@ -227,7 +229,7 @@ def test_a_full_disk(propagate, tiny, tmp_path, monkeypatch, name):
     assert code == 1
     assert os.strerror(errno.ENOSPC) in err
     assert (err.count("error: "), "Traceback" in err) == (1, False)
-    order = ["poses.json", "overlay.mp4", "sheet.jpg", "run.json"]
+    order = ["poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json"]
     whole = set(order[: order.index(name)]) if name in order else set()
     assert set(os.listdir(tmp_path / "out")) == whole
 

@@ -24,17 +24,21 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 _PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
-_LABEL_SUFFIXES = (".json", ".csv")
+_LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".hdf5", ".slp", ".nwb")
 _CHECKPOINT_SUFFIXES = (".pt", ".pth")
 
 
 def run(
     path: Annotated[
-        Path | None, typer.Argument(help="A video, a folder of frames, a label file or a checkpoint (.pt).")
+        Path | None, typer.Argument(help="A video, a folder of frames, labels or a checkpoint (.pt).")
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A label file, checked against the video where one is given."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Draw the labels on their frames into this picture."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file as JSON too.")
@@ -44,12 +48,31 @@ def run(
     device: UnusedDevice = DeviceName.AUTO,
     seed: UnusedSeed = 0,
 ) -> None:
-    """Show versions and devices, or what is in a video, a label file or a checkpoint."""
+    """Show versions and devices, or what is in a video, a label file or a checkpoint.
+
+    With a video and labels it also measures whether labels that lie close in time come too early or too
+    late; --picture draws the labels, so that a wrong skeleton, rotation or frame shift shows.
+    """
+    for place in (json_file, picture):
+        if place is not None:
+            refuse_existing(place, overwrite)
+    if picture is not None:
+        _check_picture(picture, path, labels)
+    facts = _gather(path, labels, picture)
+    for title, values in facts.items():
+        _show(title, values)
     if json_file is not None:
-        refuse_existing(json_file, overwrite)
+        from posewarper.files import replacing
+
+        with replacing(json_file) as temporary:
+            temporary.write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Facts:
+    """Return the facts to show by their title."""
     facts: Facts = {}
     video = None
-    if path is not None and path.is_file() and path.suffix.lower() in _LABEL_SUFFIXES:
+    if path is not None and _is_labels(path):
         facts["labels"] = describe_labels(path, None)
     elif path is not None and path.suffix.lower() in _CHECKPOINT_SUFFIXES:
         from posewarper.model.checkpoint import describe_checkpoint
@@ -63,15 +86,41 @@ def run(
     if labels is not None:
         # A label file named twice, as PATH and as --labels, is told about once more.
         facts["labels"] = describe_labels(labels, video)
+        if video is not None:
+            facts["labels"] |= describe_fit(labels, video, picture)
     if not facts:
         facts["environment"] = describe_environment()
-    for title, values in facts.items():
-        _show(title, values)
-    if json_file is not None:
-        from posewarper.files import replacing
+    return facts
 
-        with replacing(json_file) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8")
+
+def _check_picture(picture: Path, path: Path | None, labels: Path | None) -> None:
+    """Refuse a picture of nothing, or of a kind that cannot be written, before the work.
+
+    Raises:
+        ConfigError: if there is no video, or there are no labels.
+        OutputError: if the name is not that of a picture.
+    """
+    from posewarper.errors import ConfigError
+    from posewarper.reporting.overlay import check_picture_name
+
+    check_picture_name(picture)
+    is_video = path is not None and not _is_labels(path) and path.suffix.lower() not in _CHECKPOINT_SUFFIXES
+    if not is_video or labels is None:
+        raise ConfigError(
+            "--picture draws labels on the frames of a video, and needs both",
+            expected="posewarper info VIDEO --labels FILE --picture OUT.png",
+            got="no labels" if is_video else "no video",
+            mend="name the labels with --labels" if is_video else "name the video that was labelled",
+        )
+
+
+def _is_labels(path: Path) -> bool:
+    """Return whether a path is a label file, or a folder that holds labels rather than frames."""
+    if not path.is_dir():
+        return path.is_file() and path.suffix.lower() in _LABEL_SUFFIXES
+    from posewarper.io.formats import is_label_folder
+
+    return is_label_folder(path)
 
 
 # --- facts ------------------------------------------------------------------------------------------------
@@ -178,6 +227,44 @@ def describe_labels(path: Path, video: Video | None) -> Facts:
         "tracks": _describe_tracks(labels),
         "keypoints": _describe_keypoints(labels),
     }
+
+
+def describe_fit(path: Path, video: Video, picture: Path | None) -> Facts:
+    """Return by how many frames the labels should be moved, where that can be told, and draw them if asked.
+
+    Warns:
+        PosewarperWarning: if they fit better elsewhere beyond doubt.
+    """
+    import warnings
+
+    from posewarper.errors import PosewarperWarning
+    from posewarper.io.labels import read_annotations
+    from posewarper.motion.label_shift import measure_shift
+    from posewarper.reporting.label_sheet import write_label_sheet
+
+    labels = read_annotations(path, video=video)
+    facts: Facts = {}
+    if picture is not None:
+        # Of a file without any label its predictions are shown.
+        write_label_sheet(picture, video, labels.only_labelled() if labels.labelled_frames.size else labels)
+        facts["picture"] = str(picture)
+    shift = measure_shift(video, labels)
+    if shift is None:
+        return facts
+    if shift.is_clear:
+        frames = round(shift.frames) or (1 if shift.frames > 0 else -1)
+        count = f"{frames:+d} frame{'' if abs(frames) == 1 else 's or more'}"
+        warnings.warn(
+            f"{path}: the labels fit the video better when moved by {count} ({shift.low:+.1f} to "
+            f"{shift.high:+.1f}, by optical flow at {shift.places} places): look at them with --picture, and "
+            f"move them with `posewarper convert --frame-offset {frames}`",
+            PosewarperWarning,
+            stacklevel=2,
+        )
+    span = [round(shift.low, 2), round(shift.high, 2)]
+    verdict = "no" if shift.is_clear else "yes" if shift.is_none else "cannot tell"
+    fit = {"in time": verdict, "fits best moved by": round(shift.frames, 2), "frames, between": span}
+    return facts | fit
 
 
 def _describe_tracks(labels: Labels) -> list[Facts]:

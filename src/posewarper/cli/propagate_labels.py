@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from posewarper.io.video import Video
     from posewarper.structures import Poses, RunResult
 
-_RESULTS = ("poses.json", "overlay.mp4", "sheet.jpg", "run.json", "model.pt")
+_RESULTS = ("poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", "model.pt")
 _SHEET_FRAMES = 8
 
 
@@ -48,27 +49,25 @@ def run(
 ) -> None:
     """Turn a few labelled frames of a video into poses for every frame.
 
-    Writes poses.json (every frame), overlay.mp4 and sheet.jpg (to look at), model.pt (if one was trained)
-    and run.json (what was run). Labelled frames are kept exactly.
+    Writes poses.json (every frame), report.html (frames worth checking, scores, what was run), overlay.mp4
+    and sheet.jpg (to look at), model.pt (if one was trained) and run.json (what was run). Labelled frames are
+    kept exactly.
     """
     out = out or Path(f"{video.stem}_poses")
     refuse_results(out, model, overwrite)
     refuse_place(out, video)
 
     from posewarper.fitting import propagate
-    from posewarper.io.labels import read_labels
     from posewarper.io.video import open_video
     from posewarper.model.checkpoint import load_model
+    from posewarper.reporting.report import write_report
 
     started = time.perf_counter()
     with progress_bar(quiet) as progress, open_video(video) as opened:
-        given = read_labels(labels, video=opened)
         network = None if model is None else load_model(model)
-        # Before the results are written, which may replace labels that came from an earlier run.
-        inputs = describe_inputs(video=video, labels=labels, model=model)
         result = propagate(
             opened,
-            given,
+            labels,
             method=method,
             model=network,
             effort=effort,
@@ -78,12 +77,16 @@ def run(
             checkpoint=out / "model.pt",
             progress=progress,
         )
+        # Before the results are written, which may replace labels that came from an earlier run.
+        inputs = describe_inputs(video=video, labels=labels, model=model)
         written = write_results(out, opened, result, progress)
-    request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device.value}
-    report = describe_run(request, result, time.perf_counter() - started)
-    _write_json(out / "run.json", report)
-    _remove_stale(out, {*written, "run.json"}, model, trained="training" in result.seconds)
-    _tell(out, opened.n_frames, result, report)
+        request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device.value}
+        facts = describe_run(request, result, time.perf_counter() - started)
+        write_report(out / "report.html", opened, result, facts)
+    _write_json(out / "run.json", facts)
+    written |= {"report.html", "run.json"}
+    _remove_stale(out, written, model, trained="training" in result.seconds)
+    _tell(out, opened.n_frames, result, facts)
 
 
 def refuse_results(out: Path, model: Path | None, overwrite: bool) -> None:
@@ -144,6 +147,26 @@ def write_results(out: Path, video: Video, result: RunResult, progress: Any) -> 
     return {"poses.json", "overlay.mp4", "sheet.jpg"}
 
 
+def rewrite_report(out: Path, video: Path, labels: Path, scores: Sequence[Mapping[str, Any]]) -> None:
+    """Write the report of a run that is done once more, with rows of errors that became known since."""
+    from posewarper.io.labels import read_labels, read_poses
+    from posewarper.io.video import open_video
+    from posewarper.reporting.report import write_report
+    from posewarper.structures import RunResult
+
+    facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    with open_video(video) as opened:
+        result = RunResult(
+            read_poses(out / "poses.json"),
+            read_labels(labels, video=opened),
+            facts["method"],
+            {stage: seconds for stage, seconds in facts["seconds"].items() if stage != "total"},
+            tuple(facts["notes"]),
+            facts["config"],
+        )
+        write_report(out / "report.html", opened, result, facts, scores=scores)
+
+
 def sheet_frames(poses: Poses) -> list[int]:
     """Choose frames for the sheet: spread over the clip, those farthest from labels among them."""
     import numpy as np
@@ -165,6 +188,7 @@ def describe_run(request: dict[str, Any], result: RunResult, seconds: float) -> 
     """Return what was run, as plain values: inputs with hashes, versions, settings, timings, notes."""
     import torch
 
+    from posewarper.model.runtime import resolve_device
     from posewarper.version import __version__
 
     tracks = result.poses.tracks
@@ -173,6 +197,8 @@ def describe_run(request: dict[str, Any], result: RunResult, seconds: float) -> 
         **request,
         "method": result.method,
         "threads": torch.get_num_threads(),
+        "ran_on": str(resolve_device(request["device"])),
+        "system": platform.platform(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "command": sys.argv[1:],
         "config": dict(result.config),
@@ -217,12 +243,12 @@ def _remove_stale(out: Path, written: set[str], model: Path | None, *, trained: 
             os.remove(place)
 
 
-def _tell(out: Path, n_frames: int, result: RunResult, report: dict[str, Any]) -> None:
+def _tell(out: Path, n_frames: int, result: RunResult, facts: dict[str, Any]) -> None:
     poses = result.poses
     posed = sum(len(t.frames) for t in poses.tracks.values())
     print(
         f"{len(poses.labelled_frames)} labelled frames -> {posed} poses of {len(poses.tracks)} "
         f"{'track' if len(poses.tracks) == 1 else 'tracks'} on {n_frames} frames"
     )
-    print(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in report["seconds"].items()))
-    print(f"wrote {out / 'poses.json'}; look at {out / 'overlay.mp4'} and {out / 'sheet.jpg'}")
+    print(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
+    print(f"wrote {out / 'poses.json'}; look at {out / 'report.html'} and {out / 'overlay.mp4'}")

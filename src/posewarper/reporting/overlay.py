@@ -65,7 +65,7 @@ def draw_pose(
         return drawn
     score = np.ones(len(points)) if scores is None else np.nan_to_num(np.asarray(scores, np.float64))
     level = np.clip(score * len(_OPACITIES), 0, len(_OPACITIES) - 1).astype(int)
-    sides = _sides(skeleton)
+    sides = keypoint_sides(skeleton)
     colours = [LEFT if side == "left" else RIGHT if side == "right" else colour for side in sides]
     thickness = thickness or _thickness(float(np.ptp(points[there], axis=0).max()), image.shape)
     region, points = _region(drawn, points, there, 4 * thickness + 4)
@@ -84,7 +84,7 @@ def draw_pose(
     return drawn
 
 
-def _sides(skeleton: Skeleton) -> list[str]:
+def keypoint_sides(skeleton: Skeleton) -> list[str]:
     """Return the side of each keypoint: of a mirror pair, by the letter in which their names first differ."""
     sides = ["middle"] * len(skeleton)
     for a, b in skeleton.flip_pairs:
@@ -128,7 +128,7 @@ def _draw_dot(image: Image, point: Floats, colour: Colour, radius: float, *, rin
         cv2.circle(image, centre, _fixed([radius * 0.55])[0], _DARK, -1, cv2.LINE_AA, _SHIFT)
 
 
-def _write_text(image: Image, text: str, corner: tuple[int, int], height: int, colour: Colour) -> None:
+def write_text(image: Image, text: str, corner: tuple[int, int], height: int, colour: Colour) -> None:
     """Write dark text on a plate of the given colour, whose top-left corner is kept inside the image."""
     scale = height / 30
     (width, tall), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
@@ -181,10 +181,10 @@ def _drawn_frame(
             corner = there[:, 0].max() + text_height / 2, there[:, 1].min() - text_height
             tags.append((str(track_id), _fixed_corner(corner), colour))
     for text, corner, colour in tags:
-        _write_text(image, text, corner, text_height, colour)
+        write_text(image, text, corner, text_height, colour)
     labelled = i in poses.labelled_frames
     badge = f"{i} label" if labelled else str(i)
-    _write_text(image, badge, (0, 0), text_height, _LABEL if labelled else _WHITE)
+    write_text(image, badge, (0, 0), text_height, _LABEL if labelled else _WHITE)
     return image
 
 
@@ -270,15 +270,7 @@ def write_sheet(
         LabelsError: if the poses belong to another image size, or no frame is asked for.
         OutputError: if the place cannot be written, or its name is not that of a picture.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".jpg", ".jpeg"):
-        raise OutputError(
-            "cannot write this kind of picture",
-            path=path,
-            expected=".png or .jpg",
-            got=suffix or "no suffix",
-            mend="change the name",
-        )
+    check_picture_name(path)
     _check_size(video, poses)
     if not len(frames):
         raise LabelsError("no frames to show", expected="at least one frame index", got=0, mend="name frames")
@@ -295,6 +287,33 @@ def write_sheet(
     for n, i in enumerate(frames):
         y, x = n // columns * cell[0], n % columns * cell[1]
         sheet[y : y + cell[0], x : x + cell[1]] = _drawn_frame(video[i], i, poses, extents, cell)
-    _, data = cv2.imencode(suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    write_picture(path, sheet)
+
+
+def check_picture_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a name that does not end in .png, .jpg or .jpeg.
+
+    Raises:
+        OutputError: if it does not.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise OutputError(
+            "cannot write this kind of picture",
+            path=path,
+            expected=".png or .jpg",
+            got=suffix or "no suffix",
+            mend="change the name",
+        )
+
+
+def write_picture(path: str | os.PathLike[str], image: Image) -> None:
+    """Write an image (H, W, 3) uint8 RGB as .png or .jpg, as the name says.
+
+    Raises:
+        OutputError: if the place cannot be written, or its name is not that of a picture.
+    """
+    check_picture_name(path)
+    _, data = cv2.imencode(Path(path).suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -1,0 +1,368 @@
+"""One HTML page about a run, which opens from disk anywhere: pictures, doubts, scores and what was run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from posewarper.errors import LabelsError
+from posewarper.files import replacing
+from posewarper.io.video import Video
+from posewarper.reporting.charts import axis_ticks, level_names, marks, mean_and_lowest, place, score_strip
+from posewarper.reporting.checking import Suggestion, frames_to_check, subject_size
+from posewarper.reporting.views import (
+    are_apart,
+    draw_view,
+    encode_picture,
+    join_boxes,
+    pad_boxes,
+    tight_boxes,
+    usual_aspect,
+    whole_image,
+)
+from posewarper.structures import Floats, Ints, Poses, RunResult
+
+_PICTURE, _OVERVIEW = 560, 1120  # pixels of the longer side
+_PICTURE_BYTES, _OVERVIEW_BYTES = 75_000, 220_000
+_CROWD, _CROWD_BYTES = 900, 120_000  # of more tracks than are shown one by one
+_SAMPLES = {1: 8, 2: 4, 3: 3}  # pictures a frame -> frames
+_RINGS = 6  # keypoints with a ring in a picture
+_COLUMNS = 6000  # of all tracks' strips together
+_OPEN_TRACKS = 4  # tracks whose scores are shown without a click
+_SCORE_COLUMNS = (
+    *(("mean", "mean"), ("median", "median"), ("95 % below", "p95"), ("within 5 %", "pck05")),
+    *(("within 10 %", "pck10"), ("coverage", "coverage"), ("seconds", "seconds")),
+)
+
+Values = dict[str, Any]
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    video: Video,
+    result: RunResult,
+    facts: Mapping[str, Any],
+    *,
+    scores: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write one self-contained HTML page about a run: no other file, no network, no script is needed.
+
+    Args:
+        path: where to write, a name that ends in .html.
+        video: the clip.
+        result: what the run made.
+        facts: what was run, as ``run.json`` holds it: ``posewarper`` (version), ``versions``, ``command``,
+            ``inputs`` (name -> ``path`` and ``sha256``), ``config``, ``seconds`` (stage -> seconds) and
+            others. What is missing is left out.
+        scores: rows with errors of several methods against known poses: ``method``, in percent ``mean``,
+            ``median``, ``p95``, ``pck05``, ``pck10`` and ``coverage``, and ``seconds``; None is allowed.
+
+    Raises:
+        LabelsError: if the poses belong to another image size, or there are none.
+        OutputError: if the place cannot be written.
+    """
+    poses = result.poses
+    if tuple(poses.image_size) != tuple(video.image_size):
+        raise LabelsError(
+            "the poses belong to another image size than the video's",
+            path=video.path,
+            expected=f"height x width {video.image_size[0]} x {video.image_size[1]}",
+            got=f"{poses.image_size[0]} x {poses.image_size[1]}",
+            mend="report on the video that the poses were made from",
+        )
+    if not any(len(track.frames) for track in poses.tracks.values()):
+        raise LabelsError("there are no poses to report on", mend="label at least one frame")
+    suggestions = frames_to_check(poses, result.labels)
+    page = _render(
+        {
+            "head": _describe_head(video, result, facts),
+            "notes": list(result.notes),
+            "pictures": _draw(video, result, suggestions),
+            "chart": _describe_chart(poses),
+            "tracks": [_describe_track(result, i, suggestions) for i in poses.tracks],
+            "scores": _score_table(scores, result.method),
+            "run": _describe_run(facts),
+        }
+    )
+    with replacing(path) as temporary:
+        # Names of files may hold bytes that are no text.
+        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
+
+
+def _render(values: Values) -> str:
+    # Whatever is put in is escaped: names of files, keypoints and tracks may hold anything.
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = (files("posewarper.reporting") / "report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(values)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Shot:
+    frame: int
+    box: Floats
+    longest: int = _PICTURE
+    most_bytes: int = _PICTURE_BYTES
+    track: int | None = None
+    keypoints: tuple[int, ...] = ()
+
+
+def _draw(video: Video, result: RunResult, suggestions: Sequence[Suggestion]) -> Values:
+    """Return the overview, the sample frames and the frames to check, each with its pictures."""
+    poses = result.poses
+    shots = _plan(result, suggestions)
+    every = [shot for group in shots.values() for shot in group]
+    drawn: dict[int, str] = {}
+    # Rising, and each frame once: a video is quickest to read that way.
+    for frame in sorted({shot.frame for shot in every}):
+        image = video[frame]
+        for shot in (s for s in every if s.frame == frame):
+            rings = None if shot.track is None else (shot.track, shot.keypoints)
+            tags = shot.track is None and len(poses.tracks) > 1
+            view = draw_view(image, shot.box, shot.longest, poses, frame, tags=tags, rings=rings)
+            drawn[id(shot)] = encode_picture(view, shot.most_bytes)
+    names = poses.skeleton.names
+
+    def describe(shot: _Shot) -> Values:
+        whose = "" if shot.track is None else f", track {shot.track}"
+        rings = ", ".join(names[k] for k in shot.keypoints)
+        return {
+            "source": drawn[id(shot)],
+            "track": None if shot.track is None or len(poses.tracks) < 2 else _track_name(result, shot.track),
+            "alt": f"Frame {shot.frame}{whose} with its skeleton"
+            + (f", rings around {rings}" if rings else ""),
+            **_describe_frame(video, poses, shot.frame),
+        }
+
+    checks = [
+        {**describe(shot), "number": n, "reasons": s.reasons}
+        for n, (s, shot) in enumerate(zip(suggestions, shots["checks"], strict=True), start=1)
+    ]
+    overview, samples = ([describe(shot) for shot in shots[group]] for group in ("overview", "samples"))
+    height, width = poses.image_size
+    _, _, wide, high = shots["samples"][0].box
+    return {
+        "overview": overview,
+        "overview_width": round(min(60, 30 * width / height), 1),  # in rem
+        "samples": samples,
+        "checks": checks,
+        # The least width of a picture, in rem.
+        "card": 26 if len(poses.tracks) > max(_SAMPLES) else 11 if high > wide else 15,
+    }
+
+
+def _plan(result: RunResult, suggestions: Sequence[Suggestion]) -> dict[str, list[_Shot]]:
+    """Choose what to show of which frame: a picture around everybody, or one a track where they are apart."""
+    poses, size = result.poses, result.poses.image_size
+    whole, frames = whole_image(size), [track.frames for track in poses.tracks.values()]
+    tight = [tight_boxes(t.keypoints, size, 1.2 * _subject_size(result, i)) for i, t in poses.tracks.items()]
+    joined = join_boxes(tight, frames, poses.n_frames)
+    if not np.isfinite(joined).any():  # all keypoints lie outside of the image
+        joined[np.concatenate(frames)] = whole
+    together = pad_boxes(joined, usual_aspect(joined), size)
+    aspect = usual_aspect(np.concatenate(tight))
+    boxes = [pad_boxes(box, aspect, size) for box in tight]
+    covered = np.flatnonzero(np.isfinite(together).all(-1))
+    apart = len(boxes) <= max(_SAMPLES) and are_apart(together, boxes)
+
+    def shoot(track_id: int, frame: int, keypoints: tuple[int, ...] = ()) -> _Shot:
+        n = list(poses.tracks).index(track_id)
+        box = boxes[n][np.searchsorted(frames[n], frame)]
+        return _Shot(frame, box if np.isfinite(box).all() else whole, track=track_id, keypoints=keypoints)
+
+    chosen = _spread(covered, poses.labelled_frames, _SAMPLES[len(boxes) if apart else 1])
+    if apart:
+        samples = [shoot(i, f) for f in chosen for i, track in poses.tracks.items() if f in track.frames]
+    elif len(boxes) > max(_SAMPLES):
+        samples = [_Shot(f, together[f], _CROWD, _CROWD_BYTES) for f in chosen]
+    else:
+        samples = [_Shot(f, together[f]) for f in chosen]
+    overview = []
+    if any(not np.array_equal(shot.box, whole) for shot in samples):
+        present = np.bincount(np.concatenate(frames), minlength=poses.n_frames)
+        fullest = np.flatnonzero(present == present.max())
+        frame = int(fullest[len(fullest) // 2])
+        overview.append(_Shot(frame, whole, min(_OVERVIEW, max(size)), _OVERVIEW_BYTES))
+    checks = [shoot(s.track, s.frame, s.keypoints[:_RINGS]) for s in suggestions]
+    return {"overview": overview, "samples": samples, "checks": checks}
+
+
+def _subject_size(result: RunResult, track_id: int) -> float:
+    track, label = result.poses.tracks[track_id], result.labels.tracks.get(track_id)
+    return subject_size(None if label is None else label.keypoints, track.keypoints, result.poses.image_size)
+
+
+def _spread(frames: Ints, labelled: Ints, count: int) -> list[int]:
+    """Choose frames spread evenly, every second one a labelled frame where one is near."""
+    step = (len(frames) - 1) / max(count - 1, 1)
+    chosen = [int(frames[round(n * step)]) for n in range(count)]
+    near = labelled[np.isin(labelled, frames)]
+    for n in range(1, count, 2):
+        if len(near):
+            closest = int(near[np.argmin(np.abs(near - chosen[n]))])
+            chosen[n] = closest if abs(closest - chosen[n]) <= step / 2 else chosen[n]
+    return sorted(set(chosen))
+
+
+def _describe_frame(video: Video, poses: Poses, frame: int) -> Values:
+    return {
+        "frame": frame,
+        "labelled": frame in poses.labelled_frames,
+        # Of a folder of frames the names of the files tell more than a time would.
+        "time": None if video.frame_names else f"{video.times[frame]:.2f} s",
+        "file": video.frame_names[frame] if video.frame_names else None,
+    }
+
+
+# --- scores -----------------------------------------------------------------------------------------------
+
+
+def _describe_chart(poses: Poses) -> Values:
+    n = poses.n_frames
+    return {
+        "n_frames": n,
+        "ticks": [(frame, place(frame, n)) for frame in axis_ticks(n)],
+        "levels": level_names(),
+    }
+
+
+def _track_name(result: RunResult, track_id: int) -> str:
+    name = result.labels.track_names.get(track_id)
+    return f"track {track_id}" if name is None else f"track {track_id} ({name})"
+
+
+def _describe_track(result: RunResult, track_id: int, suggestions: Sequence[Suggestion]) -> Values:
+    poses, names = result.poses, result.poses.skeleton.names
+    track, label = poses.tracks[track_id], result.labels.tracks.get(track_id)
+    own = np.zeros(0, np.int64) if label is None else label.frames
+    seen = np.zeros(len(names), int) if label is None else (label.visibility > 0).sum(0)
+    keypoints = []
+    for name, times, figures in zip(
+        names, seen.tolist(), mean_and_lowest(track, np.isin(track.frames, own)), strict=True
+    ):
+        mean, lowest, frame = figures or (None, None, None)
+        keypoints.append({"name": name, "labels": times, "mean": mean, "lowest": lowest, "frame": frame})
+    scored = [row["mean"] for row in keypoints if row["mean"] is not None]
+    return {
+        "name": _track_name(result, track_id),
+        "open": track_id in list(poses.tracks)[:_OPEN_TRACKS],
+        "frames": len(track.frames),
+        "covered": _ranges(track.frames.tolist()),
+        "labels": len(own),
+        "marks": marks(own, poses.n_frames),
+        "mean": sum(scored) / len(scored) if scored else None,
+        "never": [row["name"] for row in keypoints if not row["labels"]],
+        "keypoints": keypoints,
+        "strip": score_strip(track, poses.n_frames, _COLUMNS // len(poses.tracks)),
+        "doubts": [
+            (n, s.frame, place(s.frame, poses.n_frames))
+            for n, s in enumerate(suggestions, start=1)
+            if s.track == track_id
+        ],
+    }
+
+
+def _ranges(frames: Sequence[int], most: int = 8) -> str:
+    """Return rising numbers as text, runs in short: 0 to 99, 120, 131 to 140."""
+    runs: list[list[int]] = []
+    for frame in frames:
+        if runs and frame == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], frame]
+        else:
+            runs.append([frame])
+    more = ["..."] if len(runs) > most else []
+    return ", ".join([" to ".join(map(str, run)) for run in runs[:most]] + more)
+
+
+def _score_table(scores: Sequence[Mapping[str, Any]], method: str) -> Values:
+    rows = [
+        {
+            "method": str(row.get("method", "")),
+            "used": row.get("method") == method,
+            "cells": ["–" if row.get(key) is None else f"{row[key]:.1f}" for _, key in _SCORE_COLUMNS],
+        }
+        for row in scores
+    ]
+    return {"columns": [title for title, _ in _SCORE_COLUMNS], "rows": rows}
+
+
+# --- what was run -----------------------------------------------------------------------------------------
+
+
+def _describe_head(video: Video, result: RunResult, facts: Mapping[str, Any]) -> Values:
+    poses = result.poses
+    total = facts.get("seconds", {}).get("total")
+    return {
+        "title": poses.video or Path(video.path).stem,
+        "labelled": len(poses.labelled_frames),
+        "poses": sum(len(track.frames) for track in poses.tracks.values()),
+        "tracks": len(poses.tracks),
+        "frames": video.n_frames,
+        "keypoints": len(poses.skeleton),
+        "size": f"{video.image_size[1]} x {video.image_size[0]}",
+        "length": None if video.frame_names else f"{video.n_frames / video.fps:.1f} s at {video.fps:.4g} fps",
+        "method": result.method,
+        # Other methods train nothing unless it is told.
+        "effort": facts.get("effort") if result.method == "default" or "training" in result.seconds else None,
+        "time": None if total is None else _as_time(total),
+        "colours": bool(poses.skeleton.flip_pairs),
+    }
+
+
+def _describe_run(facts: Mapping[str, Any]) -> Values:
+    memory = facts.get("peak_memory_bytes")
+    settings = {name: facts[name] for name in ("method", "effort", "seed", "threads") if name in facts}
+    machine = {name: facts[name] for name in ("device", "ran_on", "system") if name in facts}
+    seconds = dict(facts.get("seconds", {}))
+    total = seconds.pop("total", None)
+    whole = max(total or 0.0, sum(seconds.values()), 1e-9)
+    if total is not None:
+        seconds["reading and writing"] = max(total - sum(seconds.values()), 0.0)
+    command = facts.get("command")
+    return {
+        "command": None if command is None else shlex.join(["posewarper", *map(str, command)]),
+        "inputs": [
+            {"name": name, **{key: str(given.get(key, "")) for key in ("path", "sha256")}}
+            for name, given in facts.get("inputs", {}).items()
+            if given
+        ],
+        "settings": _as_pairs({**settings, **facts.get("config", {})}),
+        "versions": _as_pairs({"posewarper": facts.get("posewarper", ""), **facts.get("versions", {})}),
+        "machine": _as_pairs(machine)
+        + ([] if memory is None else [("peak memory", f"{memory / 1e9:.2f} GB")]),
+        "stages": [(stage, _as_time(s), round(100 * s / whole, 1)) for stage, s in seconds.items()],
+        "total": None if total is None else _as_time(total),
+    }
+
+
+def _as_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), _as_text(value)) for name, value in values.items() if value != ""]
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _as_time(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    return " ".join(f"{n} {unit}" for n, unit in parts if n) or "0 s"
