@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,3 +48,46 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Give a new, empty folder beside ``path``; on success it takes its place, on any failure it goes away.
+
+    Args:
+        path: the folder to write; one that is there already is replaced with all that it holds.
+        is_ours: whether something in a folder that is there may be lost. A folder that holds anything else
+            is not replaced.
+
+    Raises:
+        OutputError: if the place cannot be written or holds something else.
+    """
+    target = Path(path).absolute()
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise OutputError("this is no folder", path=target, mend="name another place")
+    strangers = sorted(p.name for p in target.iterdir() if not is_ours(p)) if target.is_dir() else []
+    if strangers:
+        raise OutputError(
+            "this folder holds other files, which would be lost",
+            path=target,
+            got=", ".join(strangers[:5]) + (f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""),
+            mend="name a new folder",
+        )
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed and had our number
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            os.replace(target, old)
+        os.replace(temporary, target)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise OutputError(
+            "cannot write this folder", path=target, got=error, mend="name another place"
+        ) from error
+    finally:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -140,7 +140,39 @@ BODY_25B = Skeleton(
         *((15, 19), (19, 20), (15, 21), (16, 22), (22, 23), (16, 24)),
     ),
 )
-PRESETS: dict[str, Skeleton] = {"coco": COCO, "posetrack": POSETRACK, "body_25b": BODY_25B}
+# OpenPose's default model, and its older one with the names of COCO and a neck.
+_NECK_AND_ARMS = ((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (0, 1))
+BODY_25 = Skeleton(
+    (
+        *("Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "MidHip"),
+        *("RHip", "RKnee", "RAnkle", "LHip", "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar"),
+        *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
+    ),
+    (
+        *_NECK_AND_ARMS,
+        *((1, 8), (8, 9), (9, 10), (10, 11), (8, 12), (12, 13), (13, 14)),
+        *((0, 15), (15, 17), (0, 16), (16, 18)),
+        *((14, 19), (19, 20), (14, 21), (11, 22), (22, 23), (11, 24)),
+    ),
+)
+COCO_18 = Skeleton(
+    (
+        *("Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist"),
+        *("RHip", "RKnee", "RAnkle", "LHip", "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar"),
+    ),
+    (
+        *_NECK_AND_ARMS,
+        *((1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),
+        *((0, 14), (14, 16), (0, 15), (15, 17)),
+    ),
+)
+PRESETS: dict[str, Skeleton] = {
+    "coco": COCO,
+    "posetrack": POSETRACK,
+    "body_25b": BODY_25B,
+    "body_25": BODY_25,
+    "coco_18": COCO_18,
+}
 
 
 def named_skeleton(name: str) -> Skeleton:

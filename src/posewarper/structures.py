@@ -144,6 +144,12 @@ class Labels:
     Raises:
         LabelsError: if a track has another number of keypoints than the skeleton, or a frame lies beyond
             ``n_frames``.
+
+    Example:
+        >>> track = LabelTrack([0, 8], [[[1.0, 2.0]], [[5.0, 6.0]]], visibility=[[2], [2]])
+        >>> labels = Labels(Skeleton(("nose",)), {0: track}, image_size=(48, 64), n_frames=10)
+        >>> labels.at([8]).tracks[0].keypoints.tolist()
+        [[[5.0, 6.0]]]
     """
 
     skeleton: Skeleton
@@ -279,6 +285,12 @@ class Poses:
         labelled_frames: (m,) rising indices of the frames whose poses are labels, kept exactly.
         video: name of the video.
         frame_names: frame index -> image file name, where the labels gave one.
+
+    Example:
+        >>> track = PoseTrack([1], [[[3.0, 4.0]]], keypoint_scores=[[0.9]])
+        >>> poses = Poses(Skeleton(("nose",)), {0: track}, image_size=(10, 10), n_frames=3)
+        >>> poses.tracks[0].instance_scores.tolist()
+        [0.9]
     """
 
     skeleton: Skeleton

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from posewarper.errors import OutputError
-from posewarper.files import replacing
+from posewarper.files import replacing, replacing_folder
 
 
 def test_the_new_content_takes_the_old_one_s_place(tmp_path):
@@ -74,3 +74,40 @@ def test_a_folder_without_permission_is_refused(tmp_path):
             temporary.write_text("text")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_folder_takes_the_place_of_one_whose_files_may_be_lost(tmp_path):
+    target = tmp_path / "deep" / "json"
+    for names in (("a.json", "b.json"), ("c.json",)):
+        with replacing_folder(target, lambda path: path.suffix == ".json") as temporary:
+            assert temporary.parent == target.parent and not list(temporary.iterdir())
+            for name in names:
+                (temporary / name).write_text(name)
+        assert sorted(os.listdir(target)) == list(names)
+    assert os.listdir(target.parent) == ["json"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path, error):
+    target = tmp_path / "json"
+    target.mkdir()
+    (target / "a.json").write_text("old")
+    with pytest.raises(error), replacing_folder(target, lambda path: True) as temporary:
+        (temporary / "a.json").write_text("half")
+        raise error
+    assert (target / "a.json").read_text() == "old"
+    assert os.listdir(tmp_path) == ["json"]
+
+
+def test_a_folder_with_other_files_and_what_is_no_folder_are_kept(tmp_path):
+    (tmp_path / "notes.txt").write_text("precious")
+    for target, message in ((tmp_path, "other files"), (tmp_path / "notes.txt", "no folder")):
+        with pytest.raises(OutputError, match=message), replacing_folder(target, lambda path: False):
+            pass
+    with (
+        pytest.raises(OutputError, match="cannot write this folder"),
+        replacing_folder(tmp_path / "notes.txt" / "json", lambda path: True),
+    ):
+        pass
+    assert (tmp_path / "notes.txt").read_text() == "precious"
+    assert os.listdir(tmp_path) == ["notes.txt"]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def run(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The label file to read.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The label file to write, .json or .csv.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The label file or folder to read.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The label file or folder to write.")],
     from_format: Annotated[
         str | None,
         typer.Option("--from", metavar="FMT", help="Format of IN; told by its content if left out."),
@@ -34,12 +34,16 @@ def run(
     video: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The video (or folder of frames): the labels are checked against it."
+            metavar="FILE",
+            help="The video (or folder of frames): labels are checked against it, and it tells times.",
         ),
     ] = None,
     skeleton: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The keypoints that IN must have: coco, posetrack or body_25b."),
+        typer.Option(
+            metavar="NAME",
+            help="The keypoints that IN has: coco, posetrack, body_25b, body_25 or coco_18 (OpenPose).",
+        ),
     ] = None,
     every: Annotated[
         int | None,
@@ -50,20 +54,37 @@ def run(
         int,
         typer.Option(metavar="N", help="Add N to each frame index (-1 mends labels that count from 1)."),
     ] = 0,
+    min_score: Annotated[
+        float, typer.Option(metavar="S", help="Drop keypoints with a score below S (0 keeps all).")
+    ] = 0.0,
     overwrite: Overwrite = False,
     quiet: UnusedQuiet = False,
     device: UnusedDevice = DeviceName.AUTO,
     seed: UnusedSeed = 0,
 ) -> None:
-    """Convert labels between formats: posetrack, coco, deeplabcut.
+    """Convert labels between formats, and parts of them.
+
+    The format of IN is told by its content, that of OUT by its suffix: .json
+    is posetrack, .csv deeplabcut, .slp sleap, .nwb nwb. Any other is named
+    with --to; docs/formats.md says what each reads, writes and cannot hold.
 
     posetrack: COCO keypoints JSON with the video fields of PoseTrack18, the
     format of this program; official PoseTrack18 files are read as well.
 
-    coco: plain COCO keypoints JSON. deeplabcut: CollectedData_*.csv.
+    coco: plain COCO keypoints JSON, also as CVAT and Label Studio export it.
+
+    deeplabcut: CollectedData_*.csv or .h5, or a project; with
+    deeplabcut-predictions the table that its analysis of a video makes.
+
+    sleap: a .slp project. nwb: an .nwb file with poses (ndx-pose).
+
+    openpose: a folder of *_keypoints.json, one for each frame.
+
+    csv: a long table, one row for each keypoint, with frame or time, track,
+    keypoint, x, y; the column time is written if --video is given.
 
     Predictions on unlabelled frames are kept, and marked as such where OUT
-    can do so; their scores are not kept.
+    can do so. What OUT cannot hold is named in a warning.
     """
     from posewarper.io.formats import format_to_write
     from posewarper.io.labels import read_annotations, write_labels
@@ -72,14 +93,17 @@ def run(
     wanted = named_skeleton(skeleton) if skeleton is not None else None
     to_format = format_to_write(out, to_format)
     refuse_existing(out, overwrite)
+    opened = _open(video)
     labels = read_annotations(
-        source, format=from_format, video=_open(video), skeleton=wanted, frame_offset=frame_offset
+        source, format=from_format, video=opened, skeleton=wanted, frame_offset=frame_offset
     )
     if track is not None:
         labels = labels.only_track(track)
+    if min_score > 0:
+        labels = _drop_low_scores(labels, min_score, source)
     if every is not None:
         labels = _keep_every(labels, every, source)
-    write_labels(out, labels, format=to_format)
+    write_labels(out, labels, format=to_format, video=opened)
     print(f"wrote {out}: {_describe(labels)} ({to_format})")
 
 
@@ -107,6 +131,37 @@ def _keep_every(labels: Labels, every: int, source: Path) -> Labels:
             mend="give a smaller --every",
         )
     return kept
+
+
+def _drop_low_scores(labels: Labels, least: float, source: Path) -> Labels:
+    """Return the labels without keypoints whose score is below ``least``; those without a score stay.
+
+    Raises:
+        LabelsError: if none is left.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    from posewarper.errors import LabelsError
+
+    tracks, best = {}, -np.inf
+    for track_id, track in labels.tracks.items():
+        low = track.keypoint_scores < least
+        best = max(best, track.keypoint_scores.max(initial=-np.inf, where=low))
+        kept = replace(
+            track,
+            visibility=np.where(low, 0, track.visibility),
+            keypoint_scores=np.where(low, np.nan, track.keypoint_scores),
+            expected_error=np.where(low, np.nan, track.expected_error),
+        )
+        kept = kept.at(kept.frames[kept.visibility.any(-1)])
+        if len(kept.frames):
+            tracks[track_id] = kept
+    if not tracks:
+        mend, got = "give a smaller --min-score", f"{best:g}, the highest score"
+        raise LabelsError(f"no keypoint has a score of {least:g}", path=source, got=got, mend=mend)
+    return replace(labels, tracks=tracks)
 
 
 def _describe(labels: Labels) -> str:

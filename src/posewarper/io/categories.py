@@ -98,7 +98,8 @@ def _read_category(record: Record) -> Skeleton:
             "keypoints are named twice", got=", ".join(repeated)[:200], mend="make the names unique"
         )
     mirrored = record.items("flip_pairs")
-    flip_pairs = None if mirrored is None else _read_pairs(mirrored, len(names))
+    stated = record.values.get("flip_pairs") is not None  # an empty list says that there are none
+    flip_pairs = _read_pairs(mirrored or [], len(names)) if stated else None
     if flip_pairs is not None and len(flip_pairs) < len(mirrored or []):
         raise record.wrong("flip_pairs", f"pairs of keypoint numbers from 1 to {len(names)}")
     return Skeleton(

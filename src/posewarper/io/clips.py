@@ -44,6 +44,11 @@ class VideoFacts(Protocol):
         """The video file or the folder."""
         ...
 
+    @property
+    def times(self) -> Floats:
+        """(n_frames,) seconds from the first frame to each; of a folder they are made up."""
+        ...
+
 
 @dataclass
 class Instance:

@@ -4,7 +4,8 @@ Our own files are COCO plus ``vid_id``, ``frame_id`` (0-based), ``nframes``, ``t
 visibility is 2 for labelled and visible, 1 for labelled but hidden, 0 for none. In official PoseTrack files
 ``frame_id`` is the image id and visibility is never 2: the frame's index then comes from ``file_name``, and
 1 means labelled. Plain COCO has no ``frame_id``: the index comes from ``file_name``, and frames without
-annotations count as not labelled, because many tools list every frame of a video.
+annotations count as not labelled, because many tools list every frame of a video. What CVAT and Label Studio
+do besides is in ``coco_exports.py``.
 """
 
 from __future__ import annotations
@@ -16,10 +17,19 @@ from typing import Any
 import numpy as np
 
 from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.io import coco_exports
 from posewarper.io.categories import read_skeleton
 from posewarper.io.clips import Clip, Instance, VideoFacts
 from posewarper.io.frame_names import choose_video, find_frame_indices, folder_name
-from posewarper.io.records import LARGEST_COORDINATE, LARGEST_INDEX, PathLike, Record, as_numbers, records_of
+from posewarper.io.records import (
+    LARGEST_COORDINATE,
+    LARGEST_INDEX,
+    PathLike,
+    Record,
+    as_numbers,
+    records_of,
+    shown,
+)
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats
 
@@ -55,7 +65,8 @@ def read_clip(
     annotations = records_of(document, "annotations", path)
     skeleton, annotations = read_skeleton(document, annotations, path, skeleton)
     annotations, image_ids = _refer(annotations, images, path)
-    keypoints, visibility = _read_keypoints(annotations, len(skeleton), path)
+    mend = coco_exports.mend_keypoints(document)
+    keypoints, visibility = _read_keypoints(annotations, len(skeleton), path, mend)
     if native:
         official = _is_official(list(images.values()), visibility)
     else:
@@ -68,17 +79,20 @@ def read_clip(
     chosen, name = _choose_images(document, images, path, video)
     frames = _read_frames(list(chosen.values()), path, video, native=native, official=official)
     frame_of = dict(zip(chosen, frames, strict=True))
-    instances = [
-        _read_instance(record, frame_of[image_id], points, seen)
+    found = [
+        (record, _read_instance(record, frame_of[image_id], points, seen))
         for record, image_id, points, seen in zip(annotations, image_ids, keypoints, visibility, strict=True)
         if image_id in frame_of and seen.any()
     ]
+    instances = [instance for _, instance in found]
+    interpolated = coco_exports.find_interpolated([record for record, _ in found], instances, path)
+    with_label = {instance.frame for instance in instances} - interpolated
     sides = _read_sides(list(chosen.values()))
     counts = [image.whole("nframes", low=1) for image in chosen.values()]
     return Clip(
         skeleton,
         instances,
-        labelled_frames=_labelled_frames(chosen, frame_of, instances, native=native),
+        labelled_frames=_labelled_frames(chosen, frame_of, with_label, native=native),
         image_size=sides,
         n_frames=max((n for n in counts if n is not None), default=None),
         video=name,
@@ -88,7 +102,7 @@ def read_clip(
         ignore_regions={
             frame_of[i]: regions for i, image in chosen.items() if (regions := _read_regions(image))
         },
-        track_names=_read_track_names(document, path) if native else {},
+        track_names=_read_track_names(document, path),
     )
 
 
@@ -144,22 +158,26 @@ def _refer(
                 got=image,
                 mend="correct image_id, add the image, or remove the annotation",
             )
-        if "keypoints" not in record.values and record.whole("num_keypoints") != 0:
+        is_empty = record.values.get("keypoints", []) == [] and record.whole("num_keypoints") == 0
+        if "keypoints" not in record.values and not is_empty:
             raise record.missing("keypoints", "x, y, visibility of each keypoint")
-        if "keypoints" in record.values:
+        if not is_empty:
             kept.append(record)
             image_ids.append(image)
     return kept, image_ids
 
 
-def _read_keypoints(annotations: Sequence[Record], k: int, path: PathLike) -> tuple[np.ndarray, np.ndarray]:
+def _read_keypoints(
+    annotations: Sequence[Record], k: int, path: PathLike, mend: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (n, K, 2) xy, NaN where nothing is labelled, and (n, K) visibility of all annotations."""
     rows = np.zeros((len(annotations), 3 * k))
     for row, record in zip(rows, annotations, strict=True):
         values = record.values["keypoints"]
         array = as_numbers(values, gaps=True) if isinstance(values, list) else None
         if array is None or len(array) != 3 * k:
-            raise record.wrong("keypoints", f"a list of {3 * k} numbers: x, y, visibility of {k} keypoints")
+            expected = f"a list of {3 * k} numbers: x, y, visibility of {k} keypoints"
+            raise record.problem("keypoints is wrong", expected=expected, got=shown(values), mend=mend)
         row[:] = array
     triples = rows.reshape(-1, k, 3)
     xy, visibility = triples[..., :2].copy(), triples[..., 2]
@@ -199,7 +217,7 @@ def _read_instance(record: Record, frame: int, keypoints: Floats, visibility: np
         scores = np.full(k, float(whole))
     return Instance(
         frame,
-        record.whole("track_id", low=-(2**63), high=2**63 - 1),
+        coco_exports.read_track(record),
         keypoints,
         visibility,
         record.where,
@@ -273,15 +291,14 @@ def _read_frames(
 def _labelled_frames(
     images: Mapping[int | str, Record],
     frame_of: Mapping[int | str, int],
-    instances: Sequence[Instance],
+    with_label: set[int],
     *,
     native: bool,
 ) -> set[int]:
-    with_instance = {instance.frame for instance in instances}
     labelled = set()
     for name, image in images.items():
         flag = image.flag("is_labeled")
-        if (native or frame_of[name] in with_instance) if flag is None else flag:
+        if (native or frame_of[name] in with_label) if flag is None else flag:
             labelled.add(frame_of[name])
     return labelled
 
@@ -290,8 +307,8 @@ def _read_sides(images: Sequence[Record]) -> tuple[int, int] | None:
     """Return (height, width), the same for all images; None where the file does not tell."""
     first: tuple[Record, tuple[int, int]] | None = None
     for image in images:
-        height, width = image.whole("height", low=1), image.whole("width", low=1)
-        if height is None or width is None:
+        height, width = image.whole("height"), image.whole("width")
+        if not height or not width:  # CVAT writes 0 where it does not know
             continue
         if first is None:
             first = image, (height, width)

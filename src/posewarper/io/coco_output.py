@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from posewarper.errors import PosewarperWarning
 from posewarper.files import replacing
-from posewarper.io.frame_names import stem_of
+from posewarper.io.frame_names import number_in, stem_of
 from posewarper.io.records import PathLike
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, Poses
@@ -34,14 +36,30 @@ def write_native(path: PathLike, labels: Labels) -> None:
 def write_plain(path: PathLike, labels: Labels) -> None:
     """Write labels as plain COCO keypoints JSON: the frame's index is in ``file_name`` alone.
 
+    The tracks are named in the way of CVAT as well, so that it can take them over.
+
     Raises:
         OutputError: if the file cannot be written.
+
+    Warns:
+        PosewarperWarning: if the frames' indices can be told only with the folder of frames.
     """
     images = _list_images(labels, _frames_of(labels))
+    if any(number_in(image["file_name"]) != image["frame_id"] for image in images):
+        warnings.warn(
+            f"{path}: the images are numbered otherwise than the frames; read it with the folder of frames",
+            PosewarperWarning,
+            stacklevel=4,
+        )
     for image in images:
         for key in ("vid_id", "frame_id", "nframes"):
             image.pop(key, None)
-    _write(path, labels, images, _list_labels(labels))
+    annotations = _list_labels(labels)
+    for annotation in annotations:
+        annotation["attributes"] = {
+            "occluded": False, "track_id": annotation["track_id"], "keyframe": True
+        }  # fmt: skip
+    _write(path, labels, images, annotations)
 
 
 def write_poses(path: PathLike, poses: Poses) -> None:

@@ -1,197 +1,97 @@
-"""DeepLabCut's ``CollectedData_<scorer>.csv``, of one and of several animals. Reading and writing.
+"""DeepLabCut: tables of labels, tables of predictions, and projects. Reading and writing.
 
-Header rows ``scorer``, ``individuals`` (several animals only), ``bodyparts``, ``coords``; then one row for
-each image, which stands in one column (``labeled-data/<video>/img0012.png``) or, in newer versions, in three.
-The individuals become tracks 0, 1, ... in the order of the columns. Keypoints that only some of them have
-(those of ``single``) join the skeleton, and stay without label in the others. A label is always visible here
-(visibility 2), an empty cell is no label, and a row without any label is a frame that nobody has labelled.
-Coordinates are taken as they are: the centre of a pixel is a whole number, as everywhere here.
+The individuals become tracks 0, 1, ... in the order of the columns, and keep their names. Keypoints that only
+some of them have (those of ``single``) join the skeleton, and stay without label in the others. A label is
+always visible here (visibility 2), an empty cell is no label, and a row without any label is a frame that
+nobody has labelled. Coordinates are taken as they are: the centre of a pixel is a whole number, as
+everywhere here.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperWarning
-from posewarper.files import replacing
-from posewarper.io.clips import Clip, Instance, VideoFacts
-from posewarper.io.frame_names import (
-    base_name,
-    choose_video,
-    find_frame_indices,
-    folder_name,
-    number_in,
-    stem_of,
+from posewarper.errors import PosewarperWarning
+from posewarper.io import deeplabcut_project
+from posewarper.io.clips import Clip, VideoFacts
+from posewarper.io.deeplabcut_csv import parse_csv, write_csv
+from posewarper.io.deeplabcut_hdf5 import read_hdf5, write_hdf5
+from posewarper.io.deeplabcut_table import (
+    ONE_ANIMAL,
+    SEVERAL_ANIMALS,
+    Header,
+    Table,
+    default_individual,
+    read_clip,
+    video_of,
 )
-from posewarper.io.records import LARGEST_COORDINATE, PathLike
-from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels
+from posewarper.io.frame_names import base_name, folder_name, number_in, stem_of
+from posewarper.io.hdf5 import SIGNATURE
+from posewarper.io.losses import refuse_too_many
+from posewarper.io.records import PathLike, read_text
+from posewarper.structures import Floats, Labels
 
+PREDICTIONS_CANNOT_HOLD = frozenset(
+    {
+        *("which keypoints are hidden", "boxes", "head boxes", "expected errors"),
+        *("labelled frames that show nobody", "track ids", "edges", "mirror pairs", "ignore regions"),
+        *("the image size", "the names of the frames' files", "what an instance is called"),
+    }
+)
 CANNOT_HOLD = frozenset(
     {
         *("which keypoints are hidden", "boxes", "head boxes", "scores", "expected errors"),
         *("which poses are predictions", "labelled frames that show nobody", "track ids", "edges"),
         *("mirror pairs", "ignore regions", "the image size", "the number of frames"),
+        "what an instance is called",
     }
 )
-_MEND = "give the CollectedData_*.csv that DeepLabCut wrote, unchanged"
+# The individual that holds the keypoints which no animal has, in DeepLabCut's projects of several animals.
+_SINGLE = "single"
 
 
-@dataclass(frozen=True)
-class _Header:
-    index_columns: int
-    body_start: int
-    individuals: tuple[str, ...]
-    names: tuple[str, ...]
-    # For the i-th data column: (individual, keypoint, 0 for x or 1 for y).
-    places: tuple[tuple[int, int, int], ...]
-
-
-def is_csv(text: str) -> bool:
-    """Return whether a text looks like DeepLabCut's table."""
-    return text.lstrip().startswith("scorer,")
-
-
-def read_clip(text: str, path: PathLike, *, video: VideoFacts | None = None) -> Clip:
-    """Return what a DeepLabCut table says about one video.
+def read(path: PathLike, video: VideoFacts | None = None) -> Clip:
+    """Return what a DeepLabCut table or project says about one video.
 
     Args:
-        text: the content of the file.
-        path: its path, for messages.
+        path: a table of labels or predictions (.csv or .h5), a project's ``config.yaml``, or its folder.
         video: the opened video; picks one of several, and knows the frames' names.
 
     Raises:
         LabelsError: if anything in the file is not as it should be.
     """
-    rows = _split(text, path)
-    header = _read_header(rows, path)
-    body = [(line, row) for line, row in rows[header.body_start :] if any(row)]
-    names, values, lines = [], [], []
-    for line, row in body:
-        if len(row) != header.index_columns + len(header.places):
-            expected = f"{header.index_columns + len(header.places)} cells, as the header has"
-            raise _problem(path, line, "the row has another length than the header", expected, len(row))
-        names.append("/".join(row[: header.index_columns]).replace("\\", "/"))
-        values.append(_read_row(row, header, path, line))
-        lines.append(f"line {line}")
-    if not names:
-        raise LabelsError("the table has no rows", path=path, mend="label some frames in DeepLabCut and save")
-    folders = [folder_name(name) or "" for name in names]
-    chosen = choose_video(path, {folder: () for folder in folders}, video)
-    keep = [i for i, folder in enumerate(folders) if folder == chosen]
-    frames = find_frame_indices(
-        path, [lines[i] for i in keep], [names[i] for i in keep], [None] * len(keep), video
-    )
-    instances = [
-        Instance(frame, track, xy[track], there[track].astype(np.uint8) * 2, lines[i])
-        for frame, i in zip(frames, keep, strict=True)
-        for xy, there in [(values[i], np.isfinite(values[i]).all(-1))]
-        for track in range(len(header.individuals))
-        if there[track].any()
-    ]
-    return Clip(
-        Skeleton(header.names, name="animal"),
-        instances,
-        labelled_frames={instance.frame for instance in instances},
-        video=chosen or None,
-        frame_names={frame: names[i] for frame, i in zip(frames, keep, strict=True)},
-    )
+    if Path(path).is_dir() or Path(path).suffix.lower() in (".yaml", ".yml"):
+        return deeplabcut_project.read_project(path, video, _read_table)
+    return _read_table(path, video)
 
 
-def _problem(path: PathLike, line: int, what: str, expected: object, got: object) -> LabelsError:
-    return LabelsError(f"line {line}: {what}", path=path, expected=expected, got=got, mend=_MEND)
+def _read_table(path: PathLike, video: VideoFacts | None) -> Clip:
+    table = read_hdf5(path) if _is_hdf5(path) else parse_csv(read_text(path), path)
+    return read_clip(table, path, video)
 
 
-def _split(text: str, path: PathLike) -> list[tuple[int, list[str]]]:
-    """Return (line number from 1, cells) of each row."""
-    if not is_csv(text):
-        raise _problem(path, 1, "the header is not DeepLabCut's", "a first cell 'scorer'", text.lstrip()[:20])
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _is_hdf5(path: PathLike) -> bool:
     try:
-        return [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise _problem(
-            path, reader.line_num, "the file is no valid CSV", "a comma separated table", error
-        ) from error
+        with Path(path).open("rb") as handle:
+            return handle.read(len(SIGNATURE)) == SIGNATURE
+    except (OSError, ValueError):
+        return False  # reading it as text says what is wrong
 
 
-def _read_header(rows: Sequence[tuple[int, list[str]]], path: PathLike) -> _Header:
-    titles = [row[0].strip() if row else "" for _, row in rows[:4]]
-    several = "individuals" in titles
-    wanted = (
-        ["scorer", "individuals", "bodyparts", "coords"] if several else ["scorer", "bodyparts", "coords"]
-    )
-    if titles[: len(wanted)] != wanted:
-        got = ", ".join(title[:20] or "(empty)" for title in titles)
-        raise _problem(path, 1, "the header is not DeepLabCut's", f"rows {', '.join(wanted)}", got)
-    header = [row for _, row in rows[: len(wanted)]]
-    width = len(header[0])
-    if any(len(row) != width for row in header):
-        lengths = ", ".join(str(len(row)) for row in header)
-        raise _problem(path, 1, "the header's rows have different lengths", f"{width} cells each", lengths)
-    first = next((i for i, cell in enumerate(header[0]) if i and cell.strip()), width)
-    if first not in (1, 3) or first == width:
-        expected = "1 or 3 columns for the image, then the coordinates"
-        raise _problem(path, 1, "the header is not DeepLabCut's", expected, f"{first} of {width}")
-    cells = [row[first:] for row in header]
-    owners = [cell.strip() for cell in cells[1]] if several else [""] * (width - first)
-    parts, coords = ([cell.strip() for cell in row] for row in cells[-2:])
-    individuals, names = tuple(dict.fromkeys(owners)), tuple(dict.fromkeys(parts))
-    if not set(coords) <= {"x", "y"}:
-        got = ", ".join(dict.fromkeys(coords))[:80] + (
-            " (a table of predictions?)" if "likelihood" in coords else ""
-        )
-        raise _problem(path, len(wanted), "the header is not that of labels", "coords x and y", got)
-    places = [
-        (individuals.index(owner), names.index(part), "xy".index(coord))
-        for owner, part, coord in zip(owners, parts, coords, strict=True)
-    ]
-    missing = [p for p in places if (*p[:2], 1 - p[2]) not in set(places)]
-    if missing or len(set(places)) < len(places) or "" in names:
-        got = "a column twice, without a name, or x without y"
-        raise _problem(path, len(wanted), "the columns do not pair", "x and y of each keypoint", got)
-    return _Header(first, len(wanted), individuals, names, tuple(places))
-
-
-def _read_row(row: Sequence[str], header: _Header, path: PathLike, line: int) -> np.ndarray:
-    """Return (individuals, K, 2) xy in pixels, NaN where there is no label."""
-    values = np.full((len(header.individuals), len(header.names), 2), np.nan)
-    for cell, place in zip(row[header.index_columns :], header.places, strict=True):
-        if not cell.strip():
-            continue
-        try:
-            number = float(cell)
-        except ValueError:
-            number = np.inf
-        if abs(number) > LARGEST_COORDINATE:
-            what = f"a coordinate of {header.names[place[1]]} is wrong"
-            raise _problem(path, line, what, "a number of pixels, or an empty cell", cell[:40])
-        values[place] = number
-    alone = np.isfinite(values).any(-1) & ~np.isfinite(values).all(-1)
-    if alone.any():
-        warnings.warn(
-            f"{path}: line {line}: {header.names[np.argwhere(alone)[0][1]]} has only one of x and y, "
-            "and counts as not labelled",
-            PosewarperWarning,
-            stacklevel=2,
-        )
-        values[alone] = np.nan
-    return values
+# --- writing ----------------------------------------------------------------------------------------------
 
 
 def write_labels(path: PathLike, labels: Labels) -> None:
-    """Write labels as DeepLabCut's table, the coordinates exactly as given.
+    """Write labels as DeepLabCut's table, exactly as given: as HDF5 if the suffix is .h5, else as CSV.
 
-    The scorer is that of a file name like ``CollectedData_Ann.csv``, else "posewarper".
+    The scorer is that of a file name like ``CollectedData_Ann.csv``, else "posewarper". Where a track is
+    called ``single``, keypoints that it alone has are written for it alone, as DeepLabCut does.
 
     Raises:
+        LabelsError: if packages are missing.
         OutputError: if the file cannot be written.
 
     Warns:
@@ -199,38 +99,114 @@ def write_labels(path: PathLike, labels: Labels) -> None:
     """
     stem = Path(path).stem
     scorer = stem.removeprefix("CollectedData_") if stem.startswith("CollectedData_") else "posewarper"
-    names = labels.skeleton.names
-    individuals = [f"ind{n + 1}" for n in range(len(labels.tracks))]
-    several = list(labels.tracks) != [0]
-    count = len(individuals) * len(names)
-    rows: list[list[str]] = [["scorer", *[scorer] * (2 * count)]]
-    if several:
-        rows.append(["individuals", *[name for name in individuals for _ in range(2 * len(names))]])
-    rows.append(["bodyparts", *[name for name in names for _ in "xy"] * len(individuals)])
-    rows.append(["coords", *["x", "y"] * count])
     images = _name_images(labels)
-    for frame in labels.instance_frames.tolist():
-        cells = [images[frame]]
-        for track in labels.tracks.values():
-            xy = track.at([frame]).keypoints.ravel().tolist() or [np.nan] * (2 * len(names))
-            cells += ["" if np.isnan(value) else repr(value) for value in xy]
-        rows.append(cells)
+    points, _ = _arrange(labels, list(images))
+    _write(path, labels, scorer, tuple(images.values()), points, "xy")
     if any(number_in(name) != frame for frame, name in images.items()):
         warnings.warn(
             f"{path}: the images are numbered otherwise than the frames; read it with the folder of frames",
             PosewarperWarning,
             stacklevel=4,
         )
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as handle,
-    ):
-        csv.writer(handle, lineterminator="\n").writerows(rows)
+    if labels.frame_names.keys() - images.keys():
+        lost = "the names of the frames' files where nobody is"
+        warnings.warn(f"{path}: a DeepLabCut table cannot hold: {lost}", PosewarperWarning, stacklevel=4)
+
+
+def write_predictions(path: PathLike, labels: Labels) -> None:
+    """Write every pose as DeepLabCut's table of predictions: a row for each frame, and a likelihood.
+
+    The likelihood is the score, and 1 for labels that have none. The scorer is what stands behind the video's
+    name in the file's name, from ``DLC`` on, else "DLC_posewarper".
+
+    Raises:
+        LabelsError: if packages are missing.
+        OutputError: if the file cannot be written.
+
+    Warns:
+        PosewarperWarning: if some of the poses are labels.
+    """
+    stem = Path(path).stem
+    scorer = stem[stem.index("DLC") :] if "DLC" in stem else "DLC_posewarper"
+    count = labels.n_frames or max(labels.instance_frames.tolist(), default=-1) + 1
+    refuse_too_many(path, count, "rows")
+    points, scores = _arrange(labels, list(range(count)))
+    _write(path, labels, scorer, tuple(range(count)), np.concatenate([points, scores[..., None]], -1), "xyl")
+    labels_alone = labels.only_labelled()
+    lost = ["which poses are predictions, and which labels"] if labels_alone.tracks else []
+    if any((np.isnan(t.keypoint_scores) & (t.visibility > 0)).any() for t in labels_alone.tracks.values()):
+        lost.append("which keypoints have no score: labels get a likelihood of 1")
+    if labels.video is not None and video_of(path, scorer) != stem_of(labels.video):
+        lost.append("the video's name, unless the file is called <video>DLC_<anything>")
+    if lost:
+        text = f"{path}: a DeepLabCut table of predictions cannot hold: {'; '.join(lost)}"
+        warnings.warn(text, PosewarperWarning, stacklevel=4)
+
+
+def _arrange(labels: Labels, frames: list[int]) -> tuple[Floats, Floats]:
+    """Return points (n, tracks, K, 2) and scores (n, tracks, K) on some frames, NaN where nobody is."""
+    points = np.full((len(frames), len(labels.tracks), len(labels.skeleton), 2), np.nan)
+    scores = points[..., 0].copy()
+    row_of = {frame: row for row, frame in enumerate(frames)}
+    for n, track in enumerate(labels.tracks.values()):
+        rows = [row_of[frame] for frame in track.frames.tolist()]
+        is_label = np.isin(track.frames, labels.labelled_frames)[:, None] & (track.visibility > 0)
+        points[rows, n] = track.keypoints
+        scores[rows, n] = np.where(is_label & np.isnan(track.keypoint_scores), 1.0, track.keypoint_scores)
+    return points, scores
+
+
+def _write(
+    path: PathLike, labels: Labels, scorer: str, images: tuple[str | int, ...], values: Floats, coords: str
+) -> None:
+    """Write values (n, tracks, K, coords) as a table of n rows."""
+    individuals = _name_individuals(labels)
+    several = list(labels.tracks) != [0] or 0 in labels.track_names
+    names = labels.skeleton.names
+    columns = [(n, k, c) for n, k in _choose_columns(labels, individuals) for c in range(len(coords))]
+    titles = SEVERAL_ANIMALS if several else ONE_ANIMAL
+    cells = {
+        "scorer": [scorer] * len(columns),
+        "individuals": [individuals[n] for n, _, _ in columns],
+        "bodyparts": [names[k] for _, k, _ in columns],
+        "coords": [{"x": "x", "y": "y", "l": "likelihood"}[coords[c]] for _, _, c in columns],
+    }
+    n, k, c = np.array(columns, np.int64).reshape(-1, 3).T
+    header = Header(scorer, individuals, names, tuple(columns))
+    table = Table(header, images, tuple(f"row {i + 1}" for i in range(len(images))), values[:, n, k, c])
+    write = write_hdf5 if Path(path).suffix.lower() in (".h5", ".hdf5", ".hdf") else write_csv
+    write(path, table, titles, [cells[title] for title in titles])
+
+
+def _name_individuals(labels: Labels) -> tuple[str, ...]:
+    """Return a name for each track, no two alike."""
+    names: list[str] = []
+    for n, track in enumerate(labels.tracks):
+        name = labels.track_names.get(track) or default_individual(n)
+        while name in names:
+            name += "_"
+        names.append(name)
+    return tuple(names)
+
+
+def _choose_columns(labels: Labels, individuals: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Return the pairs (individual, keypoint) that get columns, in order."""
+    count = len(labels.skeleton)
+    every = [(n, k) for n in range(len(individuals)) for k in range(count)]
+    if _SINGLE not in individuals:
+        return every
+    single = individuals.index(_SINGLE)
+    seen = np.array([(track.visibility > 0).any(0) for track in labels.tracks.values()])
+    alone = seen[single] & ~np.delete(seen, single, axis=0).any(0)
+    some = [(n, k) for n, k in every if alone[k] == (n == single)]
+    # The keypoints are read back in the order of the columns, and must not change it.
+    keeps = list(dict.fromkeys(k for _, k in some)) == list(range(count)) and not seen[single][~alone].any()
+    return some if keeps else every
 
 
 def _name_images(labels: Labels) -> dict[int, str]:
-    """Return the image name of each frame with an instance, as DeepLabCut has it."""
-    frames = labels.instance_frames.tolist()
+    """Return the image name of each frame with an instance, and of labelled ones, as DeepLabCut has it."""
+    frames = np.union1d(labels.instance_frames, labels.labelled_frames).tolist()
     folders = [folder_name(labels.frame_names[f]) for f in frames if f in labels.frame_names]
     folder = stem_of(labels.video) if labels.video else next(filter(None, folders), "video")
     digits = max(4, len(str(labels.n_frames or 0)))

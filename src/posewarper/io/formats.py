@@ -12,7 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posewarper.errors import LabelsError
-from posewarper.io import coco, coco_output, deeplabcut
+from posewarper.io import (
+    coco,
+    coco_output,
+    deeplabcut,
+    deeplabcut_csv,
+    deeplabcut_project,
+    hdf5,
+    nwb,
+    nwb_output,
+    openpose,
+    sleap,
+    sleap_output,
+    table,
+    table_output,
+)
 from posewarper.io.clips import Clip, VideoFacts
 from posewarper.io.losses import warn_of_losses
 from posewarper.io.records import PathLike, read_json, read_text
@@ -21,6 +35,8 @@ from posewarper.structures import Labels
 
 # (path, video, skeleton) -> what the file says. Only formats that don't name keypoints use the skeleton.
 Reader = Callable[[PathLike, VideoFacts | None, Skeleton | None], Clip]
+# (path, labels, video): the opened video, where there is one, knows the times of the frames.
+Writer = Callable[[PathLike, Labels, VideoFacts | None], None]
 
 
 @dataclass(frozen=True)
@@ -34,14 +50,22 @@ class LabelFormat:
         read: gives what a file says.
         write: writes labels; None where writing makes no sense.
         cannot_hold: which of :data:`posewarper.io.losses.PIECES` it has no place for.
+        partly: which pieces it holds in some cases only; its writer warns where it does not.
+        told: by what a file or folder is told to be in this format, when no format is named.
+        writes: what is written, where that is not the same as what is read.
+        extra: the extra of this package that has to be installed, None if none.
     """
 
     what: str
     reads: str
     suffix: str | None
     read: Reader
-    write: Callable[[PathLike, Labels], None] | None
+    write: Writer | None
     cannot_hold: frozenset[str] = frozenset()
+    partly: frozenset[str] = frozenset()
+    told: str = ""
+    writes: str | None = None
+    extra: str | None = None
 
 
 FORMATS: dict[str, LabelFormat] = {
@@ -52,7 +76,9 @@ FORMATS: dict[str, LabelFormat] = {
         read=lambda path, video, skeleton: coco.read_clip(
             read_json(path), path, native=True, video=video, skeleton=skeleton
         ),
-        write=coco_output.write_native,
+        write=lambda path, labels, video: coco_output.write_native(path, labels),
+        told="JSON with frame_id or vid_id in an image",
+        writes="a .json file",
     ),
     "coco": LabelFormat(
         what="plain COCO keypoints JSON",
@@ -61,18 +87,92 @@ FORMATS: dict[str, LabelFormat] = {
         read=lambda path, video, skeleton: coco.read_clip(
             read_json(path), path, native=False, video=video, skeleton=skeleton
         ),
-        write=coco_output.write_plain,
+        write=lambda path, labels, video: coco_output.write_plain(path, labels),
         cannot_hold=frozenset({"the number of frames"}),
+        told="JSON with images, without frame_id and vid_id",
     ),
     "deeplabcut": LabelFormat(
         what="a DeepLabCut table",
-        reads="CollectedData_*.csv, of one or of several animals",
+        reads="a project (its folder or config.yaml), CollectedData_*.csv, or .h5 with the extra formats; "
+        "also predictions",
         suffix=".csv",
-        read=lambda path, video, skeleton: deeplabcut.read_clip(read_text(path), path, video=video),
-        write=deeplabcut.write_labels,
+        read=lambda path, video, skeleton: deeplabcut.read(path, video),
+        write=lambda path, labels, video: deeplabcut.write_labels(path, labels),
         cannot_hold=deeplabcut.CANNOT_HOLD,
+        partly=frozenset({"the names of the frames' files"}),
+        told="a header that begins with scorer; config.yaml in a folder; HDF5 of pandas",
+        writes="a table, .csv or .h5",
+    ),
+    "deeplabcut-predictions": LabelFormat(
+        what="a DeepLabCut table of predictions",
+        reads="<video>DLC_*.csv or .h5",
+        suffix=None,
+        read=lambda path, video, skeleton: deeplabcut.read(path, video),
+        write=lambda path, labels, video: deeplabcut.write_predictions(path, labels),
+        cannot_hold=deeplabcut.PREDICTIONS_CANNOT_HOLD,
+        partly=frozenset(
+            {"which poses are predictions", "which keypoints have no score", "the video's name"}
+        ),
+        told="as deeplabcut, which reads it as well",
+    ),
+    "sleap": LabelFormat(
+        what="a SLEAP project",
+        reads="a .slp file, also one that holds images",
+        suffix=".slp",
+        read=lambda path, video, skeleton: sleap.read_clip(path, video),
+        write=lambda path, labels, video: sleap_output.write_labels(path, labels),
+        cannot_hold=sleap_output.CANNOT_HOLD,
+        partly=frozenset(
+            {
+                *("track ids", "track names", "scores", "mirror pairs"),
+                *("the number of frames", "the names of the frames' files"),
+            }
+        ),
+        told="HDF5 with SLEAP's tables",
+        writes="a .slp file that names the video",
+        extra="formats",
+    ),
+    "nwb": LabelFormat(
+        what="an NWB file with ndx-pose",
+        reads="a .nwb file with labels (PoseTraining) or predictions (PoseEstimation)",
+        suffix=".nwb",
+        read=lambda path, video, skeleton: nwb.read_clip(path, video),
+        write=nwb_output.write_labels,
+        cannot_hold=nwb_output.CANNOT_HOLD,
+        partly=frozenset(
+            {
+                *("track ids", "track names", "scores", "which keypoints are hidden"),
+                "what an instance is called",
+            }
+        ),
+        told="HDF5 with NWB's version",
+        writes="a .nwb file that names the video",
+        extra="formats",
+    ),
+    "openpose": LabelFormat(
+        what="a folder of OpenPose's JSON files",
+        reads="a folder with a file for each frame, *_keypoints.json",
+        suffix=None,
+        read=lambda path, video, skeleton: openpose.read_clip(path, video, skeleton),
+        write=lambda path, labels, video: openpose.write_labels(path, labels),
+        cannot_hold=openpose.CANNOT_HOLD,
+        told="a folder of JSON files with people",
+    ),
+    "csv": LabelFormat(
+        what="a long table",
+        reads="a .csv file with a row for each keypoint: frame or time, track, keypoint, x, y, ...",
+        suffix=None,
+        read=lambda path, video, skeleton: table.read_clip(read_text(path), path, video, skeleton),
+        write=lambda path, labels, video: table_output.write_labels(path, labels, video),
+        cannot_hold=table_output.CANNOT_HOLD,
+        told="a header that names these columns",
     ),
 }
+
+
+def is_label_folder(path: PathLike) -> bool:
+    """Return whether a folder holds labels: a project, or a file for each frame."""
+    return deeplabcut_project.is_project(path) or openpose.is_folder(path)
 
 
 def detect_format(path: PathLike) -> str:
@@ -81,12 +181,21 @@ def detect_format(path: PathLike) -> str:
     Raises:
         LabelsError: if it cannot be read, or has none of them.
     """
+    if is_label_folder(path):
+        return "deeplabcut" if deeplabcut_project.is_project(path) else "openpose"
     head = _read_head(path)
+    if head.startswith(hdf5.SIGNATURE):
+        return hdf5.tell_format(path)
     text = head.decode("utf-8-sig", "replace").lstrip()
-    if deeplabcut.is_csv(text):
+    if deeplabcut_csv.is_csv(text) or deeplabcut_project.is_config(text):
         return "deeplabcut"
+    if table.is_table(text):
+        return "csv"
     if text.startswith(("{", "[")):
-        return "posetrack" if coco.is_native(read_json(path)) else "coco"
+        document = read_json(path)
+        if openpose.is_document(document):
+            return "openpose"
+        return "posetrack" if coco.is_native(document) else "coco"
     read_text(path)  # says so if it is empty, or no text at all
     raise LabelsError(
         "this is no label file in a known format",
@@ -120,7 +229,7 @@ def read_clip(
     return FORMATS[name].read(path, video, skeleton)
 
 
-def write_in_format(path: PathLike, labels: Labels, format: str) -> None:
+def write_in_format(path: PathLike, labels: Labels, format: str, video: VideoFacts | None = None) -> None:
     """Write labels in a format by name, and warn of what it cannot hold.
 
     Raises:
@@ -132,7 +241,7 @@ def write_in_format(path: PathLike, labels: Labels, format: str) -> None:
         writable = ", ".join(name for name, f in FORMATS.items() if f.write is not None)
         mend = "name one of these"
         raise LabelsError("this format is only read", path=path, expected=writable, got=format, mend=mend)
-    chosen.write(path, labels)
+    chosen.write(path, labels, video)
     warn_of_losses(path, chosen.what, labels, chosen.cannot_hold)
 
 
@@ -165,6 +274,7 @@ def format_to_write(path: PathLike, format: str | None = None) -> str:
             path=path,
             expected=f"{', '.join(by_suffix)}, or a format by name (--to)",
             got=suffix or "no suffix",
-            mend="name the file .json (COCO with PoseTrack fields) or .csv (DeepLabCut)",
+            mend="name the file .json (COCO with PoseTrack fields), .csv (DeepLabCut), .slp (SLEAP) or .nwb, "
+            "or name the format: --to openpose makes a folder",
         )
     return by_suffix[suffix]

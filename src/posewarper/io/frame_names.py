@@ -23,6 +23,16 @@ def folder_name(name: str) -> str | None:
     return parts[-2] or None if len(parts) > 1 else None
 
 
+def without_upload(name: str) -> str:
+    """Return a path's last part without what Label Studio puts before the names of uploaded files.
+
+    Example:
+        >>> without_upload("/data/upload/3/1a2b3c4d-frame_0012.png")
+        'frame_0012.png'
+    """
+    return re.sub(r"^(\?d=)?([0-9a-f]{8}-)?", "", base_name(name))
+
+
 def stem_of(name: str) -> str:
     """Return a path's last part without its suffix."""
     base = base_name(name)
@@ -36,9 +46,12 @@ def number_in(name: str) -> int | None:
         >>> number_in("clip2/img0012.png")
         12
     """
-    runs = re.findall("[0-9]+", stem_of(name))
+    runs = re.findall("[0-9]+", stem_of(without_upload(name)))
     digits = runs[-1].lstrip("0") or "0" if runs else ""
     return int(digits) if digits and len(digits) <= 10 and int(digits) <= LARGEST_INDEX else None
+
+
+_UPLOADED = ((without_upload, base_name), (without_upload, stem_of))
 
 
 def find_frame_indices(
@@ -91,15 +104,16 @@ def find_frame_indices(
 def _find_in_folder(names: Sequence[str | None], video: VideoFacts | None) -> list[int | None]:
     """Return the place of each name among the frames of a folder, None for those not found.
 
-    Where no name is found as it is, the suffix is left out (labels made on .png, frames kept as .jpg).
+    Where no name is found as it is, the suffix is left out (labels made on .png, frames kept as .jpg), or
+    what Label Studio puts before the names of uploaded files, or both.
     """
     frame_names = list(video.frame_names) if video is not None else []
-    for simplify in (base_name, stem_of):
+    for strip, simplify in ((base_name, base_name), (base_name, stem_of), *_UPLOADED) if frame_names else ():
         simple = [simplify(name) for name in frame_names]
         if len(set(simple)) < len(simple):
             continue
         place = {name: i for i, name in enumerate(simple)}
-        found = [place.get(simplify(name)) if name else None for name in names]
+        found = [place.get(simplify(strip(name))) if name else None for name in names]
         if any(index is not None for index in found):
             return found
     return [None] * len(names)

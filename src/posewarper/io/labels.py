@@ -31,7 +31,7 @@ def read_labels(
     """Read labels of one video; predictions on frames that nobody has labelled are left out.
 
     Args:
-        path: the label file.
+        path: the label file, or the folder of formats that are folders.
         format: one of :data:`~posewarper.io.formats.FORMATS`; told by the content when left out.
         video: the opened video. The labels are checked against its size and length; its name picks one video
             of a file with several; the file names of a folder of frames give the frame indices.
@@ -46,6 +46,11 @@ def read_labels(
     Warns:
         PosewarperWarning: about what is odd but usable, such as keypoints outside of the image or never
             labelled.
+
+    Example:
+        >>> labels = read_labels("labels.json")
+        >>> labels.labelled_frames.tolist(), list(labels.tracks), labels.skeleton.names[:2]
+        ([3, 10, 16], [0], ('nose', 'left_paw'))
     """
     clip = _read(path, format, video, skeleton)
     labels = _build(clip, path, video, frame_offset=0).only_labelled()
@@ -111,14 +116,17 @@ def read_poses(path: PathLike) -> Poses:
     )
 
 
-def write_labels(path: PathLike, labels: Labels, *, format: str | None = None) -> None:
+def write_labels(
+    path: PathLike, labels: Labels, *, format: str | None = None, video: VideoFacts | None = None
+) -> None:
     """Write labels; reading them back gives the same coordinates, bit by bit.
 
     Args:
-        path: the file to write, replaced when it exists.
+        path: the file (or folder) to write, replaced when it exists.
         labels: what to write; frames outside ``labelled_frames`` are marked as predictions.
         format: one of :data:`~posewarper.io.formats.FORMATS`; by the suffix when left out (.json posetrack,
-            .csv deeplabcut).
+            .csv deeplabcut, .slp sleap, .nwb nwb).
+        video: the opened video, whose times go into formats that have a place for them.
 
     Raises:
         LabelsError: if the format is unknown.
@@ -126,8 +134,14 @@ def write_labels(path: PathLike, labels: Labels, *, format: str | None = None) -
 
     Warns:
         PosewarperWarning: about what the format cannot hold.
+
+    Example:
+        >>> first = read_labels("labels.json").at([3])
+        >>> write_labels("first.json", first)
+        >>> read_labels("first.json").labelled_frames.tolist()
+        [3]
     """
-    write_in_format(path, labels, format_to_write(path, format))
+    write_in_format(path, labels, format_to_write(path, format), video)
 
 
 def write_poses(path: PathLike, poses: Poses) -> None:
@@ -164,6 +178,7 @@ def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset
             )
         clip.n_frames, clip.image_size = video.n_frames, video.image_size
     if clip.n_frames is not None:
+        _leave_out_moved(clip, frame_offset, path, clip.n_frames)
         _check_frames(clip, path, clip.n_frames)
     _warn_of_outside(clip, path)
     return Labels(
@@ -294,6 +309,21 @@ def _shift(clip: Clip, offset: int, path: PathLike) -> None:
     clip.labelled_frames = {frame + offset for frame in clip.labelled_frames}
     clip.ignore_regions = {frame + offset: r for frame, r in clip.ignore_regions.items()}
     clip.frame_names = {}
+
+
+def _leave_out_moved(clip: Clip, offset: int, path: PathLike, n_frames: int) -> None:
+    """Leave out, with a warning, what only the offset has moved beyond the last frame, in place.
+
+    Networks (OpenPose) label every frame, the last ones too. What has no scores may come from a person, and
+    is not left out.
+    """
+    moved = {frame for frame in _frames_in(clip) if n_frames <= frame < n_frames + offset}
+    by_person = any(i.scores is None or np.isnan(i.scores).all() for i in clip.instances if i.frame in moved)
+    if by_person or not moved or moved == _frames_in(clip):
+        return
+    clip.instances = [instance for instance in clip.instances if instance.frame not in moved]
+    clip.labelled_frames -= moved
+    _warn(path, f"frames that the offset moves beyond the last one are left out: {len(moved)}")
 
 
 def _warn_of_outside(clip: Clip, path: PathLike) -> None:

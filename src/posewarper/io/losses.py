@@ -7,26 +7,42 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
-from posewarper.errors import PosewarperWarning
+from posewarper.errors import OutputError, PosewarperWarning
 from posewarper.io.records import PathLike
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack
+
+_MOST_FRAMES = 10_000_000
 
 
 def _in_a_track(test: Callable[[LabelTrack], np.ndarray]) -> Callable[[Labels], bool]:
     return lambda labels: any(bool(test(track).any()) for track in labels.tracks.values())
 
 
+def _unlabelled(labels: Labels) -> bool:
+    """Return whether there are frames that nobody has labelled and that hold nothing."""
+    frames = np.union1d(labels.labelled_frames, labels.instance_frames)
+    count = labels.n_frames or (int(frames[-1]) + 1 if frames.size else 0)
+    return len(frames) < count
+
+
 # Piece -> whether some labels hold it. The names are the words of warnings and of the table of formats.
 PIECES: Mapping[str, Callable[[Labels], bool]] = {
+    "the keypoints' names": lambda labels: True,
+    "what an instance is called": lambda labels: labels.skeleton.name not in ("person", "animal"),
     "which keypoints are hidden": _in_a_track(lambda track: track.visibility == 1),
     "boxes": _in_a_track(lambda track: np.isfinite(track.boxes)),
     "head boxes": _in_a_track(lambda track: np.isfinite(track.head_boxes)),
     "scores": _in_a_track(lambda track: np.isfinite(track.keypoint_scores)),
+    "scores of 0 and below": _in_a_track(lambda track: (track.visibility > 0) & (track.keypoint_scores <= 0)),
+    "which keypoints have no score": _in_a_track(
+        lambda track: (track.visibility > 0) & np.isnan(track.keypoint_scores)
+    ),
     "expected errors": _in_a_track(lambda track: np.isfinite(track.expected_error)),
     "which poses are predictions": lambda labels: bool(
         np.setdiff1d(labels.instance_frames, labels.labelled_frames).size
     ),
+    "which frames nobody has labelled": _unlabelled,
     "labelled frames that show nobody": lambda labels: bool(
         np.setdiff1d(labels.labelled_frames, labels.instance_frames).size
     ),
@@ -40,6 +56,22 @@ PIECES: Mapping[str, Callable[[Labels], bool]] = {
     "the video's name": lambda labels: labels.video is not None,
     "the names of the frames' files": lambda labels: bool(labels.frame_names),
 }
+
+
+def refuse_too_many(path: PathLike, count: int, what: str) -> None:
+    """Refuse to write something for each frame where a wrong frame index makes that endless.
+
+    Raises:
+        OutputError: if there are more frames than in days of video.
+    """
+    if count > _MOST_FRAMES:
+        raise OutputError(
+            f"too many {what}, one for each frame",
+            path=path,
+            expected=f"{_MOST_FRAMES} frames at most",
+            got=f"{count}, by the number of frames or the last labelled one",
+            mend="correct the frame indices, or write a format that lists labelled frames alone",
+        )
 
 
 def warn_of_losses(

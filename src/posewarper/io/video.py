@@ -106,6 +106,11 @@ def open_video(
 
     Warns:
         PosewarperWarning: if the file is cut off, or some of its frames are damaged.
+
+    Example:
+        >>> with open_video("clip.mp4") as video:
+        ...     print(video.n_frames, video.image_size, video[5].shape)
+        20 (96, 128) (96, 128, 3)
     """
     name = os.fspath(path)
     if os.path.isdir(name):

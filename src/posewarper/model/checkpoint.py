@@ -78,6 +78,11 @@ def load_model(path: str | os.PathLike[str]) -> PoseWarper:
 
     Raises:
         ModelError: if the file is missing, damaged, not ours, or its tensors do not fit its description.
+
+    Example:
+        >>> model = load_model("model.pt")
+        >>> model.spec.skeleton.names
+        ('nose', 'left_paw', 'right_paw', 'tail')
     """
     content = _read(path)
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from typing import Any
 
 import pytest
+from damage import damage_once, places_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from label_documents import FakeVideo, a_document, plain, save, two_videos
@@ -110,56 +110,8 @@ def test_files_that_are_no_labels(tmp_path, data, message):
         read_labels(path)
 
 
-def places_in(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every value in a document, however deep."""
-    places = [place] if place else []
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            places += places_in(inner, (*place, key))
-    return places
-
-
 DOCUMENTS = [a_document(), plain(a_document()), two_videos()]
 PLACES = [places_in(document) for document in DOCUMENTS]
-JUNK = st.sampled_from(
-    [
-        *(
-            None,
-            True,
-            False,
-            -1,
-            0,
-            1,
-            3,
-            2**31,
-            2**63,
-            10**400,
-            1.5,
-            -0.0,
-            1e300,
-            float("nan"),
-            float("inf"),
-        ),
-        *("", "x", "\ud800", "clip/999999999999.jpg", [], [None], [[1, 2]], [1, 2, 3], {}, {"id": 1}, [{}]),
-    ]
-)
-
-
-def damage_once(document: Any, data: st.DataObject, places: list[tuple[Any, ...]]) -> None:
-    *way, key = data.draw(st.sampled_from(places))
-    holder = document
-    try:
-        for step in way:
-            holder = holder[step]
-        action = data.draw(st.sampled_from(["replace", "remove", "double"]))
-        if action == "replace":
-            holder[key] = copy.deepcopy(data.draw(JUNK))
-        elif action == "remove":
-            del holder[key]
-        elif isinstance(holder, list):
-            holder.insert(key, copy.deepcopy(holder[key]))
-    except (KeyError, IndexError, TypeError):
-        pass  # an earlier damage took the place away
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

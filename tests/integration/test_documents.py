@@ -1,0 +1,145 @@
+"""Every block of the README and of the docs is run, in a folder with the files that they speak of.
+
+A block of ``bash`` is run line by line: what begins with ``posewarper`` as a command in this process, with a
+network of next to nothing. Blocks that set up an environment are run by ``.ci/run`` instead, word for word.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from moving_clip import N_FRAMES, TINY_FIT, TINY_NETWORK, command, some_labels, write_clip
+
+import posewarper
+from posewarper import fitting
+from posewarper.config import EFFORTS
+from posewarper.io.labels import write_labels
+
+ROOT = Path(__file__).resolve().parents[2]
+# conventions.md has a test of its own; the Docker block needs a daemon, see below.
+DOCUMENTS = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "conventions.md"})
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_DATA = {"json", "text", "yaml", "csv", "console"}
+_PROJECT = """\
+Task: demo
+scorer: ann
+date: Nov22
+multianimalproject: false
+video_sets:
+  /somewhere/else/clip.mp4:
+    crop: 0, 128, 0, 96
+bodyparts:
+- nose
+- left_paw
+- right_paw
+- tail
+skeleton:
+- - nose
+  - tail
+"""
+
+
+def blocks_of(path: Path) -> list[tuple[str, str]]:
+    """(language, content) of each fenced block."""
+    return [(match[1], match[2]) for match in _FENCE.finditer(path.read_text(encoding="utf-8"))]
+
+
+def lines_of(block: str) -> list[str]:
+    """The command lines of a block; a backslash joins two."""
+    joined = block.replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def sets_up(block: str) -> bool:
+    return "-m venv" in block
+
+
+@pytest.fixture
+def sample(tmp_path, monkeypatch) -> Path:
+    """A folder with clip.mp4, frames, labels.json, dense.json and my-project, as the documents call them."""
+    monkeypatch.setitem(EFFORTS, "normal", TINY_FIT)
+    monkeypatch.setitem(EFFORTS, "best", TINY_FIT)
+    monkeypatch.setattr(fitting, "NetworkConfig", lambda: TINY_NETWORK)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "sample"
+    (folder / "my-project" / "labeled-data" / "clip").mkdir(parents=True)
+    write_clip(folder)
+    write_labels(folder / "labels.json", some_labels())
+    write_labels(folder / "dense.json", some_labels(range(N_FRAMES)))
+    (folder / "my-project" / "config.yaml").write_text(_PROJECT)
+    plain = some_labels(n_frames=None, image_size=None, skeleton=type(some_labels().skeleton)(NAMES))
+    write_labels(folder / "my-project" / "labeled-data" / "clip" / "CollectedData_ann.csv", plain)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+NAMES = some_labels().skeleton.names
+
+
+@pytest.mark.filterwarnings("ignore::posewarper.errors.PosewarperWarning")
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_block_runs(sample, capsys, path: Path) -> None:
+    for language, block in blocks_of(path):
+        if language == "python":
+            exec(compile(block, str(path), "exec"), {"__name__": "snippet"})
+        elif language == "bash" and not sets_up(block):
+            for line in lines_of(block):
+                words = shlex.split(line, comments=True)
+                if words[:2] == ["docker", "build"]:
+                    continue
+                if words[:2] == ["docker", "run"]:  # what it runs in the container is run here
+                    words = words[words.index("posewarper") :]
+                assert words[0] == "posewarper", f"{path.name}: no test runs {line!r}"
+                code, _, stderr = command(capsys, *words[1:])
+                assert code == 0, f"{path.name}: {line}\n{stderr}"
+        else:
+            assert language in {*_DATA, "bash"} or not language, f"{path.name}: a block of {language}"
+
+
+def test_setting_up_is_run_by_ci_word_for_word() -> None:
+    # In .ci/run they are taken out of the README by the comment in their first line.
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    found = [block for _, block in blocks_of(ROOT / "README.md") if sets_up(block)]
+    assert len(found) == 2
+    for block in found:
+        title, *commands = block.splitlines()
+        assert title.startswith("# ") and len(commands) == 1
+        assert f'readme_block "{title[2:]}"' in script
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+
+
+def test_what_the_dockerfile_copies_is_there() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]]
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied
+    for name in copied:
+        assert (ROOT / name).exists() and f"!{name}" in allowed
+    assert 'ENTRYPOINT ["posewarper"]' in lines and any("-c constraints.txt" in line for line in lines)
+
+
+def modules_with_examples() -> list[str]:
+    names = [m.name for m in pkgutil.walk_packages(posewarper.__path__, "posewarper.")]
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    return [n for n in names if any(t.examples for t in finder.find(importlib.import_module(n)))]
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_the_examples_in_docstrings_run(sample, name: str) -> None:
+    if name.endswith("checkpoint"):
+        posewarper.fit("clip.mp4", "labels.json", checkpoint="model.pt")
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0 and found.failed == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(posewarper.__all__) - {"__version__"}))
+def test_every_public_name_has_an_example(name: str) -> None:
+    value = getattr(posewarper, name)
+    assert doctest.DocTestParser().get_examples(value.__doc__), f"{name} has no example in its docstring"
