@@ -22,7 +22,7 @@ import torch
 from posewarper import fitting
 from posewarper.config import NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, VideoError
-from posewarper.evaluation.clips import ClipScore, keep_every, score_clip
+from posewarper.evaluation.clips import keep_every, score_clip
 from posewarper.files import replacing
 from posewarper.inference.propagation import Clip, prepare_clip
 from posewarper.io.video import Video, open_video
@@ -84,10 +84,9 @@ def compare(
 
     Returns:
         One JSON-safe dict for each gap and method, in this order, with ``clip``, ``every``, ``n_labels``
-        (labelled frames kept), ``method``, ``seed``, the figures of ``ClipScore.to_dict()`` with the parts
-        flattened (``between_mean``, ``beyond_mean``, ...), ``seconds`` (wall time of the method, with the
-        optical flow that it shares with others) and ``fit_seconds`` (wall time of fitting the model that it
-        shares with others, 0 if it needs none).
+        (labelled frames kept), ``method``, ``seed``, the figures of ``ClipScore.to_row()``, ``seconds`` (wall
+        time of the method, with the optical flow that it shares with others) and ``fit_seconds`` (wall time
+        of fitting the model that it shares with others, 0 if it needs none).
 
     Raises:
         ConfigError: if a gap, a method, the effort or the device is impossible.
@@ -306,19 +305,10 @@ def _make_row(comparison: _Comparison, shared: _Shared, method: str) -> dict[str
         "n_labels": len(shared.kept.labelled_frames),
         "method": method,
         "seed": comparison.seed,
-        **flatten_score(score),
+        **score.to_row(),
         "seconds": seconds,
         "fit_seconds": fit_seconds,
     }
-
-
-def flatten_score(score: ClipScore) -> dict[str, Any]:
-    """Return the figures of a score as a row has them, its parts as ``between_...`` and ``beyond_...``."""
-    figures = score.to_dict()
-    parts = {
-        f"{part}_{name}": value for part in ("between", "beyond") for name, value in figures.pop(part).items()
-    }
-    return {**figures, **parts}
 
 
 def _prefixed(progress: Progress, prefix: str) -> Callable[[str, int, int], None]:

@@ -103,7 +103,7 @@ def _counted(
 
 def _score(out: Path, clip: Path, labels: Path, dense: Labels, seed: int, progress: Progress) -> list[Row]:
     """Return the rows of the simple methods, and of what was written by ``propagate``."""
-    from posewarper.comparison import compare, flatten_score
+    from posewarper.comparison import compare
     from posewarper.evaluation.clips import score_clip
     from posewarper.io.labels import read_labels, read_poses
 
@@ -112,7 +112,7 @@ def _score(out: Path, clip: Path, labels: Path, dense: Labels, seed: int, progre
     seconds = json.loads((out / "run.json").read_text())["seconds"]
     ours = {
         "method": "default",
-        **flatten_score(score),
+        **score.to_row(),
         "seconds": seconds["optical flow"] + seconds["propagation"],
         "fit_seconds": seconds.get("training", 0.0),
     }

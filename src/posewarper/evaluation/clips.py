@@ -67,6 +67,16 @@ class ClipScore:
         """Return plain nested dicts that JSON can hold: NaN becomes None."""
         return _without_nan(asdict(self))
 
+    def to_row(self) -> dict[str, Any]:
+        """Return the figures as :meth:`to_dict`, those of the parts as ``between_mean`` and the like."""
+        figures = self.to_dict()
+        parts = {
+            f"{part}_{name}": value
+            for part in ("between", "beyond")
+            for name, value in figures.pop(part).items()
+        }
+        return {**figures, **parts}
+
 
 def keep_every(labels: Labels, k: int) -> Labels:
     """Return the labels of frames k//2, k//2 + k, ... alone, of those frames that are labelled.
