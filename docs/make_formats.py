@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posewarper.io.formats import FORMATS, LabelFormat
+from posewarper.io.formats import FORMATS, LabelFormat, formats_by_suffix
 from posewarper.io.losses import PIECES
 
 PAGE = Path(__file__).parent / "formats.md"
@@ -47,7 +47,7 @@ def _is_held(piece: str, form: LabelFormat) -> str:
 
 def _describe(name: str, form: LabelFormat) -> list[str]:
     writes = "nothing" if form.write is None else _plain(form.writes or "the same")
-    suffix = f"`{form.suffix}`" if form.suffix else ""
+    suffix = ", ".join(f"`{suffix}`" for suffix, first in formats_by_suffix().items() if first == name)
     needs = f'`pip install "posewarper[{form.extra}]"`' if form.extra else ""
     return [f"`{name}`", _plain(form.reads), writes, _plain(form.told), suffix, needs]
 

@@ -322,8 +322,8 @@ def propagate_clip(
 def _warn_of_a_lone_label(labels: Labels) -> None:
     if len(labels.labelled_frames) == 1:
         warnings.warn(
-            f"only frame {labels.labelled_frames[0]} is labelled: poses far from it rest on optical flow and "
-            "on a network that has seen one example; label a few more frames",
+            f"only frame {labels.labelled_frames[0]} is labelled: poses far from it rest on little; "
+            "label a few more frames",
             PosewarperWarning,
             stacklevel=3,
         )

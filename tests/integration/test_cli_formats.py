@@ -125,3 +125,35 @@ def test_the_real_files_of_openpose(capsys, shared_data, tmp_path):
         ours.keypoint_scores[seen], given.keypoint_scores[seen], rtol=0, atol=0.0005 + 1e-9
     )
     assert (given.keypoint_scores[seen] > 0.3).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "wanted"),
+    [
+        ("out.csv", "sleap", ".slp"),
+        ("clip.mp4", "coco", ".json"),
+        ("project", "deeplabcut", ".csv or .h5"),
+        ("labels", "posetrack", ".json"),
+    ],
+)
+def test_a_file_gets_a_name_by_which_others_know_it(capsys, scored, tmp_path, name, form, wanted):
+    code, _, err = command(capsys, "convert", scored, tmp_path / name, "--to", form)
+    assert code == 2 and f"a name that ends in {wanted}" in err and not (tmp_path / name).exists()
+
+
+def test_swapped_arguments_are_told(capsys, scored, tmp_path):
+    clip = write_clip(tmp_path)
+    for words in (("info", scored, "--labels", clip), ("propagate", scored, "--labels", clip)):
+        code, _, err = command(capsys, *words)
+        assert code == 2 and "as VIDEO" in err, err
+    code, _, err = command(capsys, "convert", clip, tmp_path / "out.json")
+    assert code == 2 and "this looks like a video" in err and str(clip) in err
+
+
+def test_labels_that_name_another_video_are_told(capsys, scored, tmp_path):
+    write_clip(tmp_path).rename(tmp_path / "other.mp4")
+    code, _, err = command(capsys, "info", tmp_path / "other.mp4", "--labels", scored)
+    assert code == 0 and "the labels name the video clip.mp4, and this is other.mp4" in err
+    (tmp_path / "other.mp4").rename(tmp_path / "clip.mp4")
+    code, _, err = command(capsys, "info", tmp_path / "clip.mp4", "--labels", scored)
+    assert code == 0 and "name the video" not in err

@@ -114,7 +114,7 @@ def test_labels_that_are_none(refused, tmp_path):
         refused(str(tmp_path / "odd.json"), labels=tmp_path / "odd.json")
     (tmp_path / "binary.json").write_bytes(bytes(range(256)))
     refused(str(tmp_path / "binary.json"), labels=tmp_path / "binary.json")
-    refused("cannot read", labels=tmp_path)
+    refused("this folder holds no labels", labels=tmp_path)
 
 
 def test_labels_that_do_not_fit_the_video(refused, tmp_path):

@@ -152,6 +152,11 @@ def _bars(console: Console) -> Iterator[Progress]:
         yield progress
 
 
+def count_of(number: int, what: str) -> str:
+    """Return a number with what it counts: "1 track", "2 tracks"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Refuse a file that exists, or a folder that is not empty, unless it may be overwritten.
 

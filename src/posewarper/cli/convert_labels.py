@@ -13,6 +13,7 @@ from posewarper.cli.common import (
     UnusedDevice,
     UnusedQuiet,
     UnusedSeed,
+    count_of,
     refuse_existing,
 )
 
@@ -165,14 +166,11 @@ def _drop_low_scores(labels: Labels, least: float, source: Path) -> Labels:
 
 
 def _describe(labels: Labels) -> str:
-    def count(number: int, what: str) -> str:
-        return f"{number} {what}{'' if number == 1 else 's'}"
-
     predicted = sum(frame not in set(labels.labelled_frames.tolist()) for frame in labels.instance_frames)
     parts = [
-        count(len(labels.labelled_frames), "labelled frame"),
+        count_of(len(labels.labelled_frames), "labelled frame"),
         *([f"{predicted} predicted"] if predicted else []),
-        count(len(labels.tracks), "track"),
-        count(len(labels.skeleton), "keypoint"),
+        count_of(len(labels.tracks), "track"),
+        count_of(len(labels.skeleton), "keypoint"),
     ]
     return ", ".join(parts)

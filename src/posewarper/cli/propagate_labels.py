@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, Seed, progress_bar
+from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, Seed, count_of, progress_bar
 
 if TYPE_CHECKING:
     from posewarper.io.video import Video
@@ -246,9 +246,10 @@ def _remove_stale(out: Path, written: set[str], model: Path | None, *, trained: 
 def _tell(out: Path, n_frames: int, result: RunResult, facts: dict[str, Any]) -> None:
     poses = result.poses
     posed = sum(len(t.frames) for t in poses.tracks.values())
+    labelled, tracks = len(poses.labelled_frames), len(poses.tracks)
     print(
-        f"{len(poses.labelled_frames)} labelled frames -> {posed} poses of {len(poses.tracks)} "
-        f"{'track' if len(poses.tracks) == 1 else 'tracks'} on {n_frames} frames"
+        f"{count_of(labelled, 'labelled frame')} -> {count_of(posed, 'pose')} of {count_of(tracks, 'track')} "
+        f"on {count_of(n_frames, 'frame')}"
     )
     print(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
     print(f"wrote {out / 'poses.json'}; look at {out / 'report.html'} and {out / 'overlay.mp4'}")

@@ -46,7 +46,8 @@ class LabelFormat:
     Args:
         what: what it is, with its article, as in "a DeepLabCut table".
         reads: what kind of file or folder is read.
-        suffix: the suffix of files that are written in this format when no format is named, None if none is.
+        suffixes: what the names of files in this format end in; none for folders. A name that ends so is
+            written in the first format of the table that has it, when no format is named.
         read: gives what a file says.
         write: writes labels; None where writing makes no sense.
         cannot_hold: which of :data:`posewarper.io.losses.PIECES` it has no place for.
@@ -58,7 +59,7 @@ class LabelFormat:
 
     what: str
     reads: str
-    suffix: str | None
+    suffixes: tuple[str, ...]
     read: Reader
     write: Writer | None
     cannot_hold: frozenset[str] = frozenset()
@@ -72,7 +73,7 @@ FORMATS: dict[str, LabelFormat] = {
     "posetrack": LabelFormat(
         what="COCO keypoints JSON with PoseTrack18's video fields",
         reads="a .json file: ours, or an official PoseTrack18 file",
-        suffix=".json",
+        suffixes=(".json",),
         read=lambda path, video, skeleton: coco.read_clip(
             read_json(path), path, native=True, video=video, skeleton=skeleton
         ),
@@ -83,7 +84,7 @@ FORMATS: dict[str, LabelFormat] = {
     "coco": LabelFormat(
         what="plain COCO keypoints JSON",
         reads="a .json file",
-        suffix=None,
+        suffixes=(".json",),
         read=lambda path, video, skeleton: coco.read_clip(
             read_json(path), path, native=False, video=video, skeleton=skeleton
         ),
@@ -95,7 +96,7 @@ FORMATS: dict[str, LabelFormat] = {
         what="a DeepLabCut table",
         reads="a project (its folder or config.yaml), CollectedData_*.csv, or .h5 with the extra formats; "
         "also predictions",
-        suffix=".csv",
+        suffixes=(".csv", ".h5"),
         read=lambda path, video, skeleton: deeplabcut.read(path, video),
         write=lambda path, labels, video: deeplabcut.write_labels(path, labels),
         cannot_hold=deeplabcut.CANNOT_HOLD,
@@ -106,7 +107,7 @@ FORMATS: dict[str, LabelFormat] = {
     "deeplabcut-predictions": LabelFormat(
         what="a DeepLabCut table of predictions",
         reads="<video>DLC_*.csv or .h5",
-        suffix=None,
+        suffixes=(".csv", ".h5"),
         read=lambda path, video, skeleton: deeplabcut.read(path, video),
         write=lambda path, labels, video: deeplabcut.write_predictions(path, labels),
         cannot_hold=deeplabcut.PREDICTIONS_CANNOT_HOLD,
@@ -118,7 +119,7 @@ FORMATS: dict[str, LabelFormat] = {
     "sleap": LabelFormat(
         what="a SLEAP project",
         reads="a .slp file, also one that holds images",
-        suffix=".slp",
+        suffixes=(".slp",),
         read=lambda path, video, skeleton: sleap.read_clip(path, video),
         write=lambda path, labels, video: sleap_output.write_labels(path, labels),
         cannot_hold=sleap_output.CANNOT_HOLD,
@@ -135,7 +136,7 @@ FORMATS: dict[str, LabelFormat] = {
     "nwb": LabelFormat(
         what="an NWB file with ndx-pose",
         reads="a .nwb file with labels (PoseTraining) or predictions (PoseEstimation)",
-        suffix=".nwb",
+        suffixes=(".nwb",),
         read=lambda path, video, skeleton: nwb.read_clip(path, video),
         write=nwb_output.write_labels,
         cannot_hold=nwb_output.CANNOT_HOLD,
@@ -152,7 +153,7 @@ FORMATS: dict[str, LabelFormat] = {
     "openpose": LabelFormat(
         what="a folder of OpenPose's JSON files",
         reads="a folder with a file for each frame, *_keypoints.json",
-        suffix=None,
+        suffixes=(),
         read=lambda path, video, skeleton: openpose.read_clip(path, video, skeleton),
         write=lambda path, labels, video: openpose.write_labels(path, labels),
         cannot_hold=openpose.CANNOT_HOLD,
@@ -161,7 +162,7 @@ FORMATS: dict[str, LabelFormat] = {
     "csv": LabelFormat(
         what="a long table",
         reads="a .csv file with a row for each keypoint: frame or time, track, keypoint, x, y, ...",
-        suffix=None,
+        suffixes=(".csv", ".tsv"),
         read=lambda path, video, skeleton: table.read_clip(read_text(path), path, video, skeleton),
         write=lambda path, labels, video: table_output.write_labels(path, labels, video),
         cannot_hold=table_output.CANNOT_HOLD,
@@ -183,6 +184,14 @@ def detect_format(path: PathLike) -> str:
     """
     if is_label_folder(path):
         return "deeplabcut" if deeplabcut_project.is_project(path) else "openpose"
+    if Path(path).is_dir():
+        raise LabelsError(
+            "this folder holds no labels",
+            path=path,
+            expected="OpenPose's *_keypoints.json, or config.yaml of a DeepLabCut project",
+            got=", ".join(sorted(p.name for p in Path(path).iterdir())[:5]) or "an empty folder",
+            mend="name the folder or the file that holds the labels",
+        )
     head = _read_head(path)
     if head.startswith(hdf5.SIGNATURE):
         return hdf5.tell_format(path)
@@ -258,23 +267,41 @@ def known_format(path: PathLike, format: str) -> str:
     return format
 
 
+def formats_by_suffix() -> dict[str, str]:
+    """Return the format that is written for each suffix when no format is named."""
+    names: dict[str, str] = {}
+    for name, form in FORMATS.items():
+        for suffix in form.suffixes:
+            names.setdefault(suffix, name)
+    return names
+
+
 def format_to_write(path: PathLike, format: str | None = None) -> str:
     """Return the format in which labels are written to a path: the one asked for, or that of the suffix.
 
     Raises:
-        LabelsError: if neither tells a format.
+        LabelsError: if neither tells a format, or the name is not one that files of the format have.
     """
-    if format is not None:
-        return known_format(path, format)
-    by_suffix = {f.suffix: name for name, f in FORMATS.items() if f.suffix is not None}
     suffix = Path(path).suffix.lower()
+    if format is not None:
+        wanted = FORMATS[known_format(path, format)].suffixes
+        if wanted and suffix not in wanted:
+            raise LabelsError(
+                f"this is no name for {FORMATS[format].what}",
+                path=path,
+                expected=f"a name that ends in {' or '.join(wanted)}",
+                got=suffix or "no suffix",
+                mend="name it so, so that other programs know it; whole projects are not written",
+            )
+        return format
+    by_suffix = formats_by_suffix()
     if suffix not in by_suffix:
         raise LabelsError(
             "the suffix does not tell a format of labels",
             path=path,
             expected=f"{', '.join(by_suffix)}, or a format by name (--to)",
             got=suffix or "no suffix",
-            mend="name the file .json (COCO with PoseTrack fields), .csv (DeepLabCut), .slp (SLEAP) or .nwb, "
-            "or name the format: --to openpose makes a folder",
+            mend="name the file .json (COCO with PoseTrack fields), .csv or .h5 (DeepLabCut), .slp (SLEAP) "
+            "or .nwb, or name the format: --to openpose makes a folder",
         )
     return by_suffix[suffix]

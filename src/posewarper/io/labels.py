@@ -16,7 +16,8 @@ from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.io import coco_output
 from posewarper.io.clips import Clip, Instance, VideoFacts, group_by_track
 from posewarper.io.formats import format_to_write, read_clip, write_in_format
-from posewarper.io.records import LARGEST_INDEX, PathLike
+from posewarper.io.frame_names import base_name, stem_of
+from posewarper.io.records import LARGEST_INDEX, VIDEO_SUFFIXES, PathLike
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, LabelTrack, Poses, PoseTrack
 
@@ -170,6 +171,7 @@ def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset
         _shift(clip, frame_offset, path)
     if video is not None:
         _check_size(clip, video, path)
+        _warn_of_another_video(clip, video, path)
         if clip.n_frames not in (None, video.n_frames):
             _warn(
                 path,
@@ -256,6 +258,15 @@ def _check_skeleton(found: Skeleton, wanted: Skeleton, path: PathLike) -> None:
         got="; ".join(differences) or f"another order: {', '.join(found.names)}",
         mend="rename or reorder the keypoints, or leave the skeleton out",
     )
+
+
+def _warn_of_another_video(clip: Clip, video: VideoFacts, path: PathLike) -> None:
+    """Warn if the labels name the file of another video; a name without a suffix may be any folder's."""
+    opened, named = Path(video.path), clip.video or ""
+    is_file_name = Path(named).suffix.lower() in VIDEO_SUFFIXES
+    if is_file_name and opened.is_file() and stem_of(named) != opened.stem:
+        text = f"the labels name the video {base_name(named)}, and this is {opened.name}"
+        _warn(path, f"{text}; check that they belong together")
 
 
 def _check_size(clip: Clip, video: VideoFacts, path: PathLike) -> None:

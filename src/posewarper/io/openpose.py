@@ -200,7 +200,11 @@ def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) 
         return BODY_25
     if count in _BY_LENGTH:
         return _BY_LENGTH[count]
-    _warn(path, f"no model with {count} keypoints is known; they are named keypoint_0, keypoint_1, ...")
+    _warn(
+        path,
+        f"no model with {count} keypoints is known; they are named keypoint_0, keypoint_1, ...; "
+        "if they are those of another known skeleton, name it (--skeleton)",
+    )
     return Skeleton(tuple(f"keypoint_{k}" for k in range(count)))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from posewarper.errors import LabelsError
 
 PathLike = str | os.PathLike[str]
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts")
 LARGEST_INDEX = 2**31 - 1
 # Pixels; no image is that large, so a coordinate beyond it is damage rather than a keypoint off the image.
 LARGEST_COORDINATE = 1e6
@@ -51,7 +52,9 @@ def read_text(path: PathLike) -> str:
             path=path,
             expected="a label file: JSON or CSV",
             got=f"byte 0x{data[error.start]:02x} at position {error.start}",
-            mend="save it as UTF-8, or export the labels as COCO JSON or DeepLabCut CSV",
+            mend="this looks like a video: give it as VIDEO, and the label file as labels"
+            if Path(path).suffix.lower() in VIDEO_SUFFIXES
+            else "save it as UTF-8, or export the labels as COCO JSON or DeepLabCut CSV",
         ) from error
     if not text.strip():
         raise LabelsError("the file is empty", path=path, mend="export the labels again")

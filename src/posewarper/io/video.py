@@ -16,6 +16,7 @@ from posewarper.io.images import IMAGE_SUFFIXES, FolderFrames
 
 CACHE_BYTES = 256 * 2**20
 FOLDER_FPS = 25.0
+_LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".slp", ".nwb")
 
 
 class Video:
@@ -122,6 +123,14 @@ def open_video(
             expected="a video file or a folder of frames",
             got="nothing" if not os.path.exists(name) else "neither a file nor a folder",
             mend="check the path",
+        )
+    if name.lower().endswith(_LABEL_SUFFIXES):
+        raise VideoError(
+            "this looks like labels, not like a video",
+            path=name,
+            expected="a video file or a folder of frames",
+            got=os.path.splitext(name)[1],
+            mend="give the video as VIDEO, and this file as labels",
         )
     if name.lower().endswith(IMAGE_SUFFIXES):
         return Video(name, FolderFrames(name, cache_bytes, folder_fps))

@@ -64,7 +64,8 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ModelError("there is no such checkpoint", path=path, mend="check the path") from error
     except Exception as error:  # what is damaged fails in any way: KeyError, IndexError, AssertionError, ...
-        first = str(error).strip().split("\n")[0][:200]
+        # Only the first sentence: what torch adds is advice to read the file unsafely.
+        first = str(error).strip().split("\n")[0].split(". ")[0][:200]
         raise ModelError("cannot read this checkpoint", path=path, got=first, mend=mend) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ModelError("this is not a checkpoint of posewarper", path=path, mend=mend)

@@ -25,7 +25,7 @@ _FILES = {
 
 def file_name(form: str) -> str:
     """The name of a file or folder that is written in a format."""
-    return _FILES.get(form, f"labels{FORMATS[form].suffix or f'.{form}'}")
+    return _FILES[form] if form in _FILES else f"labels{FORMATS[form].suffixes[0]}"
 
 
 def _floats(shape: tuple[int, ...], low: float, high: float) -> st.SearchStrategy[np.ndarray]:

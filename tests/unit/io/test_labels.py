@@ -193,7 +193,9 @@ def test_formats_by_name_and_suffix(tmp_path):
         read_labels(tmp_path / "labels.json", format="yaml")
     with pytest.raises(LabelsError, match="header is not DeepLabCut's"):
         read_labels(tmp_path / "labels.json", format="deeplabcut")
-    for missing in (tmp_path / "none.json", tmp_path, tmp_path / "labels.json" / "x", "bad\0name"):
+    with pytest.raises(LabelsError, match=r"this folder holds no labels\n.*_keypoints.json.*\n.*labels.json"):
+        read_labels(tmp_path)
+    for missing in (tmp_path / "none.json", tmp_path / "labels.json" / "x", "bad\0name"):
         with pytest.raises(LabelsError, match="cannot read this label file"):
             read_labels(missing)
     with pytest.raises(OutputError):
