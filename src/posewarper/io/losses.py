@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -74,9 +74,7 @@ def refuse_too_many(path: PathLike, count: int, what: str) -> None:
         )
 
 
-def warn_of_losses(
-    path: PathLike, what: str, labels: Labels, cannot_hold: Collection[str], besides: Iterable[str] = ()
-) -> None:
+def warn_of_losses(path: PathLike, what: str, labels: Labels, cannot_hold: Collection[str]) -> None:
     """Warn of what these labels hold and the file that is written cannot.
 
     Args:
@@ -84,10 +82,8 @@ def warn_of_losses(
         what: the format, with its article.
         labels: what is written.
         cannot_hold: keys of :data:`PIECES`.
-        besides: losses that are peculiar to the format.
     """
     lost = [piece for piece, is_held in PIECES.items() if piece in cannot_hold and is_held(labels)]
-    lost += besides
     if lost:
         text = f"{path}: {what} cannot hold: {'; '.join(lost)}"
         warnings.warn(text, PosewarperWarning, stacklevel=4)

@@ -203,14 +203,19 @@ def _extents(poses: Poses) -> dict[int, float]:
     return extents
 
 
-def _check_size(video: Video, poses: Poses) -> None:
+def check_size(video: Video, poses: Poses) -> None:
+    """Check that poses belong to images of the video's size.
+
+    Raises:
+        LabelsError: if they do not.
+    """
     if tuple(poses.image_size) != tuple(video.image_size):
         raise LabelsError(
             "the poses belong to another image size than the video's",
             path=video.path,
             expected=f"height x width {video.image_size[0]} x {video.image_size[1]}",
             got=f"{poses.image_size[0]} x {poses.image_size[1]}",
-            mend="draw the poses on the video that they were made from",
+            mend="take the video that the poses were made from",
         )
 
 
@@ -238,7 +243,7 @@ def write_overlay(
         LabelsError: if the poses belong to another image size.
         OutputError: if the place cannot be written.
     """
-    _check_size(video, poses)
+    check_size(video, poses)
     size, extents = _scale_for(video.image_size, max_side), _extents(poses)
 
     def drawn() -> Iterator[Image]:
@@ -271,7 +276,7 @@ def write_sheet(
         OutputError: if the place cannot be written, or its name is not that of a picture.
     """
     check_picture_name(path)
-    _check_size(video, poses)
+    check_size(video, poses)
     if not len(frames):
         raise LabelsError("no frames to show", expected="at least one frame index", got=0, mend="name frames")
     height, width = video.image_size

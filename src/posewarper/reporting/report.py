@@ -18,6 +18,7 @@ from posewarper.files import replacing
 from posewarper.io.video import Video
 from posewarper.reporting.charts import axis_ticks, level_names, marks, mean_and_lowest, place, score_strip
 from posewarper.reporting.checking import Suggestion, frames_to_check, subject_size
+from posewarper.reporting.overlay import check_size
 from posewarper.reporting.views import (
     are_apart,
     draw_view,
@@ -70,14 +71,7 @@ def write_report(
         OutputError: if the place cannot be written.
     """
     poses = result.poses
-    if tuple(poses.image_size) != tuple(video.image_size):
-        raise LabelsError(
-            "the poses belong to another image size than the video's",
-            path=video.path,
-            expected=f"height x width {video.image_size[0]} x {video.image_size[1]}",
-            got=f"{poses.image_size[0]} x {poses.image_size[1]}",
-            mend="report on the video that the poses were made from",
-        )
+    check_size(video, poses)
     if not any(len(track.frames) for track in poses.tracks.values()):
         raise LabelsError("there are no poses to report on", mend="label at least one frame")
     suggestions = frames_to_check(poses, result.labels)
