@@ -1,0 +1,1 @@
+"""PoseTrack as a dataset: its files prepared, checked and opened, and what the original makes of them."""
