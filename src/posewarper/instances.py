@@ -107,7 +107,7 @@ class InstanceTable:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        if n and not (0 <= self.rows.min() and self.rows.max() < f):
+        if n and (self.rows.min() < 0 or self.rows.max() >= f):
             raise LabelsError(
                 "an instance of a table belongs to no frame of it",
                 expected=f"rows from 0 to {f - 1}",

@@ -1,4 +1,4 @@
-"""Temporal aggregation: the neighbours' heatmaps, warped to the present frame, in a weighted sum (section 3)."""
+"""Temporal aggregation: neighbours' heatmaps, warped to the present frame, in a weighted sum (section 3)."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def predict_heatmaps(model: PoseWarper, crops: Tensor, weights: Tensor) -> Tenso
 
     Args:
         model: in evaluation mode.
-        crops: (F, B, 3, H, W), normalised, the present frame first, all cut with the present frame's box. With
-            F = 1 the network's own heatmaps are returned; nothing is warped.
+        crops: (F, B, 3, H, W), normalised, the present frame first, all cut with the present frame's box.
+            With F = 1 the network's own heatmaps are returned; nothing is warped.
         weights: (F, B) of the sum.
 
     Returns:
