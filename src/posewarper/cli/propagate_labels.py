@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, Seed, count_of, progress_bar
+from posewarper.cli.run_facts import describe_inputs, describe_process, peak_memory, write_json
 
 if TYPE_CHECKING:
     from posewarper.io.video import Video
@@ -83,7 +81,7 @@ def run(
         request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device.value}
         facts = describe_run(request, result, time.perf_counter() - started)
         write_report(out / "report.html", opened, result, facts)
-    _write_json(out / "run.json", facts)
+    write_json(out / "run.json", facts)
     written |= {"report.html", "run.json"}
     _remove_stale(out, written, model, trained="training" in result.seconds)
     _tell(out, opened.n_frames, result, facts)
@@ -176,62 +174,20 @@ def sheet_frames(poses: Poses) -> list[int]:
     return sorted({int(frames[round(p)]) for p in picks})
 
 
-def describe_inputs(**paths: Path | None) -> dict[str, Any]:
-    """Return path and hash of each input by its name, None for those not given."""
-    return {
-        name: None if path is None else {"path": str(path), "sha256": _digest(path)}
-        for name, path in paths.items()
-    }
-
-
 def describe_run(request: dict[str, Any], result: RunResult, seconds: float) -> dict[str, Any]:
     """Return what was run, as plain values: inputs with hashes, versions, settings, timings, notes."""
-    import torch
-
-    from posewarper.model.runtime import resolve_device
-    from posewarper.version import __version__
-
     tracks = result.poses.tracks
     return {
-        "posewarper": __version__,
+        **describe_process(request["device"]),
         **request,
         "method": result.method,
-        "threads": torch.get_num_threads(),
-        "ran_on": str(resolve_device(request["device"])),
-        "system": platform.platform(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "command": sys.argv[1:],
         "config": dict(result.config),
         "labelled_frames": result.poses.labelled_frames.tolist(),
         "tracks": {str(i): {"frames": len(t.frames)} for i, t in tracks.items()},
         "notes": list(result.notes),
         "seconds": {**{k: round(v, 2) for k, v in result.seconds.items()}, "total": round(seconds, 2)},
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak_memory(),
     }
-
-
-def _digest(path: Path) -> str:
-    if path.is_dir():  # of a folder of frames: over names and contents
-        parts = [f"{p.name} {_digest(p)}" for p in sorted(path.iterdir()) if p.is_file()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _peak_memory() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    from posewarper.files import replacing
-
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _remove_stale(out: Path, written: set[str], model: Path | None, *, trained: bool) -> None:
