@@ -1,0 +1,188 @@
+"""From boxes to samples: which instances the paper's pose network is shown, and with which crops.
+
+The rules are the original's. Labelled boxes are cut to the image in its own way; boxes of a detector are used
+as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.geometry import keypoint_boxes, paper_center_scale
+from posewarper.instances import InstanceTable
+from posewarper.structures import Floats, Ints, is_there
+
+NO_INSTANCE = -1
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Crops of one video, n in number.
+
+    Args:
+        rows: (n,) the frame's position in the table.
+        instances: (n,) the instance's position in the table, ``NO_INSTANCE`` for boxes from elsewhere.
+        centers: (n, 2) float32 xy of the crop's centre in pixels.
+        scales: (n, 2) float32 width and height of the crop in units of 200 pixels, padding included.
+        box_scores: (n,) score of the box, 1 for labels.
+        boxes: (n, 4) xywh in pixels, from which centre and scale were made.
+
+    Example:
+        >>> empty = np.zeros(0)
+        >>> len(Samples(empty, empty, np.zeros((0, 2)), np.zeros((0, 2)), empty, np.zeros((0, 4))))
+        0
+    """
+
+    rows: Ints
+    instances: Ints
+    centers: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    box_scores: Floats
+    boxes: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def label_boxes(boxes: ArrayLike, image_size: tuple[int, int]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Cut labelled boxes to the image as the original does.
+
+    Width and height lose one pixel, and a box that starts left of the image or above it is moved in before it
+    is cut. A box without area stays one.
+
+    Args:
+        boxes: (n, 4) xywh in pixels.
+        image_size: (height, width) of the image.
+
+    Returns:
+        The boxes (n, 4) xywh, and (n,) whether the box begins inside the image; the original leaves out the
+        others.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    limits = np.array([image_size[1] - 1, image_size[0] - 1], np.float64)
+    low = np.maximum(boxes[:, :2], 0)
+    high = np.minimum(limits, low + np.maximum(boxes[:, 2:] - 1, 0))
+    return np.concatenate([low, high - low], axis=1), np.asarray((high >= low).all(axis=1))
+
+
+def samples_from_labels(table: InstanceTable, aspect_ratio: float) -> Samples:
+    """Return a sample for every labelled instance of a video, frame by frame.
+
+    Left out are instances without any keypoint and those whose box lies outside of the image. An instance
+    without a box takes the tight one around its keypoints, with a warning.
+
+    Args:
+        table: the labels; its image size is needed.
+        aspect_ratio: width divided by height of the crop.
+
+    Raises:
+        LabelsError: if the image size is unknown.
+    """
+    if table.image_size is None:
+        raise LabelsError(
+            f"the size of the images of {table.video} is unknown, so boxes cannot be cut to it",
+            expected="(height, width)",
+            mend="give the image size with the labels, or let it be read from a frame",
+        )
+    there = np.asarray(is_there(table.keypoints).any(axis=1))
+    order = np.argsort(table.rows, kind="stable")
+    order = order[there[order]]
+    given, tight = table.boxes[order], keypoint_boxes(table.keypoints[order])
+    bare = ~np.asarray(np.isfinite(given).all(axis=1))
+    if bare.any():
+        warnings.warn(
+            f"{table.video}: {int(bare.sum())} labelled instances have no box; they get the tight one "
+            "around their keypoints",
+            PosewarperWarning,
+            stacklevel=2,
+        )
+    boxes, inside = label_boxes(np.where(bare[:, None], tight, given), table.image_size)
+    kept = order[inside]
+    return _samples(table.rows[kept], kept, boxes[inside], np.ones(len(kept)), aspect_ratio)
+
+
+def samples_from_boxes(
+    table: InstanceTable,
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    rows: ArrayLike,
+    aspect_ratio: float,
+    threshold: float,
+) -> Samples:
+    """Return a sample for every box of a detector that scores at least ``threshold``, in the order given.
+
+    Args:
+        table: the video's frames.
+        boxes: (n, 4) xywh in pixels; they are not cut to the image.
+        scores: (n,).
+        rows: (n,) the position of the box's frame in the table.
+        aspect_ratio: width divided by height of the crop.
+        threshold: boxes below it are left out.
+
+    Raises:
+        LabelsError: if the three disagree in number, or a box belongs to no frame of the table.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    scores, rows = np.asarray(scores, np.float64).reshape(-1), np.asarray(rows, np.int64).reshape(-1)
+    if not len(boxes) == len(scores) == len(rows):
+        raise LabelsError(
+            "boxes, scores and frames disagree in number",
+            expected="one score and one frame a box",
+            got=(len(boxes), len(scores), len(rows)),
+            mend="give each box a score and a frame",
+        )
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(table.frame_names)):
+        raise LabelsError(
+            f"a box belongs to no frame of {table.video}",
+            expected=f"rows from 0 to {len(table.frame_names) - 1}",
+            got=(int(rows.min()), int(rows.max())),
+            mend="give boxes of this video's frames only",
+        )
+    kept = scores >= threshold
+    none = np.full(int(kept.sum()), NO_INSTANCE, np.int64)
+    return _samples(rows[kept], none, boxes[kept], scores[kept], aspect_ratio)
+
+
+def _samples(rows: Ints, instances: Ints, boxes: Floats, scores: Floats, aspect_ratio: float) -> Samples:
+    centers, scales = paper_center_scale(boxes, aspect_ratio)
+    return Samples(rows, instances, centers, scales, scores, boxes)
+
+
+def has_keypoints(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation of a COCO document has any keypoint, as the original tells: a number above 0."""
+    return max(annotation.get("keypoints") or [0]) > 0
+
+
+def paper_annotations(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return those annotations of a COCO document of which the original makes samples, image by image.
+
+    Left out are crowds, categories other than the first, annotations without area or without keypoints, and
+    those whose box lies outside of the image. Our own files go through :func:`samples_from_labels` instead,
+    which has no areas, crowds and categories to look at.
+
+    Raises:
+        LabelsError: if an annotation points to no image, or has no box.
+    """
+    person = next((category["id"] for category in document.get("categories", [])), 1)
+    of_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
+    sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
+    for annotation in document["annotations"]:
+        image, box = annotation["image_id"], annotation.get("bbox")
+        if image not in of_image or not box:
+            raise LabelsError(
+                f"annotation {annotation.get('id')} has no box, or its image is not in the file",
+                got={"image_id": image, "bbox": box},
+                mend="give it a bbox and the id of an image of the file",
+            )
+        wanted = annotation.get("category_id", person) == person and not annotation.get("iscrowd", 0)
+        shown = annotation.get("area", 1) > 0 and label_boxes(box, sizes[image])[1][0]
+        if wanted and shown and has_keypoints(annotation):
+            of_image[image].append(annotation)
+    return [annotation for annotations in of_image.values() for annotation in annotations]
