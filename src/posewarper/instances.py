@@ -18,6 +18,7 @@ from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import Floats, Ints, is_there
 
 NO_TRACK = -1
+_COLUMNS = ("rows", "keypoints", "keypoint_scores", "scores", "tracks", "boxes", "head_boxes", "is_person")
 
 
 def _column(value: ArrayLike | None, dtype: Any, shape: tuple[int, ...], empty: float, what: str) -> Any:
@@ -52,6 +53,8 @@ class InstanceTable:
         tracks: (n,) track id, ``NO_TRACK`` where there is none.
         boxes: (n, 4) xywh in pixels, NaN where there is none.
         head_boxes: (n, 4) xywh in pixels, NaN where there is none.
+        is_person: (n,) False for what the paper makes no samples of: crowds, instances of another category,
+            annotations without area; None for all.
         is_labelled: (F,) whether a labeller has gone through the frame; None for all.
         image_ids: (F,) ids of the file, None where it has none.
         ignore_regions: position among the F -> polygons, each (m, 2) xy, in which nothing is scored.
@@ -78,6 +81,7 @@ class InstanceTable:
     tracks: Ints = field(default=None)  # type: ignore[assignment]
     boxes: Floats = field(default=None)  # type: ignore[assignment]
     head_boxes: Floats = field(default=None)  # type: ignore[assignment]
+    is_person: NDArray[np.bool_] = field(default=None)  # type: ignore[assignment]
     is_labelled: NDArray[np.bool_] = field(default=None)  # type: ignore[assignment]
     image_ids: Ints | None = None
     ignore_regions: Mapping[int, tuple[Floats, ...]] = field(default_factory=dict)
@@ -102,6 +106,7 @@ class InstanceTable:
             "tracks": _column(self.tracks, np.int64, (n,), NO_TRACK, "tracks"),
             "boxes": _column(self.boxes, np.float64, (n, 4), np.nan, "boxes"),
             "head_boxes": _column(self.head_boxes, np.float64, (n, 4), np.nan, "head_boxes"),
+            "is_person": _column(self.is_person, bool, (n,), True, "is_person"),
             "is_labelled": _column(self.is_labelled, bool, (f,), True, "is_labelled"),
             "image_ids": ids,
         }
@@ -127,8 +132,7 @@ class InstanceTable:
             instances: positions, or (n,) booleans.
         """
         kept = np.arange(self.n_instances)[np.asarray(instances, None if np.size(instances) else np.int64)]
-        columns = ("rows", "keypoints", "keypoint_scores", "scores", "tracks", "boxes", "head_boxes")
-        return replace(self, **{name: getattr(self, name)[kept] for name in columns})
+        return replace(self, **{name: getattr(self, name)[kept] for name in _COLUMNS})
 
     def of_frame(self, row: int) -> InstanceTable:
         """Return the table with the instances of one frame only."""

@@ -13,6 +13,7 @@ from posewarper.data.paper_augmentation import Framing, half_body
 from posewarper.data.paper_samples import TargetSpec, cut_paper_sample
 from posewarper.geometry import paper_center_scale
 from posewarper.instances import InstanceTable
+from posewarper.io.posetrack18 import read_posetrack18_videos
 from posewarper.posetrack.samples import (
     label_boxes,
     paper_annotations,
@@ -85,6 +86,17 @@ def test_samples_of_an_annotation_file(database):
         np.testing.assert_array_equal(np.isfinite(points[:, 0]), visible)
         np.testing.assert_array_equal(points[visible], np.array(e["joints_3d"])[visible, :2])
     record("dataset_db.json", 0.0, "exact")
+
+
+def test_samples_of_an_annotation_file_read_as_tables(database, tmp_path):
+    path = tmp_path / "val.json"
+    path.write_text(json.dumps(database["annotations"]))
+    (table,) = read_posetrack18_videos(path).values()
+    samples = samples_from_labels(table, ratio_of(database))
+    expected = database["expected_from_annotations"]
+    assert [table.frame_names[row] for row in samples.rows] == [e["image"] for e in expected]
+    for mine, theirs in zip((samples.centers, samples.scales), centers_and_scales(expected), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_samples_of_a_table_of_labels(database):

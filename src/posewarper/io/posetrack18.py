@@ -85,7 +85,10 @@ def tables_of_coco(document: Mapping[str, Any], path: PathLike) -> dict[str, Ins
     annotations = records_of(document, "annotations", path) if "annotations" in document else []
     skeleton, annotations = read_skeleton(document, annotations, path, POSETRACK)
     owners = np.array([_owner(record, place) for record in annotations], np.int64)
-    columns, skeleton = read_columns(annotations, skeleton)
+    categories = records_of(document, "categories", path) if document.get("categories") else []
+    # As the original: the first category is the person.
+    person = categories[0].identifier("id") if categories else None
+    columns, skeleton = read_columns(annotations, skeleton, person)
 
     videos = _group(images, document, path)
     tables = {}
@@ -304,6 +307,8 @@ def _annotations(table: InstanceTable, ids: list[int]) -> list[dict[str, Any]]:
             "keypoints": [number for x, y, v in triples[i].tolist() for number in (x, y, int(v))],
         }
         counts[row] += 1
+        if not table.is_person[i]:
+            annotation["iscrowd"] = 1
         if table.tracks[i] != NO_TRACK:
             annotation["track_id"] = int(table.tracks[i])
         for key, box in (("bbox", table.boxes[i]), ("bbox_head", table.head_boxes[i])):

@@ -17,10 +17,17 @@ _HEAD_BOXES = ("bbox_head", "head_box")
 _LARGEST_TRACK = 2**62
 
 
-def read_columns(annotations: Sequence[Record], skeleton: Skeleton) -> tuple[dict[str, Any], Skeleton]:
+def read_columns(
+    annotations: Sequence[Record], skeleton: Skeleton, category: int | str | None
+) -> tuple[dict[str, Any], Skeleton]:
     """Return the columns of all annotations, without their frames, and their skeleton.
 
     Keypoints that are all PoseTrack's are put into PoseTrack's order.
+
+    Args:
+        annotations: the file's.
+        skeleton: of the file.
+        category: id of the category of people, None if the file has no categories.
 
     Raises:
         LabelsError: if a value is not as it should be.
@@ -45,6 +52,7 @@ def read_columns(annotations: Sequence[Record], skeleton: Skeleton) -> tuple[dic
         "tracks": np.array([_track(record) for record in annotations], np.int64),
         "boxes": _read_boxes(annotations, ("bbox",)),
         "head_boxes": _read_boxes(annotations, _HEAD_BOXES),
+        "is_person": np.array([_is_person(record, category) for record in annotations], bool),
     }
     return columns, _arrange(columns, skeleton)
 
@@ -85,6 +93,12 @@ def _read_boxes(annotations: Sequence[Record], keys: Sequence[str]) -> Floats:
                 boxes[i] = box
                 break
     return boxes
+
+
+def _is_person(record: Record, category: int | str | None) -> bool:
+    area = single_number(record, "area")
+    own = record.identifier("category_id")
+    return not record.values.get("iscrowd") and not area <= 0 and (own is None or own == category)
 
 
 def _track(record: Record) -> int:

@@ -6,7 +6,6 @@ as they are.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError
 from posewarper.geometry import keypoint_boxes, paper_center_scale
 from posewarper.instances import InstanceTable
 from posewarper.structures import Floats, Ints, is_there
 
 NO_INSTANCE = -1
+# What PoseTrack18's own boxes are larger by than the extent of the keypoints, on each side.
+_MARGIN = 0.15
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ def label_boxes(boxes: ArrayLike, image_size: tuple[int, int]) -> tuple[Floats, 
 def samples_from_labels(table: InstanceTable, aspect_ratio: float) -> Samples:
     """Return a sample for every labelled instance of a video, frame by frame.
 
-    Left out are instances without any keypoint and those whose box lies outside of the image. An instance
-    without a box takes the tight one around its keypoints, with a warning.
+    Left out are crowds and other things than people (``is_person``), instances without any keypoint, and
+    those whose box lies outside of the image. An instance without a box, as in PoseTrack17's files, takes the
+    extent of its keypoints, grown by 15 percent of it on each side: so are the boxes in PoseTrack18's files.
 
     Args:
         table: the labels; its image size is needed.
@@ -93,17 +95,12 @@ def samples_from_labels(table: InstanceTable, aspect_ratio: float) -> Samples:
         )
     there = np.asarray(is_there(table.keypoints).any(axis=1))
     order = np.argsort(table.rows, kind="stable")
-    order = order[there[order]]
-    given, tight = table.boxes[order], keypoint_boxes(table.keypoints[order])
-    bare = ~np.asarray(np.isfinite(given).all(axis=1))
-    if bare.any():
-        warnings.warn(
-            f"{table.video}: {int(bare.sum())} labelled instances have no box; they get the tight one "
-            "around their keypoints",
-            PosewarperWarning,
-            stacklevel=2,
-        )
-    boxes, inside = label_boxes(np.where(bare[:, None], tight, given), table.image_size)
+    order = order[is_there(table.keypoints[order]).any(axis=1) & table.is_person[order]]
+    given, extent = table.boxes[order], keypoint_boxes(table.keypoints[order])
+    margin = _MARGIN * extent[:, 2:]
+    grown = np.concatenate([extent[:, :2] - margin, extent[:, 2:] + 2 * margin], axis=1)
+    bare = ~np.isfinite(given).all(axis=1)
+    boxes, inside = label_boxes(np.where(bare[:, None], grown, given), table.image_size)
     kept = order[inside]
     return _samples(table.rows[kept], kept, boxes[inside], np.ones(len(kept)), aspect_ratio)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError
 from posewarper.instances import InstanceTable
 from posewarper.posetrack.samples import (
     NO_INSTANCE,
@@ -70,9 +72,14 @@ def test_samples_of_labels_go_frame_by_frame():
 
 def test_an_instance_without_a_box_takes_the_one_around_its_keypoints():
     keypoints = [[(10, 20), (31, 41)]]
-    with pytest.warns(PosewarperWarning, match="clip: 1 labelled instances have no box"):
-        samples = samples_from_labels(table([1], [[NAN] * 4], keypoints), aspect_ratio=1.0)
-    assert samples.boxes.tolist() == [[10, 20, 20, 20]]
+    samples = samples_from_labels(table([1], [[NAN] * 4], keypoints), aspect_ratio=1.0)
+    # 15 percent of 21 is 3.15 on each side; width and height lose the pixel that the original takes.
+    np.testing.assert_allclose(samples.boxes, [[6.85, 16.85, 26.3, 26.3]])
+
+
+def test_crowds_are_no_samples():
+    people = replace(table([0, 1], [(1, 1, 9, 9)] * 2), is_person=[False, True])
+    assert samples_from_labels(people, aspect_ratio=1.0).instances.tolist() == [1]
 
 
 def test_nothing_labelled():
