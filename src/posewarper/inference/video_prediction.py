@@ -139,6 +139,7 @@ def predict_video(
         tracks=None,
         boxes=samples.boxes,
         head_boxes=None,
+        is_person=None,
         ignore_regions={},
         skeleton=model.spec.skeleton,
     )

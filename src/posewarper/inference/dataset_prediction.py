@@ -1,0 +1,341 @@
+"""The paper's inference over a prepared dataset: poses and official result files, video after video."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from posewarper.config import Settings
+from posewarper.errors import Interrupted, LabelsError, ModelError, OutputError, PosewarperWarning
+from posewarper.evaluation.oks import similarity, usual_sigmas
+from posewarper.files import replacing
+from posewarper.inference.aggregation import named_window
+from posewarper.inference.suppression import suppress_doubles
+from posewarper.inference.video_prediction import FrameSource, predict_video
+from posewarper.instances import InstanceTable
+from posewarper.io.box_files import BoxList, boxes_of_frames, boxes_without_frame, read_boxes
+from posewarper.io.images import read_image
+from posewarper.io.posetrack18 import read_posetrack18, write_posetrack18
+from posewarper.io.posetrack_points import apply_neck_rule
+from posewarper.io.result_files import paper_scores, write_results, write_submission
+from posewarper.model.checkpoint import parameters_sha256
+from posewarper.model.network import PoseWarper
+from posewarper.posetrack.dataset import Dataset, DatasetVideo
+from posewarper.posetrack.samples import Samples, samples_from_boxes, samples_from_labels
+from posewarper.skeletons import POSETRACK
+from posewarper.structures import Ints, Progress, silent
+from posewarper.version import __version__
+
+_REQUEST, _POSES, _RESULTS, _SUBMISSION = "request.json", "poses", "results", "submission.zip"
+
+
+class PredictionConfig(Settings):
+    """Settings of the paper's inference; the defaults are those of its recipes."""
+
+    aggregate: Literal["paper", "none"] = "paper"
+    ends: Literal["clip", "renormalise"] = "clip"
+    box_threshold: float = Field(default=0.2, description="lower boxes of a detector are left out")
+    neck: Literal["shoulders", "head_bottom"] = "shoulders"
+    nms_oks: float | None = Field(default=None, ge=0, le=1, description="None: no suppression, as the paper")
+    all_frames: bool = Field(default=False, description="also frames of train and val without labels")
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """What a run over a dataset came to.
+
+    Args:
+        videos: number of videos.
+        frames: number of frames with a pose.
+        instances: number of poses.
+        reused: number of videos that an interrupted run had done already.
+    """
+
+    videos: int
+    frames: int
+    instances: int
+    reused: int
+
+
+def predict_dataset(
+    dataset: Dataset,
+    model: PoseWarper,
+    out: str | os.PathLike[str],
+    *,
+    split: str = "val",
+    boxes: str | os.PathLike[str] | None = None,
+    config: PredictionConfig | None = None,
+    batch: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> DatasetResult:
+    """Predict every video of a split and write the results.
+
+    ``out/poses`` gets PoseTrack18 files with all that the network said, ``out/results`` the files that the
+    original writes, ``out/submission.zip`` what a test server takes. A run that was interrupted goes on with
+    the videos that are not done.
+
+    Args:
+        dataset: made by ``posewarper prepare``.
+        model: in evaluation mode, on its device; its keypoints are PoseTrack's.
+        out: the folder to write.
+        split: ``train``, ``val`` or ``test``.
+        boxes: file of a detector's boxes; None for the labels' own.
+        config: settings.
+        batch: samples at a time; None for what suits the device.
+        overwrite: replace results of another run.
+        progress: is told after every batch.
+
+    Raises:
+        ModelError: if the model has other keypoints, or its warp head is needed and untrained.
+        LabelsError: if there are no boxes, or they belong to other frames.
+        OutputError: if ``out`` holds results of another run.
+    """
+    config = config or PredictionConfig()
+    _check_model(model, config)
+    videos = _videos(dataset, split)
+    labels = {video.file_stem: dataset.table(video) for video in videos}
+    samples = _all_samples(dataset, split, labels, boxes, config, model)
+    place = Path(out)
+    _claim(place, _request(dataset, model, split, boxes, config), overwrite)
+    predicted: dict[str, InstanceTable] = {}
+    total, reused = sum(len(own) for own in samples.values()), 0
+    done = 0
+    try:
+        for video in videos:
+            stem = video.file_stem
+            path = place / _POSES / f"{stem}.json"
+            progress("poses", done, total)
+            if path.is_file():
+                predicted[stem] = read_posetrack18(path)
+                reused += 1
+            else:
+                poses = predict_video(
+                    model,
+                    labels[stem],
+                    samples[stem],
+                    _frames_of(dataset, video),
+                    window=named_window(config.aggregate),
+                    ends=config.ends,
+                    batch=batch,
+                    advance=_counter(progress, done, total),
+                )
+                predicted[stem] = _without_doubles(poses, config.nms_oks)
+                write_posetrack18(path, predicted[stem])
+            done += len(samples[stem])
+    except KeyboardInterrupt:
+        kept = f"{len(predicted)} of {len(videos)} videos are done in {place / _POSES}"
+        raise Interrupted(f"{kept}; the same command goes on from there") from None
+    progress("poses", total, total)
+    _write_results(place, dataset.kind, predicted, labels, config.neck)
+    return DatasetResult(
+        videos=len(videos),
+        frames=sum(len(np.unique(table.rows)) for table in predicted.values()),
+        instances=sum(table.n_instances for table in predicted.values()),
+        reused=reused,
+    )
+
+
+def _counter(progress: Progress, before: int, total: int) -> Callable[[int], None]:
+    done = before
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        progress("poses", done, total)
+
+    return advance
+
+
+def _check_model(model: PoseWarper, config: PredictionConfig) -> None:
+    if model.spec.skeleton.names != POSETRACK.names:
+        raise ModelError(
+            "this model has other keypoints than PoseTrack's, which result files are made of",
+            expected=", ".join(POSETRACK.names),
+            got=", ".join(model.spec.skeleton.names),
+            mend="give a model with these 17 keypoints",
+        )
+    if config.aggregate != "none" and "warp" not in model.spec.trained:
+        raise ModelError(
+            "the warp head of this model was never trained: neighbours would not be moved",
+            expected="weights of a PoseWarper",
+            got="weights of a pose network alone",
+            mend="give other weights, or predict each frame alone with --aggregate none",
+        )
+
+
+def _videos(dataset: Dataset, split: str) -> tuple[DatasetVideo, ...]:
+    videos = dataset.of_split(split)
+    if not videos:
+        raise LabelsError(
+            f"the dataset has no videos of the split {split!r}",
+            path=dataset.root,
+            expected=", ".join(dict.fromkeys(video.split for video in dataset.videos)),
+            got=split,
+            mend="name another --split, or prepare this one",
+        )
+    return videos
+
+
+def _all_samples(
+    dataset: Dataset,
+    split: str,
+    labels: Mapping[str, InstanceTable],
+    boxes: str | os.PathLike[str] | None,
+    config: PredictionConfig,
+    model: PoseWarper,
+) -> dict[str, Samples]:
+    """Return the boxes to look at in each video, by file stem."""
+    height, width = model.spec.crop_size
+    if boxes is None and split == "test":
+        raise LabelsError(
+            "test videos have no labels to take boxes from",
+            path=dataset.root,
+            mend="give the boxes of a detector with --boxes",
+        )
+    found = None if boxes is None else _people(read_boxes(boxes))
+    if found is not None:
+        _check_boxes(found, labels, boxes)
+    samples = {}
+    for stem, table in labels.items():
+        every = config.all_frames or split == "test"
+        wanted = np.arange(len(table.frame_names)) if every else np.flatnonzero(table.is_labelled)
+        if found is None:
+            own = table.take(np.isin(table.rows, wanted))
+            samples[stem] = samples_from_labels(own, width / height)
+        else:
+            at = {row: at for row, at in boxes_of_frames(found, table).items() if row in set(wanted.tolist())}
+            rows = np.concatenate([np.full(len(n), row) for row, n in at.items()]) if at else _NOBODY
+            which = np.concatenate(list(at.values())) if at else _NOBODY
+            samples[stem] = samples_from_boxes(
+                table, found.boxes[which], found.scores[which], rows, width / height, config.box_threshold
+            )
+    return samples
+
+
+_NOBODY: Ints = np.zeros(0, np.int64)
+
+
+def _people(boxes: BoxList) -> BoxList:
+    # The first category of COCO's and PoseTrack's files is the person.
+    return boxes.take(boxes.category_ids == 1)
+
+
+def _check_boxes(boxes: BoxList, labels: Mapping[str, InstanceTable], path: object) -> None:
+    strangers = len(boxes_without_frame(boxes, labels.values()))
+    if strangers == len(boxes):
+        names, ids = boxes.image_names, boxes.image_ids
+        known = next(iter(labels.values()))
+        raise LabelsError(
+            "none of the boxes is on a frame of these videos",
+            path=str(path),
+            expected=f"images like {known.frame_names[0] if names else known.image_ids}",
+            got="no boxes of people" if not len(boxes) else f"images like {names[0] if names else ids}",
+            mend="give the boxes of this dataset and split",
+        )
+    if strangers:
+        text = f"{path}: {strangers} of {len(boxes)} boxes are on frames that these videos do not have"
+        warnings.warn(text, PosewarperWarning, stacklevel=2)
+
+
+def _frames_of(dataset: Dataset, video: DatasetVideo) -> FrameSource:
+    return FrameSource(
+        # As the original, whose labels are on images that are not turned.
+        lambda number: read_image(dataset.frame_path(video, number), upright=False),
+        video.first,
+        video.n_frames,
+        dataset.missing(video),
+    )
+
+
+def _without_doubles(poses: InstanceTable, threshold: float | None) -> InstanceTable:
+    """Return the poses without those that are more similar than allowed to a better one in their frame."""
+    if threshold is None:
+        return poses
+    stays, sigmas = np.ones(poses.n_instances, bool), np.array(usual_sigmas(poses.skeleton))
+    scores = paper_scores(poses).keypoint_scores.mean(axis=1)
+    for row in np.unique(poses.rows):
+        own = np.flatnonzero(poses.rows == row)
+        alike = similarity(poses.keypoints[own], poses.boxes[own], poses.keypoints[own], sigmas)
+        stays[own] = suppress_doubles(alike, scores[own], threshold)
+    return poses.take(stays)
+
+
+def _write_results(
+    place: Path,
+    kind: str,
+    predicted: Mapping[str, InstanceTable],
+    labels: Mapping[str, InstanceTable],
+    neck: str,
+) -> None:
+    results = {stem: paper_scores(apply_neck_rule(table, neck)) for stem, table in predicted.items()}
+    write_results(place / _RESULTS, results, ground_truth=labels)
+    write_submission(place / _SUBMISSION, results, kind=kind, ground_truth=labels)
+
+
+# --- a run that goes on where it was ----------------------------------------------------------------------
+
+
+def _request(
+    dataset: Dataset,
+    model: PoseWarper,
+    split: str,
+    boxes: str | os.PathLike[str] | None,
+    config: PredictionConfig,
+) -> dict[str, Any]:
+    """Return what decides on the poses; a run with the same request may go on with another's videos."""
+    index = (dataset.root / "dataset.json").read_bytes()
+    return {
+        "posewarper": __version__,
+        "dataset": hashlib.sha256(index).hexdigest(),
+        "split": split,
+        "model": parameters_sha256(model),
+        "boxes": None if boxes is None else hashlib.sha256(Path(boxes).read_bytes()).hexdigest(),
+        "config": config.model_dump(),
+    }
+
+
+def _claim(place: Path, request: Mapping[str, Any], overwrite: bool) -> None:
+    """Make the folder ready for a run: a new one, or one that goes on where the same run was interrupted.
+
+    Raises:
+        OutputError: if the folder holds something else.
+    """
+    noted = place / _REQUEST
+    if place.exists() and not place.is_dir():
+        raise OutputError("this is a file, not a folder", path=place, mend="name another output folder")
+    taken = place.is_dir() and any(place.iterdir())
+    finished = (place / _SUBMISSION).exists()
+    if taken and not overwrite:
+        if finished or not noted.is_file() or _read_request(noted) != request:
+            raise OutputError(
+                "this folder holds results of a run that is done"
+                if finished
+                else "this folder holds other files, or an unfinished run with other settings",
+                path=place,
+                mend="name another folder, or allow results to be replaced with --overwrite",
+            )
+        return
+    for name in (_POSES, _RESULTS):
+        shutil.rmtree(place / name, ignore_errors=True)
+    for name in (_REQUEST, _SUBMISSION, "run.json"):
+        (place / name).unlink(missing_ok=True)
+    with replacing(noted) as temporary:
+        temporary.write_text(json.dumps(request, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_request(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
