@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -257,3 +258,24 @@ def test_what_cannot_work_is_said_before_the_work(prepared, checkpoint, capsys, 
     words[3] = tmp_path / "fly.pt"
     assert "other keypoints than PoseTrack's" in refused(capsys, *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_boxes_under_the_renamed_frames_of_the_original(tmp_path, checkpoint, capsys, monkeypatch) -> None:
+    """The download's frames begin at 13; the original's helper files count them from 1."""
+    tables = download(tmp_path / "download", "posetrack17")
+    stem, truth = next(iter(tables.items()))
+    names = tuple(f"{Path(name).parent}/{int(Path(name).stem) + 12:08}.jpg" for name in truth.frame_names)
+    for old, new in reversed(list(zip(truth.frame_names, names, strict=True))):
+        (tmp_path / "download" / "images" / old).rename(tmp_path / "download" / "images" / new)
+    moved = replace(truth, frame_names=names, frame_numbers=truth.frame_numbers + 12)
+    write_annolist(tmp_path / "download" / "annotations" / "val" / f"{stem}.json", moved)
+    run(capsys, "prepare", "posetrack17", tmp_path / "download", "--out", tmp_path / "data")
+    boxes = tmp_path / "boxes.json"
+    found = {"image_name": truth.frame_names[1], "bbox": truth.boxes[0].tolist(), "score": 0.9}
+    boxes.write_text(json.dumps([found]))
+    monkeypatch.setattr(PoseWarper, "heatmaps", see_colours)
+    words = ["--model", checkpoint, "--boxes", boxes, "--aggregate", "none", "--out", tmp_path / "out"]
+    run(capsys, "predict", tmp_path / "data", *words)
+    poses = read_posetrack18(tmp_path / "out" / "poses" / f"{stem}.json")
+    assert poses.frame_names == names and poses.rows.tolist() == [1]
+    assert np.nanmax(np.linalg.norm(poses.keypoints[0] - truth.keypoints[0], axis=-1)) < 3

@@ -8,7 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,27 +203,45 @@ def _all_samples(
             path=dataset.root,
             mend="give the boxes of a detector with --boxes",
         )
-    found = None if boxes is None else _people(read_boxes(boxes))
-    if found is not None:
-        _check_boxes(found, labels, boxes)
+    every = config.all_frames or split == "test"
+    wanted = {
+        stem: np.arange(len(table.frame_names)) if every else np.flatnonzero(table.is_labelled)
+        for stem, table in labels.items()
+    }
+    if boxes is None:
+        return {
+            stem: samples_from_labels(table.take(np.isin(table.rows, wanted[stem])), width / height)
+            for stem, table in labels.items()
+        }
+    found = _people(read_boxes(boxes))
+    named = _as_boxes_call_them(found, {video.file_stem: video for video in dataset.of_split(split)}, labels)
+    _check_boxes(found, named, boxes)
     samples = {}
-    for stem, table in labels.items():
-        every = config.all_frames or split == "test"
-        wanted = np.arange(len(table.frame_names)) if every else np.flatnonzero(table.is_labelled)
-        if found is None:
-            own = table.take(np.isin(table.rows, wanted))
-            samples[stem] = samples_from_labels(own, width / height)
-        else:
-            at = {row: at for row, at in boxes_of_frames(found, table).items() if row in set(wanted.tolist())}
-            rows = np.concatenate([np.full(len(n), row) for row, n in at.items()]) if at else _NOBODY
-            which = np.concatenate(list(at.values())) if at else _NOBODY
-            samples[stem] = samples_from_boxes(
-                table, found.boxes[which], found.scores[which], rows, width / height, config.box_threshold
-            )
+    for stem, table in named.items():
+        at = {row: which for row, which in boxes_of_frames(found, table).items() if row in set(wanted[stem])}
+        rows = np.concatenate([np.full(len(n), row) for row, n in at.items()]) if at else _NOBODY
+        which = np.concatenate(list(at.values())) if at else _NOBODY
+        samples[stem] = samples_from_boxes(
+            table, found.boxes[which], found.scores[which], rows, width / height, config.box_threshold
+        )
     return samples
 
 
 _NOBODY: Ints = np.zeros(0, np.int64)
+
+
+def _as_boxes_call_them(
+    boxes: BoxList, videos: Mapping[str, DatasetVideo], labels: Mapping[str, InstanceTable]
+) -> dict[str, InstanceTable]:
+    """Return the tables with frame names as in the box file: the original's differ from the download's."""
+    named = {}
+    for stem, table in labels.items():
+        regular = replace(
+            table, frame_names=tuple(videos[stem].frame_name(n) for n in table.frame_numbers.tolist())
+        )
+        # Of equal counts the download's own names win.
+        named[stem] = max(table, regular, key=lambda one: len(boxes_of_frames(boxes, one)))
+    return named
 
 
 def _people(boxes: BoxList) -> BoxList:
