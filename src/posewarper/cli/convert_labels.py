@@ -1,4 +1,4 @@
-"""``posewarper convert``: labels from one format to another, and parts of them."""
+"""``posewarper convert``: labels from one format to another, and parts of them; weights to our checkpoint."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from posewarper.cli.common import (
     count_of,
     refuse_existing,
 )
+from posewarper.cli.convert_weights import convert_weights, is_checkpoint, refuse_options
 
 if TYPE_CHECKING:
     from posewarper.io.video import Video
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
 
 
 def run(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The label file or folder to read.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The label file or folder to write.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="The label file or folder, or the weights (.pth), to read.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="The label file or folder, or the checkpoint (.pt), to write."),
+    ],
     from_format: Annotated[
         str | None,
         typer.Option("--from", metavar="FMT", help="Format of IN; told by its content if left out."),
@@ -58,12 +64,16 @@ def run(
     min_score: Annotated[
         float, typer.Option(metavar="S", help="Drop keypoints with a score below S (0 keeps all).")
     ] = 0.0,
+    crop_size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Of weights: the crops they were trained on, if not 384x288."),
+    ] = None,
     overwrite: Overwrite = False,
     quiet: UnusedQuiet = False,
     device: UnusedDevice = DeviceName.AUTO,
     seed: UnusedSeed = 0,
 ) -> None:
-    """Convert labels between formats, and parts of them.
+    """Convert labels between formats, and parts of them; or released weights.
 
     The format of IN is told by its content, that of OUT by its suffix: .json
     is posetrack, .csv deeplabcut, .slp sleap, .nwb nwb. Any other is named
@@ -86,7 +96,18 @@ def run(
 
     Predictions on unlabelled frames are kept, and marked as such where OUT
     can do so. What OUT cannot hold is named in a warning.
+
+    IN.pth OUT.pt: weights of the original (pose network or PoseWarper) or of
+    mmpose 0.x, to a checkpoint that describes itself. Those with 17 keypoints
+    are taken as PoseTrack's; --skeleton coco says otherwise.
     """
+    if is_checkpoint(source):
+        foreign = {"--from": from_format, "--to": to_format, "--video": video, "--every": every}
+        foreign |= {"--track": track is not None, "--frame-offset": frame_offset, "--min-score": min_score}
+        refuse_options(foreign, "weights")
+        convert_weights(source, out, skeleton=skeleton, crop_size=crop_size, overwrite=overwrite)
+        return
+    refuse_options({"--crop-size": crop_size}, "labels")
     from posewarper.io.formats import format_to_write
     from posewarper.io.labels import read_annotations, write_labels
     from posewarper.skeletons import named_skeleton

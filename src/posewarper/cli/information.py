@@ -17,6 +17,8 @@ from posewarper.cli.common import (
     UnusedSeed,
     refuse_existing,
 )
+from posewarper.cli.convert_weights import is_checkpoint
+from posewarper.cli.show_offsets import check_options, describe_offsets
 
 if TYPE_CHECKING:
     from posewarper.io.video import Video
@@ -25,12 +27,11 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 _PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
 _LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".hdf5", ".slp", ".nwb")
-_CHECKPOINT_SUFFIXES = (".pt", ".pth")
 
 
 def run(
     path: Annotated[
-        Path | None, typer.Argument(help="A video, a folder of frames, labels or a checkpoint (.pt).")
+        Path | None, typer.Argument(help="A video, a folder of frames, labels, or a checkpoint (.pt, .pth).")
     ] = None,
     labels: Annotated[
         Path | None,
@@ -38,7 +39,19 @@ def run(
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.png", help="Draw the labels on their frames into this picture."),
+        typer.Option(metavar="OUT.png", help="Draw the labels on their frames, or the offsets."),
+    ] = None,
+    offsets: Annotated[
+        bool,
+        typer.Option("--offsets", help="Of a checkpoint: from where its warp head reads, by keypoint."),
+    ] = False,
+    video: Annotated[
+        Path | None,
+        typer.Option(metavar="VIDEO", help="With --offsets: look at two frames of this video."),
+    ] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="With --offsets and --video: the source and the target frame."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file as JSON too.")
@@ -52,13 +65,22 @@ def run(
 
     With a video and labels it also measures whether labels that lie close in time come too early or too
     late; --picture draws the labels, so that a wrong skeleton, rotation or frame shift shows.
+
+    Of a checkpoint, --offsets shows whether its warp head follows motion: on made-up heatmaps, or on two
+    frames of a --video (around the --labels, where they are given).
     """
     for place in (json_file, picture):
         if place is not None:
             refuse_existing(place, overwrite)
-    if picture is not None:
-        _check_picture(picture, path, labels)
-    facts = _gather(path, labels, picture)
+    check_options(path, offsets, video, frames)
+    if offsets and path is not None:
+        facts = {
+            "offsets": describe_offsets(path, video=video, frames=frames, labels=labels, picture=picture)
+        }
+    else:
+        if picture is not None:
+            _check_picture(picture, path, labels)
+        facts = _gather(path, labels, picture)
     for title, values in facts.items():
         _show(title, values)
     if json_file is not None:
@@ -74,7 +96,7 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
     video = None
     if path is not None and _is_labels(path):
         facts["labels"] = describe_labels(path, None)
-    elif path is not None and path.suffix.lower() in _CHECKPOINT_SUFFIXES:
+    elif path is not None and is_checkpoint(path):
         from posewarper.model.checkpoint import describe_checkpoint
 
         facts["checkpoint"] = describe_checkpoint(path)
@@ -104,7 +126,7 @@ def _check_picture(picture: Path, path: Path | None, labels: Path | None) -> Non
     from posewarper.reporting.overlay import check_picture_name
 
     check_picture_name(picture)
-    is_video = path is not None and not _is_labels(path) and path.suffix.lower() not in _CHECKPOINT_SUFFIXES
+    is_video = path is not None and not _is_labels(path) and not is_checkpoint(path)
     if not is_video or labels is None:
         raise ConfigError(
             "--picture draws labels on the frames of a video, and needs both",

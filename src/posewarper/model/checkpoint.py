@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves; loading one never runs code from the file."""
+"""Checkpoints, ours and released ones; ours describe themselves. Loading never runs code from the file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ import torch
 from posewarper.errors import ModelError, PosewarperError
 from posewarper.files import replacing
 from posewarper.model.network import ModelSpec, PoseWarper, count_parameters
+from posewarper.model.released import build_released
+from posewarper.skeletons import Skeleton
 from posewarper.version import __version__
 
 _FORMAT = "posewarper model"
@@ -56,36 +59,101 @@ def _check_sums(path: str | os.PathLike[str]) -> None:
             raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    mend = "give a model.pt that posewarper wrote"
+class _Ignored:
+    """Takes the place of NumPy's values that lie beside released weights: nothing of them is kept."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# A best score, say. What their names stand for is never called.
+_NUMPY: list[Any] = [
+    (_Ignored, name)
+    for name in (
+        *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+        *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+    )
+]
+
+
+def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    mend = "give a model.pt that posewarper wrote, or weights (.pth) of the original or of mmpose 0.x"
     try:
         _check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError("there is no such checkpoint", path=path, mend="check the path") from error
     except Exception as error:  # what is damaged fails in any way: KeyError, IndexError, AssertionError, ...
         # Only the first sentence: what torch adds is advice to read the file unsafely.
         first = str(error).strip().split("\n")[0].split(". ")[0][:200]
         raise ModelError("cannot read this checkpoint", path=path, got=first, mend=mend) from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ModelError("this is not a checkpoint of posewarper", path=path, mend=mend)
+    if not isinstance(content, Mapping):
+        got = f"a {type(content).__name__}"
+        raise ModelError("this is not a checkpoint of posewarper", path=path, got=got, mend=mend)
     return content
 
 
-def load_model(path: str | os.PathLike[str]) -> PoseWarper:
+def _file_sha256(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    skeleton: Skeleton | None = None,
+    crop_size: tuple[int, int] | None = None,
+) -> PoseWarper:
     """Read a checkpoint into a model in evaluation mode, on the CPU.
+
+    Beside our own this reads released weights: the original's pose networks and PoseWarpers, HRNet-W32 and
+    W48, with or without ``module.`` before each name, and both stages of mmpose 0.x's PoseWarper. A pose
+    network alone gets a new warp head, which returns heatmaps unmoved; ``spec.trained`` then lacks ``warp``.
 
     Only tensors and plain values are read; code in the file is refused.
 
+    Args:
+        path: the file.
+        skeleton: the keypoints of released weights, which do not name them; PoseTrack's if there are 17 and
+            this is left out.
+        crop_size: (height, width) in pixels of the crops for released weights; 384 x 288 if left out.
+
     Raises:
-        ModelError: if the file is missing, damaged, not ours, or its tensors do not fit its description.
+        ModelError: if the file is missing, damaged or unknown, if its tensors do not fit its description or
+            a known network, or if our own checkpoint has another skeleton or crop size.
+        ConfigError: if the crop's size does not fit the network.
 
     Example:
         >>> model = load_model("model.pt")
         >>> model.spec.skeleton.names
         ('nose', 'left_paw', 'right_paw', 'tail')
     """
-    content = _read(path)
+    return _build(_read(path), path, skeleton, crop_size)
+
+
+def _build(
+    content: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    skeleton: Skeleton | None = None,
+    crop_size: tuple[int, int] | None = None,
+) -> PoseWarper:
+    if content.get("format") == _FORMAT:
+        model = _build_ours(content, path, skeleton, crop_size)
+    else:
+        model = build_released(content, path, _file_sha256(path), skeleton=skeleton, crop_size=crop_size)
+    return model.eval()
+
+
+def _build_ours(
+    content: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    skeleton: Skeleton | None,
+    crop_size: tuple[int, int] | None,
+) -> PoseWarper:
     try:
         model = PoseWarper(ModelSpec.from_dict(content["spec"]))
         model.load_state_dict(content["state"])
@@ -96,23 +164,37 @@ def load_model(path: str | os.PathLike[str]) -> PoseWarper:
             got=error.what if isinstance(error, PosewarperError) else str(error)[:500],
             mend="write the checkpoint again; it was made by another version or is damaged",
         ) from error
-    return model.eval()
+    spec, mend = model.spec, "leave it out: this checkpoint describes itself"
+    if skeleton is not None and skeleton.names != spec.skeleton.names:
+        got, expected = ", ".join(skeleton.names), ", ".join(spec.skeleton.names)
+        raise ModelError(
+            "the checkpoint has another skeleton", path=path, expected=expected, got=got, mend=mend
+        )
+    if crop_size is not None and tuple(crop_size) != spec.crop_size:
+        expected, got = (" x ".join(map(str, size)) for size in (spec.crop_size, crop_size))
+        raise ModelError(
+            "the checkpoint has another crop size", path=path, expected=expected, got=got, mend=mend
+        )
+    return model
 
 
 def describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a checkpoint says of itself, as plain values.
+    """Return what a checkpoint, ours or a released one, says of itself, as plain values.
 
     Raises:
         ModelError: as :func:`load_model`.
     """
-    model = load_model(path)
+    content = _read(path)
+    model = _build(content, path)
     described = model.spec.to_dict()
     skeleton = described.pop("skeleton")
+    trained = bool(model.spec.trained.get("warp"))
     return {
-        "version": _read(path).get("version"),
+        "version": content.get("version"),
         **described,
         "keypoints": skeleton["names"],
         "heatmap_size": model.heatmap_size,
+        "warp_head": "trained" if trained else "not trained: it returns heatmaps as they are, unmoved",
         "parameters": count_parameters(model),
         "parameters_sha256": parameters_sha256(model),
     }

@@ -28,7 +28,8 @@ class ModelSpec:
         head_blocks: its residual blocks.
         head_dilations: its dilations in heatmap pixels.
         batch_norm: what the batch norms did in training.
-        trained: stage -> iterations done; a stage that is missing was not trained.
+        trained: stage -> iterations done; a stage that is missing was not trained. Of released weights all
+            that is known are the batches that the stage's first batch norm has counted; 1 where it has none.
         provenance: where the weights come from: version, video, labels, seed.
     """
 
