@@ -1,0 +1,126 @@
+"""The settings of a training run. Defaults are the paper's, for PoseTrack."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from posewarper.config import Settings
+
+_PAPER_DILATIONS = (3, 6, 12, 18, 24)
+
+
+class ModelSettings(Settings):
+    """The network, and the weights that it starts from."""
+
+    backbone: str = Field(default="hrnet_w48", description="timm name of the backbone")
+    skeleton: str = Field(
+        default="posetrack", description="a preset, or 'labels' for the skeleton of the clips' labels"
+    )
+    crop_size: tuple[int, int] = Field(default=(384, 288), description="(height, width), multiples of 32")
+    sigma: float = Field(default=3.0, gt=0, description="of the target Gaussians, in heatmap pixels")
+    head_width: int = Field(default=128, ge=1)
+    head_blocks: int = Field(default=20, ge=1)
+    head_dilations: tuple[int, ...] = _PAPER_DILATIONS
+    start: str | None = Field(
+        default=None, description="checkpoint to start from: model.pt, or a .pth of the original or of mmpose"
+    )
+
+
+class ClipSettings(Settings):
+    """One video of one's own and its labels."""
+
+    video: str
+    labels: str
+
+
+class MadeUpSettings(Settings):
+    """A made-up PoseTrack, drawn at the start of the run."""
+
+    videos: tuple[int, int] = Field(default=(6, 2), description="of train and val")
+    frames: int = Field(default=24, ge=8)
+    size: tuple[int, int] = Field(default=(96, 128), description="(height, width) of the frames")
+    people: tuple[int, int] = (1, 2)
+    seed: int = Field(default=0, ge=0)
+
+
+class DataSettings(Settings):
+    """What is learned from: a prepared PoseTrack, clips of one's own, or a made-up PoseTrack."""
+
+    dataset: str | None = Field(default=None, description="folder that `posewarper prepare` made")
+    made_up: MadeUpSettings | None = None
+    clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to learn from")
+    validation_clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to validate on")
+    split: str = "train"
+    validation: str | None = Field(default="val", description="split to validate on; none to leave it out")
+    selection: str | None = Field(
+        default=None, description="the original's JSON file of labelled frames: its stem, or a path"
+    )
+    videos: int | None = Field(default=None, ge=1, description="V: learn from this many videos")
+    labelled_frames: int | None = Field(
+        default=None, ge=1, description="N: learn from this many labelled frames of each video"
+    )
+    subset_seed: int = Field(default=0, ge=0, description="by which V and N are drawn")
+    pseudo_labels: str | None = Field(
+        default=None, description="folder or file of propagated poses that join the labels"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("dataset", "made_up", "clips") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"one of dataset, made_up and clips, not {' and '.join(given)}")
+        return self
+
+
+class AugmentationSettings(Settings):
+    """The random crops of training."""
+
+    scale: float = Field(default=0.35, ge=0, lt=1)
+    rotation: float = Field(default=45.0, ge=0, description="degrees")
+    rotated: float = Field(default=0.6, ge=0, le=1, description="share of the samples that are rotated")
+    flipped: float = Field(default=0.5, ge=0, le=1)
+    half_body: float = Field(default=0.3, ge=0, le=1)
+    half_body_keypoints: int = Field(default=8, ge=0)
+    reach: int = Field(default=2, ge=0, description="the neighbour of a pair is at most so many frames away")
+
+
+class TrainSettings(Settings):
+    """How it is learned."""
+
+    stage: Literal["pose", "warper"] = "pose"
+    targets: Literal["paper", "exact"] = Field(
+        default="paper", description="targets on whole heatmap pixels and quarter-pixel decoding, or neither"
+    )
+    epochs: int = Field(default=10, ge=1)
+    drops: tuple[int, ...] = Field(default=(5, 7), description="epochs after which the rate falls to a tenth")
+    early_drops: bool = Field(default=True, description="each drop an epoch early, as in the original")
+    learning_rate: float = Field(default=1e-4, gt=0)
+    batch_per_device: int | None = Field(default=None, ge=1)
+    global_batch: int | None = Field(default=None, ge=1)
+    accumulate: int = Field(default=1, ge=1, description="batches whose gradients are added up")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    batch_norm: Literal["paper", "evaluation"] = Field(
+        default="paper",
+        description="paper: each device's batch statistics, also in a frozen backbone; evaluation: running ones",
+    )
+    workers: int = Field(default=2, ge=0, description="processes that read and cut, on each device")
+    checkpoint_steps: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")
+    validate_epochs: int = Field(default=1, ge=1, description="epochs between validations")
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_batch(self) -> Self:
+        if (self.batch_per_device is None) == (self.global_batch is None):
+            raise ValueError("either batch_per_device or global_batch")
+        return self
+
+
+class Recipe(Settings):
+    """A whole recipe."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    train: TrainSettings
