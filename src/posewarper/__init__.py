@@ -15,6 +15,7 @@ _HOMES = {
     "Labels": "structures",
     "Poses": "structures",
     "Skeleton": "skeletons",
+    "evaluate": "evaluation.protocols",
     "fit": "fitting",
     "load_model": "model.checkpoint",
     "open_video": "io.video",
@@ -28,6 +29,7 @@ __all__ = [
     "Poses",
     "Skeleton",
     "__version__",
+    "evaluate",
     "fit",
     "load_model",
     "open_video",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from posewarper.evaluation.protocols import evaluate
     from posewarper.fitting import fit, propagate
     from posewarper.io.labels import read_labels, write_labels
     from posewarper.io.video import open_video

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from posewarper.cli import compare_methods, convert_labels, information, propagate_labels, run_demo
+from posewarper.cli import (
+    compare_methods,
+    convert_labels,
+    information,
+    predict_poses,
+    prepare_dataset,
+    propagate_labels,
+    run_demo,
+    score_predictions,
+)
 from posewarper.cli.common import reported_errors
 from posewarper.version import __version__
 
@@ -52,6 +61,11 @@ def _root(
 app.command("demo")(run_demo.run)
 app.command("propagate")(propagate_labels.run)
 app.command("benchmark")(compare_methods.run)
+
+# The paper on its own data.
+app.command("prepare")(prepare_dataset.run)
+app.command("predict")(predict_poses.run)
+app.command("evaluate")(score_predictions.run)
 
 # Files in and out.
 app.command("convert")(convert_labels.run)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posewarper.errors import ConfigError, LabelsError
+from posewarper.evaluation.scales import boxes_or_extents
 from posewarper.structures import Floats, Labels, LabelTrack, Poses, PoseTrack
 
 MISSING_ERROR = 100.0  # percent, for a keypoint without a prediction
-BOX_MARGIN = 0.1  # a side, of boxes that are made from keypoints
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ClipScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain nested dicts that JSON can hold: NaN becomes None."""
-        return _without_nan(asdict(self))
+        return without_nan(asdict(self))
 
     def to_row(self) -> dict[str, Any]:
         """Return the figures as :meth:`to_dict`, those of the parts as ``between_mean`` and the like."""
@@ -161,12 +161,7 @@ def _errors(track: LabelTrack, predicted: PoseTrack | None, track_id: int) -> Fl
 
 def _longer_sides(track: LabelTrack, track_id: int) -> Floats:
     """Return (t,) longer sides in pixels; an instance whose box has no size gets the track's median."""
-    labelled = (track.visibility > 0)[..., None]
-    highest = np.where(labelled, track.keypoints, -np.inf).max(1)
-    lowest = np.where(labelled, track.keypoints, np.inf).min(1)
-    extent = (highest - lowest).max(-1) * (1 + 2 * BOX_MARGIN)
-    given = track.boxes[:, 2:].max(-1)
-    sides = np.where(given > 0, given, extent)
+    sides = boxes_or_extents(track.keypoints, track.boxes)[:, 2:].max(-1)
     usable = sides > 0
     if not usable.any():
         raise LabelsError(
@@ -191,7 +186,8 @@ def _figures(error: Floats, there: NDArray[np.bool_]) -> ErrorFigures:
     )
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Return nested dicts with None in the place of every NaN, as JSON asks for."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
+        return {key: without_nan(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and np.isnan(value) else value

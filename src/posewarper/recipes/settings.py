@@ -103,7 +103,7 @@ class TrainSettings(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_norm: Literal["paper", "evaluation"] = Field(
         default="paper",
-        description="paper: each device's batch statistics, also in a frozen backbone; evaluation: running ones",
+        description="paper: statistics of each device's batch, even if frozen; evaluation: running ones",
     )
     workers: int = Field(default=2, ge=0, description="processes that read and cut, on each device")
     checkpoint_steps: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")

@@ -1,0 +1,218 @@
+"""PCK: the share of keypoints that are predicted close enough, for any skeleton and any measure of close."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
+from posewarper.evaluation.clips import without_nan
+from posewarper.evaluation.pairing import FramePair, VideoPair, labelled_frames, pair_videos
+from posewarper.evaluation.scales import reference_lengths
+from posewarper.instances import NO_TRACK, InstanceTable
+from posewarper.structures import Floats, Ints, is_there
+
+BY_TRACK, BY_DISTANCE = "track id", "least distance"
+# By normaliser: 0.5 of the head is PCKh; a distance between two keypoints is usually that of the torso.
+DEFAULT_THRESHOLDS = {"head": (0.5,), "box": (0.05, 0.1, 0.2), "pixels": (5.0, 10.0, 20.0)}
+TORSO_THRESHOLDS = (0.2,)
+
+
+@dataclass(frozen=True)
+class PckScore:
+    """Shares of keypoints in percent; NaN for a keypoint that is never labelled.
+
+    Args:
+        keypoints: K names.
+        thresholds: T thresholds, in reference lengths.
+        normaliser: what the reference length is.
+        pck: (T, K) shares of the labelled keypoints within each threshold; one without a prediction is not.
+        coverage: share of the labelled keypoints that have a prediction.
+        counts: (K,) labelled keypoints.
+        n_instances: labelled instances that were scored.
+        n_unmatched: those among them without any predicted instance.
+        matched_by: how predicted instances were found: ``track id``, or ``least distance`` to each.
+    """
+
+    keypoints: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    normaliser: str
+    pck: Floats
+    coverage: float
+    counts: Ints
+    n_instances: int
+    n_unmatched: int
+    matched_by: str
+
+    @property
+    def mean(self) -> Floats:
+        """(T,) mean over the keypoints that are labelled."""
+        return self.pck[:, self.counts > 0].mean(1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dicts that JSON can hold: NaN becomes None."""
+        rows = zip(self.thresholds, self.pck.tolist(), self.mean.tolist(), strict=True)
+        figures = {
+            "pck": {
+                f"{threshold:g}": {**dict(zip(self.keypoints, row, strict=True)), "total": mean}
+                for threshold, row, mean in rows
+            },
+            "normaliser": self.normaliser,
+            "matched_by": self.matched_by,
+            "coverage": self.coverage,
+            "counts": dict(zip(self.keypoints, self.counts.tolist(), strict=True)),
+            "n_instances": self.n_instances,
+            "n_unmatched": self.n_unmatched,
+        }
+        return without_nan(figures)
+
+
+def score_pck(
+    truth: Mapping[str, InstanceTable],
+    predictions: Mapping[str, InstanceTable],
+    *,
+    normaliser: str,
+    thresholds: Sequence[float],
+    trust_tracks: bool,
+) -> PckScore:
+    """Measure which keypoints are predicted within a distance of the labelled ones.
+
+    Args:
+        truth: stem of a file -> labels of one video; scored are its labelled frames.
+        predictions: stem of a file -> what was predicted.
+        normaliser: what distances are divided by, see
+            :func:`~posewarper.evaluation.scales.reference_lengths`.
+        thresholds: in reference lengths; the border counts as within.
+        trust_tracks: match instances by track id in videos where both sides have the same ids. Otherwise, and
+            where they have not, a frame's instances are matched at the least total of mean distances.
+
+    Raises:
+        LabelsError: if a video or a frame has no predictions, or nothing can be scored.
+        ConfigError: if there is no such normaliser, or a threshold is not positive.
+
+    Warns:
+        PosewarperWarning: about instances without a reference length, which are left out.
+    """
+    if not thresholds or not all(np.isfinite(t) and t > 0 for t in thresholds):
+        raise ConfigError(
+            "thresholds of PCK are positive numbers",
+            expected="for example 0.05, 0.1, 0.2",
+            got=tuple(thresholds),
+            mend="correct the thresholds",
+        )
+    pairs = pair_videos(truth, predictions, labelled_frames)
+    by_track = [trust_tracks and have_same_tracks(pair) for pair in pairs]
+    parts = [_measure(pair, normaliser, same) for pair, same in zip(pairs, by_track, strict=True)]
+    error = np.concatenate([part.errors for part in parts])
+    _check_lengths(sum(part.n_without_length for part in parts), len(error), normaliser)
+    labelled = ~np.isnan(error)
+    counts = labelled.sum(0)
+    if not counts.any():
+        raise LabelsError(
+            "no labelled keypoint can be scored", mend="use ground truth with visible keypoints"
+        )
+    with np.errstate(invalid="ignore"):
+        pck = 100.0 * np.stack([(error <= threshold).sum(0) / counts for threshold in thresholds])
+    found = int(np.isfinite(error).sum())
+    return PckScore(
+        pairs[0].truth.skeleton.names,
+        tuple(float(t) for t in thresholds),
+        normaliser,
+        pck,
+        100.0 * found / int(counts.sum()),
+        counts,
+        len(error),
+        sum(part.n_unmatched for part in parts),
+        BY_TRACK if all(by_track) else BY_DISTANCE if not any(by_track) else f"{BY_TRACK} or {BY_DISTANCE}",
+    )
+
+
+def have_same_tracks(pair: VideoPair) -> bool:
+    """Return whether both sides of a video have the same track ids, each at most once in a frame."""
+    chosen = (
+        (pair.truth, [frame.truth for frame in pair.frames]),
+        (pair.predictions, [frame.predictions for frame in pair.frames]),
+    )
+    ids = []
+    for table, frames in chosen:
+        tracks = [table.tracks[instances].tolist() for instances in frames]
+        if any(NO_TRACK in frame or len(set(frame)) < len(frame) for frame in tracks):
+            return False
+        ids.append({track for frame in tracks for track in frame})
+    return ids[0] == ids[1]
+
+
+class _Part(NamedTuple):
+    """What one video adds: errors (n, K) in reference lengths, NaN without a label, inf not predicted."""
+
+    errors: Floats
+    n_unmatched: int
+    n_without_length: int
+
+
+def _measure(pair: VideoPair, normaliser: str, by_track: bool) -> _Part:
+    truth, predictions = pair.truth, pair.predictions
+    lengths = reference_lengths(truth, normaliser)
+    match = _match_tracks if by_track else _match_nearest
+    nobody = np.zeros(0, np.int64)
+    row = np.concatenate([nobody, *(frame.truth for frame in pair.frames)])
+    partner = np.concatenate([nobody, *(match(pair, frame) for frame in pair.frames)])
+    scored = np.any(is_there(truth.keypoints[row]), axis=1)
+    known = scored & ~np.isnan(lengths[row])
+    row, partner = row[known], partner[known]
+    keypoints = np.full((len(row), len(truth.skeleton), 2), np.nan)
+    keypoints[partner >= 0] = predictions.keypoints[partner[partner >= 0]]
+    labelled = is_there(truth.keypoints[row])
+    error = np.linalg.norm(keypoints - truth.keypoints[row], axis=-1) / lengths[row, None]
+    error = np.where(labelled & np.isnan(error), np.inf, error)
+    return _Part(error, int((partner < 0).sum()), int(scored.sum() - known.sum()))
+
+
+def _check_lengths(lacking: int, scored: int, normaliser: str) -> None:
+    if not scored:
+        raise LabelsError(
+            "no labelled instance can be scored",
+            expected=f"instances with visible keypoints and with what normaliser {normaliser!r} measures",
+            got=f"{lacking} instances without the latter" if lacking else "no visible keypoint",
+            mend="name another normaliser: head, box, pixels, or two keypoints"
+            if lacking
+            else "use ground truth with labelled keypoints",
+        )
+    if lacking:
+        warnings.warn(
+            f"{lacking} of {scored + lacking} labelled instances are left out, as they lack what normaliser "
+            f"{normaliser!r} measures",
+            PosewarperWarning,
+            stacklevel=3,
+        )
+
+
+def _match_tracks(pair: VideoPair, frame: FramePair) -> Ints:
+    """Return for each labelled instance of a frame the prediction of the same track, -1 if there is none."""
+    tracks = pair.predictions.tracks[frame.predictions].tolist()
+    place = dict(zip(tracks, frame.predictions.tolist(), strict=True))
+    return np.array([place.get(track, -1) for track in pair.truth.tracks[frame.truth].tolist()], np.int64)
+
+
+def _match_nearest(pair: VideoPair, frame: FramePair) -> Ints:
+    """Return for each labelled instance of a frame its prediction at the least total of mean distances."""
+    partner = np.full(len(frame.truth), -1)
+    if not len(frame.truth) or not len(frame.predictions):
+        return partner
+    step = pair.truth.keypoints[frame.truth][:, None] - pair.predictions.keypoints[frame.predictions][None]
+    distance = np.hypot(step[..., 0], step[..., 1])
+    common = ~np.isnan(distance)
+    total = np.where(common, distance, 0.0).sum(-1)
+    mean = total / np.maximum(common.sum(-1), 1)
+    comparable = np.asarray(np.any(common, axis=-1))
+    # Without a keypoint in common two instances say nothing about each other.
+    far = mean.sum() + 1.0
+    rows, columns = linear_sum_assignment(np.where(comparable, mean, far))
+    paired = comparable[rows, columns]
+    partner[rows[paired]] = frame.predictions[columns[paired]]
+    return partner

@@ -1,0 +1,173 @@
+"""One way in to the three metrics: read both sides, pair them, score them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posewarper.errors import ConfigError, PosewarperWarning
+from posewarper.evaluation.clip_tables import count_frames, table_of_labels, table_of_poses
+from posewarper.evaluation.oks import OksScore, score_oks
+from posewarper.evaluation.pck import DEFAULT_THRESHOLDS, TORSO_THRESHOLDS, PckScore, score_pck
+from posewarper.evaluation.posetrack_protocol import PoseTrackScore, score_posetrack
+from posewarper.instances import InstanceTable
+from posewarper.io.formats import is_label_folder
+from posewarper.io.labels import read_annotations, read_labels
+from posewarper.io.posetrack_points import apply_neck_rule
+from posewarper.io.records import PathLike, read_json
+from posewarper.io.tables import read_tables
+from posewarper.skeletons import POSETRACK
+from posewarper.structures import Labels, Poses
+
+METRICS = ("posetrack", "pck", "oks")
+Score = PoseTrackScore | PckScore | OksScore
+_Tables = Mapping[str, InstanceTable]
+
+
+def evaluate(
+    ground_truth: PathLike | Labels,
+    predictions: PathLike | Labels | Poses,
+    *,
+    metric: str = "posetrack",
+    neck: str = "head_bottom",
+    normaliser: str | None = None,
+    thresholds: Sequence[float] | None = None,
+    sigmas: Sequence[float] | None = None,
+) -> Score:
+    """Compare predicted poses with labelled ones.
+
+    Args:
+        ground_truth: PoseTrack's annotations, a file or a folder of files (annolist ``.json`` or ``.mat``,
+            PoseTrack18 JSON); for ``pck`` and ``oks`` also any label file of one video, or labels.
+        predictions: files of the same kind; beside labels of one video a ``poses.json`` or any other label
+            file, or poses.
+        metric: ``posetrack`` (the official AP, and MOTA where there are tracks), ``pck`` or ``oks``.
+        neck: ``head_bottom`` takes the predicted neck as it is; ``shoulders`` puts it between the predicted
+            shoulders (PoseTrack's keypoints only).
+        normaliser: what ``pck`` measures distances by: ``head``, ``box``, ``pixels`` or two keypoints
+            (``left_shoulder,right_hip``). Left out: the head box where there are some, else the longer side
+            of the box.
+        thresholds: of ``pck``, in units of the normaliser. Left out: 0.5 of the head; 0.05, 0.1 and 0.2 of
+            the box; 5, 10 and 20 pixels; 0.2 of a distance between keypoints.
+        sigmas: of ``oks``, one for each keypoint, or one for all. Left out: COCO's for the keypoints of COCO
+            and PoseTrack, 0.1 for others.
+
+    Returns:
+        PoseTrackScore | PckScore | OksScore: figures in percent, NaN where there are none; ``to_dict()``
+        gives what ``posewarper evaluate --json`` writes.
+
+    Raises:
+        ConfigError: if a setting does not exist or has an impossible value.
+        LabelsError: if a file cannot be read, or predictions are missing for a video or a frame.
+
+    Warns:
+        PosewarperWarning: about what is odd but usable, such as predictions without scores.
+
+    Example:
+        >>> score = evaluate("dense.json", "dense.json", metric="pck")
+        >>> score.thresholds, score.mean.tolist()
+        ((0.05, 0.1, 0.2), [100.0, 100.0, 100.0])
+    """
+    if metric not in METRICS:
+        raise ConfigError(
+            "unknown metric", expected=" or ".join(METRICS), got=metric, mend="name one of these"
+        )
+    _check_settings(metric, normaliser=normaliser, thresholds=thresholds, sigmas=sigmas)
+    truth, predicted, is_clip = _read_both(ground_truth, predictions, metric)
+    if metric == "posetrack":
+        return score_posetrack(truth, predicted, neck=neck)
+    if neck != "head_bottom":
+        predicted = {name: apply_neck_rule(table, neck) for name, table in predicted.items()}
+    if metric == "oks":
+        return score_oks(truth, predicted, sigmas=_spread(sigmas, truth))
+    chosen = normaliser or ("head" if _have_head_boxes(truth) else "box")
+    return score_pck(
+        truth,
+        predicted,
+        normaliser=chosen,
+        thresholds=DEFAULT_THRESHOLDS.get(chosen, TORSO_THRESHOLDS) if thresholds is None else thresholds,
+        # PoseTrack's files are about trackers, whose ids are their own.
+        trust_tracks=is_clip,
+    )
+
+
+def _check_settings(metric: str, **settings: object) -> None:
+    belongs = {"normaliser": "pck", "thresholds": "pck", "sigmas": "oks"}
+    for name, value in settings.items():
+        if value is not None and belongs[name] != metric:
+            raise ConfigError(
+                f"metric {metric} has no {name}",
+                expected=f"{name} with metric {belongs[name]} only",
+                got=value,
+                mend=f"leave {name} out, or choose metric {belongs[name]}",
+            )
+
+
+def _spread(sigmas: Sequence[float] | None, truth: _Tables) -> Sequence[float] | None:
+    if sigmas is None or len(sigmas) != 1 or not truth:
+        return sigmas
+    return tuple(sigmas) * len(next(iter(truth.values())).skeleton)
+
+
+def _have_head_boxes(tables: _Tables) -> bool:
+    return any(not np.isnan(table.head_boxes).all(1).all() for table in tables.values() if table.n_instances)
+
+
+def _read_both(ground_truth: Any, predictions: Any, metric: str) -> tuple[_Tables, _Tables, bool]:
+    """Return both sides, and whether they are one video's labels rather than PoseTrack's files."""
+    are_paths = all(isinstance(side, str | os.PathLike) for side in (ground_truth, predictions))
+    if are_paths and (metric == "posetrack" or _is_posetrack(ground_truth)):
+        return read_tables(ground_truth), read_tables(predictions), False
+    labels = ground_truth if isinstance(ground_truth, Labels) else read_labels(ground_truth)
+    found = predictions if isinstance(predictions, Labels | Poses) else read_annotations(predictions)
+    truth = table_of_labels(labels.only_labelled(), only_visible=True, n_frames=count_frames(found))
+    if isinstance(found, Poses):
+        predicted = table_of_poses(found)
+    else:
+        predicted = table_of_labels(found, only_visible=False, n_frames=count_frames(labels))
+    _warn_of_given_labels(truth, predicted)
+    name = labels.video or (Path(ground_truth).stem if not isinstance(ground_truth, Labels) else "the video")
+    return {name: truth}, {name: predicted}, True
+
+
+def _is_posetrack(path: PathLike) -> bool:
+    """Return whether these are PoseTrack's own files, rather than labels in one of the other formats."""
+    place = Path(path)
+    if place.is_dir():
+        return not is_label_folder(place)
+    if place.suffix.lower() != ".json":
+        return place.suffix.lower() in (".mat", ".zip")
+    document = read_json(place)
+    if "annolist" in document:
+        return True
+    categories, annotations = document.get("categories"), document.get("annotations")
+    if not isinstance(categories, list) or not isinstance(annotations, list):
+        return False
+    names = [category.get("keypoints") for category in categories if isinstance(category, Mapping)]
+    return names == [list(POSETRACK.names)] and not any(_has_visible(record) for record in annotations)
+
+
+def _has_visible(record: object) -> bool:
+    # In PoseTrack's files 1 means labelled; a 2 is only in ours.
+    keypoints = record.get("keypoints") if isinstance(record, Mapping) else None
+    return isinstance(keypoints, list) and 2 in keypoints[2::3]
+
+
+def _warn_of_given_labels(truth: InstanceTable, predicted: InstanceTable) -> None:
+    if predicted.is_labelled[predicted.rows].all():
+        return  # a file that does not tell labels from predictions, or labels compared with labels
+    both = min(len(truth.is_labelled), len(predicted.is_labelled))
+    scored = truth.is_labelled[:both]
+    given = int((scored & predicted.is_labelled[:both]).sum())
+    if given:
+        warnings.warn(
+            f"{given} of the {int(scored.sum())} scored frames hold labels on the side of the predictions; "
+            "they count too ('posewarper benchmark' leaves them out)",
+            PosewarperWarning,
+            stacklevel=3,
+        )
