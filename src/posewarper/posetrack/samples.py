@@ -93,13 +93,12 @@ def samples_from_labels(table: InstanceTable, aspect_ratio: float) -> Samples:
             expected="(height, width)",
             mend="give the image size with the labels, or let it be read from a frame",
         )
-    there = np.asarray(is_there(table.keypoints).any(axis=1))
     order = np.argsort(table.rows, kind="stable")
     order = order[is_there(table.keypoints[order]).any(axis=1) & table.is_person[order]]
     given, extent = table.boxes[order], keypoint_boxes(table.keypoints[order])
     margin = _MARGIN * extent[:, 2:]
     grown = np.concatenate([extent[:, :2] - margin, extent[:, 2:] + 2 * margin], axis=1)
-    bare = ~np.isfinite(given).all(axis=1)
+    bare = np.asarray(~np.isfinite(given).all(axis=1))
     boxes, inside = label_boxes(np.where(bare[:, None], grown, given), table.image_size)
     kept = order[inside]
     return _samples(table.rows[kept], kept, boxes[inside], np.ones(len(kept)), aspect_ratio)
