@@ -90,7 +90,8 @@ def run(
     out = out or Path(f"{dataset.resolve().name}_{split}")
 
     from posewarper.cli.run_facts import describe_inputs, describe_process, peak_memory, write_json
-    from posewarper.inference.dataset_prediction import PredictionConfig, predict_dataset
+    from posewarper.errors import OutputError
+    from posewarper.inference.dataset_prediction import SUBMISSION, PredictionConfig, predict_dataset
     from posewarper.model.checkpoint import load_model
     from posewarper.model.runtime import resolve_device
     from posewarper.posetrack.dataset import open_dataset
@@ -106,6 +107,12 @@ def run(
             "all_frames": all_frames,
         }
     )
+    if not overwrite and (out / SUBMISSION).exists():
+        raise OutputError(
+            "this folder holds results of a run that is done",
+            path=out,
+            mend="name another folder, or allow them to be replaced with --overwrite",
+        )
     opened = open_dataset(dataset)
     with progress_bar(quiet) as progress:
         result = predict_dataset(

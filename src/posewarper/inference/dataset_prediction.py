@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +14,14 @@ import numpy as np
 from pydantic import Field
 
 from posewarper.config import Settings
-from posewarper.errors import Interrupted, LabelsError, ModelError, OutputError, PosewarperWarning
+from posewarper.errors import Interrupted, LabelsError, ModelError, PosewarperWarning
 from posewarper.evaluation.oks import similarity, usual_sigmas
-from posewarper.files import replacing
 from posewarper.inference.aggregation import named_window
+from posewarper.inference.resumption import claim_folder, counter
 from posewarper.inference.suppression import suppress_doubles
-from posewarper.inference.video_prediction import FrameSource, predict_video
+from posewarper.inference.video_prediction import dataset_frames, predict_video
 from posewarper.instances import InstanceTable
 from posewarper.io.box_files import BoxList, boxes_of_frames, boxes_without_frame, read_boxes
-from posewarper.io.images import read_image
 from posewarper.io.posetrack18 import read_posetrack18, write_posetrack18
 from posewarper.io.posetrack_points import apply_neck_rule
 from posewarper.io.result_files import paper_scores, write_results, write_submission
@@ -36,7 +33,8 @@ from posewarper.skeletons import POSETRACK
 from posewarper.structures import Ints, Progress, silent
 from posewarper.version import __version__
 
-_REQUEST, _POSES, _RESULTS, _SUBMISSION = "request.json", "poses", "results", "submission.zip"
+_POSES, _RESULTS = "poses", "results"
+SUBMISSION = "submission.zip"
 
 
 class PredictionConfig(Settings):
@@ -83,7 +81,7 @@ def predict_dataset(
 
     ``out/poses`` gets PoseTrack18 files with all that the network said, ``out/results`` the files that the
     original writes, ``out/submission.zip`` what a test server takes. A run that was interrupted goes on with
-    the videos that are not done.
+    the videos that are not done; of one that is done nothing is predicted again.
 
     Args:
         dataset: made by ``posewarper prepare``.
@@ -107,7 +105,8 @@ def predict_dataset(
     labels = {video.file_stem: dataset.table(video) for video in videos}
     samples = _all_samples(dataset, split, labels, boxes, config, model)
     place = Path(out)
-    _claim(place, _request(dataset, model, split, boxes, config), overwrite)
+    request = _request(dataset, model, split, boxes, config)
+    claim_folder(place, request, (_POSES, _RESULTS, SUBMISSION, "run.json"), overwrite=overwrite)
     predicted: dict[str, InstanceTable] = {}
     total, reused = sum(len(own) for own in samples.values()), 0
     done = 0
@@ -124,11 +123,11 @@ def predict_dataset(
                     model,
                     labels[stem],
                     samples[stem],
-                    _frames_of(dataset, video),
+                    dataset_frames(dataset, video),
                     window=named_window(config.aggregate),
                     ends=config.ends,
                     batch=batch,
-                    advance=_counter(progress, done, total),
+                    advance=counter(progress, "poses", done, total),
                 )
                 predicted[stem] = _without_doubles(poses, config.nms_oks)
                 write_posetrack18(path, predicted[stem])
@@ -144,17 +143,6 @@ def predict_dataset(
         instances=sum(table.n_instances for table in predicted.values()),
         reused=reused,
     )
-
-
-def _counter(progress: Progress, before: int, total: int) -> Callable[[int], None]:
-    done = before
-
-    def advance(n: int) -> None:
-        nonlocal done
-        done += n
-        progress("poses", done, total)
-
-    return advance
 
 
 def _check_model(model: PoseWarper, config: PredictionConfig) -> None:
@@ -266,16 +254,6 @@ def _check_boxes(boxes: BoxList, labels: Mapping[str, InstanceTable], path: obje
         warnings.warn(text, PosewarperWarning, stacklevel=2)
 
 
-def _frames_of(dataset: Dataset, video: DatasetVideo) -> FrameSource:
-    return FrameSource(
-        # As the original, whose labels are on images that are not turned.
-        lambda number: read_image(dataset.frame_path(video, number), upright=False),
-        video.first,
-        video.n_frames,
-        dataset.missing(video),
-    )
-
-
 def _without_doubles(poses: InstanceTable, threshold: float | None) -> InstanceTable:
     """Return the poses without those that are more similar than allowed to a better one in their frame."""
     if threshold is None:
@@ -298,7 +276,7 @@ def _write_results(
 ) -> None:
     results = {stem: paper_scores(apply_neck_rule(table, neck)) for stem, table in predicted.items()}
     write_results(place / _RESULTS, results, ground_truth=labels)
-    write_submission(place / _SUBMISSION, results, kind=kind, ground_truth=labels)
+    write_submission(place / SUBMISSION, results, kind=kind, ground_truth=labels)
 
 
 # --- a run that goes on where it was ----------------------------------------------------------------------
@@ -321,39 +299,3 @@ def _request(
         "boxes": None if boxes is None else hashlib.sha256(Path(boxes).read_bytes()).hexdigest(),
         "config": config.model_dump(),
     }
-
-
-def _claim(place: Path, request: Mapping[str, Any], overwrite: bool) -> None:
-    """Make the folder ready for a run: a new one, or one that goes on where the same run was interrupted.
-
-    Raises:
-        OutputError: if the folder holds something else.
-    """
-    noted = place / _REQUEST
-    if place.exists() and not place.is_dir():
-        raise OutputError("this is a file, not a folder", path=place, mend="name another output folder")
-    taken = place.is_dir() and any(place.iterdir())
-    finished = (place / _SUBMISSION).exists()
-    if taken and not overwrite:
-        if finished or not noted.is_file() or _read_request(noted) != request:
-            raise OutputError(
-                "this folder holds results of a run that is done"
-                if finished
-                else "this folder holds other files, or an unfinished run with other settings",
-                path=place,
-                mend="name another folder, or allow results to be replaced with --overwrite",
-            )
-        return
-    for name in (_POSES, _RESULTS):
-        shutil.rmtree(place / name, ignore_errors=True)
-    for name in (_REQUEST, _SUBMISSION, "run.json"):
-        (place / name).unlink(missing_ok=True)
-    with replacing(noted) as temporary:
-        temporary.write_text(json.dumps(request, indent=1) + "\n", encoding="utf-8")
-
-
-def _read_request(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None

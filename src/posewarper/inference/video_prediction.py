@@ -17,7 +17,9 @@ from posewarper.heatmaps import paper_decode
 from posewarper.inference.aggregation import WINDOWS, Window, predict_heatmaps
 from posewarper.inference.frame_crops import CropJob, read_crops
 from posewarper.instances import InstanceTable
+from posewarper.io.images import read_image
 from posewarper.model.network import PoseWarper
+from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.samples import Samples
 from posewarper.posetrack.support_frames import support_numbers
 from posewarper.structures import Floats, Ints
@@ -46,6 +48,15 @@ class FrameSource:
     def has(self, number: int) -> bool:
         """Return whether there is such a frame and it can be read."""
         return self.first <= number < self.first + self.n_frames and number not in self.missing
+
+
+def dataset_frames(dataset: Dataset, video: DatasetVideo) -> FrameSource:
+    """Return the frames of a video of a prepared dataset, not turned by EXIF, as the original reads them."""
+
+    def read(number: int) -> Image:
+        return read_image(dataset.frame_path(video, number), upright=False)
+
+    return FrameSource(read, video.first, video.n_frames, dataset.missing(video))
 
 
 def frames_to_sum(
@@ -161,13 +172,14 @@ def _jobs(
     ends: str,
     crop_size: tuple[int, int],
 ) -> Iterator[CropJob]:
+    height, width = crop_size
     order = np.argsort(table.frame_numbers[samples.rows], kind="stable")
     rows = samples.rows[order]
     for instances in np.split(order, np.flatnonzero(np.diff(rows)) + 1) if len(rows) else []:
         number = int(table.frame_numbers[samples.rows[instances[0]]])
         numbers, weights = frames_to_sum(number, window, ends, source)
         transforms = [
-            paper_crop_transform(samples.centers[i], samples.scales[i], 0.0, crop_size[::-1])
+            paper_crop_transform(samples.centers[i], samples.scales[i], 0.0, (width, height))
             for i in instances
         ]
         yield CropJob(numbers, weights, transforms, instances)

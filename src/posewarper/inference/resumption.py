@@ -1,0 +1,69 @@
+"""Runs over many videos that go on where they were: a folder knows the request that it was made by."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from posewarper.errors import OutputError
+from posewarper.files import replacing
+from posewarper.structures import Progress
+
+_REQUEST = "request.json"
+
+
+def claim_folder(place: Path, request: Mapping[str, Any], results: Sequence[str], *, overwrite: bool) -> None:
+    """Make a folder ready for a run: a new one, or one that the same request has written to.
+
+    Args:
+        place: the folder.
+        request: plain values that decide on the results.
+        results: names of the files and folders that a run writes; with ``overwrite`` they are removed.
+        overwrite: begin anew.
+
+    Raises:
+        OutputError: if the folder holds something else.
+    """
+    noted = place / _REQUEST
+    if place.exists() and not place.is_dir():
+        raise OutputError("this is a file, not a folder", path=place, mend="name another output folder")
+    if not overwrite:
+        if noted.is_file() and _read(noted) == json.loads(json.dumps(request)):
+            return
+        if place.is_dir() and any(place.iterdir()):
+            raise OutputError(
+                "this folder holds other files, or a run with other settings",
+                path=place,
+                mend="name another folder, or allow results to be replaced with --overwrite",
+            )
+    # The request goes first: results without one are never taken for those of another.
+    noted.unlink(missing_ok=True)
+    for name in results:
+        if (place / name).is_dir():
+            shutil.rmtree(place / name, ignore_errors=True)
+        else:
+            (place / name).unlink(missing_ok=True)
+    with replacing(noted) as temporary:
+        temporary.write_text(json.dumps(request, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
+def counter(progress: Progress, what: str, before: int, total: int) -> Callable[[int], None]:
+    """Return a function that adds to a count and tells the progress."""
+    done = before
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        progress(what, done, total)
+
+    return advance
