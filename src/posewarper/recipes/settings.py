@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from posewarper.config import Settings
 
 _PAPER_DILATIONS = (3, 6, 12, 18, 24)
+STAGES = ("pose", "warper", "sparse_pose", "sparse_warper", "retraining")
 
 
 class ModelSettings(Settings):
@@ -33,6 +34,9 @@ class ClipSettings(Settings):
 
     video: str
     labels: str
+    pseudo_labels: str | None = Field(
+        default=None, description="propagated poses that join: poses.json of `posewarper propagate`"
+    )
 
 
 class MadeUpSettings(Settings):
@@ -101,9 +105,9 @@ class TrainSettings(Settings):
     global_batch: int | None = Field(default=None, ge=1)
     accumulate: int = Field(default=1, ge=1, description="batches whose gradients are added up")
     precision: Literal["float32", "bfloat16"] = "float32"
-    batch_norm: Literal["paper", "evaluation"] = Field(
+    batch_norm: Literal["paper", "frozen_backbone", "evaluation"] = Field(
         default="paper",
-        description="paper: statistics of each device's batch, even if frozen; evaluation: running ones",
+        description="how batch norms work: see docs/training.md",
     )
     workers: int = Field(default=2, ge=0, description="processes that read and cut, on each device")
     checkpoint_steps: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")
@@ -124,3 +128,24 @@ class Recipe(Settings):
     data: DataSettings = DataSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     train: TrainSettings
+
+
+class SubsetSettings(Settings):
+    """A part of the training data."""
+
+    videos: int = Field(ge=1, description="V")
+    labelled_frames: int = Field(ge=1, description="N, of each video")
+
+
+class ExperimentSettings(Settings):
+    """The paper's three experiments; each stage is a recipe of its own."""
+
+    propagation: SubsetSettings = SubsetSettings(videos=250, labelled_frames=5)
+    sweeps: tuple[tuple[int, int], ...] = Field(
+        default=((100, 1), (175, 1), (250, 1), (50, 1), (50, 2), (50, 4)),
+        description="(V, N) of the augmentation experiment",
+    )
+    changes: tuple[str, ...] = Field(default=(), description="key=value, for the recipes of all stages")
+    stages: dict[str, tuple[str, ...]] = Field(
+        default={}, description="stage -> key=value, for its recipe: " + ", ".join(STAGES)
+    )

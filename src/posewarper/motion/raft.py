@@ -1,0 +1,111 @@
+"""Dense optical flow by RAFT (Teed and Deng 2020), in torchvision's implementation and with its weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large, raft_small
+
+from posewarper.crops import Image
+from posewarper.errors import ModelError
+
+# The network works at an eighth of the picture, and halves that three times.
+_MULTIPLE, _SMALLEST = 8, 128
+WEIGHTS_URL = Raft_Large_Weights.C_T_SKHT_V2.url
+
+
+def load_raft(weights: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> RAFT:
+    """Return RAFT with trained weights, in evaluation mode.
+
+    Args:
+        weights: a ``.pth`` file of torchvision's ``raft_large`` or ``raft_small``, told apart by content.
+            Left out: torchvision's ``C_T_SKHT_V2`` of ``raft_large``, from the folder ``checkpoints`` of
+            ``torch.hub`` (below ``TORCH_HOME``), to which it is downloaded if it is not there.
+        device: where it is to run.
+
+    Raises:
+        ModelError: if the file is missing or holds other weights, or the download fails.
+    """
+    state = _downloaded() if weights is None else _read(weights)
+    # Only the large network learns how to enlarge its flow.
+    large = any(str(name).startswith("mask_predictor.") for name in state)
+    model = (raft_large if large else raft_small)(weights=None)
+    try:
+        model.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise ModelError(
+            "these are not weights of torchvision's RAFT",
+            path=weights,
+            expected=f"parameters like {next(iter(model.state_dict()))}",
+            got=f"{len(state)} others, like {next(iter(state), None)}",
+            mend=_mend(),
+        ) from error
+    return model.to(device).eval()
+
+
+def raft_flow(model: RAFT, source: Image, target: Image) -> NDArray[np.float32]:
+    """Return (H, W, 2) xy displacements in pixels that carry each source pixel to the target.
+
+    Args:
+        model: in evaluation mode, on its device.
+        source: (H, W, 3) uint8 RGB, of any size.
+        target: the same size.
+    """
+    height, width = source.shape[:2]
+    place = next(model.parameters()).device
+    with torch.inference_mode():
+        flow = model(_as_input(source).to(place), _as_input(target).to(place))[-1]
+    return flow[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
+
+
+def _as_input(image: Image) -> Tensor:
+    """Return (1, 3, H', W') from -1 to 1, the last row and column repeated up to a size that RAFT takes."""
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    missing = [max(-(-n // _MULTIPLE) * _MULTIPLE, _SMALLEST) - n for n in image.shape[:2]]
+    return pad(tensor, (0, missing[1], 0, missing[0]), mode="replicate")
+
+
+def _downloaded() -> Mapping[str, Any]:
+    try:
+        return Raft_Large_Weights.C_T_SKHT_V2.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:  # no network, a broken transfer, or a damaged file of an earlier one
+        raise ModelError(
+            "the weights of RAFT are not on this machine, or damaged, and cannot be downloaded",
+            path=os.path.join(torch.hub.get_dir(), "checkpoints", WEIGHTS_URL.rpartition("/")[2]),
+            got=_first_sentence(error),
+            mend=_mend(),
+        ) from error
+
+
+def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError("there are no such weights of RAFT", path=path, mend=_mend()) from error
+    except Exception as error:  # what is damaged fails in any way
+        got = _first_sentence(error)
+        raise ModelError("cannot read these weights", path=path, got=got, mend=_mend()) from error
+    if not isinstance(state, Mapping):
+        got = f"a {type(state).__name__}"
+        raise ModelError("these are not weights of RAFT", path=path, got=got, mend=_mend())
+    return state
+
+
+def _first_sentence(error: Exception) -> str:
+    # What torch adds is advice to read the file unsafely.
+    return (str(error) or type(error).__name__).strip().split("\n")[0].split(". ")[0][:200]
+
+
+def _mend() -> str:
+    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
+    return (
+        f"on a machine with a network fetch {WEIGHTS_URL}, then put the file into {folder} (TORCH_HOME "
+        "moves that folder), or give its path; or use the method dis, which needs no weights"
+    )
