@@ -38,6 +38,9 @@ def sample_table(**changes: Any) -> InstanceTable:
         n_frames=90,
         image_size=(720, 1280),
     )
+    # Another number of people has its own crowds, or none.
+    if "rows" in changes:
+        changes = {"is_person": None, **changes}
     return replace(table, **changes)
 
 

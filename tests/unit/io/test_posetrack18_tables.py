@@ -336,3 +336,9 @@ def test_a_file_of_many_videos_has_their_names(tmp_path: Path) -> None:
     write_posetrack18(tmp_path / "000343_mpii_test.json", sample_table())
     with pytest.raises(LabelsError, match="two files hold video 000343_mpii_test"):
         read_tables(tmp_path)
+
+
+def test_crowds_stay_crowds(tmp_path: Path) -> None:
+    table = sample_table(is_person=[True, False, True])
+    write_posetrack18(tmp_path / "a.json", table)
+    assert read_posetrack18(tmp_path / "a.json").is_person.tolist() == [True, False, True]
