@@ -21,7 +21,8 @@ from posewarper.skeletons import Skeleton
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# progress(what, done, total): called by long work; total is 0 when it is not known.
+# progress(what, done, total): called by long work; total is 0 when it is not known. What follows a tab in
+# ``what`` is a note that may change (the loss), not the name of the work.
 Progress = Callable[[str, int, int], None]
 
 

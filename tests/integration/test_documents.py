@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from moving_clip import N_FRAMES, TINY_FIT, TINY_NETWORK, command, some_labels, write_clip
 
 import posewarper
@@ -25,6 +26,7 @@ from posewarper.io.labels import write_labels
 from posewarper.model import released
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.released_names import original_name
+from posewarper.recipes import reading
 from posewarper.scene.posetrack_tree import write_posetrack_tree
 from posewarper.skeletons import POSETRACK
 
@@ -82,8 +84,25 @@ def sample(tmp_path, monkeypatch) -> Path:
     (folder / "my-project" / "config.yaml").write_text(_PROJECT)
     plain = some_labels(n_frames=None, image_size=None, skeleton=type(some_labels().skeleton)(NAMES))
     write_labels(folder / "my-project" / "labeled-data" / "clip" / "CollectedData_ann.csv", plain)
+    shrink_recipes(tmp_path / "recipes", monkeypatch)
     monkeypatch.chdir(folder)
     return folder
+
+
+def shrink_recipes(folder: Path, monkeypatch) -> None:
+    """Put recipes of next to nothing in place of the shipped ones."""
+    folder.mkdir()
+    for path in reading.FOLDER.glob("*.yaml"):
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "train" in values:
+            head = {"head_width": 4, "head_blocks": 1, "head_dilations": [1]}
+            values["model"] |= {"crop_size": [64, 64], **head}
+            values["train"] |= {"epochs": 1, "drops": [], "workers": 0, "validate_epochs": 1}
+            values["train"] |= {"min_epoch_steps": 1}
+        if values.get("data", {}).get("made_up"):
+            values["data"]["made_up"] = {"videos": [1, 1], "frames": 8, "size": [48, 64], "people": [1, 1]}
+        (folder / path.name).write_text(yaml.safe_dump(values), encoding="utf-8")
+    monkeypatch.setattr(reading, "FOLDER", folder)
 
 
 NAMES = some_labels().skeleton.names
@@ -107,6 +126,10 @@ def test_every_block_runs(sample, capsys, monkeypatch, path: Path) -> None:
     if path.name == "posetrack.md":  # which does not say how this came about
         (sample / "result").mkdir()
         write_labels(sample / "result" / "poses.json", some_labels(range(N_FRAMES)))
+    if path.name == "own_training.md":
+        (sample / "other.mp4").write_bytes((sample / "clip.mp4").read_bytes())
+        write_labels(sample / "other.json", some_labels((0, 9)))
+        (sample / "clips.csv").write_text(dict(blocks_of(path))["csv"], encoding="utf-8")
     for language, block in blocks_of(path):
         if language == "python":
             exec(compile(block, str(path), "exec"), {"__name__": "snippet"})

@@ -15,7 +15,9 @@ from posewarper.cli import (
     prepare_dataset,
     propagate_labels,
     run_demo,
+    run_experiments,
     score_predictions,
+    train_model,
 )
 from posewarper.cli.common import reported_errors
 from posewarper.version import __version__
@@ -66,6 +68,8 @@ app.command("benchmark")(compare_methods.run)
 app.command("prepare")(prepare_dataset.run)
 app.command("predict")(predict_poses.run)
 app.command("evaluate")(score_predictions.run)
+app.command("train")(train_model.run)
+app.command("experiment")(run_experiments.run)
 
 # Files in and out.
 app.command("convert")(convert_labels.run)

@@ -49,6 +49,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 # Scripts may give every command the same options; some have nothing to do with a device or with chance.
 UnusedDevice = Annotated[DeviceName, typer.Option("--device", hidden=True)]
 UnusedSeed = Annotated[int, typer.Option("--seed", hidden=True)]
+UnusedOverwrite = Annotated[bool, typer.Option("--overwrite", hidden=True)]
 UnusedQuiet = Annotated[bool, typer.Option("--quiet", hidden=True)]
 
 
@@ -121,6 +122,7 @@ def progress_bar(quiet: bool) -> Iterator[Progress]:
         begun: set[str] = set()
 
         def tell(what: str, done: int, total: int) -> None:
+            what, _, _ = what.partition("\t")
             if what not in begun:
                 begun.add(what)
                 _say(f"{what} ..." if total == 0 else f"{what} ({total}) ...")
@@ -145,9 +147,11 @@ def _bars(console: Console) -> Iterator[Progress]:
         tasks: dict[str, parts.TaskID] = {}
 
         def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(escape(what), total=total or None)
-            bars.update(tasks[what], completed=done, total=total or None)
+            name, _, note = what.partition("\t")
+            if name not in tasks:
+                tasks[name] = bars.add_task(escape(name), total=total or None)
+            shown = escape(f"{name}, {note}" if note else name)
+            bars.update(tasks[name], completed=done, total=total or None, description=shown)
 
         yield progress
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from posewarper.errors import ModelError
+from posewarper.errors import Interrupted, ModelError
 from posewarper.experiments.workshop import Figures, Workshop
 from posewarper.files import replacing
 
@@ -67,7 +67,7 @@ def run_augmentation(workshop: Workshop) -> ResultTable:
             warper, f"train_{name}", split="train", method="warper", plan=plan, pseudo=True
         )
         retrained = workshop.weights("retraining", subset=subset, pseudo_labels=poses)
-        shown = f"V={subset[0]}, N={subset[1]}"
+        shown = f"V={subset[0]} N={subset[1]}"  # with what follows no wider than the printed table
         rows[f"{shown}: labels alone"] = workshop.predict(pose, f"baseline_{name}", aggregate="none")
         rows[f"{shown}: and propagated poses"] = workshop.predict(
             retrained, f"retrained_{name}", aggregate="none"
@@ -95,13 +95,21 @@ def run_experiments(workshop: Workshop, names: tuple[str, ...]) -> list[ResultTa
     Args:
         workshop: where and with what.
         names: of :data:`EXPERIMENTS`.
+
+    Raises:
+        ConfigError: if a stage's recipe cannot be used.
+        Interrupted: on Ctrl-C; what was done is kept.
     """
+    workshop.check_recipes()
     tables = []
-    for name in names:
-        workshop.tell(f"--- {name}")
-        table = RUNS[name](workshop)
-        tables.append(table)
-        _keep(workshop, table)
+    try:
+        for name in names:
+            workshop.tell(f"--- {name}")
+            table = RUNS[name](workshop)
+            tables.append(table)
+            _keep(workshop, table)
+    except KeyboardInterrupt:
+        raise Interrupted("what was done is kept; the same command goes on") from None
     return tables
 
 

@@ -25,7 +25,7 @@ from posewarper.model.runtime import resolve_device
 from posewarper.posetrack.dataset import Dataset
 from posewarper.posetrack.frame_selection import Step
 from posewarper.recipes.reading import read_recipe
-from posewarper.recipes.settings import ExperimentSettings, Recipe
+from posewarper.recipes.settings import STAGES, ExperimentSettings, Recipe
 from posewarper.structures import Progress, silent
 from posewarper.training.engine import FINAL
 from posewarper.training.runs import RECIPE, run_recipe
@@ -69,6 +69,15 @@ class Workshop:
     tell: Callable[[str], None] = field(default=lambda line: None)
 
     # --- training -----------------------------------------------------------------------------------------
+
+    def check_recipes(self) -> None:
+        """Read the recipes of all stages, so that none fails after hours of work on others.
+
+        Raises:
+            ConfigError: if a setting is unknown or has an impossible value.
+        """
+        for stage in STAGES:
+            self._recipe(stage, None, None, None)
 
     def weights(
         self,
@@ -128,8 +137,7 @@ class Workshop:
         self, stage: str, subset: tuple[int, int] | None, start: Path | None, pseudo_labels: Path | None
     ) -> Recipe:
         name = stage if stage in ORIGINAL_FOLDERS else f"{_recipe_family(self.dataset.kind)}_{stage}"
-        words = [*self.settings.changes, *self.settings.stages.get(stage, ())]
-        recipe = read_recipe(f"{name}.yaml", words)
+        recipe = read_recipe(f"{name}.yaml", self.settings.stages.get(stage, ()))
         data = {"dataset": str(self.dataset.root)}
         if subset is not None:
             data |= {"videos": subset[0], "labelled_frames": subset[1]}
@@ -150,7 +158,14 @@ class Workshop:
         command += ["--nproc-per-node", str(self.processes), "-m", "posewarper", "train", str(path)]
         command += ["--out", str(folder), "--resume", "--device", self.device]
         environment = {**os.environ, **({"ACCELERATE_USE_CPU": "true"} if self.device == "cpu" else {})}
-        code = subprocess.run(command, env=environment, check=False).returncode
+        with subprocess.Popen(command, env=environment) as processes:
+            try:
+                code = processes.wait()
+            except KeyboardInterrupt:
+                # torchrun's processes do not hear Ctrl-C: it ends them itself, if it is given the time.
+                processes.terminate()
+                processes.wait()
+                raise
         if code or not (folder / FINAL).is_file():
             raise ModelError(
                 "the training of this stage ended early", path=folder, got=f"exit code {code}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from posewarper.inference.aggregation import WINDOWS, Window, predict_heatmaps
 from posewarper.inference.frame_crops import CropJob, read_crops
 from posewarper.instances import InstanceTable
 from posewarper.io.images import read_image
+from posewarper.io.video import Video
 from posewarper.model.network import PoseWarper
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.samples import Samples
@@ -57,6 +59,17 @@ def dataset_frames(dataset: Dataset, video: DatasetVideo) -> FrameSource:
         return read_image(dataset.frame_path(video, number), upright=False)
 
     return FrameSource(read, video.first, video.n_frames, dataset.missing(video))
+
+
+def clip_frames(video: Video) -> FrameSource:
+    """Return the frames of a video of one's own, by their index; it is read by one thread at a time."""
+    lock = Lock()
+
+    def read(number: int) -> Image:
+        with lock:
+            return video[number]
+
+    return FrameSource(read, 0, video.n_frames)
 
 
 def frames_to_sum(

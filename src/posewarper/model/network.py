@@ -18,7 +18,7 @@ class ModelSpec:
     """What a checkpoint must say of itself, so that it can be used without asking anyone.
 
     Args:
-        backbone: timm name.
+        backbone: timm name, see :func:`posewarper.model.backbone.build_backbone`.
         skeleton: the keypoints, in the order of the heatmaps.
         crop_size: (height, width) of the crops in pixels.
         sigma: of the target Gaussians, in heatmap pixels.
@@ -70,7 +70,7 @@ class PoseWarper(nn.Module):
         super().__init__()
         self.spec = spec
         keypoints = len(spec.skeleton)
-        self.backbone, channels = build_backbone(spec.backbone)
+        self.backbone, channels = build_backbone(spec.backbone, spec.crop_size)
         self.final_layer = nn.Conv2d(channels, keypoints, 1)
         nn.init.normal_(self.final_layer.weight, std=0.001)
         assert self.final_layer.bias is not None

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from posewarper.config import Settings
 from posewarper.errors import ConfigError
-from posewarper.recipes.settings import STAGES, ExperimentSettings, Recipe
+from posewarper.recipes.settings import SOURCES, STAGES, ExperimentSettings, Recipe
 
 FOLDER = Path(__file__).parent
 _Kind = TypeVar("_Kind", bound=Settings)
@@ -104,11 +104,19 @@ def read_experiment(name: str | os.PathLike[str], changes: Iterable[str] = ()) -
             "the experiments have no such stage", path=path, expected=", ".join(STAGES),
             got=", ".join(strangers), mend="use one of the names expected",
         )  # fmt: skip
-    return settings.model_copy(update={"changes": (*settings.changes, *changes)})
+    # The file's words for all stages first, then those of the stage, then those of the command line.
+    words = {stage: (*settings.changes, *settings.stages.get(stage, ()), *changes) for stage in STAGES}
+    return settings.model_copy(update={"changes": (), "stages": words})
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    values = _parse(path.read_text(encoding="utf-8"), path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "cannot read this recipe", path=path, expected="a YAML file", got=error, mend="check the path"
+        ) from error
+    values = _parse(text, path)
     if not isinstance(values, dict):
         raise ConfigError(
             "this is not a recipe", path=path, expected="settings by name", got=type(values).__name__,
@@ -137,7 +145,7 @@ def _build(kind: type[_Kind], values: Mapping[str, Any], path: str | os.PathLike
             f"setting {place} has an impossible value",
             path=path,
             expected=first["msg"].removeprefix("Value error, "),
-            got=first["input"] if not isinstance(first["input"], dict) else "a group of settings without it",
+            got=", ".join(given) or "nothing" if isinstance(given := first["input"], dict) else given,
             mend="give a value within the limits",
         ) from error
 
@@ -169,14 +177,17 @@ def _apply(values: dict[str, Any], change: str) -> None:
             raise ConfigError(f"{group} is no group of settings", got=change, mend="correct the key")
         place = inner
     # Of two settings of which only one may be given, the one given last counts.
-    for pair in (("batch_per_device", "global_batch"), ("dataset", "made_up", "clips")):
-        if name in pair:
-            for other in pair:
+    for rivals in (("batch_per_device", "global_batch"), SOURCES):
+        if name in rivals:
+            for other in rivals:
                 place.pop(other, None)
     place[name] = _parse(text, change)
 
 
 def _check_names(values: Any, group: type[Settings], place: str, path: object) -> None:
+    if isinstance(values, list | tuple):
+        for value in values:
+            _check_names(value, group, place, path)
     if not isinstance(values, Mapping):
         return
     for name, value in values.items():

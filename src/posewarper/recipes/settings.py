@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from posewarper.config import Settings
 
 _PAPER_DILATIONS = (3, 6, 12, 18, 24)
+SOURCES = ("dataset", "made_up", "clips", "clips_file")
+"""The settings of ``data`` that say what is learned from; one of them is given."""
 STAGES = ("pose", "warper", "sparse_pose", "sparse_warper", "retraining")
 
 
@@ -39,6 +41,19 @@ class ClipSettings(Settings):
     )
 
 
+class PseudoSettings(Settings):
+    """Poses that are propagated before the training, from labels to the frames around them, and join them."""
+
+    model: str | None = Field(default=None, description="checkpoint of a trained warper")
+    reach: int = Field(default=3, ge=1, description="frames to either side of a labelled one")
+    min_score: float = Field(default=0.2, ge=0, description="keypoints that score no more are left out")
+    max_cycle: float | None = Field(
+        default=0.05,
+        gt=0,
+        description="so far off a keypoint may come back to its label, as a share of the crop's longer side",
+    )
+
+
 class MadeUpSettings(Settings):
     """A made-up PoseTrack, drawn at the start of the run."""
 
@@ -56,6 +71,9 @@ class DataSettings(Settings):
     made_up: MadeUpSettings | None = None
     clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to learn from")
     validation_clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to validate on")
+    clips_file: str | None = Field(
+        default=None, description="the clips in a file: columns video, labels and split (train or val)"
+    )
     split: str = "train"
     validation: str | None = Field(default="val", description="split to validate on; none to leave it out")
     selection: str | None = Field(
@@ -69,12 +87,16 @@ class DataSettings(Settings):
     pseudo_labels: str | None = Field(
         default=None, description="folder or file of propagated poses that join the labels"
     )
+    pseudo: PseudoSettings | None = Field(default=None, description="make such poses first")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("dataset", "made_up", "clips") if getattr(self, name)]
+        given = [name for name in SOURCES if getattr(self, name)]
         if len(given) > 1:
-            raise ValueError(f"one of dataset, made_up and clips, not {' and '.join(given)}")
+            raise ValueError(f"one of {', '.join(SOURCES)}, not {' and '.join(given)}")
+        has_poses = self.pseudo_labels is not None or any(clip.pseudo_labels for clip in self.clips)
+        if self.pseudo is not None and has_poses:
+            raise ValueError("either pseudo_labels, which are there, or pseudo, by which they are made")
         return self
 
 
@@ -103,6 +125,11 @@ class TrainSettings(Settings):
     learning_rate: float = Field(default=1e-4, gt=0)
     batch_per_device: int | None = Field(default=None, ge=1)
     global_batch: int | None = Field(default=None, ge=1)
+    min_epoch_steps: int = Field(
+        default=1,
+        ge=1,
+        description="with few samples an epoch goes through them so often that it has as many",
+    )
     accumulate: int = Field(default=1, ge=1, description="batches whose gradients are added up")
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_norm: Literal["paper", "frozen_backbone", "evaluation"] = Field(

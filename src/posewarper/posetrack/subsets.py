@@ -1,0 +1,194 @@
+"""Subsets of a dataset: V labelled videos and N labelled frames of each, listed by a file or drawn.
+
+The original lists the frames of each experiment in a file of its own (``posetrack_train_N1_per_video``,
+``..._V100_videos``, the same with ``_wPseudoGT``). Where there is no such file they are drawn. Draws are
+nested: the videos of a smaller V are among those of a larger, the frames of a smaller N among those of a
+larger, and what is drawn in one video depends on the seed and the video's name alone.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posewarper.errors import ConfigError, LabelsError
+from posewarper.io.posetrack_points import frame_name
+from posewarper.io.records import read_json
+from posewarper.posetrack.dataset import Dataset, DatasetVideo
+from posewarper.posetrack.samples import label_boxes, paper_annotations
+from posewarper.skeletons import POSETRACK
+from posewarper.structures import Floats, Ints
+
+_GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+def _draws(seed: int, video: str) -> NDArray[np.float64]:
+    """Return the two numbers from 0 to 1 that decide on a video: its place in the queue, its first frame."""
+    return np.random.default_rng((seed, zlib.crc32(video.encode()))).random(2)
+
+
+def draw_videos(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
+    """Draw some of the videos, all subsets of one size being equally likely.
+
+    Args:
+        names: of the videos that have labels.
+        count: V, how many to draw.
+        seed: of the draw.
+
+    Returns:
+        ``count`` names, in the order given.
+
+    Raises:
+        ConfigError: if there are fewer videos.
+
+    Example:
+        >>> names = ("a", "b", "c", "d")
+        >>> set(draw_videos(names, 1, 7)) < set(draw_videos(names, 2, 7)), len(draw_videos(names, 3, 7))
+        (True, 3)
+    """
+    if count > len(names):
+        raise ConfigError(
+            f"{count} labelled videos were asked for",
+            expected=f"at most {len(names)}, as there are with labels",
+            got=count,
+            mend="ask for fewer videos",
+        )
+    chosen = set(sorted(names, key=lambda name: (_draws(seed, name)[0], name))[:count])
+    return tuple(name for name in names if name in chosen)
+
+
+def draw_frames(numbers: ArrayLike, count: int, seed: int, video: str) -> Ints:
+    """Draw some of a video's labelled frames, spread over them.
+
+    The first is drawn; each next one lies a golden section of all labelled frames further, beginning anew at
+    the end, so that any number of them are spread. Where that frame is taken already it is the nearest other.
+
+    Args:
+        numbers: of the labelled frames.
+        count: N, how many to draw; all are taken where there are no more.
+        seed: of the draw.
+        video: name of the video.
+
+    Returns:
+        The numbers of the frames, rising.
+
+    Example:
+        >>> drawn = draw_frames(range(10, 40), 3, 0, "000001_bonn_train")
+        >>> set(draw_frames(range(10, 40), 2, 0, "000001_bonn_train").tolist()) < set(drawn.tolist())
+        True
+    """
+    rest = np.unique(np.asarray(numbers, np.int64)).tolist()
+    every, start = np.array(rest), _draws(seed, video)[1]
+    drawn: list[int] = []
+    for n in range(min(count, len(every))):
+        wanted = every[int((start + n * _GOLDEN) % 1 * len(every))]
+        drawn.append(min(rest, key=lambda number: (abs(number - wanted), number)))
+        rest.remove(drawn[-1])
+    return np.sort(np.array(drawn, np.int64))
+
+
+def find_selection(dataset: Dataset, split: str, videos: int | None, labelled: int | None) -> str | None:
+    """Return the stem of the original's file for V videos and N labelled frames of each, None without one.
+
+    Args:
+        dataset: prepared, from a download with the original's files or without.
+        split: "train".
+        videos: V; None for all.
+        labelled: N; the original has no files without.
+    """
+    if labelled is None:
+        return None
+    stem = f"posetrack_{split}_N{labelled}_per_video"
+    every = videos is None or videos == len(dataset.of_split(split))
+    stems = ([] if videos is None else [f"{stem}_V{videos}_videos"]) + ([stem] if every else [])
+    return next((one for one in stems if one in dataset.selections), None)
+
+
+@dataclass(frozen=True)
+class SelectedLabels:
+    """The instances of a file of the original, n in number.
+
+    Args:
+        frame_names: n names of frames, without leading ``images/``.
+        keypoints: (n, 17, 2) xy in pixels, NaN where there is none.
+        boxes: (n, 4) xywh in pixels, cut to the image as the original does.
+    """
+
+    frame_names: tuple[str, ...]
+    keypoints: Floats
+    boxes: Floats
+
+
+def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> SelectedLabels:
+    """Read a file of the original that lists labelled frames and their instances.
+
+    Args:
+        dataset: it knows the files that the original comes with by their stems.
+        selection: such a stem, or the path of a file.
+
+    Raises:
+        LabelsError: if there is no such file, or it is not of this kind.
+    """
+    path = dataset.selections.get(os.fspath(selection), Path(selection))
+    if not path.is_file():
+        raise LabelsError(
+            "there is no such selection of labelled frames",
+            path=path,
+            expected=", ".join(dataset.selections) or "the path of a file; the dataset comes with none",
+            got=os.fspath(selection),
+            mend="name one of these, or a file; or leave it out and give the numbers of videos and frames",
+        )
+    document = read_json(path)
+    try:
+        annotations = paper_annotations(document)
+        images = {image["id"]: image for image in document["images"]}
+        names = tuple(frame_name(images[a["image_id"]]["file_name"]) for a in annotations)
+        triples = np.array([a["keypoints"] for a in annotations], np.float64)
+        triples = triples.reshape(len(annotations), len(POSETRACK), 3)
+        boxes = [
+            label_boxes(a["bbox"], (images[a["image_id"]]["height"], images[a["image_id"]]["width"]))[0][0]
+            for a in annotations
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LabelsError(
+            "this is not a file of labelled frames like the original's",
+            path=path,
+            expected="COCO JSON of images with sizes, and annotations with 17 keypoints and a box",
+            got=repr(error),
+            mend="name another file",
+        ) from error
+    keypoints = np.where(triples[..., 2:] > 0, triples[..., :2], np.nan)
+    return SelectedLabels(names, keypoints, np.array(boxes, np.float64).reshape(-1, 4))
+
+
+def find_frames(
+    dataset: Dataset, videos: Sequence[DatasetVideo], names: Sequence[str]
+) -> list[tuple[int, int] | None]:
+    """Return for each frame name the position of its video and its number, None where there is no such frame.
+
+    Args:
+        dataset: prepared.
+        videos: those to look in.
+        names: without leading ``images/``; regular ones (the original's) or the download's.
+    """
+    at = {video.folder: v for v, video in enumerate(videos)}
+    files: dict[int, dict[str, int]] = {}
+    found: list[tuple[int, int] | None] = []
+    for name in names:
+        folder, _, base = name.rpartition("/")
+        v, stem, number = at.get(folder), base.rsplit(".", 1)[0], None
+        if v is not None and stem.isdecimal():
+            number = int(stem)
+        elif v is not None:
+            if v not in files:
+                files[v] = {dataset.frame_path(videos[v], n).name: n for n in videos[v].numbers}
+            number = files[v].get(base)
+        there = v is not None and number is not None and number in videos[v].numbers
+        found.append((v, number) if there else None)  # type: ignore[arg-type]
+    return found

@@ -1,0 +1,302 @@
+"""From a recipe to what its run needs: data, model, validation."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import accelerate
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+
+from posewarper.data.paper_augmentation import PaperAugmentation
+from posewarper.data.training_samples import TrainingSamples, samples_of_clips, samples_of_dataset
+from posewarper.data.training_set import TrainingSet
+from posewarper.errors import ConfigError, ModelError
+from posewarper.files import replacing
+from posewarper.inference.video_propagation import Rules
+from posewarper.instances import InstanceTable
+from posewarper.model.checkpoint import load_model
+from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.posetrack.dataset import Dataset, open_dataset
+from posewarper.posetrack.preparation import prepare_dataset
+from posewarper.recipes.clip_lists import choose_clips
+from posewarper.recipes.settings import DataSettings, MadeUpSettings, ModelSettings, Recipe
+from posewarper.scene.posetrack_tree import write_posetrack_tree
+from posewarper.skeletons import POSETRACK, Skeleton, named_skeleton
+from posewarper.structures import Progress, silent
+from posewarper.training.engine import describe_batch_norm, global_batch
+from posewarper.training.pseudo_labels import load_warper, propagate_clips, propagate_samples
+from posewarper.training.validation import (
+    ValidationVideo,
+    official_score,
+    pck_score,
+    predict_labelled,
+    videos_of_clips,
+    videos_of_dataset,
+)
+
+Validation = Callable[[PoseWarper], float]
+PSEUDO = Path("data", "pseudo")
+"""The folder of the poses that a run has propagated itself."""
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What is learned from, and what is validated on.
+
+    Args:
+        samples: to learn from.
+        validation: videos, none for no validation.
+        is_official: validate by the official AP; otherwise by PCK.
+    """
+
+    samples: TrainingSamples
+    validation: Sequence[ValidationVideo]
+    is_official: bool
+
+
+def find_dataset(settings: DataSettings, out: Path, engine: accelerate.Accelerator) -> Dataset | None:
+    """Return the prepared dataset of a recipe, made up first if that is asked for; None for clips."""
+    if settings.made_up is not None:
+        if engine.is_main_process:
+            make_up_dataset(settings.made_up, out / "data")
+        engine.wait_for_everyone()
+        return open_dataset(out / "data" / "prepared")
+    return None if settings.dataset is None else open_dataset(settings.dataset)
+
+
+def make_up_dataset(settings: MadeUpSettings, folder: Path) -> Dataset:
+    """Draw a made-up PoseTrack18 and prepare it, unless that has been done with these settings."""
+    prepared, noted = folder / "prepared", folder / "made_up.json"
+    wanted = settings.model_dump_json()
+    known = noted.read_text(encoding="utf-8") if noted.is_file() else None
+    if (prepared / "dataset.json").is_file() and known == wanted:
+        return open_dataset(prepared)
+    shutil.rmtree(folder, ignore_errors=True)
+    with replacing(noted) as temporary:
+        temporary.write_text(wanted, encoding="utf-8")
+    download = write_posetrack_tree(
+        folder / "download",
+        "posetrack18",
+        n_videos=settings.videos,
+        n_frames=settings.frames,
+        size=settings.size,
+        n_people=settings.people,
+        seed=settings.seed,
+    )
+    return prepare_dataset("posetrack18", download, prepared)[0]
+
+
+def build_data(
+    recipe: Recipe, out: Path, engine: accelerate.Accelerator, progress: Progress = silent
+) -> RunData:
+    """Find the samples and the videos to validate on; poses that are to join are propagated first.
+
+    Raises:
+        ConfigError: if the recipe names no data, or a video both to learn from and to validate on.
+        LabelsError: if the data cannot be used.
+        ModelError: if the model that is to propagate cannot be used.
+    """
+    dataset = find_dataset(recipe.data, out, engine)
+    if dataset is not None:
+        return _data_of_dataset(dataset, recipe, out, engine, progress)
+    return _data_of_clips(recipe, out, engine, progress)
+
+
+def _data_of_dataset(
+    dataset: Dataset, recipe: Recipe, out: Path, engine: accelerate.Accelerator, progress: Progress
+) -> RunData:
+    data, (height, width) = recipe.data, recipe.model.crop_size
+    read_samples = partial(
+        samples_of_dataset,
+        dataset,
+        data.split,
+        width / height,
+        selection=data.selection,
+        videos=data.videos,
+        labelled_frames=data.labelled_frames,
+        subset_seed=data.subset_seed,
+    )
+    samples = read_samples(pseudo_labels=data.pseudo_labels)
+    pseudo = data.pseudo
+    if pseudo is not None:
+        rules = Rules(pseudo.min_score, pseudo.max_cycle)
+        make = partial(
+            propagate_samples,
+            dataset,
+            data.split,
+            samples,
+            folder=out / PSEUDO,
+            reach=pseudo.reach,
+            rules=rules,
+            progress=progress,
+        )
+        poses = _make_on_main(engine, pseudo.model, make)
+        samples = read_samples(pseudo_labels=poses, min_score=pseudo.min_score)
+    wanted = [] if data.validation in (None, "none") else videos_of_dataset(dataset, data.validation)
+    return RunData(samples, wanted, is_official=True)
+
+
+def _data_of_clips(recipe: Recipe, out: Path, engine: accelerate.Accelerator, progress: Progress) -> RunData:
+    data, (height, width) = recipe.data, recipe.model.crop_size
+    chosen, held_out = choose_clips(data)
+    if not chosen:
+        raise ConfigError(
+            "the recipe names nothing to learn from",
+            expected="data.dataset, data.clips, data.clips_file or data.made_up",
+            mend="add data.dataset=FOLDER, a folder that `posewarper prepare` made, or videos of your own: "
+            "data.clips='[{video: a.mp4, labels: a.json}]'",
+        )
+    clips = [(clip.video, clip.labels) for clip in chosen]
+    read_samples = partial(samples_of_clips, clips, width / height)
+    pseudo = data.pseudo
+    if pseudo is None:
+        samples = read_samples(pseudo_labels=[clip.pseudo_labels for clip in chosen])
+    else:
+        rules = Rules(pseudo.min_score, pseudo.max_cycle)
+        make = partial(
+            propagate_clips, clips, folder=out / PSEUDO, reach=pseudo.reach, rules=rules, progress=progress
+        )
+        poses = _make_on_main(engine, pseudo.model, make)
+        samples = read_samples(pseudo_labels=poses, min_score=pseudo.min_score)
+    wanted = videos_of_clips([(clip.video, clip.labels) for clip in held_out])
+    return RunData(samples, wanted, is_official=False)
+
+
+def _make_on_main(engine: accelerate.Accelerator, path: str | None, make: Callable[..., _Made]) -> _Made:
+    """Let the main process make something with a warper, ``make(model=...)``, and tell all what it made."""
+    made: list[Any] = [None]
+    if engine.is_main_process:
+        made = [make(model=load_warper(path).to(engine.device).eval())]
+    return broadcast_object_list(made)[0]
+
+
+def build_model(recipe: Recipe, skeleton: Skeleton, engine: accelerate.Accelerator) -> PoseWarper:
+    """Build the network, with random weights by the recipe's seed or those it is to start from.
+
+    The warp head's offsets are zero at the start of its training, also if it comes from a checkpoint, as in
+    the original.
+
+    Raises:
+        ModelError: if the checkpoint to start from does not fit.
+    """
+    settings, world = recipe.model, engine.num_processes
+    batch = global_batch(recipe.train, world)
+    spec = ModelSpec(
+        settings.backbone,
+        skeleton,
+        settings.crop_size,
+        settings.sigma,
+        head_width=settings.head_width,
+        head_blocks=settings.head_blocks,
+        head_dilations=settings.head_dilations,
+        batch_norm=describe_batch_norm(recipe.train, batch, world),
+        provenance={"recipe": recipe.model_dump(mode="json"), "global_batch": batch, "processes": world},
+    )
+    torch.manual_seed(recipe.train.seed)
+    model = PoseWarper(spec)
+    if settings.start is not None:
+        _start_from(model, settings.start, recipe.train.stage)
+    for offsets in model.warp_head.offsets:
+        torch.nn.init.zeros_(offsets.weight)  # type: ignore[arg-type]
+    return model
+
+
+def _start_from(model: PoseWarper, path: str, aim: str) -> None:
+    known = load_model(path)
+    # A pose network may start from one of other keypoints (COCO's), as it learns its own.
+    if aim == "warper" and known.spec.skeleton.names != model.spec.skeleton.names:
+        raise ModelError(
+            "the pose network has other keypoints than the labels",
+            path=path,
+            expected=", ".join(model.spec.skeleton.names),
+            got=", ".join(known.spec.skeleton.names),
+            mend="start from a pose network that was trained on these labels",
+        )
+    theirs, ours = known.state_dict(), model.state_dict()
+    has_head = "warp" in known.spec.trained
+    taken, wrong = {}, []
+    for name, value in ours.items():
+        if name.startswith("warp_head.") and (not has_head or name not in theirs):
+            continue
+        if name in theirs and theirs[name].shape == value.shape:
+            taken[name] = theirs[name]
+        elif name.startswith("warp_head."):
+            continue
+        else:
+            wrong.append(name)
+    if wrong:
+        raise ModelError(
+            "the weights to start from are of another network",
+            path=path,
+            expected=f"{model.spec.backbone} with {len(model.spec.skeleton)} keypoints",
+            got=f"{known.spec.backbone} with {len(known.spec.skeleton)} keypoints",
+            mend="change model.backbone or model.start",
+        )
+    model.load_state_dict({**ours, **taken})
+    trained = {stage: steps for stage, steps in known.spec.trained.items() if stage == "pose"}
+    for stage, steps in trained.items():
+        model.record(stage, steps)
+
+
+def choose_skeleton(settings: ModelSettings, data: RunData) -> Skeleton:
+    """Return the skeleton of a recipe.
+
+    Raises:
+        ConfigError: if it is not that of the labels.
+    """
+    own = data.samples.skeleton
+    wanted = own if settings.skeleton == "labels" else named_skeleton(settings.skeleton)
+    if wanted.names != own.names:
+        raise ConfigError(
+            "the recipe's skeleton is not that of the labels",
+            expected=", ".join(own.names),
+            got=settings.skeleton,
+            mend="set model.skeleton=labels",
+        )
+    return wanted
+
+
+def build_set(recipe: Recipe, model: PoseWarper, samples: TrainingSamples, world: int = 1) -> TrainingSet:
+    """Return the samples as crops and targets, each as often as an epoch on ``world`` processes takes it."""
+    return TrainingSet(
+        _repeat(samples, recipe.train.min_epoch_steps, global_batch(recipe.train, world)),
+        crop_size=model.spec.crop_size,
+        heatmap_size=model.heatmap_size,
+        sigma=model.spec.sigma,
+        augmentation=PaperAugmentation(**recipe.augmentation.model_dump()),
+        pairs=recipe.train.stage == "warper",
+        exact_targets=recipe.train.targets == "exact",
+        seed=recipe.train.seed,
+    )
+
+
+def _repeat(samples: TrainingSamples, steps: int, batch: int) -> TrainingSamples:
+    # Each time with random crops of its own; the last batch of an epoch need not be full.
+    times = -(-((steps - 1) * batch + 1) // len(samples))
+    return samples.take(np.tile(np.arange(len(samples)), times))
+
+
+def build_validation(recipe: Recipe, data: RunData, engine: accelerate.Accelerator) -> Validation | None:
+    """Return the function that validates a model, its videos shared among the processes."""
+    if not data.validation:
+        return None
+    is_posetrack = data.is_official and data.samples.skeleton.names == POSETRACK.names
+    aggregate = "paper" if recipe.train.stage == "warper" else "none"
+
+    def validate(model: PoseWarper) -> float:
+        own = data.validation[engine.process_index :: engine.num_processes]
+        predicted: dict[str, InstanceTable] = {}
+        for part in gather_object([predict_labelled(model, own, aggregate=aggregate)]):
+            predicted |= part
+        score = official_score if is_posetrack else pck_score
+        return score(data.validation, predicted)
+
+    return validate

@@ -1,0 +1,350 @@
+"""The training of a recipe, on one process or many: one readable loop that goes on where it stopped.
+
+What is computed does not depend on where it runs: the order of the samples, the random crops and the global
+batches follow from the seed alone. The state on disk holds model, optimiser and place, so that a run that was
+killed ends with the parameters of one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+
+from posewarper.data.sampling import EpochSampler
+from posewarper.data.training_set import TrainingSet
+from posewarper.errors import ConfigError, Interrupted
+from posewarper.model.checkpoint import save_model
+from posewarper.model.network import PoseWarper
+from posewarper.model.runtime import resolve_device
+from posewarper.recipes.settings import Recipe, TrainSettings
+from posewarper.structures import Progress, silent
+from posewarper.training.journal import Journal
+from posewarper.training.loading import Batch, BatchLoader
+from posewarper.training.states import RunState, load_state, save_state
+from posewarper.training.steps import BATCH_NORMS, STEPS
+
+_LOG_STEPS = 10
+LAST, BEST, FINAL = "checkpoints/last.pt", "checkpoints/best.pt", "model.pt"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to.
+
+    Args:
+        model: as it is at the end.
+        best: highest validation figure, None without validation.
+        best_epoch: the epoch (from 1) after which it was reached.
+        figure: the validation figure of the end, None without validation.
+        seconds: of work, over all parts of the run.
+    """
+
+    model: PoseWarper
+    best: float | None
+    best_epoch: int | None
+    figure: float | None
+    seconds: float
+
+
+def make_accelerator(device: str = "auto") -> accelerate.Accelerator:
+    """Return the engine of this process, one of those that ``torchrun`` started or the only one.
+
+    Raises:
+        ConfigError: if the machine lacks the device.
+    """
+    resolve_device(device)
+    # Precision is the recipe's own business: accelerate allows one a process, an experiment has several runs.
+    return accelerate.Accelerator(mixed_precision="no", cpu=device == "cpu")
+
+
+def learning_rate(settings: TrainSettings, epoch: int) -> float:
+    """Return the rate of an epoch (from 0).
+
+    Each drop divides it by 10. With ``early_drops`` a drop at 10 takes effect after 9 epochs, as in the
+    original, whose scheduler steps before the optimiser.
+    """
+    early = 1 if settings.early_drops else 0
+    passed = sum(epoch >= drop - early for drop in settings.drops)
+    return settings.learning_rate * 0.1**passed
+
+
+def global_batch(settings: TrainSettings, world: int) -> int:
+    """Return the samples of one step over all processes.
+
+    Raises:
+        ConfigError: if a global batch that was asked for cannot be split evenly.
+    """
+    if settings.batch_per_device is not None:
+        return settings.batch_per_device * world * settings.accumulate
+    assert settings.global_batch is not None
+    if settings.global_batch % (world * settings.accumulate):
+        raise ConfigError(
+            "train.global_batch cannot be split evenly",
+            expected=f"a multiple of {world} processes x {settings.accumulate} accumulated batches",
+            got=settings.global_batch,
+            mend="change train.global_batch, train.accumulate or the number of processes",
+        )
+    return settings.global_batch
+
+
+class Run:
+    """One training run: everything that the loop needs, built once.
+
+    Args:
+        recipe: the settings.
+        model: what is trained, in place.
+        training_set: the samples.
+        out: folder of the run.
+        engine: of this process.
+        validate: model -> figure, higher is better; called on every process with the model in evaluation
+            mode. None for no validation.
+        debug: called with the first batches of an epoch: (epoch, step, batch, predicted heatmaps).
+        debug_steps: how many batches of each epoch ``debug`` is given.
+        progress: is told after every step.
+        tell: is given a line of text after every epoch.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: PoseWarper,
+        training_set: TrainingSet,
+        out: Path,
+        engine: accelerate.Accelerator,
+        *,
+        validate: Callable[[PoseWarper], float] | None = None,
+        debug: Callable[[int, int, Batch, Tensor], None] | None = None,
+        debug_steps: int = 0,
+        progress: Progress = silent,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.recipe, self.model, self.out, self.engine = recipe, model, out, engine
+        self.validate, self.debug, self.debug_steps = validate, debug, debug_steps
+        self.progress, self.tell = progress, tell
+        settings = recipe.train
+        self.batch, self.samples = global_batch(settings, engine.num_processes), len(training_set)
+        self.sampler = EpochSampler(
+            self.samples,
+            self.batch,
+            rank=engine.process_index,
+            world=engine.num_processes,
+            seed=settings.seed,
+            accumulate=settings.accumulate,
+        )
+        self.loader = BatchLoader(
+            training_set,
+            self.sampler,
+            workers=settings.workers,
+            pin_memory=engine.device.type == "cuda",
+        )
+        self.step = STEPS[settings.stage](model.to(engine.device), settings.batch_norm)
+        trained = [p for p in self.step.parameters() if p.requires_grad]
+        # The paper's Adam gets the learning rate only; the weight decay of its files has no effect.
+        self.optimiser = torch.optim.Adam(trained, lr=settings.learning_rate)
+        self.wrapped: nn.Module = engine.prepare_model(self.step)
+        self.state = RunState()
+        self._kept = (0, 0)  # epochs and steps that are on disk
+
+    def restore(self) -> bool:
+        """Take up the state on disk, if there is one; returns whether there was.
+
+        Raises:
+            ConfigError: if the state is of a run with other settings.
+        """
+        path = self.out / LAST
+        if not path.is_file():
+            return False
+        state, content = load_state(path)
+        ours = self._request()
+        if content["recipe"] != ours:
+            raise ConfigError(
+                "the run that is to go on was begun with other settings",
+                path=self.out,
+                got=_differences(content["recipe"], ours),
+                mend="give the same recipe, or another --out",
+            )
+        self.model.load_state_dict(content["model"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.state, self._kept = state, (state.epoch, state.step)
+        return True
+
+    def _request(self) -> dict[str, Any]:
+        # Workers, logging and where it runs do not change the result; the global batch does.
+        settings = self.recipe.model_dump(mode="json")
+        for name in ("workers", "checkpoint_steps", "batch_per_device", "global_batch"):
+            del settings["train"][name]
+        return {**settings, "global_batch": self.batch, "samples": self.samples}
+
+    def train(self) -> TrainingResult:
+        """Train to the end.
+
+        Raises:
+            Interrupted: on Ctrl-C; what was done is kept.
+        """
+        settings, state = self.recipe.train, self.state
+        begun = time.monotonic() - state.seconds
+        journal = Journal(self.out, self._steps_done()) if self.engine.is_main_process else None
+        try:
+            while state.epoch < settings.epochs:
+                self._train_epoch(begun, journal)
+                self._finish_epoch(begun, journal)
+        except KeyboardInterrupt:
+            epochs, steps = self._kept
+            raise Interrupted(
+                f"{epochs} of {settings.epochs} epochs and {steps} steps are kept; the same command with "
+                "--resume goes on"
+            ) from None
+        finally:
+            self.loader.close()
+            if journal is not None:
+                journal.close()
+        self._note_training()
+        if self.engine.is_main_process:
+            save_model(self.out / FINAL, self.model)
+        self.engine.wait_for_everyone()
+        return TrainingResult(self.model.eval(), state.best, state.best_epoch, state.figure, state.seconds)
+
+    def _steps_done(self) -> int:
+        return self.state.epoch * self.sampler.steps + self.state.step
+
+    def _train_epoch(self, begun: float, journal: Journal | None) -> None:
+        settings, state = self.recipe.train, self.state
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(settings, state.epoch)
+        self.sampler.set_epoch(state.epoch, state.step)
+        self.step.set_mode()
+        clock, seen = time.monotonic(), 0
+        for batches in _groups(iter(self.loader), settings.accumulate):
+            loss = self._learn(batches)
+            state.step += 1
+            state.loss_sum += loss
+            seen += self.batch
+            done = self._steps_done()
+            rate = seen / max(time.monotonic() - clock, 1e-9)
+            total = settings.epochs * self.sampler.steps
+            self.progress(f"training\tloss {loss:.5f}, {rate:.0f} samples/s", done, total)
+            if journal is not None and (done % _LOG_STEPS == 0 or state.step == self.sampler.steps):
+                lr = self.optimiser.param_groups[0]["lr"]
+                told = {"loss": loss, "learning_rate": lr, "samples_per_second": round(rate, 1)}
+                journal.write(done, epoch=state.epoch + 1, **told)
+            if state.step % settings.checkpoint_steps == 0 and state.step < self.sampler.steps:
+                self._save(begun)
+
+    def _learn(self, batches: list[Batch]) -> float:
+        """Make one step of the optimiser; returns the mean loss over all processes."""
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.engine.device)
+        for n, batch in enumerate(batches):
+            moved = {key: value.to(self.engine.device, non_blocking=True) for key, value in batch.items()}
+            if n == 0:
+                self._show(moved)
+            last = n == len(batches) - 1
+            with _synchronised(self.engine, self.wrapped, last), self._autocast():
+                loss = self.wrapped(moved) / len(batches)
+            # Outside of autocast, but inside of what decides whether gradients are exchanged.
+            with _synchronised(self.engine, self.wrapped, last):
+                self.engine.backward(loss)
+            total += loss.detach()
+        self.optimiser.step()
+        mean = self.engine.reduce(total, reduction="mean")
+        return float(mean)  # type: ignore[arg-type]
+
+    def _autocast(self) -> torch.autocast:
+        halved = self.recipe.train.precision == "bfloat16"
+        return torch.autocast(self.engine.device.type, torch.bfloat16, enabled=halved)
+
+    def _show(self, batch: Batch) -> None:
+        if self.debug is None or self.state.step >= self.debug_steps or not self.engine.is_main_process:
+            return
+        # In evaluation mode, so that looking changes no running statistics.
+        self.model.eval()
+        with torch.no_grad():
+            self.debug(self.state.epoch, self.state.step, batch, self.step.predict(batch).float())
+        self.step.set_mode()
+
+    def _finish_epoch(self, begun: float, journal: Journal | None) -> None:
+        settings, state = self.recipe.train, self.state
+        for buffer in self.model.buffers():  # each process has gone on with statistics of its own
+            broadcast(buffer)
+        loss = state.loss_sum / self.sampler.steps
+        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+        done = self._steps_done()
+        said = ""
+        is_last = state.epoch == settings.epochs
+        if self.validate is not None and (state.epoch % settings.validate_epochs == 0 or is_last):
+            self.model.eval()
+            state.figure = figure = self.validate(self.model)
+            said = f", validation {figure:.1f}"
+            if journal is not None:
+                journal.write(done, epoch=state.epoch, validation=figure)
+            if state.best is None or figure > state.best:
+                state.best, state.best_epoch = figure, state.epoch
+                self._note_training()
+                if self.engine.is_main_process:
+                    save_model(self.out / BEST, self.model)
+        self._save(begun)
+        left = (settings.epochs - state.epoch) * state.seconds / state.epoch
+        self.tell(f"epoch {state.epoch}/{settings.epochs}: loss {loss:.5f}{said}, {_duration(left)} left")
+
+    def _note_training(self) -> None:
+        stage = "warp" if self.recipe.train.stage == "warper" else "pose"
+        self.model.record(stage, self._steps_done())
+
+    def _save(self, begun: float) -> None:
+        self.state.seconds = time.monotonic() - begun
+        if self.engine.is_main_process:
+            save_state(
+                self.out / LAST,
+                self.state,
+                self._request(),
+                {name: value.detach().cpu() for name, value in self.model.state_dict().items()},
+                self.optimiser.state_dict(),
+            )
+        self._kept = self.state.epoch, self.state.step
+        self.engine.wait_for_everyone()
+
+
+def describe_batch_norm(settings: TrainSettings, batch: int, world: int) -> str:
+    """Return what a checkpoint says of its batch norms: the rule, and how many crops they saw at a time."""
+    crops = batch // (world * settings.accumulate) * (2 if settings.stage == "warper" else 1)
+    return f"{settings.batch_norm}: {BATCH_NORMS[settings.batch_norm]}; {crops} crops a device"
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    held: list[Batch] = []
+    for batch in batches:
+        held.append(batch)
+        if len(held) == size:
+            yield held
+            held = []
+
+
+def _synchronised(engine: accelerate.Accelerator, module: nn.Module, last: bool) -> Any:
+    """Exchange gradients between processes with the last of the accumulated batches only."""
+    return nullcontext() if last else engine.no_sync(module)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _differences(old: Any, new: Any, place: str = "") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = [
+            _differences(old.get(key), new.get(key), f"{place}.{key}".removeprefix("."))
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        ]
+        return "; ".join(parts)
+    return f"{place} was {old}, is {new}"

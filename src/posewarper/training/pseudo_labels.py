@@ -1,0 +1,242 @@
+"""Pseudo-labels: labels that a trained warper carries to the frames around them, kept where they are sure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from posewarper.data.training_samples import TrainingSamples
+from posewarper.errors import ConfigError, ModelError, OutputError, PosewarperWarning
+from posewarper.evaluation.clip_tables import table_of_labels
+from posewarper.frames import instance_boxes, without_strays
+from posewarper.inference.dataset_propagation import PropagationResult, propagate_dataset
+from posewarper.inference.propagation_steps import neighbour_steps, plan_dataset
+from posewarper.inference.resumption import claim_folder
+from posewarper.inference.video_prediction import clip_frames
+from posewarper.inference.video_propagation import Rules, propagate_video
+from posewarper.instances import InstanceTable
+from posewarper.io.labels import read_labels, write_labels
+from posewarper.io.video import Video, open_video
+from posewarper.model.checkpoint import load_model, parameters_sha256
+from posewarper.model.network import PoseWarper
+from posewarper.posetrack.dataset import Dataset
+from posewarper.structures import Labels, LabelTrack, Progress, is_there, silent
+from posewarper.version import __version__
+
+PathLike = str | os.PathLike[str]
+_Made = TypeVar("_Made")
+_WORK = "propagating labels"
+
+
+def load_warper(path: str | None) -> PoseWarper:
+    """Load the model that makes pseudo-labels, on the CPU.
+
+    Raises:
+        ConfigError: if none is named.
+        ModelError: if it cannot be used or has no trained warp head.
+    """
+    if path is None:
+        raise ConfigError(
+            "labels are propagated by a warper, and none is named",
+            expected="data.pseudo.model=CHECKPOINT",
+            mend="train one first (train.stage=warper) and name its model.pt",
+        )
+    model = load_model(path)
+    if "warp" not in model.spec.trained:
+        raise ModelError(
+            "the warp head of this model was never trained, and would leave labels where they are",
+            path=path,
+            expected="the model.pt of a run with train.stage=warper",
+            got=f"trained: {', '.join(model.spec.trained) or 'nothing'}",
+            mend="train a warper on top of it first",
+        )
+    return model
+
+
+def propagate_clips(
+    clips: Sequence[tuple[PathLike, PathLike]],
+    model: PoseWarper,
+    folder: Path,
+    *,
+    reach: int,
+    rules: Rules,
+    progress: Progress = silent,
+) -> list[Path | None]:
+    """Propagate the labels of clips and write one file of poses a clip; what is done already is kept.
+
+    Args:
+        clips: (video, labels) each.
+        model: a trained warper, in evaluation mode, on its device.
+        folder: gets ``<n>_<name of the video>.json``, and a note of what they were made from. What it holds
+            from other settings is removed.
+        reach: how many frames to either side of a labelled one are filled.
+        rules: which keypoints are kept.
+        progress: is told of the clips done.
+
+    Returns:
+        The files, None for clips of which no keypoint was kept.
+
+    Raises:
+        LabelsError: if labels cannot be used.
+        VideoError: if a video cannot be read.
+        ModelError: if the model has other keypoints.
+        OutputError: if the folder cannot be written.
+
+    Warns:
+        PosewarperWarning: if no keypoint of a clip was kept.
+    """
+    files = [folder / f"{n}_{Path(video).stem}.json" for n, (video, _) in enumerate(clips)]
+    request = {
+        "posewarper": __version__,
+        "model": parameters_sha256(model),
+        "reach": reach,
+        "rules": asdict(rules),
+        "clips": [[_name_and_size(video), _sha256(labels)] for video, labels in clips],
+    }
+    _anew_if_stale(folder, lambda: claim_folder(folder, request, (), overwrite=False))
+    for n, ((video_path, labels_path), path) in enumerate(zip(clips, files, strict=True)):
+        progress(_WORK, n, len(clips))
+        if not path.is_file():
+            with open_video(video_path) as video:
+                labels = read_labels(labels_path, video=video)
+                write_labels(path, propagate_labels(model, video, labels, reach=reach, rules=rules))
+        if not _holds_poses(path):
+            text = f"{labels_path}: no propagated keypoint was sure enough to be learned from"
+            warnings.warn(f"{text}; the warper may need more training", PosewarperWarning, stacklevel=2)
+    progress(_WORK, len(clips), len(clips))
+    return [path if _holds_poses(path) else None for path in files]
+
+
+def propagate_labels(
+    model: PoseWarper,
+    video: Video,
+    labels: Labels,
+    *,
+    reach: int,
+    rules: Rules,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Labels:
+    """Carry labels to the frames around them, in the crops that a network for one's own clips is trained on.
+
+    Args:
+        model: a trained warper, in evaluation mode, on its device.
+        video: the clip.
+        labels: its labels; those outside of the image are not carried.
+        reach: how many frames to either side. A frame that two labelled ones reach is filled from the nearer.
+        rules: which keypoints are kept.
+        advance: is told how many frames were done.
+
+    Returns:
+        Predictions with scores on frames that carry no label, each with the box of the label that it comes
+        from.
+
+    Raises:
+        ModelError: if the model has other keypoints.
+    """
+    table = _table(labels, video)
+    steps = neighbour_steps(table, reach=reach)
+    moved = propagate_video(
+        model, table, steps, clip_frames(video), method="warper", rules=rules, advance=advance
+    )
+    names = dict(enumerate(video.frame_names)) or dict(labels.frame_names)
+    return replace(labels, tracks=_tracks(moved), labelled_frames=np.zeros(0, np.int64), frame_names=names)
+
+
+def propagate_samples(
+    dataset: Dataset,
+    split: str,
+    samples: TrainingSamples,
+    model: PoseWarper,
+    folder: Path,
+    *,
+    reach: int,
+    rules: Rules,
+    progress: Progress = silent,
+) -> Path:
+    """Propagate those labels of a prepared dataset that are learned from; returns the folder of poses.
+
+    Args:
+        dataset: made by ``posewarper prepare``.
+        split: "train" or "val".
+        samples: the labels, of :func:`posewarper.data.training_samples.samples_of_dataset`.
+        model: a trained warper, in evaluation mode, on its device.
+        folder: for the results; what is done already is kept, and what is of other settings removed.
+        reach: how many frames to either side of a labelled one are filled.
+        rules: which keypoints are kept.
+        progress: is told of the work.
+
+    Raises:
+        PosewarperError: as :func:`posewarper.inference.dataset_propagation.propagate_dataset`.
+    """
+    stems = {str(dataset.images / video.folder): video.file_stem for video in dataset.of_split(split)}
+    chosen: dict[str, set[int]] = {}
+    for place, number in zip(samples.video_of.tolist(), samples.numbers.tolist(), strict=True):
+        chosen.setdefault(stems[samples.videos[place].path], set()).add(number)
+    plan = plan_dataset(dataset, split, "neighbours", selection=chosen, reach=reach)
+
+    def work() -> PropagationResult:
+        return propagate_dataset(
+            dataset, model, folder, split=split, method="warper", plan=plan, rules=rules, progress=progress
+        )
+
+    return _anew_if_stale(folder, work).folder
+
+
+def _anew_if_stale(folder: Path, work: Callable[[], _Made]) -> _Made:
+    """Do what refuses a folder with results of other settings; the folder is a run's own, so they go."""
+    try:
+        return work()
+    except OutputError:
+        shutil.rmtree(folder, ignore_errors=True)
+        return work()
+
+
+def _table(labels: Labels, video: Video) -> InstanceTable:
+    tracks = {i: without_strays(track, video.image_size) for i, track in labels.tracks.items()}
+    table = table_of_labels(replace(labels, tracks=tracks), only_visible=False, n_frames=video.n_frames)
+    boxes = instance_boxes(table.keypoints, table.boxes)
+    return replace(table, boxes=boxes, image_size=video.image_size)
+
+
+def _tracks(table: InstanceTable) -> dict[int, LabelTrack]:
+    frames = table.frame_numbers[table.rows]
+    tracks = {}
+    for track in np.unique(table.tracks).tolist():
+        own = np.flatnonzero(table.tracks == track)
+        own = own[np.argsort(frames[own], kind="stable")]
+        tracks[track] = LabelTrack(
+            frames[own],
+            table.keypoints[own],
+            np.where(is_there(table.keypoints[own]), 2, 0).astype(np.uint8),
+            boxes=table.boxes[own],
+            keypoint_scores=table.keypoint_scores[own],
+        )
+    return tracks
+
+
+def _holds_poses(path: Path) -> bool:
+    return bool(json.loads(path.read_text(encoding="utf-8"))["annotations"])
+
+
+def _name_and_size(path: PathLike) -> tuple[str, int | None]:
+    # Videos are large: their bytes are not gone through.
+    return Path(path).name, os.path.getsize(path) if os.path.isfile(path) else None
+
+
+def _sha256(path: PathLike) -> str:
+    # What is missing is told by whoever reads it.
+    digest = hashlib.sha256()
+    place = Path(path)
+    for file in sorted(p for p in (place, *place.rglob("*")) if p.is_file()):
+        digest.update(file.relative_to(place).as_posix().encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,90 @@
+"""What one training step computes, as modules that a distributed wrapper can take: batch in, loss out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from posewarper.data.training_set import images_to_tensor
+from posewarper.model.network import PoseWarper
+from posewarper.training.losses import heatmap_loss
+
+BATCH_NORMS = {
+    "paper": "batch statistics of each device, also in a frozen backbone, whose running ones go on moving",
+    "frozen_backbone": "batch statistics of each device; a frozen backbone in evaluation mode",
+    "evaluation": "running statistics throughout; none is changed",
+}
+
+
+class PoseStep(nn.Module):
+    """The pose network's loss on labelled crops.
+
+    Args:
+        model: its warp head is left alone.
+        batch_norm: a key of :data:`BATCH_NORMS`.
+    """
+
+    def __init__(self, model: PoseWarper, batch_norm: str) -> None:
+        super().__init__()
+        self.model, self.batch_norm = model, batch_norm
+        model.requires_grad_(True)
+        model.warp_head.requires_grad_(False)
+
+    def set_mode(self) -> None:
+        """Put every layer into the mode in which it is trained."""
+        self.train()
+        self.model.train(self.batch_norm != "evaluation")
+
+    def predict(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the heatmaps (B, K, h, w) of a batch of labelled crops."""
+        return self.model.heatmaps(_crops(batch["images"][:, 0], self.model))
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss."""
+        return heatmap_loss(self.predict(batch).float(), batch["target"], batch["weights"])
+
+
+class WarperStep(nn.Module):
+    """The warp head's loss on pairs: the neighbour's heatmaps, warped to the labelled frame (section 3).
+
+    The pose network is frozen: no gradient reaches it. What its batch norms do is said by ``batch_norm``; the
+    original leaves them in training mode, so that they see both frames of all pairs of a device as one batch.
+
+    Args:
+        model: its warp head is trained.
+        batch_norm: a key of :data:`BATCH_NORMS`.
+    """
+
+    def __init__(self, model: PoseWarper, batch_norm: str) -> None:
+        super().__init__()
+        self.model, self.batch_norm = model, batch_norm
+        model.requires_grad_(False)
+        model.warp_head.requires_grad_(True)
+
+    def set_mode(self) -> None:
+        """Put every layer into the mode in which it is trained."""
+        self.train()
+        self.model.train(self.batch_norm == "paper")
+        self.model.warp_head.train(self.batch_norm != "evaluation")
+
+    def predict(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the warped heatmaps (B, K, h, w) of a batch of pairs."""
+        images = batch["images"]
+        with torch.no_grad():
+            both = self.model.heatmaps(_crops(torch.cat([images[:, 0], images[:, 1]]), self.model))
+        labelled, neighbour = both.float().chunk(2)
+        return self.model.warp(neighbour, source=neighbour, target=labelled)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss."""
+        return heatmap_loss(self.predict(batch).float(), batch["target"], batch["weights"])
+
+
+def _crops(images: Tensor, model: PoseWarper) -> Tensor:
+    tensor = images_to_tensor(images, model.spec.mean, model.spec.std)
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+STEPS = {"pose": PoseStep, "warper": WarperStep}
