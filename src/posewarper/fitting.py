@@ -101,6 +101,7 @@ def _new_model(labels: Labels, network: NetworkConfig, config: FitConfig, seed: 
         head_width=network.head_width,
         head_blocks=network.head_blocks,
         head_dilations=network.head_dilations,
+        targets="exact",
         batch_norm="batch statistics in training; evaluation mode in the pose network that the warper sees",
         provenance={
             "posewarper": __version__,

@@ -71,6 +71,7 @@ def test_the_model_goes_to_propagate(capsys, videos, trained, tmp_path):
     spec = model.spec
     assert spec.trained == {"pose": 2, "warp": 2} and spec.skeleton.names == SKELETON.names
     assert (spec.crop_size, spec.sigma, spec.head_dilations) == ((64, 96), 2, (1, 2))
+    assert spec.targets == "exact"
     assert spec.skeleton.flip_pairs == SKELETON.flip_pairs and spec.skeleton.edges == SKELETON.edges
     for stage, method in (("warper", "default"), ("warper", "warper"), ("pose", "frame")):
         out = tmp_path / f"{stage}_{method}"

@@ -32,9 +32,9 @@ def run_propagation(workshop: Workshop) -> ResultTable:
     """Carry sparse labels through the videos of val, by four methods; labelled frames themselves count."""
     own = workshop.settings.propagation
     subset = (own.videos, own.labelled_frames)
+    plan = workshop.validation_plan()  # first: without frames to fill there is no need to train
     pose = workshop.weights("sparse_pose", subset=subset)
     warper = workshop.weights("sparse_warper", subset=subset, start=pose)
-    plan = workshop.validation_plan()
     rows, notes = {}, []
     for row, method, weights in (
         ("per-frame pseudo-labels", "frame", pose),

@@ -1,6 +1,6 @@
 """One labelled frame's instances, carried to other frames: by the warp head, or seen anew by the network.
 
-All frames are seen in the crops of the labelled frame, and targets and decoding are the paper's.
+All frames are seen in the crops of the labelled frame; targets and decoding are of the model's kind.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posewarper.crops import normalise
-from posewarper.geometry import paper_crop_transform, paper_points_to_image
-from posewarper.heatmaps import decode, paper_decode, paper_encode
+from posewarper.heatmaps import decode
+from posewarper.inference.heatmap_points import draw_points, find_points
 from posewarper.model.network import PoseWarper
 from posewarper.structures import Floats, is_there
 
@@ -64,15 +64,8 @@ def see_crops(model: PoseWarper, crops: NDArray[np.uint8], batch: int | None = N
 
 def draw_labels(model: PoseWarper, keypoints: Floats, where: InstanceCrops) -> Tensor:
     """Return the targets (n, K, h, w) of labels (n, K, 2) in image pixels, zero where there is none."""
-    height, width = model.spec.crop_size
-    targets = []
-    for points, center, scale in zip(keypoints, where.centers, where.scales, strict=True):
-        own = paper_crop_transform(center, scale, 0.0, (width, height)).to_crop(points)
-        target, _ = paper_encode(
-            own, is_there(own), (width, height), model.heatmap_size[::-1], max(1, round(model.spec.sigma))
-        )
-        targets.append(target)
-    return torch.from_numpy(np.stack(targets)).to(_weight(model))
+    maps = draw_points(model.spec, keypoints, where.centers, where.scales)
+    return torch.from_numpy(maps).to(_weight(model))
 
 
 def carry_by_warping(
@@ -112,7 +105,7 @@ def carry_by_warping(
         if cycle:
             errors.append(cycle_error(model, value, warped, source=source, target=target))
     has = (values.amax(dim=(-2, -1)) > 0).cpu().numpy()
-    found = _decode(np.concatenate(moved).reshape(m, *values.shape), where, has)
+    found = _decode(model, np.concatenate(moved).reshape(m, *values.shape), where, has)
     shares = np.concatenate(errors).reshape(found.scores.shape) / max(model.heatmap_size) if cycle else None
     return Carried(found.points, found.scores, shares)
 
@@ -140,10 +133,11 @@ def cycle_error(
     return np.linalg.norm(end - start, axis=-1)
 
 
-def find_anew(heatmaps: Tensor, keypoints: Floats, where: InstanceCrops) -> Carried:
+def find_anew(model: PoseWarper, heatmaps: Tensor, keypoints: Floats, where: InstanceCrops) -> Carried:
     """Return what the network itself says of other frames, in the crops of the labelled one.
 
     Args:
+        model: that made them.
         heatmaps: (m, n, K, h, w) of the other frames.
         keypoints: (n, K, 2) labels; keypoints without one are absent on the other frames, too.
         where: the crops that the heatmaps are of.
@@ -151,16 +145,16 @@ def find_anew(heatmaps: Tensor, keypoints: Floats, where: InstanceCrops) -> Carr
     Returns:
         Keypoints with the heatmaps' maxima as scores.
     """
-    return _decode(heatmaps.cpu().numpy(), where, is_there(keypoints))
+    return _decode(model, heatmaps.cpu().numpy(), where, is_there(keypoints))
 
 
-def _decode(heatmaps: NDArray[np.floating], where: InstanceCrops, has: NDArray[np.bool_]) -> Carried:
+def _decode(
+    model: PoseWarper, heatmaps: NDArray[np.floating], where: InstanceCrops, has: NDArray[np.bool_]
+) -> Carried:
     """Decode heatmaps (m, n, K, h, w) into image pixels; of the keypoints only ``has`` (n, K) are kept."""
-    points, scores = paper_decode(heatmaps.reshape(-1, *heatmaps.shape[2:]))
+    centers, scales = (np.tile(column, (len(heatmaps), 1)) for column in (where.centers, where.scales))
+    points, scores = find_points(model.spec, heatmaps.reshape(-1, *heatmaps.shape[2:]), centers, scales)
     points, scores = points.reshape(*heatmaps.shape[:3], 2), scores.reshape(heatmaps.shape[:3])
-    size_wh = heatmaps.shape[:-3:-1]
-    for i, (center, scale) in enumerate(zip(where.centers, where.scales, strict=True)):
-        points[:, i] = paper_points_to_image(points[:, i], center, scale, size_wh)
     return Carried(np.where(has[..., None], points, np.nan), np.where(has, scores, np.nan))
 
 

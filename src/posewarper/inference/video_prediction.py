@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from posewarper.crops import Image, normalise
 from posewarper.errors import ConfigError
-from posewarper.geometry import paper_crop_transform, paper_points_to_image
-from posewarper.heatmaps import paper_decode
+from posewarper.geometry import paper_crop_transform
 from posewarper.inference.aggregation import WINDOWS, Window, predict_heatmaps
 from posewarper.inference.frame_crops import CropJob, read_crops
+from posewarper.inference.heatmap_points import find_points
 from posewarper.instances import InstanceTable
 from posewarper.io.images import read_image
 from posewarper.io.video import Video
@@ -124,8 +124,9 @@ def predict_video(
 ) -> InstanceTable:
     """Predict a pose for every sample of a video.
 
-    Crops, decoding and the way back to the image are the original's (``paper_...``); all frames of a sample
-    are cut with the present frame's box. Nothing is suppressed or thresholded here.
+    Crops are the original's (``paper_...``), and so are decoding and the way back to the image, unless the
+    model was trained on exact targets; all frames of a sample are cut with the present frame's box. Nothing
+    is suppressed or thresholded here.
 
     Args:
         model: in evaluation mode, on its device.
@@ -147,12 +148,13 @@ def predict_video(
     keypoints, maxima = np.full((n, k, 2), np.nan), np.zeros((n, k))
     batch = batch or (_CPU_BATCH if model.final_layer.weight.device.type == "cpu" else _GPU_BATCH)
     jobs = _jobs(table, samples, source, window, ends, model.spec.crop_size)
-    heatmap_size_wh = model.heatmap_size[::-1]
     for crops, weights, instances in _batches(read_crops(jobs, source.read), batch):
-        points, maxima[instances] = paper_decode(_heatmaps(model, crops, weights))
-        for row, own in zip(instances, points, strict=True):
-            center, scale = samples.centers[row], samples.scales[row]
-            keypoints[row] = paper_points_to_image(own, center, scale, heatmap_size_wh)
+        keypoints[instances], maxima[instances] = find_points(
+            model.spec,
+            _heatmaps(model, crops, weights),
+            samples.centers[instances],
+            samples.scales[instances],
+        )
         advance(len(instances))
     return replace(
         table,

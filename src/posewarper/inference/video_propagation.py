@@ -250,7 +250,7 @@ def _carry_in_crops(
         labels = table.keypoints[samples.instances[cut.instances]]
         where = InstanceCrops(samples.centers[cut.instances], samples.scales[cut.instances])
         if method == "frame":
-            yield find_anew(see_crops(model, crops[1:], batch), labels, where)
+            yield find_anew(model, see_crops(model, crops[1:], batch), labels, where)
         else:
             heatmaps = see_crops(model, crops, batch)
             cycle = rules.max_cycle is not None

@@ -31,6 +31,8 @@ class ModelSpec:
         trained: stage -> iterations done; a stage that is missing was not trained. Of released weights all
             that is known are the batches that the stage's first batch norm has counted; 1 where it has none.
         provenance: where the weights come from: version, video, labels, seed.
+        targets: ``paper`` if it was trained on Gaussians on whole heatmap pixels, ``exact`` if on unrounded
+            ones; heatmaps are decoded accordingly.
     """
 
     backbone: str
@@ -45,6 +47,7 @@ class ModelSpec:
     batch_norm: str = "batch statistics in training, running statistics in use"
     trained: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    targets: str = "paper"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values (numbers, strings, lists, dicts) that :meth:`from_dict` takes back."""

@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from posewarper.data.paper_augmentation import PaperAugmentation
 from posewarper.data.training_samples import TrainingSamples, samples_of_clips, samples_of_dataset
 from posewarper.data.training_set import TrainingSet
+from posewarper.data.unpacking import unpack_videos
 from posewarper.errors import ConfigError, ModelError
 from posewarper.files import replacing
 from posewarper.inference.video_propagation import Rules
@@ -43,6 +44,7 @@ from posewarper.training.validation import (
 
 Validation = Callable[[PoseWarper], float]
 PSEUDO = Path("data", "pseudo")
+_FRAMES = Path("data", "frames")
 """The folder of the poses that a run has propagated itself."""
 _Made = TypeVar("_Made")
 
@@ -166,8 +168,14 @@ def _data_of_clips(recipe: Recipe, out: Path, engine: accelerate.Accelerator, pr
         )
         poses = _make_on_main(engine, pseudo.model, make)
         samples = read_samples(pseudo_labels=poses, min_score=pseudo.min_score)
+    reach = recipe.augmentation.reach if recipe.train.stage == "warper" else 0
+    unpack = partial(unpack_videos, samples, out / _FRAMES, reach)
+    if engine.is_local_main_process:
+        unpack(progress)
+    engine.wait_for_everyone()
     wanted = videos_of_clips([(clip.video, clip.labels) for clip in held_out])
-    return RunData(samples, wanted, is_official=False)
+    # By now all frames are there: the others write none.
+    return RunData(unpack(), wanted, is_official=False)
 
 
 def _make_on_main(engine: accelerate.Accelerator, path: str | None, make: Callable[..., _Made]) -> _Made:
@@ -197,6 +205,7 @@ def build_model(recipe: Recipe, skeleton: Skeleton, engine: accelerate.Accelerat
         head_width=settings.head_width,
         head_blocks=settings.head_blocks,
         head_dilations=settings.head_dilations,
+        targets=recipe.train.targets,
         batch_norm=describe_batch_norm(recipe.train, batch, world),
         provenance={"recipe": recipe.model_dump(mode="json"), "global_batch": batch, "processes": world},
     )

@@ -61,9 +61,10 @@ def make_accelerator(device: str = "auto") -> accelerate.Accelerator:
     Raises:
         ConfigError: if the machine lacks the device.
     """
-    resolve_device(device)
+    # Without a GPU accelerate has to be told, or each of torchrun's processes would be a run of its own.
+    cpu = resolve_device(device).type == "cpu"
     # Precision is the recipe's own business: accelerate allows one a process, an experiment has several runs.
-    return accelerate.Accelerator(mixed_precision="no", cpu=device == "cpu")
+    return accelerate.Accelerator(mixed_precision="no", cpu=cpu)
 
 
 def learning_rate(settings: TrainSettings, epoch: int) -> float:

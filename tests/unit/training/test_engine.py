@@ -186,6 +186,20 @@ def test_the_warper_needs_a_trained_pose_network(train, tmp_path):
     assert not (tmp_path / "run" / FINAL).exists()
 
 
+def test_the_warper_begins_with_offsets_of_zero_also_from_a_warper(train, pose, tmp_path):
+    model = load_model(pose)
+    torch.nn.init.ones_(model.warp_head.offsets[1].weight)
+    torch.nn.init.ones_(model.warp_head.residual_stack[0].conv2.weight)
+    model.record("warp", 9)
+    save_model(tmp_path / "warper.pt", model)
+    own = {"model.start": tmp_path / "warper.pt", "train.learning_rate": 1e-9, "data.validation": "null"}
+    begun = train("warper", **own).model
+    assert all(offsets.weight.abs().max() < 1e-6 for offsets in begun.warp_head.offsets)
+    # The rest of its head is taken over, and so is the pose network.
+    assert begun.warp_head.residual_stack[0].conv2.weight.min() > 0.99
+    torch.testing.assert_close(begun.final_layer.weight, model.final_layer.weight)
+
+
 def test_a_start_of_another_network_is_refused(train, tmp_path):
     save_model(tmp_path / "other.pt", PoseWarper(ModelSpec("any", Skeleton(("nose", "tail")), (64, 64), 1.0)))
     with pytest.raises(ModelError, match="another network") as caught:
@@ -254,6 +268,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(train, pose, stop_after
     assert (parts.best, parts.best_epoch, parts.figure) == (whole.best, whole.best_epoch, whole.figure)
     for name in (FINAL, BEST):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    # Of three epochs the drop after the second takes effect an epoch early.
+    rates = {line["epoch"]: line["learning_rate"] for line in lines_of(tmp_path / "whole") if "loss" in line}
+    assert list(rates.values()) == pytest.approx([1e-2, 1e-3, 1e-3])
     # The journal of both says the same, times apart: what was done twice stands there once.
     logs = [
         [{**line, "samples_per_second": 0} for line in lines_of(tmp_path / n)] for n in ("parts", "whole")
