@@ -279,3 +279,23 @@ def test_boxes_under_the_renamed_frames_of_the_original(tmp_path, checkpoint, ca
     poses = read_posetrack18(tmp_path / "out" / "poses" / f"{stem}.json")
     assert poses.frame_names == names and poses.rows.tolist() == [1]
     assert np.nanmax(np.linalg.norm(poses.keypoints[0] - truth.keypoints[0], axis=-1)) < 3
+
+
+def test_missing_frames_are_told_before_the_work_or_left_out(tmp_path, checkpoint, capsys) -> None:
+    tables = download(tmp_path / "download", "posetrack18")
+    stem, truth = next(iter(tables.items()))
+    (tmp_path / "download" / "images" / truth.frame_names[1]).unlink()
+    run(capsys, "prepare", "posetrack18", tmp_path / "download", "--out", tmp_path / "data")
+    words = ["predict", tmp_path / "data", "--model", checkpoint, "--aggregate", "none"]
+    words += ["--out", tmp_path / "out"]
+    told = refused(capsys, *words)
+    assert truth.frame_names[1] in told and "--skip-missing" in told
+    assert not (tmp_path / "out").exists()
+    code, _, stderr = command(capsys, *(str(word) for word in words), "--skip-missing")
+    assert code == 0 and "they are left out" in stderr
+    assert read_posetrack18(tmp_path / "out" / "poses" / f"{stem}.json").rows.tolist() == [2, 2, 4, 4]
+
+
+def test_an_output_below_a_file_is_refused(prepared, checkpoint, capsys) -> None:
+    told = refused(capsys, "predict", prepared[0], "--model", checkpoint, "--out", checkpoint / "below")
+    assert "this is a file, not a folder" in told

@@ -69,6 +69,9 @@ def run(
     all_frames: Annotated[
         bool, typer.Option("--all-frames", help="Also frames of train and val that nobody has labelled.")
     ] = False,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out frames whose image is missing.")
+    ] = False,
     batch: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Instances at a time; 4 on a CPU, 16 on a GPU.")
     ] = None,
@@ -105,6 +108,7 @@ def run(
             "neck": neck,
             "nms_oks": nms_oks,
             "all_frames": all_frames,
+            "skip_missing": skip_missing,
         }
     )
     if not overwrite and (out / SUBMISSION).exists():
@@ -141,15 +145,17 @@ def run(
         "peak_memory_bytes": peak_memory(),
     }
     write_json(out / "run.json", facts)
-    _tell(out, dataset, split, result)
+    _tell(out, dataset, split, result, has_boxes=boxes is not None)
 
 
-def _tell(out: Path, dataset: Path, split: str, result: DatasetResult) -> None:
+def _tell(out: Path, dataset: Path, split: str, result: DatasetResult, *, has_boxes: bool) -> None:
     again = f", {result.reused} of them done before" if result.reused else ""
     print(
         f"{count_of(result.instances, 'pose')} on {count_of(result.frames, 'frame')} of "
         f"{count_of(result.videos, 'video')}{again}"
     )
+    if not has_boxes:
+        print("boxes of the labels were used: figures are not comparable with published ones")
     print(f"wrote {out / 'results'}, {out / 'poses'} and {out / 'submission.zip'}")
     if split != "test":
         truth = dataset / "annotations" / split

@@ -98,7 +98,9 @@ def _find_videos(truth: Mapping[str, object], predictions: Mapping[str, Instance
     """Return for each key of the ground truth the key of its predictions."""
     by_name = _unique({table.video: key for key, table in predictions.items()}, predictions)
     if len(truth) == len(predictions) == 1 and not set(truth) & set(predictions):
-        return {next(iter(truth)): next(iter(predictions))}
+        (name, ours), (theirs, predicted) = *truth.items(), *predictions.items()
+        _check_same_video(ours, predicted)
+        return {name: theirs}
     chosen = {}
     for key, table in truth.items():
         if key in predictions:
@@ -115,6 +117,23 @@ def _find_videos(truth: Mapping[str, object], predictions: Mapping[str, Instance
             "a video without anybody has frames and no people",
         )
     return chosen
+
+
+def _check_same_video(truth: object, predictions: InstanceTable) -> None:
+    """Refuse, or warn of, two single files whose frames are those of different videos."""
+    if not isinstance(truth, InstanceTable) or truth.video == predictions.video:
+        return
+    if not truth.video or not predictions.video:
+        return
+    said = f"the labels are of video {truth.video}, the predictions of video {predictions.video}"
+    if all("/" in name for table in (truth, predictions) for name in table.frame_names):
+        raise LabelsError(
+            "labels and predictions are of different videos",
+            expected=f"predictions of {truth.video}",
+            got=f"predictions of {predictions.video}",
+            mend="name the predictions of the same video, or correct the folders in the image names",
+        )
+    _warn(f"{said}; they are compared all the same")
 
 
 def _unique(by_name: dict[str, str], tables: Mapping[str, InstanceTable]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ class PredictionConfig(Settings):
     box_threshold: float = Field(default=0.2, description="lower boxes of a detector are left out")
     neck: Literal["shoulders", "head_bottom"] = "shoulders"
     nms_oks: float | None = Field(default=None, ge=0, le=1, description="None: no suppression, as the paper")
+    skip_missing: bool = Field(default=False, description="leave out frames whose image is missing")
     all_frames: bool = Field(default=False, description="also frames of train and val without labels")
 
 
@@ -104,6 +105,10 @@ def predict_dataset(
     videos = _videos(dataset, split)
     labels = {video.file_stem: dataset.table(video) for video in videos}
     samples = _all_samples(dataset, split, labels, boxes, config, model)
+    for video in videos:
+        samples[video.file_stem] = _on_frames_there(
+            dataset, video, labels[video.file_stem], samples[video.file_stem], config
+        )
     place = Path(out)
     request = _request(dataset, model, split, boxes, config)
     claim_folder(place, request, (_POSES, _RESULTS, SUBMISSION, "run.json"), overwrite=overwrite)
@@ -212,10 +217,44 @@ def _all_samples(
         samples[stem] = samples_from_boxes(
             table, found.boxes[which], found.scores[which], rows, width / height, config.box_threshold
         )
+    _tell_of_gaps(samples, wanted, boxes)
     return samples
 
 
+def _tell_of_gaps(samples: Mapping[str, Samples], wanted: Mapping[str, Ints], path: object) -> None:
+    """Warn of frames that are to be predicted and have no box: results of a part look like those of all."""
+    bare = {stem: len(set(wanted[stem].tolist()) - set(own.rows.tolist())) for stem, own in samples.items()}
+    total, none = sum(map(len, wanted.values())), [stem for stem, own in samples.items() if not len(own)]
+    if sum(bare.values()):
+        videos = f", none at all in {len(none)} videos ({', '.join(none[:3])})" if none else ""
+        text = f"{path}: no box above the threshold on {sum(bare.values())} of {total} frames{videos}"
+        warnings.warn(text, PosewarperWarning, stacklevel=2)
+
+
 _NOBODY: Ints = np.zeros(0, np.int64)
+
+
+def _on_frames_there(
+    dataset: Dataset, video: DatasetVideo, table: InstanceTable, samples: Samples, config: PredictionConfig
+) -> Samples:
+    """Return the samples whose own frame can be read; without ``skip_missing`` all must be."""
+    numbers = table.frame_numbers[samples.rows]
+    gone = np.isin(numbers, list(dataset.missing(video)))
+    if not gone.any():
+        return samples
+    frames = np.unique(numbers[gone]).tolist()
+    what = f"{len(frames)} frames of video {video.name} that are to be predicted are missing"
+    if not config.skip_missing:
+        raise LabelsError(
+            what,
+            path=dataset.images,
+            expected="an image for every labelled frame",
+            got=", ".join(video.frame_name(n) for n in frames[:5]),
+            mend="put them there and run `posewarper prepare` again, or leave them out with --skip-missing",
+        )
+    warnings.warn(f"{what}; they are left out", PosewarperWarning, stacklevel=2)
+    kept = np.flatnonzero(~gone)
+    return Samples(*(getattr(samples, field.name)[kept] for field in fields(Samples)))
 
 
 def _as_boxes_call_them(

@@ -28,8 +28,9 @@ def claim_folder(place: Path, request: Mapping[str, Any], results: Sequence[str]
         OutputError: if the folder holds something else.
     """
     noted = place / _REQUEST
-    if place.exists() and not place.is_dir():
-        raise OutputError("this is a file, not a folder", path=place, mend="name another output folder")
+    above = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
+    if not above.is_dir():
+        raise OutputError("this is a file, not a folder", path=above, mend="name another output folder")
     if not overwrite:
         if noted.is_file() and _read(noted) == json.loads(json.dumps(request)):
             return

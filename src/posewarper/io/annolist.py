@@ -250,7 +250,7 @@ class _People:
         if array is not None:
             array = array.reshape(-1, 4)
             bad = ~np.isin(array[:, 0], np.arange(len(POINTS)))
-            bad |= (np.abs(array[:, 1:]) > LARGEST_COORDINATE).any(1)
+            bad |= (np.abs(array[:, 1:]) > LARGEST_COORDINATE).any(1) | ~np.isfinite(array[:, 1:3]).all(1)
             if not bad.any():
                 return array
             first = int(np.flatnonzero(bad)[0])

@@ -88,13 +88,43 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     except FileNotFoundError as error:
         raise ModelError("there is no such checkpoint", path=path, mend="check the path") from error
     except Exception as error:  # what is damaged fails in any way: KeyError, IndexError, AssertionError, ...
-        # Only the first sentence: what torch adds is advice to read the file unsafely.
-        first = str(error).strip().split("\n")[0].split(". ")[0][:200]
-        raise ModelError("cannot read this checkpoint", path=path, got=first, mend=mend) from error
+        got = _unreadable(path, error)
+        raise ModelError("cannot read this checkpoint", path=path, got=got, mend=mend) from error
     if not isinstance(content, Mapping):
         got = f"a {type(content).__name__}"
         raise ModelError("this is not a checkpoint of posewarper", path=path, got=got, mend=mend)
     return content
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> str:
+    """Say what a file is that cannot be read as a checkpoint."""
+    try:
+        with open(path, "rb") as handle:
+            begin = handle.read(64)
+    except OSError:
+        begin = b"?"
+    if not begin:
+        return "an empty file"
+    if begin.lstrip()[:1] == b"<":
+        return "a web page or XML, perhaps that of a download that needs a login"
+    if "Weights only" in str(error):
+        return "a file that would run code when loaded (a whole pickled model, say), which is not done"
+    if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in begin):
+        return "a text file"
+    # Only the first sentence: what torch adds is advice to read the file unsafely.
+    return str(error).strip().split("\n")[0].split(". ")[0][:200]
+
+
+def _check_numbers(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Refuse weights that are no numbers, with which every prediction would be nothing."""
+    broken = [n for n, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} tensors hold values that are no numbers (NaN or infinite)",
+            path=path,
+            got=", ".join(broken[:5]),
+            mend="take another checkpoint; the training that wrote this one has failed",
+        )
 
 
 def _file_sha256(path: str | os.PathLike[str]) -> str:
@@ -145,6 +175,7 @@ def _build(
         model = _build_ours(content, path, skeleton, crop_size)
     else:
         model = build_released(content, path, _file_sha256(path), skeleton=skeleton, crop_size=crop_size)
+    _check_numbers(model.state_dict(), path)
     return model.eval()
 
 

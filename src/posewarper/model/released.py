@@ -212,6 +212,8 @@ def _match(weights: _Weights, spec: ModelSpec) -> list[str]:
             wrong.append(f"{weights.prefix}{name} ({_as_text(value.shape)}, not {_as_text(shape)})")
         elif name in weights.tensors and not isinstance(value, Tensor):
             wrong.append(f"{weights.prefix}{name} (no tensor)")
+        elif isinstance(value, Tensor) and value.is_floating_point() == name.endswith("num_batches_tracked"):
+            wrong.append(f"{weights.prefix}{name} ({value.dtype})")
     problems = {
         "missing": [weights.prefix + name for name in wanted if name not in weights.tensors],
         "left over": [weights.prefix + name for name, reason in reasons.items() if reason is None],

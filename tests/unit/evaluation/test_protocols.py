@@ -139,7 +139,9 @@ def test_posetrack_files_under_every_metric(tmp_path: Path) -> None:
 
 def test_one_posetrack_file_is_read_as_such_and_ours_is_not(tmp_path: Path) -> None:
     truth = posetrack_files(tmp_path / "truth")
-    assert evaluate(truth / "a.json", truth / "b.json", metric="pck").matched_by == "least distance"
+    assert evaluate(truth / "a.json", truth / "a.json", metric="pck").matched_by == "least distance"
+    with pytest.raises(LabelsError, match="different videos"):
+        evaluate(truth / "a.json", truth / "b.json", metric="pck")
     ours = Labels(POSETRACK, {0: LabelTrack([0], np.full((1, 17, 2), 5.0), np.full((1, 17), 2))}, n_frames=1)
     write_labels(tmp_path / "ours.json", ours)
     score = evaluate(tmp_path / "ours.json", tmp_path / "ours.json", metric="pck", normaliser="pixels")

@@ -266,3 +266,12 @@ def test_damage_ends_in_a_message(tmp_path: Path, data: st.DataObject) -> None:
         table = _read(tmp_path, document)
         write_annolist(tmp_path / "again.json", table)
         assert_same(read_annolist(tmp_path / "again.json"), table, but=("head_boxes",))
+
+
+def test_a_coordinate_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    person = {"annopoints": [{"point": [{"id": [0], "x": [float("nan")], "y": [3.0]}]}]}
+    frame = {"image": [{"name": "images/v/1.jpg"}], "imgnum": [1], "annorect": [person]}
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps({"annolist": [frame]}))
+    with pytest.raises(LabelsError, match="point 0 is wrong"):
+        read_annolist(path)

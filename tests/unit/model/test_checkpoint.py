@@ -189,3 +189,20 @@ def test_saving_is_whole_or_not_at_all(model, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         save_model(tmp_path / "model.pt", model)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    broken = a_model()
+    with torch.no_grad():
+        broken.final_layer.weight[0, 0] = float("nan")
+    save_model(tmp_path / "nan.pt", broken)
+    refused(tmp_path / "nan.pt", r"1 tensors hold values that are no numbers[\s\S]*final_layer.weight")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "an empty file"), (b"<!DOCTYPE html>", "a web page"), (b"hello there", "a text")],
+)
+def test_what_a_file_is_instead_is_told(tmp_path, content, said):
+    (tmp_path / "model.pt").write_bytes(content)
+    refused(tmp_path / "model.pt", said)
