@@ -98,8 +98,8 @@ def _find_videos(truth: Mapping[str, object], predictions: Mapping[str, Instance
     """Return for each key of the ground truth the key of its predictions."""
     by_name = _unique({table.video: key for key, table in predictions.items()}, predictions)
     if len(truth) == len(predictions) == 1 and not set(truth) & set(predictions):
-        (name, ours), (theirs, predicted) = *truth.items(), *predictions.items()
-        _check_same_video(ours, predicted)
+        (name, ours), theirs = next(iter(truth.items())), next(iter(predictions))
+        _check_same_video(ours, predictions[theirs])
         return {name: theirs}
     chosen = {}
     for key, table in truth.items():
