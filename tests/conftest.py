@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Networks of tests are tiny: threads that wait for each other cost more than they save. Read by torch when it
+# is first imported, and by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

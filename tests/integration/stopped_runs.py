@@ -29,6 +29,8 @@ from posewarper.training import runs  # noqa: F401
 def run_command(words: list[str], said: Path) -> None:
     """Be the command: does not come back."""
     os.setsid()
+    # A shell lets what it starts in the background ignore Ctrl-C, and that is handed on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
