@@ -72,7 +72,7 @@ def samples_of_dataset(
     Warns:
         PosewarperWarning: if some labels are on frames that are not there; they are left out.
     """
-    of_split = _videos(dataset, split)
+    of_split = dataset.require_split(split)
     drawing = videos is not None or labelled_frames is not None
     if selection is not None and drawing:
         raise ConfigError(
@@ -142,19 +142,6 @@ def samples_of_clips(
 
 
 # --- a prepared dataset -----------------------------------------------------------------------------------
-
-
-def _videos(dataset: Dataset, split: str) -> tuple[DatasetVideo, ...]:
-    videos = dataset.of_split(split)
-    if not videos:
-        raise LabelsError(
-            f"the dataset has no videos of the split {split!r}",
-            path=dataset.root,
-            expected=", ".join(dict.fromkeys(video.split for video in dataset.videos)),
-            got=split,
-            mend="name another split, or prepare this one",
-        )
-    return videos
 
 
 def _frames_of(dataset: Dataset, video: DatasetVideo) -> VideoFrames:

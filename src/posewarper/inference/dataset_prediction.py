@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from posewarper.version import __version__
 
 _POSES, _RESULTS = "poses", "results"
 SUBMISSION = "submission.zip"
+_NOBODY: Ints = np.zeros(0, np.int64)
 
 
 class PredictionConfig(Settings):
@@ -102,7 +103,7 @@ def predict_dataset(
     """
     config = config or PredictionConfig()
     _check_model(model, config)
-    videos = _videos(dataset, split)
+    videos = dataset.require_split(split)
     labels = {video.file_stem: dataset.table(video) for video in videos}
     samples = _all_samples(dataset, split, labels, boxes, config, model)
     for video in videos:
@@ -167,19 +168,6 @@ def _check_model(model: PoseWarper, config: PredictionConfig) -> None:
         )
 
 
-def _videos(dataset: Dataset, split: str) -> tuple[DatasetVideo, ...]:
-    videos = dataset.of_split(split)
-    if not videos:
-        raise LabelsError(
-            f"the dataset has no videos of the split {split!r}",
-            path=dataset.root,
-            expected=", ".join(dict.fromkeys(video.split for video in dataset.videos)),
-            got=split,
-            mend="name another --split, or prepare this one",
-        )
-    return videos
-
-
 def _all_samples(
     dataset: Dataset,
     split: str,
@@ -211,7 +199,8 @@ def _all_samples(
     _check_boxes(found, named, boxes)
     samples = {}
     for stem, table in named.items():
-        at = {row: which for row, which in boxes_of_frames(found, table).items() if row in set(wanted[stem])}
+        own = set(wanted[stem].tolist())
+        at = {row: which for row, which in boxes_of_frames(found, table).items() if row in own}
         rows = np.concatenate([np.full(len(n), row) for row, n in at.items()]) if at else _NOBODY
         which = np.concatenate(list(at.values())) if at else _NOBODY
         samples[stem] = samples_from_boxes(
@@ -229,9 +218,6 @@ def _tell_of_gaps(samples: Mapping[str, Samples], wanted: Mapping[str, Ints], pa
         videos = f", none at all in {len(none)} videos ({', '.join(none[:3])})" if none else ""
         text = f"{path}: no box above the threshold on {sum(bare.values())} of {total} frames{videos}"
         warnings.warn(text, PosewarperWarning, stacklevel=2)
-
-
-_NOBODY: Ints = np.zeros(0, np.int64)
 
 
 def _on_frames_there(
@@ -253,8 +239,7 @@ def _on_frames_there(
             mend="put them there and run `posewarper prepare` again, or leave them out with --skip-missing",
         )
     warnings.warn(f"{what}; they are left out", PosewarperWarning, stacklevel=2)
-    kept = np.flatnonzero(~gone)
-    return Samples(*(getattr(samples, field.name)[kept] for field in fields(Samples)))
+    return samples.take(~gone)
 
 
 def _as_boxes_call_them(

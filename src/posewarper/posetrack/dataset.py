@@ -89,6 +89,23 @@ class Dataset:
         """Return the videos of a split, none if the dataset was prepared without it."""
         return tuple(video for video in self.videos if video.split == split)
 
+    def require_split(self, split: str) -> tuple[DatasetVideo, ...]:
+        """Return the videos of a split that has some.
+
+        Raises:
+            LabelsError: if the dataset was prepared without it.
+        """
+        videos = self.of_split(split)
+        if not videos:
+            raise LabelsError(
+                f"the dataset has no videos of the split {split!r}",
+                path=self.root,
+                expected=", ".join(dict.fromkeys(video.split for video in self.videos)),
+                got=split,
+                mend="name another split, or prepare this one",
+            )
+        return videos
+
     def labels_path(self, video: DatasetVideo) -> Path:
         """Return the label file of a video (PoseTrack18 JSON)."""
         return labels_path(self.root, video.split, video.file_stem)

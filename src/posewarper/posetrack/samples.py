@@ -7,7 +7,7 @@ as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, kept: NDArray[np.bool_]) -> Samples:
+        """Return the samples for which ``kept`` (n,) is true."""
+        return Samples(*(getattr(self, column.name)[kept] for column in fields(self)))
 
 
 def label_boxes(boxes: ArrayLike, image_size: tuple[int, int]) -> tuple[Floats, NDArray[np.bool_]]:
