@@ -2,7 +2,8 @@
 
     python benchmarks/experiments.py --seeds 3 --out runs/effects --json effects.json
 
-Each seed draws its own PoseTrack18 (rendered people, known motion, official files), prepares it, and runs
+Each seed draws its own PoseTrack18 (rendered people in clothes of their own, known motion, official files),
+prepares it, and runs
 ``posewarper experiment posetrack18 all --config tiny_experiments.yaml`` on it, seeded alike. The model of
 the aggregation experiment predicts frames of val that were blurred or covered, their neighbours being as they
 were. What is done is skipped, so that an interrupted run goes on. An effect holds if the mean difference over
@@ -115,7 +116,14 @@ def run_seed(seed: int, place: Path, config: str, videos: tuple[int, int]) -> di
     download = place / "download"
     if not (place / "data" / "dataset.json").is_file():
         write_posetrack_tree(
-            download, "posetrack18", n_videos=videos, n_frames=36, size=(120, 160), n_people=(1, 2), seed=seed
+            download,
+            "posetrack18",
+            n_videos=videos,
+            n_frames=36,
+            size=(120, 160),
+            n_people=(1, 2),
+            seed=seed,
+            clothes="varied",
         )
         prepare_dataset("posetrack18", download, place / "data")
     run = place / "run"
@@ -166,7 +174,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/effects"))
     parser.add_argument("--config", default="tiny_experiments.yaml")
-    parser.add_argument("--videos", type=int, nargs=2, default=(10, 4), help="of train and val")
+    parser.add_argument("--videos", type=int, nargs=2, default=(20, 6), help="of train and val")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     scores = []

@@ -19,6 +19,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from posewarper.data.training_samples import TrainingSamples
 
 SIZE, BATCH = (720, 1280), 8
 
@@ -54,23 +58,16 @@ def make_frames(folder: Path, n_frames: int) -> dict[str, object]:
     }
 
 
-def load(video: object, n_frames: int, n_samples: int, workers: int, unpacked: Path | None) -> float:
-    """Return samples per second of one epoch, after a first one that is not timed.
-
-    ``unpacked`` is where the frames are unpacked to before, if they are.
-    """
+def draw_samples(video: object, n_frames: int, n_samples: int) -> TrainingSamples:
+    """Return samples on 40 frames of a video, with boxes and keypoints anywhere in them."""
     import numpy as np
 
-    from posewarper.data.paper_augmentation import PaperAugmentation
-    from posewarper.data.sampling import EpochSampler
     from posewarper.data.training_samples import TrainingSamples
-    from posewarper.data.training_set import TrainingSet, load_batches
-    from posewarper.data.unpacking import unpack_videos
     from posewarper.skeletons import POSETRACK
 
     rng = np.random.default_rng(0)
     centers = rng.uniform([300, 200], [980, 520], (n_samples, 2)).astype(np.float32)
-    samples = TrainingSamples(
+    return TrainingSamples(
         videos=(video,),  # type: ignore[arg-type]
         video_of=np.zeros(n_samples, np.int64),
         numbers=np.resize(np.linspace(2, n_frames - 3, 40).astype(np.int64), n_samples),
@@ -80,6 +77,19 @@ def load(video: object, n_frames: int, n_samples: int, workers: int, unpacked: P
         is_pseudo=np.zeros(n_samples, bool),
         skeleton=POSETRACK,
     )
+
+
+def load(video: object, n_frames: int, n_samples: int, workers: int, unpacked: Path | None) -> float:
+    """Return samples per second of one epoch, after a first one that is not timed.
+
+    ``unpacked`` is where the frames are unpacked to before, if they are.
+    """
+    from posewarper.data.paper_augmentation import PaperAugmentation
+    from posewarper.data.sampling import EpochSampler
+    from posewarper.data.training_set import TrainingSet, load_batches
+    from posewarper.data.unpacking import unpack_videos
+
+    samples = draw_samples(video, n_frames, n_samples)
     if unpacked is not None:
         samples = unpack_videos(samples, unpacked, 2)
     dataset = TrainingSet(

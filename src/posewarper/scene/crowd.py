@@ -2,12 +2,14 @@
 
 They stand in for PoseTrack in tests and small experiments: every part of a body has a colour of its own, left
 and right differ, and all parts carry a texture, so that a tiny network learns them in a minute and optical
-flow finds something to follow.
+flow finds something to follow. With varied clothes, colours tell neither a part nor its side: then a network
+needs many people to learn from, as with real ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,6 +19,8 @@ from posewarper.skeletons import POSETRACK
 from posewarper.structures import Floats
 
 Image = NDArray[np.uint8]
+Clothes = Literal["alike", "varied"]
+_Colour = tuple[int, int, int]
 _K = {name: k for k, name in enumerate(POSETRACK.names)}
 
 # Drawn at twice the size and averaged, for smooth edges; polygons take coordinates in 1/16 pixels.
@@ -36,12 +40,22 @@ _LIMBS = (
     ("left_elbow", "left_wrist", 0.026, (245, 130, 245)),
 )
 _SHIRTS = ((205, 40, 45), (40, 165, 60), (235, 205, 40), (235, 235, 235), (150, 110, 60), (70, 70, 75))
-_SKIN, _HAIR, _NOSE = (240, 200, 165), (60, 40, 25), (190, 30, 30)
+_TORSO = 4  # of the limbs
 
 # Where keypoints of a standing body lie, in body heights from the middle of the hips; y points down.
 _HIP, _SHOULDER, _THIGH, _SHIN, _UPPER_ARM, _FOREARM = 0.075, 0.105, 0.235, 0.225, 0.165, 0.155
 _SHOULDER_Y, _NECK_Y, _HEAD_BOTTOM_Y, _NOSE_Y, _HEAD_TOP_Y = -0.30, -0.335, -0.35, -0.41, -0.50
 _HEAD = (0.058, 0.075)  # half width and half height
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """RGB of a person's parts; ``limbs`` in the order of ``_LIMBS``."""
+
+    limbs: tuple[_Colour, ...]
+    skin: _Colour = (240, 200, 165)
+    hair: _Colour = (60, 40, 25)
+    nose: _Colour = (190, 30, 30)
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ class _Person:
     swing: float
     arms: tuple[float, float]  # left and right arm, away from the body
     arm_swing: float
-    shirt: tuple[int, int, int]
+    colours: _Colours
     texture: Image  # (h, w) 0 to 255, moves with the body
 
 
@@ -98,13 +112,17 @@ class CrowdFrame:
     head_boxes: Floats
 
 
-def stage_crowd(n_people: int, size: tuple[int, int] = (120, 160), seed: int = 0) -> Crowd:
+def stage_crowd(
+    n_people: int, size: tuple[int, int] = (120, 160), seed: int = 0, clothes: Clothes = "alike"
+) -> Crowd:
     """Stage a clip.
 
     Args:
         n_people: number of people; two neighbours sway against each other, so that they cross.
         size: (height, width) of the frames in pixels.
         seed: of everything: places, speeds, clothes and backdrop.
+        clothes: "alike" gives everybody the same colours, a different one to each limb, but for the torso;
+            "varied" dresses each person anew, the same on both sides.
     """
     rng = np.random.default_rng(seed)
     height, width = size
@@ -126,13 +144,37 @@ def stage_crowd(n_people: int, size: tuple[int, int] = (120, 160), seed: int = 0
                 swing=float(rng.uniform(0.25, 0.45)),
                 arms=(float(rng.uniform(0.2, 0.9)), float(rng.uniform(0.2, 0.9))),
                 arm_swing=float(rng.uniform(0.2, 0.6)),
-                shirt=_SHIRTS[i % len(_SHIRTS)],
+                colours=_dress(i) if clothes == "alike" else _dress_anew(rng),
                 texture=np.clip(128 + 42 * noise / noise.std(), 0, 255).astype(np.uint8),
             )
         )
     margin = max(8, width // 16)
     pan = (float(margin), float(rng.uniform(0.3, 0.9) * margin), float(rng.uniform(0.03, 0.08)))
     return Crowd(size, tuple(people), _paint_ground(rng, height, width + 2 * margin), pan)
+
+
+def _dress(place: int) -> _Colours:
+    """Return the colours that everybody has, with a shirt by a person's place in the crowd."""
+    limbs = [colour for *_, colour in _LIMBS]
+    limbs[_TORSO] = _SHIRTS[place % len(_SHIRTS)]
+    return _Colours(tuple(limbs))
+
+
+def _dress_anew(rng: np.random.Generator) -> _Colours:
+    """Return drawn colours: long or short trousers and sleeves, alike on both sides."""
+    skin = np.array([240, 195, 160]) * rng.uniform(0.35, 1.0)
+    shirt, trousers = rng.uniform(20, 245, (2, 3))
+    shin = trousers if rng.uniform() < 0.6 else skin
+    upper_arm = shirt if rng.uniform() < 0.8 else skin
+    forearm = upper_arm if rng.uniform() < 0.5 else skin
+    limbs = (trousers, shin, trousers, shin, shirt, upper_arm, forearm, upper_arm, forearm)
+    hair = rng.uniform(10, 200) * np.array([1.0, rng.uniform(0.6, 0.9), rng.uniform(0.3, 0.7)])
+    return _Colours(tuple(map(_rgb, limbs)), skin=_rgb(skin), hair=_rgb(hair), nose=_rgb(0.7 * skin))
+
+
+def _rgb(colour: Floats) -> _Colour:
+    red, green, blue = np.round(colour).astype(int).tolist()
+    return red, green, blue
 
 
 def _paint_ground(rng: np.random.Generator, height: int, width: int) -> Image:
@@ -231,17 +273,17 @@ def _to_canvas(points: Floats) -> Floats:
 def _draw_person(canvas: Image, owner: Image, label: int, person: _Person, pose: dict[str, Floats]) -> None:
     """Draw a person over what is there, and set ``owner`` to ``label`` wherever they are."""
     mask = np.zeros(owner.shape, np.uint8)
-    for a, b, half_width, colour in _LIMBS:
-        chosen = person.shirt if a == "torso_top" else colour
-        _draw_limb(canvas, mask, (pose[a], pose[b]), half_width * person.height, chosen)
+    colours = person.colours
+    for (a, b, half_width, _), colour in zip(_LIMBS, colours.limbs, strict=True):
+        _draw_limb(canvas, mask, (pose[a], pose[b]), half_width * person.height, colour)
     axes = tuple(round(half * person.height * _SCALE * 2**_SHIFT) for half in _HEAD)
     angle = np.degrees(np.arctan2(*(pose["head_bottom"] - pose["head_top"])))
     middle = _fixed(_to_canvas(pose["head_middle"]))
-    for target, colour, hair in ((canvas, _SKIN, _HAIR), (mask, 1, 1)):
+    for target, colour, hair in ((canvas, colours.skin, colours.hair), (mask, 1, 1)):
         cv2.ellipse(target, middle, axes, -angle, 0, 360, colour, -1, cv2.LINE_8, _SHIFT)
         cv2.ellipse(target, middle, axes, -angle, 180, 360, hair, -1, cv2.LINE_8, _SHIFT)
     nose = round(0.017 * person.height * _SCALE * 2**_SHIFT)
-    cv2.circle(canvas, _fixed(_to_canvas(pose["nose"])), nose, _NOSE, -1, cv2.LINE_8, _SHIFT)
+    cv2.circle(canvas, _fixed(_to_canvas(pose["nose"])), nose, colours.nose, -1, cv2.LINE_8, _SHIFT)
     owner[mask > 0] = label
     _add_texture(canvas, mask, person, pose)
 

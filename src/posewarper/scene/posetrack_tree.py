@@ -16,7 +16,7 @@ from posewarper.instances import InstanceTable
 from posewarper.io.annolist import write_annolist
 from posewarper.io.annolist_mat import write_annolist_mat
 from posewarper.io.posetrack18 import write_posetrack18
-from posewarper.scene.crowd import Crowd, CrowdFrame, film_crowd, stage_crowd, tell_crowd
+from posewarper.scene.crowd import Clothes, Crowd, CrowdFrame, film_crowd, stage_crowd, tell_crowd
 from posewarper.structures import Floats
 
 Kind = Literal["posetrack17", "posetrack18", "posetrack21"]
@@ -42,6 +42,7 @@ def write_posetrack_tree(
     form: Form = "json",
     quality: int = 95,
     with_frames: bool = True,
+    clothes: Clothes = "alike",
 ) -> Path:
     """Write clips and labels as a download of PoseTrack would have them.
 
@@ -65,6 +66,7 @@ def write_posetrack_tree(
         form: of PoseTrack17's label files.
         quality: of the JPEG files, 0 to 100.
         with_frames: whether to write the frames; labels alone are written some hundred times faster.
+        clothes: "alike" or "varied"; see :func:`posewarper.scene.crowd.stage_crowd`.
 
     Returns:
         The folder.
@@ -80,7 +82,7 @@ def write_posetrack_tree(
             mend="correct the kind or the numbers of videos",
         )
     folder = Path(folder)
-    options = _Options(n_frames, size, n_people, labelled, form, quality, with_frames)
+    options = _Options(n_frames, size, n_people, labelled, form, quality, with_frames, clothes)
     boxes: list[dict[str, object]] = []
     places = [split for split, number in zip(_SPLITS, n_videos, strict=False) for _ in range(number)]
     for count, split in enumerate(places, start=1):
@@ -101,6 +103,7 @@ class _Options:
     form: Form
     quality: int
     with_frames: bool
+    clothes: Clothes
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def _write_video(
     """Write the frames and labels of a video; return boxes as of a detector for one of val, else none."""
     rng = np.random.default_rng([seed, count])
     n_people = int(rng.integers(options.n_people[0], options.n_people[1] + 1))
-    crowd = stage_crowd(n_people, options.size, seed=int(rng.integers(2**31)))
+    crowd = stage_crowd(n_people, options.size, seed=int(rng.integers(2**31)), clothes=options.clothes)
     truth = _film(crowd, folder / "images" / video.folder, video, options)
     frames = _labelled_frames(options.n_frames, video.split, options.labelled)
     is_test = video.split == "test"

@@ -28,6 +28,24 @@ def test_the_same_seed_gives_the_same_frames_and_another_does_not():
     assert np.abs(a.astype(int) - c).mean() > 5
 
 
+def _colours_at_knees(clothes: str) -> list[np.ndarray]:
+    """Return what is painted at the left and the right knee of the one person of two clips."""
+    found = []
+    for seed in (1, 2):
+        image, truth = film_crowd(stage_crowd(1, (240, 320), seed, clothes), 3)
+        columns, rows = np.round(truth.keypoints[0, [13, 14]]).astype(int).T
+        found.append(image[rows, columns].astype(int))
+    return found
+
+
+def test_varied_clothes_differ_between_people_and_are_the_same_on_both_sides() -> None:
+    alike, varied = _colours_at_knees("alike"), _colours_at_knees("varied")
+    assert np.abs(alike[0] - alike[1]).max() < 60  # but for the texture
+    assert np.abs(alike[0][0] - alike[0][1]).max() > 60  # left from right
+    assert np.abs(varied[0] - varied[1]).max() > 60
+    assert max(np.abs(left - right).max() for left, right in varied) < 60
+
+
 def test_keypoints_are_where_their_limbs_are_drawn():
     # A limb's own colour is found at its keypoint: light and magenta at the left wrist, dark at the right.
     seen = {"left_wrist": [], "right_wrist": [], "left_ankle": [], "nose": []}
