@@ -124,6 +124,7 @@ def run_seed(seed: int, place: Path, config: str, videos: tuple[int, int]) -> di
             n_people=(1, 2),
             seed=seed,
             clothes="varied",
+            pace=0.6,
         )
         prepare_dataset("posetrack18", download, place / "data")
     run = place / "run"
