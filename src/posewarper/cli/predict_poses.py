@@ -1,162 +1,189 @@
-"""``posewarper predict``: poses by a trained model, the paper's way, on a prepared dataset."""
+"""``posewarper predict``: poses by a trained model, of videos of one's own or of a prepared dataset."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from posewarper.cli.common import (
-    Device,
-    DeviceName,
-    Overwrite,
-    Quiet,
-    UnusedSeed,
-    count_of,
-    progress_bar,
-)
+from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, UnusedSeed
 
-if TYPE_CHECKING:
-    from posewarper.inference.dataset_prediction import DatasetResult
+_OF_DATASETS = {
+    "split": "val",
+    "ends": "clip",
+    "box_threshold": 0.2,
+    "neck": "shoulders",
+    "all_frames": False,
+    "skip_missing": False,
+}
+_OF_VIDEOS = {
+    "labels": None,
+    "whole_frame": False,
+    "window": 2,
+    "causal": False,
+    "crops": "exact",
+    "hold": 0.08,
+    "flip": False,
+    "precision": "auto",
+    "patience": 30,
+    "no_overlay": False,
+}
 
 
 def run(
-    dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="A folder that `posewarper prepare` has made.")
+    video: Annotated[
+        str,
+        typer.Argument(
+            metavar="VIDEO",
+            help="A video, a folder of frames, - for standard input, a camera or URL; a folder or list of videos; "
+            "or a dataset that `posewarper prepare` has made.",
+        ),
     ],
     model: Annotated[
         Path, typer.Option(metavar="CKPT", help="A checkpoint: model.pt, or the original's or mmpose's .pth.")
     ],
-    split: Annotated[str, typer.Option(metavar="train|val|test", help="The videos to go through.")] = "val",
     boxes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Boxes of a detector (JSON); the labels' own boxes if left out."),
+        typer.Option(metavar="FILE", help="Boxes of a detector. Of a dataset: the labels' own if left out."),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Labels of some frames, at which tracks begin."),
+    ] = None,
+    whole_frame: Annotated[
+        bool,
+        typer.Option("--whole-frame", help="Look for the one instance in the whole frame, then follow it."),
+    ] = False,
     aggregate: Annotated[
         str,
         typer.Option(
-            metavar="paper|none", help="Sum five frames with the paper's weights, or each frame alone."
+            metavar="paper|confidence|none",
+            help="Sum neighbouring frames with the paper's weights, by confidence too, or each frame alone.",
         ),
     ] = "paper",
-    ends: Annotated[
+    window: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Frames on either side that are summed.")
+    ] = 2,
+    causal: Annotated[
+        bool, typer.Option("--causal", help="Look at earlier frames only, for live use.")
+    ] = False,
+    crops: Annotated[
         str,
         typer.Option(
-            metavar="clip|renormalise",
-            help="Where five frames leave the video: repeat its end (the original), or leave frames out.",
+            metavar="exact|held",
+            help="Cut each frame's window with its own box (the paper), or hold crops and reuse heatmaps.",
         ),
-    ] = "clip",
-    box_threshold: Annotated[
-        float, typer.Option(metavar="S", help="Leave out boxes with a score below S.")
-    ] = 0.2,
-    neck: Annotated[
-        str,
-        typer.Option(
-            metavar="shoulders|head_bottom",
-            help="The neck in result files: between the shoulders (as the original), or as predicted.",
-        ),
-    ] = "shoulders",
+    ] = "exact",
+    hold: Annotated[
+        float, typer.Option(metavar="S", help="Share of its size by which a held crop may be off.")
+    ] = 0.08,
+    flip: Annotated[bool, typer.Option("--flip", help="Look at each crop's mirror image too.")] = False,
+    precision: Annotated[
+        str, typer.Option(metavar="auto|float32|bfloat16", help="Of the network; auto takes the faster.")
+    ] = "auto",
     nms_oks: Annotated[
         float | None,
         typer.Option(
             metavar="T",
             min=0,
             max=1,
-            help="Remove poses more similar than T to a better one; the paper does not.",
+            help="Remove poses more similar than T to a better one: 0.9 for videos; of a dataset none, as the paper.",
         ),
     ] = None,
+    patience: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Frames for which a lost track is waited for.")
+    ] = 30,
+    no_overlay: Annotated[
+        bool, typer.Option("--no-overlay", help="Write no overlay video, which takes a second pass.")
+    ] = False,
+    split: Annotated[
+        str, typer.Option(metavar="train|val|test", help="Of a dataset: the videos to go through.")
+    ] = "val",
+    ends: Annotated[
+        str,
+        typer.Option(
+            metavar="clip|renormalise",
+            help="Of a dataset: where the window leaves the video, repeat its end (the original), or leave out.",
+        ),
+    ] = "clip",
+    box_threshold: Annotated[
+        float, typer.Option(metavar="S", help="Of a dataset: leave out boxes with a score below S.")
+    ] = 0.2,
+    neck: Annotated[
+        str,
+        typer.Option(
+            metavar="shoulders|head_bottom",
+            help="Of a dataset: the neck in result files, between the shoulders (as the original) or as predicted.",
+        ),
+    ] = "shoulders",
     all_frames: Annotated[
-        bool, typer.Option("--all-frames", help="Also frames of train and val that nobody has labelled.")
+        bool, typer.Option("--all-frames", help="Of a dataset: also frames that nobody has labelled.")
     ] = False,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out frames whose image is missing.")
+        bool, typer.Option("--skip-missing", help="Of a dataset: leave out frames whose image is missing.")
     ] = False,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Instances at a time; 4 on a CPU, 16 on a GPU.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Crops at a time; what suits the device if left out."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for the results; <dataset>_<split> if not given."),
+        typer.Option(metavar="DIR", help="Folder for the results; <video>_predicted or <dataset>_<split>."),
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     device: Device = DeviceName.AUTO,
     seed: UnusedSeed = 0,
 ) -> None:
-    """Predict the poses of a prepared dataset the way the paper does: given boxes, one frame or five.
+    """Predict poses by a trained model: on a new video with tracks, or on a prepared dataset as the paper.
 
-    Writes results/ (one file a video as the original writes it, which `posewarper evaluate` reads), poses/
-    (PoseTrack18 files with all that the network said), submission.zip (for the test server) and run.json.
-    Stopped at any moment, the same command goes on where it was.
+    Of a video it writes poses.json (every frame), overlay.mp4, report.html and run.json; of a dataset results/
+    (which `posewarper evaluate` reads), poses/ and submission.zip. Stopped at any moment, the same command
+    goes on where it was.
+
+    Many videos: give a folder of them, or a list (.csv with the columns video and labels or boxes). With
+    torchrun --nproc-per-node N -m posewarper predict ... they are shared out over processes.
     """
-    out = out or Path(f"{dataset.resolve().name}_{split}")
+    given = dict(locals())
 
-    from posewarper.cli.run_facts import describe_inputs, describe_process, peak_memory, write_json
-    from posewarper.errors import OutputError
-    from posewarper.inference.dataset_prediction import SUBMISSION, PredictionConfig, predict_dataset
-    from posewarper.model.checkpoint import load_model
-    from posewarper.model.runtime import resolve_device
-    from posewarper.posetrack.dataset import open_dataset
+    from posewarper.cli import dataset_predictions, video_predictions
 
-    started = time.perf_counter()
-    config = PredictionConfig.read(
-        {
-            "aggregate": aggregate,
-            "ends": ends,
-            "box_threshold": box_threshold,
-            "neck": neck,
-            "nms_oks": nms_oks,
-            "all_frames": all_frames,
-            "skip_missing": skip_missing,
-        }
-    )
-    if not overwrite and (out / SUBMISSION).exists():
-        raise OutputError(
-            "this folder holds results of a run that is done",
-            path=out,
-            mend="name another folder, or allow them to be replaced with --overwrite",
-        )
-    opened = open_dataset(dataset)
-    with progress_bar(quiet) as progress:
-        result = predict_dataset(
-            opened,
-            load_model(model).to(resolve_device(device.value)),
-            out,
-            split=split,
-            boxes=boxes,
-            config=config,
-            batch=batch,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    facts = {
-        **describe_process(device.value),
-        "inputs": {
-            **describe_inputs(model=model, boxes=boxes),
-            "dataset": {"path": str(dataset), "kind": opened.kind},
-        },
-        "split": split,
-        "config": config.model_dump(),
-        "videos": result.videos,
-        "frames": result.frames,
-        "instances": result.instances,
-        "seconds": {"total": round(time.perf_counter() - started, 2)},
-        "peak_memory_bytes": peak_memory(),
+    is_dataset = (Path(video) / "dataset.json").is_file()
+    _refuse_strangers(given, _OF_VIDEOS if is_dataset else _OF_DATASETS, is_dataset=is_dataset)
+    common: dict[str, Any] = {
+        "model": model,
+        "boxes": boxes,
+        "batch": batch,
+        "out": out,
+        "overwrite": overwrite,
+        "quiet": quiet,
+        "device": device.value,
     }
-    write_json(out / "run.json", facts)
-    _tell(out, dataset, split, result, has_boxes=boxes is not None)
-
-
-def _tell(out: Path, dataset: Path, split: str, result: DatasetResult, *, has_boxes: bool) -> None:
-    again = f", {result.reused} of them done before" if result.reused else ""
-    print(
-        f"{count_of(result.instances, 'pose')} on {count_of(result.frames, 'frame')} of "
-        f"{count_of(result.videos, 'video')}{again}"
+    if is_dataset:
+        settings = {"aggregate": aggregate, "nms_oks": nms_oks, **_chosen(given, _OF_DATASETS, "split")}
+        dataset_predictions.predict_prepared(Path(video), settings=settings, split=split, **common)
+        return
+    own = _chosen(given, _OF_VIDEOS, "labels", "whole_frame", "no_overlay")
+    settings = {"aggregate": aggregate, "nms_oks": 0.9 if nms_oks is None else nms_oks, **own}
+    video_predictions.predict_videos(
+        video, settings=settings, labels=labels, whole_frame=whole_frame, overlay=not no_overlay, **common
     )
-    if not has_boxes:
-        print("boxes of the labels were used: figures are not comparable with published ones")
-    print(f"wrote {out / 'results'}, {out / 'poses'} and {out / 'submission.zip'}")
-    if split != "test":
-        truth = dataset / "annotations" / split
-        print(f"figures: posewarper evaluate --ground-truth {truth} --predictions {out / 'results'}")
+
+
+def _chosen(given: dict[str, Any], names: dict[str, Any], *but: str) -> dict[str, Any]:
+    return {name: given[name] for name in names if name not in but}
+
+
+def _refuse_strangers(given: dict[str, Any], strangers: dict[str, Any], *, is_dataset: bool) -> None:
+    """Refuse options that would do nothing."""
+    from posewarper.errors import ConfigError
+
+    set_ones = [name for name, default in strangers.items() if given[name] != default]
+    if set_ones:
+        raise ConfigError(
+            f"this option belongs to {'videos' if is_dataset else 'prepared datasets'}",
+            path=given["video"],
+            got=", ".join("--" + name.replace("_", "-") for name in set_ones),
+            mend="leave it out",
+        )

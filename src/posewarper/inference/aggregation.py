@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,9 @@ class Window:
             )
 
 
+# Beyond two frames the weight goes on falling as from the first to the second.
+_FALL = PAPER_WEIGHTS[2] / PAPER_WEIGHTS[1]
+
 WINDOWS = {"paper": Window(PAPER_OFFSETS, PAPER_WEIGHTS), "none": Window((0,), (1.0,))}
 
 
@@ -52,6 +56,31 @@ def named_window(name: str) -> Window:
             "unknown aggregation", expected=", ".join(WINDOWS), got=name, mend="use one of the names expected"
         )
     return WINDOWS[name]
+
+
+def make_window(radius: int, *, causal: bool = False) -> Window:
+    """Return a window of any length, with the paper's weights by distance, which sum to 1.
+
+    The paper's window is that of radius 2; farther away the weights go on falling by the same factor.
+
+    Args:
+        radius: frames on either side.
+        causal: look at earlier frames only, for live use.
+
+    Raises:
+        ConfigError: if the radius is negative.
+
+    Example:
+        >>> make_window(2).offsets, make_window(1, causal=True).offsets
+        ((0, -1, -2, 1, 2), (0, -1))
+    """
+    if radius < 0:
+        raise ConfigError("a window has no such radius", expected="0 or more", got=radius, mend="correct it")
+    by_distance = [PAPER_WEIGHTS[0], *(PAPER_WEIGHTS[1] * _FALL**n for n in range(radius))]
+    before, after = range(-1, -radius - 1, -1), range(1, 1 if causal else radius + 1)
+    offsets = (0, *before, *after)
+    weights = np.array([by_distance[abs(offset)] for offset in offsets])
+    return Window(offsets, tuple((weights / weights.sum()).tolist()))
 
 
 def aggregate_heatmaps(model: PoseWarper, heatmaps: Tensor, weights: Tensor | Sequence[float]) -> Tensor:

@@ -136,6 +136,10 @@ class TrainSettings(Settings):
         default="paper",
         description="how batch norms work: see docs/training.md",
     )
+    match_head: bool = Field(
+        default=False,
+        description="the warper learns what the head of model.start warps, beside the labels: for a light head",
+    )
     workers: int = Field(default=2, ge=0, description="processes that read and cut, on each device")
     checkpoint_steps: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")
     validate_epochs: int = Field(default=1, ge=1, description="epochs between validations")
@@ -145,6 +149,8 @@ class TrainSettings(Settings):
     def _one_batch(self) -> Self:
         if (self.batch_per_device is None) == (self.global_batch is None):
             raise ValueError("either batch_per_device or global_batch")
+        if self.match_head and self.stage != "warper":
+            raise ValueError("match_head belongs to the stage warper")
         return self
 
 

@@ -24,6 +24,7 @@ from posewarper.inference.video_propagation import Rules
 from posewarper.instances import InstanceTable
 from posewarper.model.checkpoint import load_model
 from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.model.warping import WarpHead
 from posewarper.posetrack.dataset import Dataset, open_dataset
 from posewarper.posetrack.preparation import prepare_dataset
 from posewarper.recipes.clip_lists import choose_clips
@@ -216,6 +217,27 @@ def build_model(recipe: Recipe, skeleton: Skeleton, engine: accelerate.Accelerat
     for offsets in model.warp_head.offsets:
         torch.nn.init.zeros_(offsets.weight)  # type: ignore[arg-type]
     return model
+
+
+def load_teacher(recipe: Recipe) -> WarpHead | None:
+    """Return the warp head that the recipe's warper is to match, that of ``model.start``; None if it has none.
+
+    Raises:
+        ModelError: if that checkpoint has no trained head.
+    """
+    if not recipe.train.match_head:
+        return None
+    path = recipe.model.start
+    known = None if path is None else load_model(path)
+    if known is None or "warp" not in known.spec.trained:
+        raise ModelError(
+            "there is no trained warp head to match",
+            path=path,
+            expected="model.start=CHECKPOINT of a trained warper",
+            got="random weights" if path is None else "a pose network alone",
+            mend="train the paper's warper first and start from its model.pt",
+        )
+    return known.warp_head
 
 
 def _start_from(model: PoseWarper, path: str, aim: str) -> None:

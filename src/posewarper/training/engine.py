@@ -25,12 +25,13 @@ from posewarper.errors import ConfigError, Interrupted
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
+from posewarper.model.warping import WarpHead
 from posewarper.recipes.settings import Recipe, TrainSettings
 from posewarper.structures import Progress, silent
 from posewarper.training.journal import Journal
 from posewarper.training.loading import Batch, BatchLoader
 from posewarper.training.states import RunState, load_state, save_state
-from posewarper.training.steps import BATCH_NORMS, STEPS
+from posewarper.training.steps import BATCH_NORMS, make_step
 
 _LOG_STEPS = 10
 LAST, BEST, FINAL = "checkpoints/last.pt", "checkpoints/best.pt", "model.pt"
@@ -106,6 +107,7 @@ class Run:
         training_set: the samples.
         out: folder of the run.
         engine: of this process.
+        teacher: a trained warp head that the warper is to match as well.
         validate: model -> figure, higher is better; called on every process with the model in evaluation
             mode. None for no validation.
         debug: called with the first batches of an epoch: (epoch, step, batch, predicted heatmaps).
@@ -122,6 +124,7 @@ class Run:
         out: Path,
         engine: accelerate.Accelerator,
         *,
+        teacher: WarpHead | None = None,
         validate: Callable[[PoseWarper], float] | None = None,
         debug: Callable[[int, int, Batch, Tensor], None] | None = None,
         debug_steps: int = 0,
@@ -147,7 +150,9 @@ class Run:
             workers=settings.workers,
             pin_memory=engine.device.type == "cuda",
         )
-        self.step = STEPS[settings.stage](model.to(engine.device), settings.batch_norm)
+        if teacher is not None:
+            teacher = teacher.to(engine.device)
+        self.step = make_step(settings.stage, model.to(engine.device), settings.batch_norm, teacher)
         trained = [p for p in self.step.parameters() if p.requires_grad]
         # The paper's Adam gets the learning rate only; the weight decay of its files has no effect.
         self.optimiser = torch.optim.Adam(trained, lr=settings.learning_rate)

@@ -22,6 +22,7 @@ from posewarper.training.building import (
     build_set,
     build_validation,
     choose_skeleton,
+    load_teacher,
 )
 from posewarper.training.engine import BEST, FINAL, LAST, Run, TrainingResult, make_accelerator
 from posewarper.training.loading import Batch
@@ -125,6 +126,7 @@ def _build_run(
         build_set(recipe, model, data.samples, engine.num_processes),
         place,
         engine,
+        teacher=load_teacher(recipe),
         validate=build_validation(recipe, data, engine),
         debug=draw if debug_images else None,
         debug_steps=debug_images,

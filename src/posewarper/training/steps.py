@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from posewarper.data.training_set import images_to_tensor
 from posewarper.model.network import PoseWarper
+from posewarper.model.warping import WarpHead
 from posewarper.training.losses import heatmap_loss
 
 BATCH_NORMS = {
@@ -55,11 +56,14 @@ class WarperStep(nn.Module):
     Args:
         model: its warp head is trained.
         batch_norm: a key of :data:`BATCH_NORMS`.
+        teacher: a trained head on the same pose network, whose warped heatmaps are learned beside the labels
+            (not in the paper): for a head with fewer channels and blocks.
     """
 
-    def __init__(self, model: PoseWarper, batch_norm: str) -> None:
+    def __init__(self, model: PoseWarper, batch_norm: str, teacher: WarpHead | None = None) -> None:
         super().__init__()
         self.model, self.batch_norm = model, batch_norm
+        self.teacher = None if teacher is None else teacher.requires_grad_(False)
         model.requires_grad_(False)
         model.warp_head.requires_grad_(True)
 
@@ -68,18 +72,33 @@ class WarperStep(nn.Module):
         self.train()
         self.model.train(self.batch_norm == "paper")
         self.model.warp_head.train(self.batch_norm != "evaluation")
+        if self.teacher is not None:
+            self.teacher.eval()
 
     def predict(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the warped heatmaps (B, K, h, w) of a batch of pairs."""
-        images = batch["images"]
-        with torch.no_grad():
-            both = self.model.heatmaps(_crops(torch.cat([images[:, 0], images[:, 1]]), self.model))
-        labelled, neighbour = both.float().chunk(2)
+        labelled, neighbour = self._look(batch)
         return self.model.warp(neighbour, source=neighbour, target=labelled)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the loss."""
-        return heatmap_loss(self.predict(batch).float(), batch["target"], batch["weights"])
+        labelled, neighbour = self._look(batch)
+        warped = self.model.warp(neighbour, source=neighbour, target=labelled).float()
+        loss = heatmap_loss(warped, batch["target"], batch["weights"])
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted = self.teacher(neighbour, source=neighbour, target=labelled).float()
+            # Also of keypoints that nobody has labelled.
+            loss = loss + heatmap_loss(warped, wanted, torch.ones_like(batch["weights"]))
+        return loss
+
+    def _look(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the pose network's heatmaps of the labelled frames and of their neighbours."""
+        images = batch["images"]
+        with torch.no_grad():
+            both = self.model.heatmaps(_crops(torch.cat([images[:, 0], images[:, 1]]), self.model))
+        labelled, neighbour = both.float().chunk(2)
+        return labelled, neighbour
 
 
 def _crops(images: Tensor, model: PoseWarper) -> Tensor:
@@ -87,4 +106,8 @@ def _crops(images: Tensor, model: PoseWarper) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-STEPS = {"pose": PoseStep, "warper": WarperStep}
+def make_step(
+    stage: str, model: PoseWarper, batch_norm: str, teacher: WarpHead | None = None
+) -> PoseStep | WarperStep:
+    """Return the step of a stage, ``pose`` or ``warper``."""
+    return PoseStep(model, batch_norm) if stage == "pose" else WarperStep(model, batch_norm, teacher)

@@ -1,0 +1,179 @@
+"""``posewarper predict VIDEO``: poses and tracks of one video or of many, by a trained model."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posewarper.cli.common import count_of, progress_bar
+from posewarper.cli.many_videos import VideoJob, list_videos, share_videos
+
+if TYPE_CHECKING:
+    from posewarper.model.network import PoseWarper
+    from posewarper.structures import RunResult
+
+_LOG = "parts"
+_RESULTS = ("poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", _LOG)
+
+
+def predict_videos(
+    video: str,
+    *,
+    settings: dict[str, Any],
+    model: Path,
+    boxes: Path | None,
+    labels: Path | None,
+    whole_frame: bool,
+    overlay: bool,
+    batch: int | None,
+    out: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    device: str,
+) -> None:
+    """Predict one video, or each of a folder or list of videos into a folder of its own.
+
+    Args:
+        video: as the user named it.
+        settings: of :class:`posewarper.inference.clip_prediction.ClipPredictionConfig`.
+        model: a checkpoint.
+        boxes: file of boxes.
+        labels: labels to begin tracks at.
+        whole_frame: begin with the whole frame.
+        overlay: whether to draw the poses on the video.
+        batch: crops at a time.
+        out: folder for the results.
+        overwrite: replace results.
+        quiet: show no progress.
+        device: where the network runs.
+    """
+    from posewarper.inference.clip_prediction import ClipPredictionConfig
+    from posewarper.model.checkpoint import load_model
+
+    config = ClipPredictionConfig.read(settings)
+    jobs = list_videos(video)
+    network = load_model(model)
+
+    def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
+        options = {"whole_frame": whole_frame, "config": config, "batch": batch, "device": device}
+        files = {"boxes": job.boxes or boxes, "labels": job.labels or labels}
+        _predict_one(job.video, network, model, place, {**options, **files}, overwrite, overlay, quietly)
+
+    if jobs is None:
+        stem = "live" if video == "-" else Path(video).stem
+        work(VideoJob(video), out or Path(f"{stem}_predicted"), quietly=quiet)
+    else:
+        share_videos(jobs, out or Path(f"{Path(video).stem}_predicted"), work, quiet=quiet)
+
+
+def _predict_one(
+    video: str,
+    network: PoseWarper,
+    model: Path,
+    out: Path,
+    options: dict[str, Any],
+    overwrite: bool,
+    overlay: bool,
+    quiet: bool,
+) -> None:
+    from posewarper.cli.run_facts import describe_inputs, write_json
+    from posewarper.errors import OutputError
+    from posewarper.inference.resumption import claim_folder
+    from posewarper.inference.video_poses import predict
+    from posewarper.io.labels import write_poses
+    from posewarper.io.live import is_live
+
+    started = time.perf_counter()
+    if (out / "poses.json").exists() and not overwrite:
+        raise OutputError(
+            "this folder holds results already",
+            path=out,
+            got="poses.json",
+            mend="name another folder, or allow them to be replaced with --overwrite",
+        )
+    live = is_live(video)
+    paths = {"model": model, "boxes": options["boxes"], "labels": options["labels"]}
+    inputs = describe_inputs(**paths, **({} if live else {"video": _existing(video)}))
+    config = options["config"]
+    request = {
+        "video": video,
+        "inputs": {name: facts and facts["sha256"] for name, facts in inputs.items()},
+        "whole_frame": options["whole_frame"],
+        "config": config.model_dump(),
+    }
+    # Frames that come once cannot be gone on with.
+    claim_folder(out, request, _RESULTS, overwrite=overwrite or (live and (out / _LOG).is_dir()))
+    with progress_bar(quiet) as progress:
+        result = predict(video, network, log=out / _LOG, progress=progress, **options)
+        write_poses(out / "poses.json", result.poses)
+        facts = _describe(result, inputs, options["device"], time.perf_counter() - started)
+        written = (
+            []
+            if live or not result.poses.tracks
+            else _write_views(out, video, result, facts, overlay, progress)
+        )
+    write_json(out / "run.json", facts)
+    _remove_log(out / _LOG)
+    _tell(out, result, written)
+
+
+def _existing(video: str) -> Path:
+    from posewarper.io.video import open_video
+
+    if not os.path.exists(video):
+        open_video(video)  # which says what is wrong
+    return Path(video)
+
+
+def _describe(result: RunResult, inputs: dict[str, Any], device: str, seconds: float) -> dict[str, Any]:
+    from posewarper.cli.run_facts import describe_process, peak_memory
+
+    tracks = result.poses.tracks
+    return {
+        **describe_process(device),
+        "inputs": inputs,
+        "method": result.method,
+        "config": {name: None if value != value else value for name, value in result.config.items()},
+        "tracks": {str(i): {"frames": len(t.frames)} for i, t in tracks.items()},
+        "notes": list(result.notes),
+        "seconds": {**{k: round(v, 2) for k, v in result.seconds.items()}, "total": round(seconds, 2)},
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def _write_views(
+    out: Path, video: str, result: RunResult, facts: dict[str, Any], overlay: bool, progress: Any
+) -> list[str]:
+    """Write the pictures and the report; returns their names."""
+    from posewarper.cli.propagate_labels import sheet_frames
+    from posewarper.io.video import open_video
+    from posewarper.reporting.overlay import write_overlay, write_sheet
+    from posewarper.reporting.report import write_report
+
+    with open_video(video) as opened:
+        if overlay:
+            write_overlay(out / "overlay.mp4", opened, result.poses, progress=progress)
+        write_sheet(out / "sheet.jpg", opened, result.poses, sheet_frames(result.poses))
+        write_report(out / "report.html", opened, result, facts)
+    return ["report.html", *(["overlay.mp4"] if overlay else ["sheet.jpg"])]
+
+
+def _remove_log(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tell(out: Path, result: RunResult, written: list[str]) -> None:
+    poses = result.poses
+    posed = sum(len(t.frames) for t in poses.tracks.values())
+    print(
+        f"{count_of(posed, 'pose')} of {count_of(len(poses.tracks), 'track')} on {count_of(poses.n_frames, 'frame')}, "
+        f"{result.seconds['prediction']:.0f} s"
+    )
+    for note in result.notes:
+        print(note)
+    looks = " and ".join(str(out / name) for name in written)
+    print(f"wrote {out / 'poses.json'}" + (f"; look at {looks}" if looks else ""))

@@ -1,0 +1,318 @@
+"""Poses and tracks of a video of one's own, by a trained model; interrupted runs go on where they were."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from posewarper.config import Settings
+from posewarper.crops import Image
+from posewarper.errors import Interrupted, ModelError, PosewarperWarning
+from posewarper.evaluation.oks import usual_sigmas
+from posewarper.inference.aggregation import WINDOWS, make_window
+from posewarper.inference.box_sources import BoxSource
+from posewarper.inference.heatmap_engine import HeatmapEngine
+from posewarper.inference.held_crops import CropKeeper
+from posewarper.inference.streaming import FrameBoxes, FramePoses, PoseStream
+from posewarper.inference.suppression import single_poses
+from posewarper.inference.tracking import Tracker
+from posewarper.instances import NO_TRACK
+from posewarper.io.pose_log import PoseLog
+from posewarper.io.video import Video
+from posewarper.model.network import PoseWarper
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Poses, PoseTrack, Progress, silent
+
+_KEPT_EVERY = 50  # frames; so many are done again by a run that goes on
+_CHUNK = 8  # frames together, where boxes do not depend on poses
+_AUDITED_EVERY = 61  # frames: held crops are compared with exact ones on so few that it costs little
+
+
+class ClipPredictionConfig(Settings):
+    """Settings of the inference on one's own videos."""
+
+    aggregate: Literal["paper", "confidence", "none"] = "paper"
+    window: int = Field(default=2, ge=0, description="frames on either side that are summed")
+    causal: bool = Field(default=False, description="earlier frames only, for live use")
+    crops: Literal["exact", "held"] = "exact"
+    hold: float = Field(
+        default=0.08, ge=0, le=0.5, description="share of its size by which a held crop may be off"
+    )
+    flip: bool = Field(default=False, description="also look at each crop's mirror image")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    nms_oks: float | None = Field(
+        default=0.9, ge=0, le=1, description="poses more similar to a better one are left out"
+    )
+    patience: int = Field(default=30, ge=0, description="frames for which a lost track is waited for")
+    start_score: float = Field(default=0.3, ge=0, le=1, description="mean keypoint score that begins a track")
+
+
+@dataclass(frozen=True)
+class ClipPrediction:
+    """What a run over one video came to.
+
+    Args:
+        poses: the tracks.
+        frames: number of frames that were looked at.
+        reuse: share of the heatmaps that did not have to be computed again; NaN if none was asked for.
+        held_error: (median, 95th percentile) distance in pixels between keypoints of held crops and of crops
+            of their own, where both were looked at; None for exact crops.
+        seconds: of work in this process.
+    """
+
+    poses: Poses
+    frames: int
+    reuse: float
+    held_error: tuple[float, float] | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FrameFeed:
+    """The frames of a video in their order.
+
+    Args:
+        read: first index -> iterator of (index, image), indices rising by 1.
+        image_size: (height, width).
+        n_frames: their number, None where that is not known (a camera, a pipe).
+        name: of the video.
+        frame_names: index -> file name, of a folder of frames.
+    """
+
+    read: Callable[[int], Iterable[tuple[int, Image]]]
+    image_size: tuple[int, int]
+    n_frames: int | None
+    name: str
+    frame_names: dict[int, str]
+
+
+def feed_of_video(video: Video) -> FrameFeed:
+    """Return the frames of an opened video; another thread reads it while it is predicted."""
+    names = dict(enumerate(video.frame_names))
+    return FrameFeed(
+        lambda first: video.frames(range(first, video.n_frames)),
+        video.image_size,
+        video.n_frames,
+        video.path,
+        names,
+    )
+
+
+def predict_clip(
+    feed: FrameFeed,
+    model: PoseWarper,
+    source: BoxSource,
+    *,
+    config: ClipPredictionConfig | None = None,
+    log: str | os.PathLike[str] | None = None,
+    batch: int | None = None,
+    progress: Progress = silent,
+) -> ClipPrediction:
+    """Predict the poses of all instances on every frame, and who is who over time.
+
+    Args:
+        feed: the frames.
+        model: in evaluation mode, on its device.
+        source: where instances are looked for.
+        config: settings.
+        log: folder of the records; a run that finds one goes on after it. None keeps none.
+        batch: crops at a time; None for what suits the device.
+        progress: is told after every frame.
+
+    Raises:
+        ModelError: if neighbours are to be warped and the warp head was never trained.
+        Interrupted: on Ctrl-C; the records are kept.
+    """
+    config = config or ClipPredictionConfig()
+    check_aggregation(model, config)
+    begun = time.monotonic()
+    temporary = tempfile.TemporaryDirectory() if log is None else nullcontext(log)
+    with temporary as folder, PoseLog(folder) as records:
+        work = _Work(feed, model, source, config, records, batch)
+        try:
+            for done in work.run():
+                progress("poses", done, feed.n_frames or 0)
+        except KeyboardInterrupt:
+            where = (
+                ""
+                if log is None
+                else f"; {work.done} frames are kept in {os.fspath(log)}, the same command goes on"
+            )
+            if feed.n_frames is not None:
+                raise Interrupted(f"stopped after {work.done} frames{where}") from None
+            # Of a camera or a pipe this is the usual end.
+            warnings.warn(f"stopped after {work.done} frames", PosewarperWarning, stacklevel=2)
+        poses = collect_poses(records, model.spec.skeleton, feed, work.done)
+        return ClipPrediction(poses, work.done, work.reuse, work.held_error, time.monotonic() - begun)
+
+
+def check_aggregation(model: PoseWarper, config: ClipPredictionConfig) -> None:
+    """Refuse to warp by a head that was never trained.
+
+    Raises:
+        ModelError: if that is asked for.
+    """
+    if config.aggregate != "none" and config.window > 0 and "warp" not in model.spec.trained:
+        raise ModelError(
+            "the warp head of this model was never trained: neighbours would not be moved",
+            expected="a model with a trained warper",
+            got="a pose network alone",
+            mend="train its warper, or predict each frame alone with --aggregate none",
+        )
+
+
+class _Work:
+    """One run: the stream, the tracks and the records."""
+
+    def __init__(
+        self,
+        feed: FrameFeed,
+        model: PoseWarper,
+        source: BoxSource,
+        config: ClipPredictionConfig,
+        records: PoseLog,
+        batch: int | None,
+    ) -> None:
+        self.feed, self.source, self.records, self.config = feed, source, records, config
+        spec = model.spec
+        self.sigmas = np.array(list(usual_sigmas(spec.skeleton).values()))
+        self.tracker = Tracker(self.sigmas, patience=config.patience, start_score=config.start_score)
+        alone = config.aggregate == "none" or config.window == 0
+        self.stream = PoseStream(
+            HeatmapEngine(
+                model,
+                weighting="confidence" if config.aggregate == "confidence" else "paper",
+                precision=config.precision,
+                flip=config.flip,
+                batch=batch,
+            ),
+            WINDOWS["none"] if alone else make_window(config.window, causal=config.causal),
+            CropKeeper(config.crops, spec.crop_size[1] / spec.crop_size[0], config.hold),
+            self._find_boxes,
+            chunk=1 if source.follows or feed.n_frames is None else _CHUNK,
+            audit=_AUDITED_EVERY if config.crops == "held" else 0,
+        )
+        self.done = 0
+        self._errors: list[float] = []
+        self._before = (0, 0)  # heatmaps asked for and computed before this process
+        if records.state is not None:
+            self._take_up(records.state)
+
+    def _take_up(self, state: Any) -> None:
+        self.done = state["done"]
+        self.tracker.load_state_dict(state["tracker"])
+        self.stream.keeper.load_state_dict(state["crops"])
+        self._before, self._errors = tuple(state["heatmaps"]), list(state["errors"])
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "done": self.done,
+            "tracker": self.tracker.state_dict(),
+            "crops": self.stream.keeper.state_dict(),
+            "heatmaps": [self._asked, self._computed],
+            "errors": self._errors,
+        }
+
+    @property
+    def _asked(self) -> int:
+        return self._before[0] + self.stream.counts.asked
+
+    @property
+    def _computed(self) -> int:
+        return self._before[1] + self.stream.counts.computed
+
+    @property
+    def reuse(self) -> float:
+        return 1 - self._computed / self._asked if self._asked else float("nan")
+
+    @property
+    def held_error(self) -> tuple[float, float] | None:
+        if not self._errors:
+            return None
+        median, far = np.percentile(self._errors, [50, 95])
+        return float(median), float(far)
+
+    def run(self) -> Iterator[int]:
+        """Write the records of the frames that are left; yields how many are done after each."""
+        kept, first = self.done, max(self.done - self.stream.looks_back, 0)
+        with closing(_ahead(self.feed.read(first))) as frames:
+            for poses in self.stream.run(frames, self.done):
+                self.records.append(self._record(poses))
+                self.done = poses.frame + 1
+                # Not where crops of later frames are chosen already, which the state would hold.
+                if self.done >= kept + _KEPT_EVERY and self.stream.looked_at < self.done:
+                    self.records.keep(self._state())
+                    kept = self.done
+                yield self.done
+        self.records.keep(self._state())
+
+    def _find_boxes(self, frame: int, image: Image, new_scene: bool) -> FrameBoxes:
+        if new_scene:
+            self.tracker.forget()
+        return self.source.find(frame, image, new_scene, self.tracker)
+
+    def _record(self, poses: FramePoses) -> dict[str, Any]:
+        stays = np.ones(len(poses.boxes), bool)
+        quality = poses.keypoint_scores.mean(1) if len(stays) else np.zeros(0)
+        if self.config.nms_oks is not None and len(stays) > 1:
+            stays = single_poses(
+                poses.keypoints,
+                poses.keypoint_scores,
+                poses.boxes,
+                quality,
+                self.sigmas,
+                threshold=self.config.nms_oks,
+            )
+        if poses.held_error is not None:
+            self._errors += np.round(poses.held_error[stays], 4).ravel().tolist()
+        keypoints, scores = poses.keypoints[stays], poses.keypoint_scores[stays]
+        ids = self.tracker.update(poses.frame, keypoints, scores, poses.boxes[stays], quality[stays])
+        kept = ids != NO_TRACK
+        return {
+            "frame": poses.frame,
+            "tracks": ids[kept].tolist(),
+            "keypoints": np.round(keypoints[kept], 3).tolist(),
+            "scores": np.round(np.clip(scores[kept], 0, 1), 4).tolist(),
+        }
+
+
+def _ahead(frames: Iterable[tuple[int, Image]]) -> Iterator[tuple[int, Image]]:
+    """Yield what another thread decodes meanwhile."""
+    source = iter(frames)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, source, None)
+        while (frame := coming.result()) is not None:
+            coming = pool.submit(next, source, None)
+            yield frame
+
+
+def collect_poses(records: PoseLog, skeleton: Skeleton, feed: FrameFeed, n_frames: int) -> Poses:
+    """Return the poses of all records of a run."""
+    frames: dict[int, list[int]] = {}
+    keypoints: dict[int, list[Any]] = {}
+    scores: dict[int, list[Any]] = {}
+    for record in records.records():
+        for i, points, own in zip(record["tracks"], record["keypoints"], record["scores"], strict=True):
+            frames.setdefault(i, []).append(record["frame"])
+            keypoints.setdefault(i, []).append(np.array(points))
+            scores.setdefault(i, []).append(np.array(own))
+    tracks = {i: PoseTrack(own, np.stack(keypoints[i]), np.stack(scores[i])) for i, own in frames.items()}
+    return Poses(
+        skeleton,
+        tracks,
+        feed.image_size,
+        feed.n_frames or n_frames,
+        video=Path(feed.name).name,
+        frame_names=feed.frame_names,
+    )

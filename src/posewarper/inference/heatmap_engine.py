@@ -1,0 +1,145 @@
+"""Crops to heatmaps, and neighbours' heatmaps summed at the present frame, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posewarper.crops import normalise
+from posewarper.errors import ConfigError
+from posewarper.heatmaps import flip_heatmaps
+from posewarper.model.network import PoseWarper
+from posewarper.model.runtime import half_precision
+
+WEIGHTINGS = ("paper", "confidence")
+PRECISIONS = ("auto", "float32", "bfloat16")
+_CPU_BATCH, _GPU_BATCH = 4, 32
+_LEAST_CONFIDENCE = 1e-3
+_SHARPNESS = 2.0  # the power of a peak by which frames are weighed
+
+
+class HeatmapEngine:
+    """The network as inference uses it: no gradients, channels last, bfloat16 where that is asked for.
+
+    Warping positions stay in float32 whatever the precision.
+
+    Args:
+        model: in evaluation mode, on its device.
+        weighting: ``paper`` sums frames with the window's weights; ``confidence`` multiplies these, keypoint
+            by keypoint, by how high the network's peak is in that frame.
+        precision: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 where it is faster.
+        flip: mean of each crop's heatmaps and those of its mirror image (the paper does without).
+        batch: crops, or pairs of frames, at a time; None for what suits the device.
+
+    Raises:
+        ConfigError: if a name is unknown.
+    """
+
+    def __init__(
+        self,
+        model: PoseWarper,
+        *,
+        weighting: str = "paper",
+        precision: str = "auto",
+        flip: bool = False,
+        batch: int | None = None,
+    ) -> None:
+        for name, known in ((weighting, WEIGHTINGS), (precision, PRECISIONS)):
+            if name not in known:
+                raise ConfigError(
+                    "unknown setting of the network",
+                    expected=", ".join(known),
+                    got=name,
+                    mend="use one of the names expected",
+                )
+        self.model, self.spec = model, model.spec
+        self._device = model.final_layer.weight.device
+        self._by_confidence, self._flip = weighting == "confidence", flip
+        self.halved = half_precision(self._device) if precision == "auto" else precision == "bfloat16"
+        self._batch = batch or (_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if not self.halved:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=torch.bfloat16)
+
+    @torch.inference_mode()
+    def heatmaps(self, crops: NDArray[np.uint8]) -> Tensor:
+        """Return the heatmaps (n, K, H / 4, W / 4), on the device, of crops (n, H, W, 3) uint8 RGB."""
+        parts = []
+        for part in _parts(len(crops), self._batch):
+            images = torch.from_numpy(normalise(crops[part], self.spec.mean, self.spec.std))
+            tensor = images.to(self._device).contiguous(memory_format=torch.channels_last)
+            with self._precision():
+                found = self.model.heatmaps(tensor).float()
+                if self._flip:
+                    mirrored = self.model.heatmaps(tensor.flip(-1)).float()
+                    found = (found + flip_heatmaps(mirrored, self.spec.skeleton.flip_order)) / 2
+            parts.append(found.contiguous())
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def aggregate(
+        self,
+        present: Tensor,
+        own_shares: Sequence[float],
+        sources: Tensor,
+        targets: Sequence[int],
+        shares: Sequence[float],
+    ) -> Tensor:
+        """Return the weighted sum of the heatmaps of each present frame and of its neighbours, warped to it.
+
+        The present frame goes through the warp too, with a difference of zero, as in the paper.
+
+        Args:
+            present: (n, K, h, w) heatmaps of the present frames.
+            own_shares: n weights of these themselves.
+            sources: (m, K, h, w) heatmaps of neighbours, cut with the present frame's crop.
+            targets: m positions in ``present``, whose neighbours these are.
+            shares: m weights.
+
+        Returns:
+            (n, K, h, w).
+        """
+        if not len(targets):
+            return present
+        at = torch.tensor(targets, device=self._device)
+        own = self._weigh(own_shares, present)
+        weights = self._weigh(shares, sources)
+        if self._by_confidence:  # what each keypoint's weights sum up to stays as it was
+            wanted = torch.tensor(own_shares, device=self._device).index_add(
+                0, at, torch.tensor(shares, device=self._device)
+            )
+            total = own.index_add(0, at, weights)
+            factor = wanted[:, None] / total
+            own, weights = own * factor, weights * factor[at]
+        summed = torch.cat([self._warp(present[part], present[part]) for part in self._chunks(len(present))])
+        summed *= own[:, :, None, None]
+        for part in self._chunks(len(sources)):
+            warped = self._warp(sources[part], present[at[part]])
+            summed.index_add_(0, at[part], warped * weights[part, :, None, None])
+        return summed
+
+    def _warp(self, source: Tensor, target: Tensor) -> Tensor:
+        with self._precision():
+            return self.model.warp(source, source=source, target=target).float()
+
+    def _weigh(self, shares: Sequence[float], heatmaps: Tensor) -> Tensor:
+        """Return (n, K) weights of n frames' heatmaps."""
+        weights = torch.tensor(shares, device=self._device)[:, None].expand(heatmaps.shape[:2])
+        if not self._by_confidence:
+            return weights
+        return weights * heatmaps.amax((2, 3)).clamp_min(_LEAST_CONFIDENCE) ** _SHARPNESS
+
+    def _chunks(self, n: int) -> Iterator[slice]:
+        return _parts(n, self._batch)
+
+
+def _parts(n: int, size: int) -> Iterator[slice]:
+    for first in range(0, n, size):
+        yield slice(first, min(first + size, n))

@@ -1,0 +1,156 @@
+"""The second job: a trained model on a video, or on frames as they come."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from posewarper.errors import ConfigError, PosewarperWarning
+from posewarper.inference.box_sources import BoxSource, boxes_of_labels
+from posewarper.inference.clip_prediction import (
+    ClipPrediction,
+    ClipPredictionConfig,
+    FrameFeed,
+    check_aggregation,
+    feed_of_video,
+    predict_clip,
+)
+from posewarper.inference.streaming import FrameBoxes
+from posewarper.io.labels import read_labels
+from posewarper.io.live import LiveVideo, is_live
+from posewarper.io.video import Video, open_video
+from posewarper.io.video_boxes import read_video_boxes
+from posewarper.model.checkpoint import load_model
+from posewarper.model.network import PoseWarper
+from posewarper.model.runtime import resolve_device
+from posewarper.structures import Labels, Progress, RunResult, silent
+
+PathLike = str | os.PathLike[str]
+
+
+def predict(
+    video: Video | PathLike,
+    model: PoseWarper | PathLike,
+    *,
+    boxes: PathLike | None = None,
+    labels: Labels | PathLike | None = None,
+    whole_frame: bool = False,
+    config: ClipPredictionConfig | None = None,
+    device: str = "auto",
+    batch: int | None = None,
+    log: PathLike | None = None,
+    progress: Progress = silent,
+) -> RunResult:
+    """Predict the poses of all instances of a video, frame after frame, and who is who over time.
+
+    One of ``boxes``, ``labels`` and ``whole_frame`` says where to look. With ``labels`` tracks begin at the
+    labelled instances, and are followed by their own poses from there; with ``whole_frame`` the one instance
+    is looked for in the whole frame and then followed.
+
+    Args:
+        video: a video file, a folder of frames, an opened video; or ``-`` (standard input), a camera or a
+            URL, whose frames come once.
+        model: a trained model or its file.
+        boxes: a file of boxes, see :func:`posewarper.io.video_boxes.read_video_boxes`.
+        labels: labels of some of its frames, as boxes; poses are predicted on those frames too.
+        whole_frame: begin with the whole frame.
+        config: settings; the paper's window and weights if left out.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        batch: crops at a time; None for what suits the device.
+        log: folder for records; a run that finds some of its own there goes on after them.
+        progress: is called as ``progress(stage, done, total)``.
+
+    Returns:
+        The poses, with timings and notes; ``config`` holds also the share of heatmaps that were ``reused`` and
+        for held crops the distance of keypoints from exact crops (``held_error``: median and 95th percentile,
+        pixels).
+
+    Raises:
+        PosewarperError: if the input cannot be used.
+        Interrupted: on Ctrl-C; the records are kept.
+
+    Example:
+        >>> result = predict("clip.mp4", "model.pt", labels="labels.json")
+        >>> result.poses.n_frames
+        20
+    """
+    config = config or ClipPredictionConfig()
+    network = model if isinstance(model, PoseWarper) else load_model(model)
+    network = network.to(resolve_device(device)).eval()
+    check_aggregation(network, config)
+    with _feed(video) as (feed, opened):
+        source, given = find_source(network, opened, boxes, labels, whole_frame=whole_frame)
+        found = predict_clip(feed, network, source, config=config, log=log, batch=batch, progress=progress)
+    used = given if given is not None else Labels(network.spec.skeleton, {})
+    facts = {"reused": found.reuse, "held_error": found.held_error, "frames": found.frames}
+    settings: dict[str, Any] = {**config.model_dump(), **facts}
+    return RunResult(
+        found.poses, used, "predict", {"prediction": found.seconds}, tuple(_notes(found)), settings
+    )
+
+
+def find_source(
+    model: PoseWarper,
+    video: Video | None,
+    boxes: PathLike | None,
+    labels: Labels | PathLike | None,
+    *,
+    whole_frame: bool,
+) -> tuple[BoxSource, Labels | None]:
+    """Return where to look for instances, and the labels if these say it.
+
+    Raises:
+        ConfigError: unless exactly one source is given.
+        LabelsError: if boxes or labels cannot be used.
+    """
+    given = [boxes is not None, labels is not None, whole_frame]
+    if sum(given) != 1:
+        raise ConfigError(
+            "where are the instances to be looked for?",
+            expected="one of: boxes from a file, labels of some frames, or the whole frame",
+            got="nothing" if not any(given) else "more than one of them",
+            mend="give --boxes FILE, --labels FILE or --whole-frame",
+        )
+    if boxes is not None:
+        return BoxSource(_boxes_of_file(boxes, video)), None
+    if labels is not None:
+        read = labels if isinstance(labels, Labels) else read_labels(labels, video=video)
+        return BoxSource(boxes_of_labels(read.only_labelled()), follows=True), read
+    return BoxSource(follows=True, whole_frame=True), None
+
+
+def _boxes_of_file(path: PathLike, video: Video | None) -> Mapping[int, FrameBoxes]:
+    found = read_video_boxes(path, n_frames=None if video is None else video.n_frames)
+    return {frame: FrameBoxes(own.boxes, own.scores) for frame, own in found.items()}
+
+
+@contextmanager
+def _feed(video: Video | PathLike) -> Iterator[tuple[FrameFeed, Video | None]]:
+    with ExitStack() as stack:
+        if isinstance(video, Video):
+            yield feed_of_video(video), video
+        elif is_live(os.fspath(video)):
+            live = stack.enter_context(LiveVideo(os.fspath(video)))
+            name = "live" if os.fspath(video) == "-" else os.fspath(video)
+            yield FrameFeed(lambda first: live.frames(), live.image_size, None, name, {}), None
+        else:
+            opened = stack.enter_context(open_video(video))
+            yield feed_of_video(opened), opened
+
+
+def _notes(found: ClipPrediction) -> list[str]:
+    notes = []
+    if found.held_error is not None:
+        median, far = found.held_error
+        notes.append(
+            f"crops were held: {found.reuse:.0%} of the heatmaps were there already; keypoints lie {median:.2f} "
+            f"pixels (median; 95 percent of them at most {far:.2f}) from those of crops of their own"
+        )
+    if not found.poses.tracks:
+        nobody = "nobody was found in this video: check the boxes, and whether the model knows such a scene"
+        warnings.warn(nobody, PosewarperWarning, stacklevel=3)
+        notes.append(nobody)
+    return notes
