@@ -58,7 +58,7 @@ class HeatmapEngine:
                     mend="use one of the names expected",
                 )
         self.model, self.spec = model, model.spec
-        self._device = model.final_layer.weight.device
+        self._device, self._kind = model.final_layer.weight.device, model.final_layer.weight.dtype
         self._by_confidence, self._flip = weighting == "confidence", flip
         self.halved = half_precision(self._device) if precision == "auto" else precision == "bfloat16"
         self._batch = batch or (_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH)
@@ -74,11 +74,11 @@ class HeatmapEngine:
         parts = []
         for part in _parts(len(crops), self._batch):
             images = torch.from_numpy(normalise(crops[part], self.spec.mean, self.spec.std))
-            tensor = images.to(self._device).contiguous(memory_format=torch.channels_last)
+            tensor = images.to(self._device, self._kind).contiguous(memory_format=torch.channels_last)
             with self._precision():
-                found = self.model.heatmaps(tensor).float()
+                found = self.model.heatmaps(tensor).to(self._kind)
                 if self._flip:
-                    mirrored = self.model.heatmaps(tensor.flip(-1)).float()
+                    mirrored = self.model.heatmaps(tensor.flip(-1)).to(self._kind)
                     found = (found + flip_heatmaps(mirrored, self.spec.skeleton.flip_order)) / 2
             parts.append(found.contiguous())
         return torch.cat(parts)
@@ -112,9 +112,7 @@ class HeatmapEngine:
         own = self._weigh(own_shares, present)
         weights = self._weigh(shares, sources)
         if self._by_confidence:  # what each keypoint's weights sum up to stays as it was
-            wanted = torch.tensor(own_shares, device=self._device).index_add(
-                0, at, torch.tensor(shares, device=self._device)
-            )
+            wanted = self._tensor(own_shares).index_add(0, at, self._tensor(shares))
             total = own.index_add(0, at, weights)
             factor = wanted[:, None] / total
             own, weights = own * factor, weights * factor[at]
@@ -127,11 +125,14 @@ class HeatmapEngine:
 
     def _warp(self, source: Tensor, target: Tensor) -> Tensor:
         with self._precision():
-            return self.model.warp(source, source=source, target=target).float()
+            return self.model.warp(source, source=source, target=target).to(self._kind)
+
+    def _tensor(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, device=self._device, dtype=self._kind)
 
     def _weigh(self, shares: Sequence[float], heatmaps: Tensor) -> Tensor:
         """Return (n, K) weights of n frames' heatmaps."""
-        weights = torch.tensor(shares, device=self._device)[:, None].expand(heatmaps.shape[:2])
+        weights = self._tensor(shares)[:, None].expand(heatmaps.shape[:2])
         if not self._by_confidence:
             return weights
         return weights * heatmaps.amax((2, 3)).clamp_min(_LEAST_CONFIDENCE) ** _SHARPNESS
