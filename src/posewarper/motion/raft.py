@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +12,7 @@ from torch.nn.functional import pad
 from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large, raft_small
 
 from posewarper.crops import Image
-from posewarper.errors import ModelError
+from posewarper.model.torchvision_weights import downloaded_state, hub_folder, load_state, read_state
 
 # The network works at an eighth of the picture, and halves that three times.
 _MULTIPLE, _SMALLEST = 8, 128
@@ -33,20 +31,14 @@ def load_raft(weights: str | os.PathLike[str] | None = None, device: torch.devic
     Raises:
         ModelError: if the file is missing or holds other weights, or the download fails.
     """
-    state = _downloaded() if weights is None else _read(weights)
+    if weights is None:
+        state = downloaded_state(Raft_Large_Weights.C_T_SKHT_V2, "RAFT", _mend())
+    else:
+        state = read_state(weights, "RAFT", _mend())
     # Only the large network learns how to enlarge its flow.
     large = any(str(name).startswith("mask_predictor.") for name in state)
     model = (raft_large if large else raft_small)(weights=None)
-    try:
-        model.load_state_dict(dict(state))
-    except RuntimeError as error:
-        raise ModelError(
-            "these are not weights of torchvision's RAFT",
-            path=weights,
-            expected=f"parameters like {next(iter(model.state_dict()))}",
-            got=f"{len(state)} others, like {next(iter(state), None)}",
-            mend=_mend(),
-        ) from error
+    load_state(model, state, weights, "torchvision's RAFT", _mend())
     return model.to(device).eval()
 
 
@@ -72,40 +64,8 @@ def _as_input(image: Image) -> Tensor:
     return pad(tensor, (0, missing[1], 0, missing[0]), mode="replicate")
 
 
-def _downloaded() -> Mapping[str, Any]:
-    try:
-        return Raft_Large_Weights.C_T_SKHT_V2.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:  # no network, a broken transfer, or a damaged file of an earlier one
-        raise ModelError(
-            "the weights of RAFT are not on this machine, or damaged, and cannot be downloaded",
-            path=os.path.join(torch.hub.get_dir(), "checkpoints", WEIGHTS_URL.rpartition("/")[2]),
-            got=_first_sentence(error),
-            mend=_mend(),
-        ) from error
-
-
-def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError("there are no such weights of RAFT", path=path, mend=_mend()) from error
-    except Exception as error:  # what is damaged fails in any way
-        got = _first_sentence(error)
-        raise ModelError("cannot read these weights", path=path, got=got, mend=_mend()) from error
-    if not isinstance(state, Mapping):
-        got = f"a {type(state).__name__}"
-        raise ModelError("these are not weights of RAFT", path=path, got=got, mend=_mend())
-    return state
-
-
-def _first_sentence(error: Exception) -> str:
-    # What torch adds is advice to read the file unsafely.
-    return (str(error) or type(error).__name__).strip().split("\n")[0].split(". ")[0][:200]
-
-
 def _mend() -> str:
-    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
     return (
-        f"on a machine with a network fetch {WEIGHTS_URL}, then put the file into {folder} (TORCH_HOME "
+        f"on a machine with a network fetch {WEIGHTS_URL}, then put the file into {hub_folder()} (TORCH_HOME "
         "moves that folder), or give its path; or use the method dis, which needs no weights"
     )
