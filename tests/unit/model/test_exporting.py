@@ -29,12 +29,12 @@ SKELETON = Skeleton(("nose", "left_eye", "right_eye"), ((0, 1),), name="fly")
 SIZE = (64, 96)  # of crops: neither square nor, for the heatmaps of 16 x 24, a power of two
 
 
-def a_model(**more) -> PoseWarper:
+def a_model(backbone: str = "hrnet_w18_small", **more) -> PoseWarper:
     """A network whose warper moves things by several pixels, and mixes the keypoints."""
     torch.manual_seed(0)
     head = {"head_width": 8, "head_blocks": 1, "head_dilations": (1, 6)}
     spec = ModelSpec(
-        *("hrnet_w18_small", SKELETON, SIZE, 1.5),
+        *(backbone, SKELETON, SIZE, 1.5),
         **{
             "trained": {"pose": 3, "warp": 4},
             "provenance": {"seed": 4},
@@ -153,7 +153,7 @@ def test_what_is_written_are_plain_graphs_with_a_description(exported):
 
 
 def test_a_model_is_left_as_it_was_and_an_untrained_head_is_left_out(tmp_path):
-    model = a_model(trained={"pose": 3}).train().to(memory_format=torch.channels_last)
+    model = a_model("test_resnet", trained={"pose": 3}).train().to(memory_format=torch.channels_last)
     before = parameters_sha256(model)
     path = tmp_path / "model.onnx"
     warper_path(path).write_bytes(b"of another model")
@@ -166,7 +166,8 @@ def test_a_model_is_left_as_it_was_and_an_untrained_head_is_left_out(tmp_path):
     assert describe_onnx(path)["warp_head"] == "left out: not trained"
 
 
-def test_a_program_of_torch_export_computes_what_the_model_does(model, tmp_path):
+def test_a_program_of_torch_export_computes_what_the_model_does(tmp_path):
+    model = a_model("test_resnet")
     path = tmp_path / "model.pt2"
     written = export_program(model, path)
     assert [file.path for file in written] == [path, warper_path(path)]
@@ -188,26 +189,39 @@ def test_a_program_of_torch_export_computes_what_the_model_does(model, tmp_path)
 
 def test_files_that_differ_from_the_checkpoint_are_not_kept(model, tmp_path, monkeypatch):
     (tmp_path / "model.pt2").write_bytes(b"older")
-    monkeypatch.setattr(
-        exporting, "_run_program", lambda part, path: part.network(*part.inputs.values()) + 2e-4
-    )
-    with pytest.raises(ModelError, match=r"computes something else(.|\n)*2\.0e-04"):
-        export_program(model, tmp_path / "model.pt2")
-    monkeypatch.setattr(exporting, "_run_program", lambda part, path: torch.zeros(1))
-    with pytest.raises(ModelError, match=r"shape \(1,\)"):
-        export_program(model, tmp_path / "model.pt2")
+    monkeypatch.setattr(exporting, "_trace", lambda part: None)
+    monkeypatch.setattr(exporting, "_write_program", lambda part, _, facts, path: path.write_text(facts))
+    for run, message in (
+        (lambda part, _: part.network(*part.inputs.values()) + 2e-4, r"something else(.|\n)*2\.0e-04"),
+        (lambda part, _: part.network(*part.inputs.values()) * float("nan"), r"something else(.|\n)*nan"),
+        (lambda part, _: torch.zeros(1), r"shape \(1,\)"),
+    ):
+        monkeypatch.setattr(exporting, "_run_program", run)
+        with pytest.raises(ModelError, match=message):
+            export_program(model, tmp_path / "model.pt2")
     assert [each.name for each in tmp_path.iterdir()] == ["model.pt2"]
     assert (tmp_path / "model.pt2").read_bytes() == b"older"
 
 
-def test_a_network_that_cannot_be_traced_is_told(model, tmp_path, monkeypatch):
+def test_a_network_that_cannot_be_traced_is_told(tmp_path, monkeypatch):
     def twisted(self, crops):
         return crops if crops.sum() > 0 else crops * 2
 
+    model = a_model("test_resnet")
     monkeypatch.setattr(PoseWarper, "heatmaps", twisted)
     with pytest.raises(ModelError, match="pose network cannot be exported"):
         export_program(model, tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_other_backbones_are_exported_as_well(backbone, tmp_path):
+    model = a_model(backbone, trained={"pose": 1})
+    export_onnx(model, tmp_path / "model.onnx")
+    crops = torch.randn(1, 3, *SIZE)
+    with torch.inference_mode():
+        got = load_onnx(tmp_path / "model.onnx").heatmaps(crops)
+        torch.testing.assert_close(got, model.heatmaps(crops), rtol=0, atol=1e-4)
 
 
 # --- files that are no good -------------------------------------------------------------------------------
