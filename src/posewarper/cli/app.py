@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from posewarper.cli import (
     compare_methods,
     convert_labels,
+    export_model,
     information,
     predict_poses,
     prepare_dataset,
@@ -73,6 +74,7 @@ app.command("experiment")(run_experiments.run)
 
 # Files in and out.
 app.command("convert")(convert_labels.run)
+app.command("export")(export_model.run)
 app.command("info")(information.run)
 
 

@@ -31,7 +31,10 @@ _LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".hdf5", ".s
 
 def run(
     path: Annotated[
-        Path | None, typer.Argument(help="A video, a folder of frames, labels, or a checkpoint (.pt, .pth).")
+        Path | None,
+        typer.Argument(
+            help="A video, a folder of frames, labels, a checkpoint (.pt, .pth), or a model in ONNX."
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -100,6 +103,10 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
         from posewarper.model.checkpoint import describe_checkpoint
 
         facts["checkpoint"] = describe_checkpoint(path)
+    elif path is not None and _is_exported(path):
+        from posewarper.model.onnx_model import describe_onnx
+
+        facts["exported model"] = describe_onnx(path)
     elif path is not None:
         from posewarper.io.video import open_video
 
@@ -126,7 +133,7 @@ def _check_picture(picture: Path, path: Path | None, labels: Path | None) -> Non
     from posewarper.reporting.overlay import check_picture_name
 
     check_picture_name(picture)
-    is_video = path is not None and not _is_labels(path) and not is_checkpoint(path)
+    is_video = path is not None and not (_is_labels(path) or is_checkpoint(path) or _is_exported(path))
     if not is_video or labels is None:
         raise ConfigError(
             "--picture draws labels on the frames of a video, and needs both",
@@ -134,6 +141,10 @@ def _check_picture(picture: Path, path: Path | None, labels: Path | None) -> Non
             got="no labels" if is_video else "no video",
             mend="name the labels with --labels" if is_video else "name the video that was labelled",
         )
+
+
+def _is_exported(path: Path) -> bool:
+    return path.suffix.lower() == ".onnx"
 
 
 def _is_labels(path: Path) -> bool:

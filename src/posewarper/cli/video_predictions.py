@@ -11,7 +11,7 @@ from posewarper.cli.common import count_of, progress_bar
 from posewarper.cli.many_videos import VideoJob, list_videos, share_videos
 
 if TYPE_CHECKING:
-    from posewarper.model.network import PoseWarper
+    from posewarper.model.network import PoseModel
     from posewarper.structures import RunResult
 
 _LOG = "parts"
@@ -50,14 +50,14 @@ def predict_videos(
         device: where the network runs.
     """
     from posewarper.inference.clip_prediction import ClipPredictionConfig
-    from posewarper.model.checkpoint import load_model
+    from posewarper.model.onnx_model import open_model
 
     config = ClipPredictionConfig.read(settings)
     jobs = list_videos(video)
-    network = load_model(model)
+    network = open_model(model, device)
 
     def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
-        options = {"whole_frame": whole_frame, "config": config, "batch": batch, "device": device}
+        options = {"whole_frame": whole_frame, "config": config, "batch": batch}
         files = {"boxes": job.boxes or boxes, "labels": job.labels or labels}
         _predict_one(job.video, network, model, place, {**options, **files}, overwrite, overlay, quietly)
 
@@ -70,7 +70,7 @@ def predict_videos(
 
 def _predict_one(
     video: str,
-    network: PoseWarper,
+    network: PoseModel,
     model: Path,
     out: Path,
     options: dict[str, Any],
@@ -108,7 +108,7 @@ def _predict_one(
     with progress_bar(quiet) as progress:
         result = predict(video, network, log=out / _LOG, progress=progress, **options)
         write_poses(out / "poses.json", result.poses)
-        facts = _describe(result, inputs, options["device"], time.perf_counter() - started)
+        facts = _describe(result, inputs, str(network.device), time.perf_counter() - started)
         written = (
             []
             if live or not result.poses.tracks

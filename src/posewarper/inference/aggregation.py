@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from posewarper.errors import ConfigError
-from posewarper.model.network import PoseWarper
+from posewarper.model.network import PoseModel
 
 PAPER_OFFSETS = (0, -1, -2, 1, 2)
 """The frames that the paper sums, counted from the present one, in the order of the original."""
@@ -83,7 +83,7 @@ def make_window(radius: int, *, causal: bool = False) -> Window:
     return Window(offsets, tuple((weights / weights.sum()).tolist()))
 
 
-def aggregate_heatmaps(model: PoseWarper, heatmaps: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
+def aggregate_heatmaps(model: PoseModel, heatmaps: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
     """Warp each frame's heatmaps to the present frame and sum them.
 
     Each frame is the source of its warp and the present frame is the target. The present frame, too, goes
@@ -108,7 +108,7 @@ def aggregate_heatmaps(model: PoseWarper, heatmaps: Tensor, weights: Tensor | Se
     return torch.stack(warped).sum(0)
 
 
-def predict_heatmaps(model: PoseWarper, crops: Tensor, weights: Tensor) -> Tensor:
+def predict_heatmaps(model: PoseModel, crops: Tensor, weights: Tensor) -> Tensor:
     """Return the heatmaps of the present frame, from it alone or with its neighbours.
 
     Args:

@@ -30,7 +30,7 @@ from posewarper.inference.tracking import Tracker
 from posewarper.instances import NO_TRACK
 from posewarper.io.pose_log import PoseLog
 from posewarper.io.video import Video
-from posewarper.model.network import PoseWarper
+from posewarper.model.network import PoseModel
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Poses, PoseTrack, Progress, silent
 
@@ -111,7 +111,7 @@ def feed_of_video(video: Video) -> FrameFeed:
 
 def predict_clip(
     feed: FrameFeed,
-    model: PoseWarper,
+    model: PoseModel,
     source: BoxSource,
     *,
     config: ClipPredictionConfig | None = None,
@@ -157,7 +157,7 @@ def predict_clip(
         return ClipPrediction(poses, work.done, work.reuse, work.held_error, time.monotonic() - begun)
 
 
-def check_aggregation(model: PoseWarper, config: ClipPredictionConfig) -> None:
+def check_aggregation(model: PoseModel, config: ClipPredictionConfig) -> None:
     """Refuse to warp by a head that was never trained.
 
     Raises:
@@ -178,7 +178,7 @@ class _Work:
     def __init__(
         self,
         feed: FrameFeed,
-        model: PoseWarper,
+        model: PoseModel,
         source: BoxSource,
         config: ClipPredictionConfig,
         records: PoseLog,

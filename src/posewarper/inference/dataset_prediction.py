@@ -26,7 +26,7 @@ from posewarper.io.posetrack18 import read_posetrack18, write_posetrack18
 from posewarper.io.posetrack_points import apply_neck_rule
 from posewarper.io.result_files import paper_scores, write_results, write_submission
 from posewarper.model.checkpoint import parameters_sha256
-from posewarper.model.network import PoseWarper
+from posewarper.model.network import PoseModel
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.samples import Samples, samples_from_boxes, samples_from_labels
 from posewarper.skeletons import POSETRACK
@@ -69,7 +69,7 @@ class DatasetResult:
 
 def predict_dataset(
     dataset: Dataset,
-    model: PoseWarper,
+    model: PoseModel,
     out: str | os.PathLike[str],
     *,
     split: str = "val",
@@ -151,7 +151,7 @@ def predict_dataset(
     )
 
 
-def _check_model(model: PoseWarper, config: PredictionConfig) -> None:
+def _check_model(model: PoseModel, config: PredictionConfig) -> None:
     if model.spec.skeleton.names != POSETRACK.names:
         raise ModelError(
             "this model has other keypoints than PoseTrack's, which result files are made of",
@@ -174,7 +174,7 @@ def _all_samples(
     labels: Mapping[str, InstanceTable],
     boxes: str | os.PathLike[str] | None,
     config: PredictionConfig,
-    model: PoseWarper,
+    model: PoseModel,
 ) -> dict[str, Samples]:
     """Return the boxes to look at in each video, by file stem."""
     height, width = model.spec.crop_size
@@ -308,7 +308,7 @@ def _write_results(
 
 def _request(
     dataset: Dataset,
-    model: PoseWarper,
+    model: PoseModel,
     split: str,
     boxes: str | os.PathLike[str] | None,
     config: PredictionConfig,

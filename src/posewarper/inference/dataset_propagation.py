@@ -102,7 +102,7 @@ def propagate_dataset(
     rules = rules or Rules()
     videos = _videos(dataset, split, plan)
     if method == "raft" and raft is None:
-        raft = load_raft(device="cpu" if model is None else model.final_layer.weight.device)
+        raft = load_raft(device="cpu" if model is None else model.device)
     check_method(method, model, rules, raft)
     if method == "warper" and model is not None and "warp" not in model.spec.trained:
         text = "the warp head of this model was never trained: labels stay where they are"

@@ -55,7 +55,7 @@ def see_heatmaps(model: PoseWarper, images: NDArray[np.uint8]) -> Tensor:
     """Return the heatmaps (t, K, H, W) of crops (t, h, w, 3), averaged with those of the mirror images."""
     parts = []
     order = model.spec.skeleton.flip_order
-    device = model.final_layer.weight.device
+    device = model.device
     for first in range(0, len(images), _BATCH):
         tensor = torch.from_numpy(normalise(images[first : first + _BATCH], model.spec.mean, model.spec.std))
         tensor = tensor.to(device, memory_format=torch.channels_last)
@@ -90,7 +90,7 @@ def labelled_crop(
     points = np.where((visibility > 0)[:, None], points, np.nan)
     values = torch.from_numpy(encode(points, model.heatmap_size, model.spec.sigma))
     has = is_there(points)
-    return LabelledCrop(row, values.to(model.final_layer.weight.device), has)
+    return LabelledCrop(row, values.to(model.device), has)
 
 
 @torch.inference_mode()

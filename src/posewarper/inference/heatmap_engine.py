@@ -13,7 +13,7 @@ from torch import Tensor
 from posewarper.crops import normalise
 from posewarper.errors import ConfigError
 from posewarper.heatmaps import flip_heatmaps
-from posewarper.model.network import PoseWarper
+from posewarper.model.network import PoseModel
 from posewarper.model.runtime import half_precision
 
 WEIGHTINGS = ("paper", "confidence")
@@ -42,7 +42,7 @@ class HeatmapEngine:
 
     def __init__(
         self,
-        model: PoseWarper,
+        model: PoseModel,
         *,
         weighting: str = "paper",
         precision: str = "auto",
@@ -58,7 +58,7 @@ class HeatmapEngine:
                     mend="use one of the names expected",
                 )
         self.model, self.spec = model, model.spec
-        self._device, self._kind = model.final_layer.weight.device, model.final_layer.weight.dtype
+        self._device, self._kind = model.device, model.dtype
         self._by_confidence, self._flip = weighting == "confidence", flip
         self.halved = half_precision(self._device) if precision == "auto" else precision == "bfloat16"
         self._batch = batch or (_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH)

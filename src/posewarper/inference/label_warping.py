@@ -58,14 +58,14 @@ def see_crops(model: PoseWarper, crops: NDArray[np.uint8], batch: int | None = N
     parts = []
     for first in range(0, len(images), _size(model, batch)):
         own = normalise(images[first : first + _size(model, batch)], model.spec.mean, model.spec.std)
-        parts.append(model.heatmaps(torch.from_numpy(own).to(_weight(model))))
+        parts.append(model.heatmaps(torch.from_numpy(own).to(model.device, model.dtype)))
     return torch.cat(parts).unflatten(0, crops.shape[:2])
 
 
 def draw_labels(model: PoseWarper, keypoints: Floats, where: InstanceCrops) -> Tensor:
     """Return the targets (n, K, h, w) of labels (n, K, 2) in image pixels, zero where there is none."""
     maps = draw_points(model.spec, keypoints, where.centers, where.scales)
-    return torch.from_numpy(maps).to(_weight(model))
+    return torch.from_numpy(maps).to(model.device, model.dtype)
 
 
 def carry_by_warping(
@@ -158,9 +158,5 @@ def _decode(
     return Carried(np.where(has[..., None], points, np.nan), np.where(has, scores, np.nan))
 
 
-def _weight(model: PoseWarper) -> Tensor:
-    return model.final_layer.weight
-
-
 def _size(model: PoseWarper, batch: int | None) -> int:
-    return batch or (_CPU_BATCH if _weight(model).device.type == "cpu" else _GPU_BATCH)
+    return batch or (_CPU_BATCH if model.device.type == "cpu" else _GPU_BATCH)

@@ -23,9 +23,8 @@ from posewarper.io.labels import read_labels
 from posewarper.io.live import LiveVideo, is_live
 from posewarper.io.video import Video, open_video
 from posewarper.io.video_boxes import read_video_boxes
-from posewarper.model.checkpoint import load_model
-from posewarper.model.network import PoseWarper
-from posewarper.model.runtime import resolve_device
+from posewarper.model.network import PoseModel
+from posewarper.model.onnx_model import open_model
 from posewarper.structures import Labels, Progress, RunResult, silent
 
 PathLike = str | os.PathLike[str]
@@ -33,7 +32,7 @@ PathLike = str | os.PathLike[str]
 
 def predict(
     video: Video | PathLike,
-    model: PoseWarper | PathLike,
+    model: PoseModel | PathLike,
     *,
     boxes: PathLike | None = None,
     labels: Labels | PathLike | None = None,
@@ -53,12 +52,12 @@ def predict(
     Args:
         video: a video file, a folder of frames, an opened video; or ``-`` (standard input), a camera or a
             URL, whose frames come once.
-        model: a trained model or its file.
+        model: a file of a trained model (a checkpoint or an exported .onnx), or a model that is ready for use.
         boxes: a file of boxes, see :func:`posewarper.io.video_boxes.read_video_boxes`.
         labels: labels of some of its frames, as boxes; poses are predicted on those frames too.
         whole_frame: begin with the whole frame.
         config: settings; the paper's window and weights if left out.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for a model from a file.
         batch: crops at a time; None for what suits the device.
         log: folder for records; a run that finds some of its own there goes on after them.
         progress: is called as ``progress(stage, done, total)``.
@@ -78,8 +77,7 @@ def predict(
         20
     """
     config = config or ClipPredictionConfig()
-    network = model if isinstance(model, PoseWarper) else load_model(model)
-    network = network.to(resolve_device(device)).eval()
+    network = open_model(model, device) if isinstance(model, str | os.PathLike) else model
     check_aggregation(network, config)
     with _feed(video) as (feed, opened):
         source, given = find_source(network, opened, boxes, labels, whole_frame=whole_frame)
@@ -93,7 +91,7 @@ def predict(
 
 
 def find_source(
-    model: PoseWarper,
+    model: PoseModel,
     video: Video | None,
     boxes: PathLike | None,
     labels: Labels | PathLike | None,

@@ -20,7 +20,7 @@ from posewarper.inference.heatmap_points import find_points
 from posewarper.instances import InstanceTable
 from posewarper.io.images import read_image
 from posewarper.io.video import Video
-from posewarper.model.network import PoseWarper
+from posewarper.model.network import PoseModel
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.samples import Samples
 from posewarper.posetrack.support_frames import support_numbers
@@ -112,7 +112,7 @@ def frames_to_sum(
 
 
 def predict_video(
-    model: PoseWarper,
+    model: PoseModel,
     table: InstanceTable,
     samples: Samples,
     source: FrameSource,
@@ -146,7 +146,7 @@ def predict_video(
     k = len(model.spec.skeleton)
     n = len(samples.rows)
     keypoints, maxima = np.full((n, k, 2), np.nan), np.zeros((n, k))
-    batch = batch or (_CPU_BATCH if model.final_layer.weight.device.type == "cpu" else _GPU_BATCH)
+    batch = batch or (_CPU_BATCH if model.device.type == "cpu" else _GPU_BATCH)
     jobs = _jobs(table, samples, source, window, ends, model.spec.crop_size)
     for crops, weights, instances in _batches(read_crops(jobs, source.read), batch):
         keypoints[instances], maxima[instances] = find_points(
@@ -171,8 +171,8 @@ def predict_video(
     )
 
 
-def _heatmaps(model: PoseWarper, crops: NDArray[np.uint8], weights: Floats) -> NDArray[np.floating]:
-    place = {"device": model.final_layer.weight.device, "dtype": model.final_layer.weight.dtype}
+def _heatmaps(model: PoseModel, crops: NDArray[np.uint8], weights: Floats) -> NDArray[np.floating]:
+    place = {"device": model.device, "dtype": model.dtype}
     images = normalise(crops.reshape(-1, *crops.shape[2:]), model.spec.mean, model.spec.std)
     tensor = torch.from_numpy(images).to(**place).unflatten(0, crops.shape[:2])
     with torch.inference_mode():

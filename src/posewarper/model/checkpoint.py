@@ -7,27 +7,25 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from posewarper.errors import ModelError, PosewarperError
 from posewarper.files import replacing
-from posewarper.model.network import ModelSpec, PoseWarper, count_parameters
+from posewarper.model.network import ModelSpec, PoseModel, PoseWarper, count_parameters
 from posewarper.model.released import build_released
 from posewarper.skeletons import Skeleton
 from posewarper.version import __version__
 
 _FORMAT = "posewarper model"
+_EXPORTED = (".onnx", ".pt2")
 
 
-def parameters_sha256(model: PoseWarper) -> str:
+def parameters_sha256(model: PoseModel) -> str:
     """Return a hash over names and bytes of every parameter and buffer, the same for equal models."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return model.fingerprint()
 
 
 def save_model(path: str | os.PathLike[str], model: PoseWarper) -> None:
@@ -81,6 +79,13 @@ _NUMPY: list[Any] = [
 
 def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     mend = "give a model.pt that posewarper wrote, or weights (.pth) of the original or of mmpose 0.x"
+    if Path(path).suffix.lower() in _EXPORTED:
+        raise ModelError(
+            "an exported model can only predict",
+            path=path,
+            expected="a checkpoint",
+            mend="give the checkpoint that was exported",
+        )
     try:
         _check_sums(path)
         with torch.serialization.safe_globals(_NUMPY):

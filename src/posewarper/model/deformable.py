@@ -107,9 +107,17 @@ def deform_conv(values: Tensor, offsets: Tensor, weight: Tensor, dilation: int) 
     kind = torch.float64 if values.dtype == torch.float64 else torch.float32
     with torch.autocast(values.device.type, enabled=False):
         values, offsets, kernel = values.to(kind), offsets.to(kind), weight.to(kind).flatten(1)
+        if torch.compiler.is_exporting():  # chunks would tie the graph to one size of the batch
+            return _read_and_mix(values, offsets, kernel, dilation)
         chunk = _CHUNK if values.device.type == "cpu" else max(len(values), 1)
         parts = [
-            torch.matmul(kernel, sample_taps(v, o, dilation).flatten(2)).unflatten(2, v.shape[2:])
+            _read_and_mix(v, o, kernel, dilation)
             for v, o in zip(values.split(chunk), offsets.split(chunk), strict=True)
         ]
     return torch.cat(parts)
+
+
+def _read_and_mix(values: Tensor, offsets: Tensor, kernel: Tensor, dilation: int) -> Tensor:
+    return torch.matmul(kernel, sample_taps(values, offsets, dilation).flatten(2)).unflatten(
+        2, values.shape[2:]
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from posewarper.model.backbone import STRIDE, build_backbone
@@ -49,6 +51,11 @@ class ModelSpec:
     provenance: dict[str, Any] = field(default_factory=dict)
     targets: str = "paper"
 
+    @property
+    def heatmap_size(self) -> tuple[int, int]:
+        """(height, width) of the heatmaps: a quarter of the crop's."""
+        return self.crop_size[0] // STRIDE, self.crop_size[1] // STRIDE
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values (numbers, strings, lists, dicts) that :meth:`from_dict` takes back."""
         return asdict(self)
@@ -60,6 +67,42 @@ class ModelSpec:
         skeleton = known.pop("skeleton")
         tuples = {n: tuple(known[n]) for n in ("crop_size", "mean", "std", "head_dilations")}
         return cls(skeleton=Skeleton(**skeleton), **{**known, **tuples})
+
+
+class PoseModel(Protocol):
+    """What inference asks of a model: a :class:`PoseWarper`, or one that was exported and read again."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is: keypoints, size of the crops, normalisation, what was trained."""
+        ...
+
+    @property
+    def heatmap_size(self) -> tuple[int, int]:
+        """(height, width) of the heatmaps: a quarter of the crop's."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it wants its inputs and leaves its outputs."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Which numbers it wants."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash over all parameters, the same for equal models."""
+        ...
+
+    def heatmaps(self, crops: Tensor) -> Tensor:
+        """Map normalised crops (B, 3, H, W) to heatmaps (B, K, H / 4, W / 4)."""
+        ...
+
+    def warp(self, values: Tensor, *, source: Tensor, target: Tensor) -> Tensor:
+        """Move heatmaps (B, K, h, w) from the source frame to the target frame."""
+        ...
 
 
 class PoseWarper(nn.Module):
@@ -83,7 +126,25 @@ class PoseWarper(nn.Module):
     @property
     def heatmap_size(self) -> tuple[int, int]:
         """(height, width) of the heatmaps: a quarter of the crop's."""
-        return self.spec.crop_size[0] // STRIDE, self.spec.crop_size[1] // STRIDE
+        return self.spec.heatmap_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.final_layer.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return self.final_layer.weight.dtype
+
+    def fingerprint(self) -> str:
+        """Return a hash over names and bytes of every parameter and buffer, the same for equal models."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def heatmaps(self, crops: Tensor) -> Tensor:
         """Map normalised crops (B, 3, H, W) to heatmaps (B, K, H / 4, W / 4)."""

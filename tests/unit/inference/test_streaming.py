@@ -44,6 +44,14 @@ class Quick(torch.nn.Module):
         for parameter in self.warp_head.parameters():
             parameter.data.add_(torch.randn_like(parameter) * 0.1)
 
+    @property
+    def device(self) -> torch.device:
+        return self.final_layer.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.final_layer.weight.dtype
+
     def heatmaps(self, crops: torch.Tensor) -> torch.Tensor:
         return self.final_layer(crops)
 

@@ -1,0 +1,97 @@
+"""``posewarper export``, and ``info`` on what it has written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from moving_clip import SKELETON, command
+
+from posewarper.model.checkpoint import parameters_sha256, save_model
+from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.model.onnx_model import load_onnx
+
+
+def write_checkpoint(path: Path, **trained: int) -> PoseWarper:
+    torch.manual_seed(0)
+    head = {"head_width": 4, "head_blocks": 1, "head_dilations": (1,)}
+    model = PoseWarper(ModelSpec("test_resnet", SKELETON, (64, 96), 2.0, **head, trained=trained))
+    save_model(path, model)
+    return model
+
+
+def test_a_checkpoint_becomes_onnx_and_says_what_it_is(capsys, tmp_path):
+    model = write_checkpoint(tmp_path / "model.pt", pose=1, warp=1)
+    out, facts = tmp_path / "results" / "model.onnx", tmp_path / "facts.json"
+    code, said, err = command(
+        capsys, "export", tmp_path / "model.pt", out, "--quiet", "--device", "cpu", "--seed", 1
+    )
+    assert (code, err) == (0, "")
+    assert f"wrote {out} (" in said and "crops of 64 x 96 to heatmaps of 4 x 16 x 24" in said
+    assert f"wrote {out.with_name('model.warper.onnx')} (" in said
+    assert said.count("differs from PyTorch by at most ") == 2
+    assert sorted(each.name for each in out.parent.iterdir()) == ["model.onnx", "model.warper.onnx"]
+    assert parameters_sha256(load_onnx(out)) == parameters_sha256(model)
+
+    code, said, err = command(capsys, "info", out, "--json", facts)
+    assert (code, err) == (0, "")
+    assert "left_paw" in said and "crops (batch, 3, 64, 96)" in said
+    told = json.loads(facts.read_text())["exported model"]
+    assert told["crop_size"] == [64, 96] and told["parameters_sha256"] == parameters_sha256(model)
+
+    code, said, err = command(capsys, "export", tmp_path / "model.pt", out)
+    assert (code, said) == (2, "") and "--overwrite" in err
+    out.unlink()  # the warper alone is in the way, too
+    code, said, err = command(capsys, "export", tmp_path / "model.pt", out)
+    assert (code, said) == (2, "") and "model.warper.onnx" in err
+
+
+def test_an_untrained_head_is_left_out_with_a_word(capsys, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "model.pt", pose=1)
+    monkeypatch.setattr("posewarper.model.exporting.has_onnxruntime", lambda: False)
+    code, said, err = command(capsys, "export", tmp_path / "model.pt", tmp_path / "model.onnx")
+    assert code == 0 and "export (1) ..." in err
+    assert "never trained" in said and "not compared with PyTorch" in said
+    assert not (tmp_path / "model.warper.onnx").exists()
+
+
+def test_a_checkpoint_becomes_a_program_of_torch_export(capsys, tmp_path):
+    model = write_checkpoint(tmp_path / "model.pt", pose=1, warp=1).eval()
+    code, said, err = command(capsys, "export", tmp_path / "model.pt", tmp_path / "model.pt2", "--quiet")
+    assert (code, err) == (0, "") and said.count("differs from PyTorch by at most ") == 2
+    crops = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        got = torch.export.load(tmp_path / "model.pt2").module()(crops)
+        torch.testing.assert_close(got, model.heatmaps(crops), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "model.pt", "model.trt"), "ends in .onnx or .pt2"),
+        (("export", "model.pt", "model"), "name it model.onnx"),
+        (("export", "absent.pt", "model.onnx"), "there is no such checkpoint"),
+        (("export", "other.onnx", "model.onnx"), "an exported model can only predict"),
+        (("info", "other.onnx"), "cannot read this exported model"),
+        (("info", "absent.onnx"), "no such exported model"),
+        (("info", "other.onnx", "--offsets"), "an exported model can only predict"),
+        (("info", "other.onnx", "--picture", "a.png"), "no video"),
+    ],
+)
+def test_what_cannot_be_exported_or_shown_is_told(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "model.pt", pose=1)
+    Path("other.onnx").write_text("no network")
+    code, said, err = command(capsys, *arguments)
+    assert (code, said) == (2, "") and message in err and "mend:" in err
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["model.pt", "other.onnx"]
+
+
+def test_onnxruntime_that_is_missing_is_told_with_what_to_install(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "model.onnx").write_text("anything")
+    code, said, err = command(capsys, "info", tmp_path / "model.onnx")
+    assert (code, said) == (2, "") and 'pip install "posewarper[export]"' in err
