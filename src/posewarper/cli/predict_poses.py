@@ -19,6 +19,10 @@ _OF_DATASETS = {
 }
 _OF_VIDEOS = {
     "labels": None,
+    "detector": None,
+    "detector_weights": None,
+    "category": "person",
+    "detect_every": 1,
     "whole_frame": False,
     "window": 2,
     "causal": False,
@@ -36,8 +40,8 @@ def run(
         str,
         typer.Argument(
             metavar="VIDEO",
-            help="A video, a folder of frames, - for standard input, a camera or URL; a folder or list of videos; "
-            "or a dataset that `posewarper prepare` has made.",
+            help="A video, a folder of frames, - for standard input, a camera or URL; a folder or list of "
+            "videos; or a dataset that `posewarper prepare` has made.",
         ),
     ],
     model: Annotated[
@@ -51,6 +55,22 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Labels of some frames, at which tracks begin."),
     ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Find boxes by a detector of torchvision; 'default' takes a quick one."
+        ),
+    ] = None,
+    detector_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights of the detector; downloaded if left out.")
+    ] = None,
+    category: Annotated[
+        str, typer.Option(metavar="NAME", help="What the detector looks for, as COCO calls it.")
+    ] = "person",
+    detect_every: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Frames from one detection to the next; tracks lead between."),
+    ] = 1,
     whole_frame: Annotated[
         bool,
         typer.Option("--whole-frame", help="Look for the one instance in the whole frame, then follow it."),
@@ -88,7 +108,7 @@ def run(
             metavar="T",
             min=0,
             max=1,
-            help="Remove poses more similar than T to a better one: 0.9 for videos; of a dataset none, as the paper.",
+            help="Remove poses more similar than T to a better one: 0.9 for videos, none for datasets.",
         ),
     ] = None,
     patience: Annotated[
@@ -104,7 +124,7 @@ def run(
         str,
         typer.Option(
             metavar="clip|renormalise",
-            help="Of a dataset: where the window leaves the video, repeat its end (the original), or leave out.",
+            help="Of a dataset: beyond the video's ends repeat them (the original), or leave frames out.",
         ),
     ] = "clip",
     box_threshold: Annotated[
@@ -114,7 +134,7 @@ def run(
         str,
         typer.Option(
             metavar="shoulders|head_bottom",
-            help="Of a dataset: the neck in result files, between the shoulders (as the original) or as predicted.",
+            help="Of a dataset: the neck in result files, between the shoulders (the original) or as found.",
         ),
     ] = "shoulders",
     all_frames: Annotated[
@@ -138,9 +158,9 @@ def run(
 ) -> None:
     """Predict poses by a trained model: on a new video with tracks, or on a prepared dataset as the paper.
 
-    Of a video it writes poses.json (every frame), overlay.mp4, report.html and run.json; of a dataset results/
-    (which `posewarper evaluate` reads), poses/ and submission.zip. Stopped at any moment, the same command
-    goes on where it was.
+    Of a video it writes poses.json (every frame), overlay.mp4, report.html and run.json; of a dataset
+    results/ (which `posewarper evaluate` reads), poses/ and submission.zip. Stopped at any moment, the same
+    command goes on where it was.
 
     Many videos: give a folder of them, or a list (.csv with the columns video and labels or boxes). With
     torchrun --nproc-per-node N -m posewarper predict ... they are shared out over processes.
@@ -164,11 +184,12 @@ def run(
         settings = {"aggregate": aggregate, "nms_oks": nms_oks, **_chosen(given, _OF_DATASETS, "split")}
         dataset_predictions.predict_prepared(Path(video), settings=settings, split=split, **common)
         return
-    own = _chosen(given, _OF_VIDEOS, "labels", "whole_frame", "no_overlay")
+    places = ("labels", "detector", "detector_weights", "category", "detect_every", "whole_frame")
+    own = _chosen(given, _OF_VIDEOS, *places, "no_overlay")
     settings = {"aggregate": aggregate, "nms_oks": 0.9 if nms_oks is None else nms_oks, **own}
-    video_predictions.predict_videos(
-        video, settings=settings, labels=labels, whole_frame=whole_frame, overlay=not no_overlay, **common
-    )
+    where = {name: given[name] for name in ("boxes", *places)}
+    del common["boxes"]
+    video_predictions.predict_videos(video, settings=settings, where=where, overlay=not no_overlay, **common)
 
 
 def _chosen(given: dict[str, Any], names: dict[str, Any], *but: str) -> dict[str, Any]:

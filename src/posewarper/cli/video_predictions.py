@@ -22,10 +22,8 @@ def predict_videos(
     video: str,
     *,
     settings: dict[str, Any],
+    where: dict[str, Any],
     model: Path,
-    boxes: Path | None,
-    labels: Path | None,
-    whole_frame: bool,
     overlay: bool,
     batch: int | None,
     out: Path | None,
@@ -38,10 +36,8 @@ def predict_videos(
     Args:
         video: as the user named it.
         settings: of :class:`posewarper.inference.clip_prediction.ClipPredictionConfig`.
-        model: a checkpoint.
-        boxes: file of boxes.
-        labels: labels to begin tracks at.
-        whole_frame: begin with the whole frame.
+        where: of :class:`posewarper.inference.video_poses.Whereabouts`.
+        model: a checkpoint or an exported model.
         overlay: whether to draw the poses on the video.
         batch: crops at a time.
         out: folder for the results.
@@ -50,6 +46,7 @@ def predict_videos(
         device: where the network runs.
     """
     from posewarper.inference.clip_prediction import ClipPredictionConfig
+    from posewarper.inference.video_poses import Whereabouts
     from posewarper.model.onnx_model import open_model
 
     config = ClipPredictionConfig.read(settings)
@@ -57,9 +54,9 @@ def predict_videos(
     network = open_model(model, device)
 
     def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
-        options = {"whole_frame": whole_frame, "config": config, "batch": batch}
-        files = {"boxes": job.boxes or boxes, "labels": job.labels or labels}
-        _predict_one(job.video, network, model, place, {**options, **files}, overwrite, overlay, quietly)
+        own = {"boxes": job.boxes or where["boxes"], "labels": job.labels or where["labels"]}
+        options = {"where": Whereabouts(**{**where, **own}), "config": config, "batch": batch}
+        _predict_one(job.video, network, model, place, options, overwrite, overlay, quietly)
 
     if jobs is None:
         stem = "live" if video == "-" else Path(video).stem
@@ -94,13 +91,18 @@ def _predict_one(
             mend="name another folder, or allow them to be replaced with --overwrite",
         )
     live = is_live(video)
-    paths = {"model": model, "boxes": options["boxes"], "labels": options["labels"]}
+    where, config = options["where"], options["config"]
+    paths = {"model": model, "boxes": where.boxes, "labels": where.labels, "detector": where.detector_weights}
     inputs = describe_inputs(**paths, **({} if live else {"video": _existing(video)}))
-    config = options["config"]
     request = {
         "video": video,
         "inputs": {name: facts and facts["sha256"] for name, facts in inputs.items()},
-        "whole_frame": options["whole_frame"],
+        "where": {
+            "whole_frame": where.whole_frame,
+            "detector": where.detector,
+            "category": where.category,
+            "detect_every": where.detect_every,
+        },
         "config": config.model_dump(),
     }
     # Frames that come once cannot be gone on with.
@@ -170,8 +172,8 @@ def _tell(out: Path, result: RunResult, written: list[str]) -> None:
     poses = result.poses
     posed = sum(len(t.frames) for t in poses.tracks.values())
     print(
-        f"{count_of(posed, 'pose')} of {count_of(len(poses.tracks), 'track')} on {count_of(poses.n_frames, 'frame')}, "
-        f"{result.seconds['prediction']:.0f} s"
+        f"{count_of(posed, 'pose')} of {count_of(len(poses.tracks), 'track')} on "
+        f"{count_of(poses.n_frames, 'frame')}, {result.seconds['prediction']:.0f} s"
     )
     for note in result.notes:
         print(note)

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -186,7 +186,7 @@ class _Work:
     ) -> None:
         self.feed, self.source, self.records, self.config = feed, source, records, config
         spec = model.spec
-        self.sigmas = np.array(list(usual_sigmas(spec.skeleton).values()))
+        self.sigmas = np.array(usual_sigmas(spec.skeleton))
         self.tracker = Tracker(self.sigmas, patience=config.patience, start_score=config.start_score)
         alone = config.aggregate == "none" or config.window == 0
         self.stream = PoseStream(
@@ -287,7 +287,7 @@ class _Work:
         }
 
 
-def _ahead(frames: Iterable[tuple[int, Image]]) -> Iterator[tuple[int, Image]]:
+def _ahead(frames: Iterable[tuple[int, Image]]) -> Generator[tuple[int, Image]]:
     """Yield what another thread decodes meanwhile."""
     source = iter(frames)
     with ThreadPoolExecutor(1) as pool:
@@ -307,7 +307,9 @@ def collect_poses(records: PoseLog, skeleton: Skeleton, feed: FrameFeed, n_frame
             frames.setdefault(i, []).append(record["frame"])
             keypoints.setdefault(i, []).append(np.array(points))
             scores.setdefault(i, []).append(np.array(own))
-    tracks = {i: PoseTrack(own, np.stack(keypoints[i]), np.stack(scores[i])) for i, own in frames.items()}
+    tracks = {
+        i: PoseTrack(np.array(own), np.stack(keypoints[i]), np.stack(scores[i])) for i, own in frames.items()
+    }
     return Poses(
         skeleton,
         tracks,

@@ -138,6 +138,10 @@ class Tracker:
         self._tracks = tracks.take(frame - tracks.good <= self.patience).join(begun)
         return ids
 
+    def forget(self) -> None:
+        """End all tracks: another scene begins. Their ids are not used again."""
+        self._tracks = _no_tracks(len(self.sigmas))
+
     def expected_boxes(self, frame: int) -> tuple[Ints, Floats]:
         """Return the ids (m,) of the live tracks and where they are expected in the next frame.
 

@@ -6,8 +6,12 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from posewarper.crops import Image
 from posewarper.errors import ConfigError, PosewarperWarning
 from posewarper.inference.box_sources import BoxSource, boxes_of_labels
 from posewarper.inference.clip_prediction import (
@@ -18,6 +22,7 @@ from posewarper.inference.clip_prediction import (
     feed_of_video,
     predict_clip,
 )
+from posewarper.inference.detection import DEFAULT_DETECTOR, detect, load_detector
 from posewarper.inference.streaming import FrameBoxes
 from posewarper.io.labels import read_labels
 from posewarper.io.live import LiveVideo, is_live
@@ -30,13 +35,36 @@ from posewarper.structures import Labels, Progress, RunResult, silent
 PathLike = str | os.PathLike[str]
 
 
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where instances are looked for; exactly one of the first four says it.
+
+    Args:
+        boxes: a file of boxes, see :func:`posewarper.io.video_boxes.read_video_boxes`; on frames without any
+            there is nobody.
+        labels: of some frames: tracks begin at the labelled instances and are followed by their own poses
+            from there. Poses are predicted on those frames too.
+        detector: of torchvision, by its name, or ``default``.
+        whole_frame: look for the one instance in the whole frame, then follow it.
+        detector_weights: file; torchvision's own download if left out.
+        category: what the detector looks for, as COCO calls it.
+        detect_every: frames from one detection to the next; tracks are followed between.
+    """
+
+    boxes: PathLike | None = None
+    labels: Labels | PathLike | None = None
+    detector: str | None = None
+    whole_frame: bool = False
+    detector_weights: PathLike | None = None
+    category: str = "person"
+    detect_every: int = 1
+
+
 def predict(
     video: Video | PathLike,
     model: PoseModel | PathLike,
     *,
-    boxes: PathLike | None = None,
-    labels: Labels | PathLike | None = None,
-    whole_frame: bool = False,
+    where: Whereabouts,
     config: ClipPredictionConfig | None = None,
     device: str = "auto",
     batch: int | None = None,
@@ -45,17 +73,11 @@ def predict(
 ) -> RunResult:
     """Predict the poses of all instances of a video, frame after frame, and who is who over time.
 
-    One of ``boxes``, ``labels`` and ``whole_frame`` says where to look. With ``labels`` tracks begin at the
-    labelled instances, and are followed by their own poses from there; with ``whole_frame`` the one instance
-    is looked for in the whole frame and then followed.
-
     Args:
         video: a video file, a folder of frames, an opened video; or ``-`` (standard input), a camera or a
             URL, whose frames come once.
-        model: a file of a trained model (a checkpoint or an exported .onnx), or a model that is ready for use.
-        boxes: a file of boxes, see :func:`posewarper.io.video_boxes.read_video_boxes`.
-        labels: labels of some of its frames, as boxes; poses are predicted on those frames too.
-        whole_frame: begin with the whole frame.
+        model: a trained model's file (a checkpoint, an exported .onnx), or a model that is ready for use.
+        where: to look for instances.
         config: settings; the paper's window and weights if left out.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for a model from a file.
         batch: crops at a time; None for what suits the device.
@@ -63,16 +85,16 @@ def predict(
         progress: is called as ``progress(stage, done, total)``.
 
     Returns:
-        The poses, with timings and notes; ``config`` holds also the share of heatmaps that were ``reused`` and
-        for held crops the distance of keypoints from exact crops (``held_error``: median and 95th percentile,
-        pixels).
+        The poses, with timings and notes; ``config`` holds also the share of heatmaps that were ``reused``
+        and for held crops the distance of keypoints from exact crops (``held_error``: median and 95th
+        percentile, pixels).
 
     Raises:
         PosewarperError: if the input cannot be used.
         Interrupted: on Ctrl-C; the records are kept.
 
     Example:
-        >>> result = predict("clip.mp4", "model.pt", labels="labels.json")
+        >>> result = predict("clip.mp4", "model.pt", where=Whereabouts(labels="labels.json"))
         >>> result.poses.n_frames
         20
     """
@@ -80,7 +102,7 @@ def predict(
     network = open_model(model, device) if isinstance(model, str | os.PathLike) else model
     check_aggregation(network, config)
     with _feed(video) as (feed, opened):
-        source, given = find_source(network, opened, boxes, labels, whole_frame=whole_frame)
+        source, given = find_source(where, opened, network.device)
         found = predict_clip(feed, network, source, config=config, log=log, batch=batch, progress=progress)
     used = given if given is not None else Labels(network.spec.skeleton, {})
     facts = {"reused": found.reuse, "held_error": found.held_error, "frames": found.frames}
@@ -91,33 +113,38 @@ def predict(
 
 
 def find_source(
-    model: PoseModel,
-    video: Video | None,
-    boxes: PathLike | None,
-    labels: Labels | PathLike | None,
-    *,
-    whole_frame: bool,
+    where: Whereabouts, video: Video | None, device: torch.device
 ) -> tuple[BoxSource, Labels | None]:
     """Return where to look for instances, and the labels if these say it.
 
     Raises:
         ConfigError: unless exactly one source is given.
         LabelsError: if boxes or labels cannot be used.
+        ModelError: if the detector cannot be had.
     """
-    given = [boxes is not None, labels is not None, whole_frame]
+    given = [where.boxes is not None, where.labels is not None, where.detector is not None, where.whole_frame]
     if sum(given) != 1:
         raise ConfigError(
             "where are the instances to be looked for?",
-            expected="one of: boxes from a file, labels of some frames, or the whole frame",
+            expected="one of: boxes from a file, labels of some frames, a detector, or the whole frame",
             got="nothing" if not any(given) else "more than one of them",
-            mend="give --boxes FILE, --labels FILE or --whole-frame",
+            mend="give --boxes FILE, --labels FILE, --detector default or --whole-frame",
         )
-    if boxes is not None:
-        return BoxSource(_boxes_of_file(boxes, video)), None
-    if labels is not None:
-        read = labels if isinstance(labels, Labels) else read_labels(labels, video=video)
+    if where.boxes is not None:
+        return BoxSource(_boxes_of_file(where.boxes, video)), None
+    if where.labels is not None:
+        own = where.labels
+        read = own if isinstance(own, Labels) else read_labels(own, video=video)
         return BoxSource(boxes_of_labels(read.only_labelled()), follows=True), read
-    return BoxSource(follows=True, whole_frame=True), None
+    if where.detector is None:
+        return BoxSource(follows=True, whole_frame=True), None
+    name = DEFAULT_DETECTOR if where.detector == "default" else where.detector
+    detector = load_detector(name, where.detector_weights, device)
+
+    def find(image: Image) -> FrameBoxes:
+        return FrameBoxes(*detect(detector, image, where.category))
+
+    return BoxSource(detect=find, detect_every=where.detect_every, follows=where.detect_every > 1), None
 
 
 def _boxes_of_file(path: PathLike, video: Video | None) -> Mapping[int, FrameBoxes]:
@@ -144,8 +171,8 @@ def _notes(found: ClipPrediction) -> list[str]:
     if found.held_error is not None:
         median, far = found.held_error
         notes.append(
-            f"crops were held: {found.reuse:.0%} of the heatmaps were there already; keypoints lie {median:.2f} "
-            f"pixels (median; 95 percent of them at most {far:.2f}) from those of crops of their own"
+            f"crops were held: {found.reuse:.0%} of the heatmaps were there already; keypoints lie "
+            f"{median:.2f} pixels (median; 95 percent of them at most {far:.2f}) from those of crops of their own"
         )
     if not found.poses.tracks:
         nobody = "nobody was found in this video: check the boxes, and whether the model knows such a scene"

@@ -37,7 +37,7 @@ class LiveVideo:
         source = sys.stdin.buffer if name == PIPE else name
         camera = "v4l2" if name.startswith("/dev/video") else None
         try:
-            self._container = av.open(source, format=camera)
+            self._container = av.open(source, "r", format=camera)
             self._frames = self._container.decode(video=0)
             self._first = self._convert(next(self._frames))
         except (FFmpegError, OSError, IndexError, StopIteration) as error:

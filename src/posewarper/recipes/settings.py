@@ -138,7 +138,7 @@ class TrainSettings(Settings):
     )
     match_head: bool = Field(
         default=False,
-        description="the warper learns what the head of model.start warps, beside the labels: for a light head",
+        description="the warper also learns what the head of model.start warps: for a light head",
     )
     workers: int = Field(default=2, ge=0, description="processes that read and cut, on each device")
     checkpoint_steps: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")

@@ -220,7 +220,7 @@ def build_model(recipe: Recipe, skeleton: Skeleton, engine: accelerate.Accelerat
 
 
 def load_teacher(recipe: Recipe) -> WarpHead | None:
-    """Return the warp head that the recipe's warper is to match, that of ``model.start``; None if it has none.
+    """Return the head that the recipe's warper is to match, that of ``model.start``, or None.
 
     Raises:
         ModelError: if that checkpoint has no trained head.

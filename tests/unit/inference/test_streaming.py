@@ -116,21 +116,21 @@ def test_a_held_crop_is_given_up_when_its_box_has_moved_too_far() -> None:
     keeper = CropKeeper("held", ASPECT, share=0.08)
     box = np.array([[0.0, 0, 20, 40]])  # padded 25 by 50
     first = keeper.place(box)[0]
-    assert keeper.place(box + [1.9, 0, 0, 0])[0] == first  # 0.076 of the width
-    assert keeper.place(box + [0, 3.9, 0, 0])[0] == first  # 0.078 of the height
-    second = keeper.place(box + [2.1, 0, 0, 0])[0]
+    assert keeper.place(box + np.array([1.9, 0, 0, 0]))[0] == first  # 0.076 of the width
+    assert keeper.place(box + np.array([0, 3.9, 0, 0]))[0] == first  # 0.078 of the height
+    second = keeper.place(box + np.array([2.1, 0, 0, 0]))[0]
     assert second.number != first.number and second.box[0] == 2.1
-    assert keeper.place(box + [2.1, 0, 0, 2])[0] == second
-    assert keeper.place(box + [2.1, 0, 0, 8])[0] != second  # a fifth larger
+    assert keeper.place(box + np.array([2.1, 0, 0, 2]))[0] == second
+    assert keeper.place(box + np.array([2.1, 0, 0, 8]))[0] != second  # a fifth larger
     keeper.forget()
-    assert keeper.place(box + [2.1, 0, 0, 8])[0].number == 4
+    assert keeper.place(box + np.array([2.1, 0, 0, 8]))[0].number == 4
 
 
 def test_held_crops_stay_with_their_boxes_in_any_order() -> None:
     keeper = CropKeeper("held", ASPECT)
     boxes = np.array([[0.0, 0, 20, 40], [30, 0, 20, 40]])
     one, two = keeper.place(boxes)
-    assert keeper.place(boxes[::-1] + [0.5, 0, 0, 0]) == [two, one]
+    assert keeper.place(boxes[::-1] + np.array([0.5, 0, 0, 0])) == [two, one]
 
 
 def test_the_keeper_goes_on_from_its_state() -> None:
