@@ -36,7 +36,7 @@ def predict_videos(
     Args:
         video: as the user named it.
         settings: of :class:`posewarper.inference.clip_prediction.ClipPredictionConfig`.
-        where: of :class:`posewarper.inference.video_poses.Whereabouts`.
+        where: to look for instances, as :func:`posewarper.inference.video_poses.predict` takes it.
         model: a checkpoint or an exported model.
         overlay: whether to draw the poses on the video.
         batch: crops at a time.
@@ -46,7 +46,6 @@ def predict_videos(
         device: where the network runs.
     """
     from posewarper.inference.clip_prediction import ClipPredictionConfig
-    from posewarper.inference.video_poses import Whereabouts
     from posewarper.model.onnx_model import open_model
 
     config = ClipPredictionConfig.read(settings)
@@ -55,7 +54,7 @@ def predict_videos(
 
     def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
         own = {"boxes": job.boxes or where["boxes"], "labels": job.labels or where["labels"]}
-        options = {"where": Whereabouts(**{**where, **own}), "config": config, "batch": batch}
+        options = {"where": {**where, **own}, "config": config, "batch": batch}
         _predict_one(job.video, network, model, place, options, overwrite, overlay, quietly)
 
     if jobs is None:
@@ -91,24 +90,19 @@ def _predict_one(
             mend="name another folder, or allow them to be replaced with --overwrite",
         )
     live = is_live(video)
-    where, config = options["where"], options["config"]
+    where, config = options.pop("where"), options["config"]
     paths = {"model": model, "boxes": where.boxes, "labels": where.labels, "detector": where.detector_weights}
     inputs = describe_inputs(**paths, **({} if live else {"video": _existing(video)}))
     request = {
         "video": video,
         "inputs": {name: facts and facts["sha256"] for name, facts in inputs.items()},
-        "where": {
-            "whole_frame": where.whole_frame,
-            "detector": where.detector,
-            "category": where.category,
-            "detect_every": where.detect_every,
-        },
+        "where": {name: value for name, value in where.items() if name not in paths},
         "config": config.model_dump(),
     }
     # Frames that come once cannot be gone on with.
     claim_folder(out, request, _RESULTS, overwrite=overwrite or (live and (out / _LOG).is_dir()))
     with progress_bar(quiet) as progress:
-        result = predict(video, network, log=out / _LOG, progress=progress, **options)
+        result = predict(video, network, log=out / _LOG, progress=progress, **where, **options)
         write_poses(out / "poses.json", result.poses)
         facts = _describe(result, inputs, str(network.device), time.perf_counter() - started)
         written = (

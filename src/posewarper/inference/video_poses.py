@@ -6,8 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,11 +34,43 @@ from posewarper.structures import Labels, Progress, RunResult, silent
 PathLike = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Whereabouts:
-    """Where instances are looked for; exactly one of the first four says it.
+class _Whereabouts(NamedTuple):
+    """Where instances are looked for; see :func:`predict`."""
+
+    boxes: PathLike | None
+    labels: Labels | PathLike | None
+    detector: str | None
+    whole_frame: bool
+    detector_weights: PathLike | None
+    category: str
+    detect_every: int
+
+
+def predict(
+    video: Video | PathLike,
+    model: PoseModel | PathLike,
+    *,
+    boxes: PathLike | None = None,
+    labels: Labels | PathLike | None = None,
+    detector: str | None = None,
+    whole_frame: bool = False,
+    detector_weights: PathLike | None = None,
+    category: str = "person",
+    detect_every: int = 1,
+    config: ClipPredictionConfig | None = None,
+    device: str = "auto",
+    batch: int | None = None,
+    log: PathLike | None = None,
+    progress: Progress = silent,
+) -> RunResult:
+    """Predict the poses of all instances of a video, frame after frame, and who is who over time.
+
+    One of ``boxes``, ``labels``, ``detector`` and ``whole_frame`` says where to look.
 
     Args:
+        video: a video file, a folder of frames, an opened video; or ``-`` (standard input), a camera or a
+            URL, whose frames come once.
+        model: a trained model's file (a checkpoint, an exported .onnx), or a model that is ready for use.
         boxes: a file of boxes, see :func:`posewarper.io.video_boxes.read_video_boxes`; on frames without any
             there is nobody.
         labels: of some frames: tracks begin at the labelled instances and are followed by their own poses
@@ -49,35 +80,6 @@ class Whereabouts:
         detector_weights: file; torchvision's own download if left out.
         category: what the detector looks for, as COCO calls it.
         detect_every: frames from one detection to the next; tracks are followed between.
-    """
-
-    boxes: PathLike | None = None
-    labels: Labels | PathLike | None = None
-    detector: str | None = None
-    whole_frame: bool = False
-    detector_weights: PathLike | None = None
-    category: str = "person"
-    detect_every: int = 1
-
-
-def predict(
-    video: Video | PathLike,
-    model: PoseModel | PathLike,
-    *,
-    where: Whereabouts,
-    config: ClipPredictionConfig | None = None,
-    device: str = "auto",
-    batch: int | None = None,
-    log: PathLike | None = None,
-    progress: Progress = silent,
-) -> RunResult:
-    """Predict the poses of all instances of a video, frame after frame, and who is who over time.
-
-    Args:
-        video: a video file, a folder of frames, an opened video; or ``-`` (standard input), a camera or a
-            URL, whose frames come once.
-        model: a trained model's file (a checkpoint, an exported .onnx), or a model that is ready for use.
-        where: to look for instances.
         config: settings; the paper's window and weights if left out.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for a model from a file.
         batch: crops at a time; None for what suits the device.
@@ -94,15 +96,16 @@ def predict(
         Interrupted: on Ctrl-C; the records are kept.
 
     Example:
-        >>> result = predict("clip.mp4", "model.pt", where=Whereabouts(labels="labels.json"))
+        >>> result = predict("clip.mp4", "model.pt", labels="labels.json")
         >>> result.poses.n_frames
         20
     """
     config = config or ClipPredictionConfig()
+    where = _Whereabouts(boxes, labels, detector, whole_frame, detector_weights, category, detect_every)
     network = open_model(model, device) if isinstance(model, str | os.PathLike) else model
     check_aggregation(network, config)
     with _feed(video) as (feed, opened):
-        source, given = find_source(where, opened, network.device)
+        source, given = _find_source(where, opened, network.device)
         found = predict_clip(feed, network, source, config=config, log=log, batch=batch, progress=progress)
     used = given if given is not None else Labels(network.spec.skeleton, {})
     facts = {"reused": found.reuse, "held_error": found.held_error, "frames": found.frames}
@@ -112,8 +115,8 @@ def predict(
     )
 
 
-def find_source(
-    where: Whereabouts, video: Video | None, device: torch.device
+def _find_source(
+    where: _Whereabouts, video: Video | None, device: torch.device
 ) -> tuple[BoxSource, Labels | None]:
     """Return where to look for instances, and the labels if these say it.
 
@@ -171,8 +174,8 @@ def _notes(found: ClipPrediction) -> list[str]:
     if found.held_error is not None:
         median, far = found.held_error
         notes.append(
-            f"crops were held: {found.reuse:.0%} of the heatmaps were there already; keypoints lie "
-            f"{median:.2f} pixels (median; 95 percent of them at most {far:.2f}) from those of crops of their own"
+            f"crops were held: {found.reuse:.0%} of the heatmaps were there already; keypoints lie {median:.2f} "
+            f"pixels from those of crops of their own (median; 95 percent of them at most {far:.2f})"
         )
     if not found.poses.tracks:
         nobody = "nobody was found in this video: check the boxes, and whether the model knows such a scene"
