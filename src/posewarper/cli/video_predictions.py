@@ -91,7 +91,7 @@ def _predict_one(
         )
     live = is_live(video)
     where, config = options.pop("where"), options["config"]
-    paths = {"model": model, "boxes": where.boxes, "labels": where.labels, "detector": where.detector_weights}
+    paths = {"model": model, **{name: where[name] for name in ("boxes", "labels", "detector_weights")}}
     inputs = describe_inputs(**paths, **({} if live else {"video": _existing(video)}))
     request = {
         "video": video,

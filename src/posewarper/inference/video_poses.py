@@ -174,8 +174,8 @@ def _notes(found: ClipPrediction) -> list[str]:
     if found.held_error is not None:
         median, far = found.held_error
         notes.append(
-            f"crops were held: {found.reuse:.0%} of the heatmaps were there already; keypoints lie {median:.2f} "
-            f"pixels from those of crops of their own (median; 95 percent of them at most {far:.2f})"
+            f"crops were held: {found.reuse:.0%} of the heatmaps were there already; keypoints lie "
+            f"{median:.2f} pixels from those of crops of their own (median; 95 percent at most {far:.2f})"
         )
     if not found.poses.tracks:
         nobody = "nobody was found in this video: check the boxes, and whether the model knows such a scene"
