@@ -89,7 +89,7 @@ class Tracker:
         keypoint_score: float = 0.2,
         least_similarity: float = 0.1,
         smoothing: float = 0.5,
-        fading: float = 0.9,
+        fading: float = 0.7,
     ) -> None:
         self.sigmas: Floats = np.array(sigmas, np.float64)
         self.patience = patience
