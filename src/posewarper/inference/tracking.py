@@ -112,7 +112,7 @@ class Tracker:
             frame: index of the frame, larger than that of the frame before; frames may be left out.
             keypoints: (n, K, 2) xy in pixels, NaN where there is none. Doubles should have been removed.
             keypoint_scores: (n, K) from 0 to 1.
-            boxes: (n, 4) xywh in pixels, tight.
+            boxes: (n, 4) xywh in pixels, tight and finite.
             scores: (n,) from 0 to 1.
 
         Raises:

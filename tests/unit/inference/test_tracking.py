@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,6 +240,13 @@ def test_impossible_settings(setting: dict[str, float]) -> None:
         Tracker([0.1, 0.0])
 
 
+def test_the_snippet_of_the_docs_runs() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "tracking.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(snippets) == 1 and "assert" in snippets[0]
+    exec(snippets[0], {})
+
+
 # --- crowds -----------------------------------------------------------------------------------------------
 
 _Update = Callable[[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -273,7 +282,7 @@ def nearest_box() -> _Update:
 
 def official_figures(seed: int, updates: list[_Update]) -> list[tuple[float, float]]:
     """MOTA in percent, and a point's mean switches, of trackers that are shown the same crowd."""
-    times = np.arange(80) * 1.5
+    times = 1.5 * np.arange(80, dtype=np.float64)
     frames = list(sight_crowd(stage_crowd(4, (240, 320), seed), times, seed=seed))
     names, numbers = tuple(f"{n:06}.jpg" for n in range(len(times))), np.arange(len(times))
     truth = InstanceTable(
@@ -317,7 +326,6 @@ def test_official_figures_on_crowds_that_cross() -> None:
         ]
     )
     mota, switches = figures[..., 0].mean(0), figures[..., 1].sum(0)
-    print(mota, switches)
     assert mota[2] > mota[0] + 4 and mota[2] > mota[1]
     assert switches[2] < 0.4 * switches[0] and switches[2] < switches[1]
     assert (figures[:, 2, 0] > figures[:, 0, 0]).all()
