@@ -21,6 +21,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from posewarper.evaluation.oks import usual_sigmas
 from posewarper.evaluation.posetrack_protocol import score_posetrack, total_of
 from posewarper.inference.tracking import Tracker
 from posewarper.instances import NO_TRACK, InstanceTable
-from posewarper.scene.crowd import CrowdFrame, stage_crowd
+from posewarper.scene.crowd import Crowd, CrowdFrame, stage_crowd
 from posewarper.scene.sightings import Sightings, sight_crowd
 from posewarper.skeletons import POSETRACK
 
@@ -41,7 +42,9 @@ SCENES = {
     "six people": (6, 100, 1.0, 0.02),
     "four, twice as fast": (4, 100, 2.0, 0.02),
     "four, noisy": (4, 100, 1.0, 0.035),
+    "five, from side to side": (5, 100, 1.5, 0.02),
 }
+STRIDING = "five, from side to side"
 Frames = Sequence[tuple[CrowdFrame, Sightings]]
 
 
@@ -129,14 +132,24 @@ def score(frames: Frames, ids: Sequence[np.ndarray]) -> tuple[float, float]:
     return total_of(figures.mota), float(figures.counts.switches.mean())
 
 
+def stage(scene: str, seed: int) -> Crowd:
+    """Return the crowd of a scene: people who sway against each other, or stride across the whole picture."""
+    crowd = stage_crowd(SCENES[scene][0], SIZE, seed)
+    if scene != STRIDING:
+        return crowd
+    width = crowd.size[1]
+    people = (
+        replace(p, centre=(width / 2, p.centre[1]), sway=0.42 * width, sway_rate=0.35 * p.sway_rate)
+        for p in crowd.people
+    )
+    return replace(crowd, people=tuple(people))
+
+
 def measure(scene: str, seeds: int) -> list[dict[str, object]]:
     """Return a row for each way of tracking."""
-    people, n_frames, step, noise = SCENES[scene]
+    _, n_frames, step, noise = SCENES[scene]
     times = step * np.arange(n_frames, dtype=np.float64)
-    clips = [
-        list(sight_crowd(stage_crowd(people, SIZE, seed), times, seed=seed, noise=noise))
-        for seed in range(seeds)
-    ]
+    clips = [list(sight_crowd(stage(scene, seed), times, seed=seed, noise=noise)) for seed in range(seeds)]
     rows = []
     for way, make in WAYS.items():
         mota, switches, seconds = [], 0.0, []

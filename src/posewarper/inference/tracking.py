@@ -56,7 +56,7 @@ class Tracker:
     Args:
         sigmas: (K,) how far keypoints scatter, as a share of the square root of the box's area
             (:func:`posewarper.evaluation.oks.usual_sigmas`).
-        patience: frames for which a track is kept after its last good pose.
+        patience: frames without a good pose that a track outlives.
         start_score: score (0 to 1) of an instance from which it begins a track.
         pose_score: mean keypoint score (0 to 1) from which a pose is good. A poor pose gets the id of the
             track that it continues, but begins none and does not keep one alive.
@@ -89,7 +89,7 @@ class Tracker:
         keypoint_score: float = 0.2,
         least_similarity: float = 0.1,
         smoothing: float = 0.5,
-        fading: float = 0.9,
+        fading: float = 0.7,
     ) -> None:
         self.sigmas: Floats = np.array(sigmas, np.float64)
         self.patience = patience
@@ -112,7 +112,7 @@ class Tracker:
             frame: index of the frame, larger than that of the frame before; frames may be left out.
             keypoints: (n, K, 2) xy in pixels, NaN where there is none. Doubles should have been removed.
             keypoint_scores: (n, K) from 0 to 1.
-            boxes: (n, 4) xywh in pixels, tight.
+            boxes: (n, 4) xywh in pixels, tight and finite.
             scores: (n,) from 0 to 1.
 
         Raises:
@@ -135,7 +135,7 @@ class Tracker:
         ids[fresh] = self._last_id + 1 + np.arange(len(fresh))
         begun = _begin(ids[fresh], frame, shown[fresh], boxes[fresh])
         self._frame, self._last_id = frame, self._last_id + len(fresh)
-        self._tracks = tracks.take(frame - tracks.good <= self.patience).join(begun)
+        self._tracks = tracks.join(begun)
         return ids
 
     def forget(self) -> None:
@@ -145,21 +145,21 @@ class Tracker:
     def expected_boxes(self, frame: int) -> tuple[Ints, Floats]:
         """Return the ids (m,) of the live tracks and where they are expected in the next frame.
 
-        The state stays as it is. A track is live for ``patience`` frames after its last good pose.
+        The state stays as it is.
 
         Args:
             frame: index of the frame, larger than that of the frame before.
 
         Returns:
-            Ids, rising, and (m, 4) boxes xywh in pixels: the extent of the keypoints that were seen in the
-            last ``patience`` frames, moved on, without any padding, but at least 16 pixels a side.
+            Ids, rising, and (m, 4) boxes xywh in pixels: the extent of the keypoints, moved on, at least 16
+            pixels a side and without other padding. Keypoints that have been hidden for more than
+            ``patience`` frames do not count; where fewer than two are left, it is the last box, moved on.
 
         Raises:
             ValueError: if the frame is not later than the one before.
         """
         tracks = self._tracks_at(frame)
-        tracks = tracks.take(frame - tracks.good <= self.patience)
-        recent = (tracks.seen != _NEVER) & (frame - tracks.seen <= self.patience)
+        recent = (tracks.seen != _NEVER) & (frame - tracks.seen <= self.patience + 1)
         return tracks.ids, instance_boxes(np.where(recent[..., None], tracks.keypoints, np.nan), tracks.boxes)
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,12 +210,13 @@ class Tracker:
             )
 
     def _tracks_at(self, frame: int) -> _Tracks:
-        """Return the tracks moved on to a later frame by their velocities."""
+        """Return the tracks that are live in a later frame, moved on to it by their velocities."""
         if self._frame is None:
             return self._tracks
         if frame <= self._frame:
             raise ValueError(f"frame {frame} comes after frame {self._frame}; frames must rise")
         tracks = self._tracks
+        tracks = tracks.take(frame - tracks.good <= self.patience + 1)
         move = tracks.velocities * (frame - self._frame)
         boxes = tracks.boxes + np.pad(move, ((0, 0), (0, 2)))
         return replace(tracks, keypoints=tracks.keypoints + move[:, None], boxes=boxes)
