@@ -219,9 +219,8 @@ def test_a_network_that_cannot_be_traced_is_told(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
-def test_other_backbones_are_exported_as_well(backbone, tmp_path):
-    model = a_model(backbone, trained={"pose": 1})
+def test_other_backbones_are_exported_as_well(tmp_path):
+    model = a_model("test_vit", trained={"pose": 1})
     export_onnx(model, tmp_path / "model.onnx")
     crops = torch.randn(1, 3, *SIZE)
     with torch.inference_mode():
