@@ -66,6 +66,8 @@ def test_a_checkpoint_becomes_a_program_of_torch_export(capsys, tmp_path):
     with torch.inference_mode():
         got = torch.export.load(tmp_path / "model.pt2").module()(crops)
         torch.testing.assert_close(got, model.heatmaps(crops), rtol=0, atol=1e-5)
+    code, said, err = command(capsys, "info", tmp_path / "model.warper.pt2")
+    assert (code, err) == (0, "") and "left_paw" in said and "warper" in said
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,8 @@ def test_a_checkpoint_becomes_a_program_of_torch_export(capsys, tmp_path):
         (("export", "other.onnx", "model.onnx"), "an exported model can only predict"),
         (("info", "other.onnx"), "cannot read this exported model"),
         (("info", "absent.onnx"), "no such exported model"),
-        (("info", "other.onnx", "--offsets"), "an exported model can only predict"),
+        (("info", "absent.pt2"), "no such exported model"),
+        (("info", "other.onnx", "--offsets"), "name a checkpoint"),
         (("info", "other.onnx", "--picture", "a.png"), "no video"),
     ],
 )

@@ -33,7 +33,7 @@ def run(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A video, a folder of frames, labels, a checkpoint (.pt, .pth), or a model in ONNX."
+            help="A video, a folder of frames, labels, a checkpoint (.pt, .pth), or an exported model."
         ),
     ] = None,
     labels: Annotated[
@@ -104,9 +104,11 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
 
         facts["checkpoint"] = describe_checkpoint(path)
     elif path is not None and _is_exported(path):
-        from posewarper.model.onnx_model import describe_onnx
+        from posewarper.model.exported_facts import describe_program
+        from posewarper.model.onnx_model import ONNX_SUFFIX, describe_onnx
 
-        facts["exported model"] = describe_onnx(path)
+        is_onnx = path.suffix.lower() == ONNX_SUFFIX
+        facts["exported model"] = describe_onnx(path) if is_onnx else describe_program(path)
     elif path is not None:
         from posewarper.io.video import open_video
 
@@ -144,7 +146,7 @@ def _check_picture(picture: Path, path: Path | None, labels: Path | None) -> Non
 
 
 def _is_exported(path: Path) -> bool:
-    return path.suffix.lower() == ".onnx"
+    return path.suffix.lower() in (".onnx", ".pt2")
 
 
 def _is_labels(path: Path) -> bool:

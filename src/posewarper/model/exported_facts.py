@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from posewarper.model.network import ModelSpec
 from posewarper.version import __version__
 
 FACTS_KEY = "posewarper"
-"""Where it stands: among an ONNX file's metadata, or as ``posewarper.json`` in a file of torch.export."""
+"""Where it stands among the metadata of an ONNX file."""
+FACTS_FILE = "posewarper.json"
+"""Where it lies among the extra files of a program of ``torch.export``."""
 POSE, WARPER = "pose network", "warper"
 _FORMAT = "posewarper export"
 
@@ -95,6 +98,28 @@ def read_facts(text: str | None, path: str | os.PathLike[str]) -> ExportedFacts:
             got=got,
             mend="export the checkpoint again",
         ) from error
+
+
+def describe_program(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a program of ``torch.export`` says of itself, as plain values, without loading it.
+
+    Raises:
+        ModelError: if it is missing, damaged or not ours.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(f"/extra/{FACTS_FILE}")]
+            text = archive.read(names[0]).decode() if names else None
+    except FileNotFoundError as error:
+        raise ModelError("there is no such exported model", path=path, mend="check the path") from error
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        raise ModelError(
+            "cannot read this exported model",
+            path=path,
+            got=str(error)[:200],
+            mend="export the checkpoint again; this file is damaged or no program of torch.export",
+        ) from error
+    return {**read_facts(text, path).describe(), "bytes": os.stat(path).st_size}
 
 
 def warper_path(path: str | os.PathLike[str]) -> Path:

@@ -31,7 +31,7 @@ from torch.export import Dim, ExportedProgram
 from posewarper.errors import ModelError
 from posewarper.files import replacing
 from posewarper.heatmaps import encode
-from posewarper.model.exported_facts import FACTS_KEY, POSE, WARPER, ExportedFacts, warper_path
+from posewarper.model.exported_facts import FACTS_FILE, FACTS_KEY, POSE, WARPER, ExportedFacts, warper_path
 from posewarper.model.network import PoseWarper
 from posewarper.model.onnx_model import has_onnxruntime, open_session, run_session
 from posewarper.model.warping import WarpHead
@@ -39,7 +39,6 @@ from posewarper.structures import Progress, silent
 
 TOLERANCE = 1e-4
 """How far an exported network may be from the original, as a share of the highest value (at least 1)."""
-FACTS_FILE = f"{FACTS_KEY}.json"
 # Of the batch that a network is traced with, and of the one that it is compared with afterwards.
 _TRACED, _COMPARED = 2, 3
 
@@ -174,7 +173,8 @@ def _trace(part: _Part) -> ExportedProgram:
     try:
         program = torch.export.export(
             part.network,
-            tuple(value[:_TRACED] for value in part.inputs.values()),
+            # Of a view torch would take the sizes of its base for open as well.
+            tuple(value[:_TRACED].clone() for value in part.inputs.values()),
             dynamic_shapes=tuple({0: batch} for _ in part.inputs),
         )
         # Takes the blocks of autocast along, which other readers of the file need not know.

@@ -19,8 +19,8 @@ from posewarper.errors import ConfigError, ModelError
 from posewarper.inference.aggregation import PAPER_WEIGHTS, predict_heatmaps
 from posewarper.model import exporting
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
-from posewarper.model.exported_facts import warper_path
-from posewarper.model.exporting import FACTS_FILE, export_onnx, export_program
+from posewarper.model.exported_facts import FACTS_FILE, describe_program, warper_path
+from posewarper.model.exporting import export_onnx, export_program
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.onnx_model import OnnxPoseWarper, describe_onnx, load_onnx, open_model
 from posewarper.skeletons import Skeleton
@@ -183,8 +183,13 @@ def test_a_program_of_torch_export_computes_what_the_model_does(tmp_path):
         torch.testing.assert_close(warper(values, source, target), expected, rtol=0, atol=1e-5)
     with zipfile.ZipFile(path) as archive:
         assert not any(b".py\\" in archive.read(name) for name in archive.namelist())
+    described = describe_program(path)
+    assert described["part"] == "pose network" and described["keypoints"] == SKELETON.names
     with pytest.raises(ModelError, match="can only predict"):
         load_model(path)
+    path.write_bytes(path.read_bytes()[:999])
+    with pytest.raises(ModelError, match="cannot read this exported model"):
+        describe_program(path)
 
 
 def test_files_that_differ_from_the_checkpoint_are_not_kept(model, tmp_path, monkeypatch):
@@ -214,9 +219,8 @@ def test_a_network_that_cannot_be_traced_is_told(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
-def test_other_backbones_are_exported_as_well(backbone, tmp_path):
-    model = a_model(backbone, trained={"pose": 1})
+def test_other_backbones_are_exported_as_well(tmp_path):
+    model = a_model("test_vit", trained={"pose": 1})
     export_onnx(model, tmp_path / "model.onnx")
     crops = torch.randn(1, 3, *SIZE)
     with torch.inference_mode():
