@@ -25,7 +25,7 @@ class BoxSource:
         detect: image -> boxes, where there is a detector.
         detect_every: frames from one detection to the next; between them tracks are followed.
         follows: whether boxes of frames without any come from the tracks' own previous poses.
-        whole_frame: begin with the whole frame wherever no track is live.
+        whole_frame: wherever nobody is known, whoever uses this has to look at the whole frame.
     """
 
     known: Mapping[int, FrameBoxes] = field(default_factory=dict)
@@ -45,14 +45,7 @@ class BoxSource:
         boxes = tracker.expected_boxes(frame)[1]
         if len(boxes):
             return FrameBoxes(boxes, np.ones(len(boxes)))
-        if self.detect is not None:
-            return self.detect(image)
-        return _whole(image) if self.whole_frame else NOBODY
-
-
-def _whole(image: Image) -> FrameBoxes:
-    height, width = image.shape[:2]
-    return FrameBoxes(np.array([[-0.5, -0.5, width, height]]), np.ones(1))
+        return NOBODY if self.detect is None else self.detect(image)
 
 
 def boxes_of_labels(labels: Labels) -> dict[int, FrameBoxes]:

@@ -20,8 +20,9 @@ from posewarper.config import Settings
 from posewarper.crops import Image
 from posewarper.errors import Interrupted, ModelError, PosewarperWarning
 from posewarper.evaluation.oks import usual_sigmas
+from posewarper.frames import instance_boxes
 from posewarper.inference.aggregation import WINDOWS, make_window
-from posewarper.inference.box_sources import BoxSource
+from posewarper.inference.box_sources import NOBODY, BoxSource
 from posewarper.inference.heatmap_engine import HeatmapEngine
 from posewarper.inference.held_crops import CropKeeper
 from posewarper.inference.streaming import FrameBoxes, FramePoses, PoseStream
@@ -260,7 +261,18 @@ class _Work:
     def _find_boxes(self, frame: int, image: Image, new_scene: bool) -> FrameBoxes:
         if new_scene:
             self.tracker.forget()
-        return self.source.find(frame, image, new_scene, self.tracker)
+        found = self.source.find(frame, image, new_scene, self.tracker)
+        if self.source.whole_frame and not len(found.boxes):
+            return self._look_everywhere(image)
+        return found
+
+    def _look_everywhere(self, image: Image) -> FrameBoxes:
+        """Return a box around what the network takes the one instance for, which it sees better closer by."""
+        height, width = image.shape[:2]
+        keypoints, scores = self.stream.glance(image, np.array([-0.5, -0.5, width, height]))
+        sure = scores >= max(self.tracker.keypoint_score, 0.5 * scores.max())
+        box = instance_boxes(keypoints[sure][None])
+        return FrameBoxes(box, np.ones(1)) if np.isfinite(box).all() else NOBODY
 
     def _record(self, poses: FramePoses) -> dict[str, Any]:
         stays = np.ones(len(poses.boxes), bool)

@@ -135,6 +135,13 @@ class PoseStream:
             for first in range(0, len(waiting), self.chunk):
                 yield from self._work(waiting[first : first + self.chunk])
 
+    def glance(self, image: Image, box: Floats) -> tuple[Floats, Floats]:
+        """Return keypoints (K, 2) and maxima (K,) of what is in one box (4,) of one image, by it alone."""
+        x, y, w, h = (float(value) for value in box)
+        crop = Crop(0, (x, y, w, h))
+        points, maxima = self._decode(self.engine.heatmaps(self._cut(image, crop)[None]), [crop])
+        return points[0], maxima[0]
+
     def _work(self, numbers: list[int]) -> Iterator[FramePoses]:
         """Yield the poses of frames that follow each other, and let go of what is not needed any more."""
         if not numbers:
@@ -186,9 +193,13 @@ class PoseStream:
         present = torch.stack([self._heatmaps[number, crop.number] for number, crop in wanted])
         if len(self.window.offsets) > 1:
             present = self._sum(present, wanted, windows)
+        return self._decode(present, [crop for _, crop in wanted])
+
+    def _decode(self, heatmaps: Tensor, crops: list[Crop]) -> tuple[Floats, Floats]:
+        spec = self.engine.spec
         aspect = spec.crop_size[1] / spec.crop_size[0]
-        centers, scales = paper_center_scale([crop.box for _, crop in wanted], aspect)
-        return find_points(spec, present.cpu().numpy(), centers, scales)
+        centers, scales = paper_center_scale([crop.box for crop in crops], aspect)
+        return find_points(spec, heatmaps.cpu().numpy(), centers, scales)
 
     def _sum(
         self, present: Tensor, wanted: list[tuple[int, Crop]], windows: list[tuple[list[int], Floats]]
@@ -228,18 +239,18 @@ class PoseStream:
         self.counts.asked += len(asked)
         self.counts.computed += len(missing)
         if missing:
-            cut = np.stack(list(self._pool.map(self._cut, missing.values())))
+            places = ((self._images[number], crop) for number, crop in missing.values())
+            cut = np.stack(list(self._pool.map(lambda place: self._cut(*place), places)))
             self._heatmaps.update(zip(missing, self.engine.heatmaps(cut), strict=True))
 
-    def _cut(self, place: tuple[int, Crop]) -> NDArray[np.uint8]:
-        number, crop = place
+    def _cut(self, image: Image, crop: Crop) -> NDArray[np.uint8]:
         spec = self.engine.spec
         height, width = spec.crop_size
         center, scale = paper_center_scale(crop.box, width / height)
         transform = paper_crop_transform(center, scale, 0.0, (width, height))
         # The paper picks single pixels where a crop is smaller than its box; models of our own average them.
         cut = crop_image if spec.targets == "paper" else smooth_crop
-        return cut(self._images[number], transform)
+        return cut(image, transform)
 
 
 class _Looked(NamedTuple):
