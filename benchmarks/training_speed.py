@@ -6,7 +6,7 @@ The training loop itself (`posewarper train`), two epochs on JPEG frames of 1280
 that it writes into log.jsonl, without the first epoch, in which workers start. Rows alternate, and medians
 over rounds are told. Beside them the same loop on samples that are there already, which is as fast as the
 network alone can learn. On a GPU the paper's network is trained (HRNet-W48, crops 384 x 288, bfloat16),
-on a CPU a small one (hrnet_w18_small, crops 192 x 144). `speedup` is against the main process of the run.
+on a CPU a small one (hrnet_w18_small, crops 128 x 96). `speedup` is against the main process of the run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SETTINGS = {
     "cpu": {
         "model": {
             "backbone": "hrnet_w18_small",
-            "crop_size": (192, 144),
+            "crop_size": (128, 96),
             "sigma": 2,
             "head_width": 32,
             "head_blocks": 4,
