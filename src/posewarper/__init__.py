@@ -19,6 +19,7 @@ _HOMES = {
     "fit": "fitting",
     "load_model": "model.checkpoint",
     "open_video": "io.video",
+    "predict": "inference.video_poses",
     "propagate": "fitting",
     "read_labels": "io.labels",
     "write_labels": "io.labels",
@@ -33,6 +34,7 @@ __all__ = [
     "fit",
     "load_model",
     "open_video",
+    "predict",
     "propagate",
     "read_labels",
     "write_labels",
@@ -41,6 +43,7 @@ __all__ = [
 if TYPE_CHECKING:
     from posewarper.evaluation.protocols import evaluate
     from posewarper.fitting import fit, propagate
+    from posewarper.inference.video_poses import predict
     from posewarper.io.labels import read_labels, write_labels
     from posewarper.io.video import open_video
     from posewarper.model.checkpoint import load_model

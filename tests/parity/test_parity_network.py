@@ -13,6 +13,7 @@ import torch
 from formula_weights import made_up, original_name
 
 from posewarper.inference.aggregation import PAPER_OFFSETS, PAPER_WEIGHTS, aggregate_heatmaps
+from posewarper.inference.heatmap_engine import HeatmapEngine
 from posewarper.model.deformable import deform_conv
 from posewarper.model.warping import WarpHead
 from posewarper.training.losses import heatmap_loss
@@ -118,6 +119,15 @@ def test_aggregation_of_five_frames(
             assert error(warped, recorded[f"warped_{name}"]) < tolerance
         output = aggregate_heatmaps(SimpleNamespace(warp=head), heatmaps, PAPER_WEIGHTS)  # type: ignore[arg-type]
     assert error(output, recorded["output"]) < tolerance
+    # And as videos are predicted: neighbours in one batch, whatever instance they belong to.
+    model = SimpleNamespace(warp=head, device=heatmaps.device, dtype=dtype, spec=None)
+    engine = HeatmapEngine(model, precision="float32", batch=3)  # type: ignore[arg-type]
+    n = heatmaps.shape[1]
+    targets, shares = [*range(n)] * 4, np.repeat(PAPER_WEIGHTS[1:], n).tolist()
+    streamed = engine.aggregate(
+        heatmaps[0], [PAPER_WEIGHTS[0]] * n, heatmaps[1:].flatten(0, 1), targets, shares
+    )
+    assert error(streamed, recorded["output"]) < tolerance
 
 
 @_KINDS

@@ -18,6 +18,7 @@ from largest_errors import record
 from torch import Tensor
 
 from posewarper.inference.aggregation import PAPER_WEIGHTS, aggregate_heatmaps
+from posewarper.inference.heatmap_engine import HeatmapEngine
 from posewarper.model.checkpoint import load_model
 from posewarper.model.network import ModelSpec, PoseWarper, count_parameters
 from posewarper.skeletons import COCO, POSETRACK, Skeleton
@@ -182,6 +183,12 @@ def test_five_frames(models, parity_dir, parity_error: Measures, kind, dtype, to
     with torch.inference_mode():
         heatmaps = torch.stack([model.heatmaps(frame) for frame in frames])
         output = aggregate_heatmaps(model, heatmaps, PAPER_WEIGHTS)
+    n = frames.shape[1]
+    shares = np.repeat(PAPER_WEIGHTS[1:], n).tolist()
+    streamed = HeatmapEngine(model, precision="float32").aggregate(
+        heatmaps[0], [PAPER_WEIGHTS[0]] * n, heatmaps[1:].flatten(0, 1), [*range(n)] * 4, shares
+    )
+    assert error(streamed, recorded["output"]) < tolerance
     assert error(heatmaps, recorded["backbone_heatmaps"]) < tolerance
     assert error(output, recorded["output"]) < tolerance
 

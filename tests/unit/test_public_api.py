@@ -26,7 +26,16 @@ def test_every_public_name_loads_and_is_documented(name):
 def test_the_public_names_are_these():
     assert set(posewarper.__all__) == {
         *("Labels", "Poses", "Skeleton", "__version__"),
-        *("evaluate", "fit", "load_model", "open_video", "propagate", "read_labels", "write_labels"),
+        *(
+            "evaluate",
+            "fit",
+            "load_model",
+            "open_video",
+            "predict",
+            "propagate",
+            "read_labels",
+            "write_labels",
+        ),
     }
 
 

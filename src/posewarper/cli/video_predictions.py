@@ -92,6 +92,7 @@ def _predict_one(
     live = is_live(video)
     where, config = options.pop("where"), options["config"]
     paths = {"model": model, **{name: where[name] for name in ("boxes", "labels", "detector_weights")}}
+    _check_files(where["boxes"], where["labels"])
     inputs = describe_inputs(**paths, **({} if live else {"video": _existing(video)}))
     request = {
         "video": video,
@@ -113,6 +114,16 @@ def _predict_one(
     write_json(out / "run.json", facts)
     _remove_log(out / _LOG)
     _tell(out, result, written)
+
+
+def _check_files(boxes: Path | None, labels: Path | None) -> None:
+    """Refuse files that are not there, before they are hashed; their readers say what is wrong."""
+    from posewarper.io.labels import read_labels
+    from posewarper.io.video_boxes import read_video_boxes
+
+    for path, read in ((boxes, read_video_boxes), (labels, read_labels)):
+        if path is not None and not path.exists():
+            read(path)
 
 
 def _existing(video: str) -> Path:
