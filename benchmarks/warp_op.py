@@ -3,8 +3,8 @@
     python benchmarks/warp_op.py [--quick] [--json FILE] [--device cuda]
 
 Five dilations over 17 heatmaps of 96x72, batch 16, float32: five calls of each. Gradients are those of
-values, offsets and weights. Rows alternate, the order turning round every time; medians over rounds. `speedup`
-is against the reference row of the same kind in the same run. `--quick` takes three rounds instead of seven.
+values, offsets and weights. Rows alternate, the order turning round every time; medians over rounds. The
+`speedup` is against the reference row of the same kind in the same run. `--quick`: three rounds, not seven.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The deformable convolution on a CUDA GPU: one kernel forward, one backward, which write results only.
 
 Both work on tiles of some taps (of the 9 * C of an image) by some pixels: offsets are read once, the four
-neighbours of each tap come from the caches (a heatmap is a few kilobytes), taps stay in registers and meet the
-dense kernel in a matrix product of full float32. A position is whole pixels plus offset, rounded once, as in
-torchvision; zeros are read outside.
+neighbours of each tap come from the caches (a heatmap is a few kilobytes), taps stay in registers and meet
+the dense kernel in a matrix product of full float32. A position is whole pixels plus offset, rounded once, as
+in torchvision; zeros are read outside.
 
-The backward pass gives each program one tile of taps and some blocks of pixels. It reads the offsets and writes
+The backward pass gives each program one tile of taps and some blocks of pixels. It reads offsets and writes
 their gradient once, leaves its share of the kernel's gradient (to be added up in a fixed order), and adds
 atomically to the gradient of the values, if that is asked for; only there the order of summation is open.
 
@@ -21,6 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, None]
 
 _ROWS = 16  # taps of a tile
 # Chosen by what the compiler reports for an H100: 128 registers or fewer and none spilled; one stage, as more
@@ -163,7 +165,8 @@ def warp_forward(values: Tensor, offsets: Tensor, weight: Tensor, dilation: int)
     output = values.new_empty(b, len(weight), h, w)
     if output.numel():
         offsets, strides = _layout(offsets)
-        _forward[(b * triton.cdiv(h * w, _FORWARD["PIXELS"]),)](
+        launch: Any = _forward[(b * triton.cdiv(h * w, _FORWARD["PIXELS"]),)]
+        launch(
             values.contiguous(), offsets, weight.contiguous(), output,
             c, len(weight), h, w, dilation, *strides,
             OUTPUTS=_output_rows(len(weight)), **_FORWARD,
@@ -190,7 +193,8 @@ def warp_backward(
     if values.numel() and outputs and any(wanted):
         # A gradient that is not wanted is not written: any tensor may stand in its place.
         targets = [values if t is None else t for t in (of_values, of_offsets, shares)]
-        _backward[(b * groups * tiles,)](
+        launch: Any = _backward[(b * groups * tiles,)]
+        launch(
             values, offsets, weight.contiguous(), upstream.contiguous(), *targets, c, outputs, h, w, dilation,
             *strides, *_layout(targets[1])[1],
             VALUES=wanted[0], OFFSETS=wanted[1], KERNEL=wanted[2],
@@ -212,7 +216,7 @@ class TritonConv(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the gradients of values, offsets and weight."""
         values, offsets, weight = ctx.saved_tensors
         with _on(values.device):
