@@ -1,4 +1,4 @@
-"""Run by ``test_triton_deformable.py`` in Triton's interpreter: prints differences from torchvision as JSON."""
+"""Run by ``test_triton_deformable.py`` in Triton's interpreter: differences from torchvision as JSON."""
 
 from __future__ import annotations
 
