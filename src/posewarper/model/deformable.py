@@ -244,7 +244,8 @@ def _form(inputs: tuple[Tensor, Tensor, Tensor]) -> Callable[..., Tensor]:
 def triton_form(device: torch.device) -> Callable[..., Tensor] | None:
     """Return the Triton kernels as one operation, tried once on this GPU; None where they are not to be had.
 
-    Warns if Triton is installed and the kernels fail or disagree with :func:`plain_deform_conv`.
+    Warns if Triton is installed and the kernels fail or disagree with :func:`plain_deform_conv`. The trial
+    waits for the GPU: warp once before a CUDA graph is recorded.
     """
     try:
         from posewarper.model.triton_deformable import TritonConv
