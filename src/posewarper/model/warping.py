@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from posewarper.model.deformable import TAPS, deform_conv
+from posewarper.model.deformable import TAPS, deform_conv, full_precision
 
 PAPER_WIDTH, PAPER_BLOCKS, PAPER_DILATIONS = 128, 20, (3, 6, 12, 18, 24)
 
@@ -94,12 +94,16 @@ class WarpHead(nn.Module):
         """Return (B, width, H, W): what the difference of the two frames' heatmaps says of the motion."""
         return self.residual_stack(target - source)
 
+    def branch_offsets(self, index: int, features: Tensor) -> Tensor:
+        """Return (B, K * 18, H, W), in heatmap pixels: how far off its taps one dilation reads."""
+        # Sums over many channels that become coordinates: they stay out of bfloat16.
+        with full_precision(features.device.type):
+            return self.offsets[index](features)
+
     def branch(self, index: int, values: Tensor, features: Tensor) -> Tensor:
         """Return (B, K, H, W): ``values`` moved by the offsets of one dilation."""
-        # Offsets are sums over many channels and then coordinates: both stay out of bfloat16.
         kind = values.dtype if values.dtype == torch.float64 else torch.float32
-        with torch.autocast(values.device.type, enabled=False):
-            offsets = self.offsets[index](features.to(kind))
+        offsets = self.branch_offsets(index, features.to(kind))
         return deform_conv(values, offsets, self.kernels[index], self.dilations[index])
 
     def forward(self, values: Tensor, *, source: Tensor, target: Tensor) -> Tensor:
@@ -115,4 +119,47 @@ class WarpHead(nn.Module):
         """
         features = self.features(source, target)
         moved = [self.branch(n, values, features) for n in range(len(self.dilations))]
+        return torch.stack(moved).mean(0)
+
+    def still_offsets(self, height: int, width: int) -> tuple[Tensor, ...]:
+        """Return the offsets of a frame warped to itself: the same for every frame of this size.
+
+        Source and target are equal there, so that features and offsets depend on parameters and size alone.
+        They are constants of the parameters as they are now: compute them anew when those change. In full
+        precision whatever autocast says, without gradients.
+
+        Args:
+            height: H of the heatmaps.
+            width: W of the heatmaps.
+
+        Returns:
+            (1, K * 18, H, W) for each dilation, for :meth:`warp_still`.
+
+        Raises:
+            RuntimeError: if the head is in training mode, where batch norms depend on the whole batch.
+        """
+        if self.training:
+            raise RuntimeError(
+                "the offsets of a still frame are constants in evaluation mode only: call eval()"
+            )
+        like = self.kernels[0]
+        nothing = like.new_zeros(1, like.shape[1], height, width)
+        with torch.no_grad(), full_precision(like.device.type):
+            features = self.residual_stack(nothing)
+            return tuple(self.branch_offsets(n, features) for n in range(len(self.dilations)))
+
+    def warp_still(self, values: Tensor, offsets: Sequence[Tensor]) -> Tensor:
+        """Return what :meth:`forward` returns when source and target are the same heatmaps.
+
+        Args:
+            values: (B, K, H, W).
+            offsets: from :meth:`still_offsets`, for the same size.
+
+        Returns:
+            (B, K, H, W) in float32 (float64 for float64 values).
+        """
+        moved = [
+            deform_conv(values, o.expand(len(values), -1, -1, -1), kernel, d)
+            for o, kernel, d in zip(offsets, self.kernels, self.dilations, strict=True)
+        ]
         return torch.stack(moved).mean(0)

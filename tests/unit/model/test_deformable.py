@@ -6,7 +6,8 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from posewarper.model.deformable import deform_conv, sampling_grid
+from posewarper.model import deformable
+from posewarper.model.deformable import deform_conv, plain_deform_conv, sampling_grid
 
 # Sizes that are and are not powers of two; 96x72 and 48x48 are those of the paper and of small clips.
 SIZES = [(48, 48), (96, 72), (64, 64), (13, 9)]
@@ -145,12 +146,106 @@ def test_the_grid_of_whole_positions_is_free_of_rounding() -> None:
         assert torch.equal(pixels[4, :, :, 0], torch.arange(width).float().expand(height, width))
 
 
-def test_the_batch_is_split_without_a_trace() -> None:
+def test_the_batch_is_split_without_a_trace(monkeypatch) -> None:
+    monkeypatch.setattr(deformable, "_MAPS", 4)
     torch.manual_seed(4)
     values, offsets, weight = torch.rand(9, 2, 6, 5), torch.randn(9, 36, 6, 5), torch.randn(2, 2, 3, 3)
     whole = deform_conv(values, offsets, weight, 1)
     single = torch.cat([deform_conv(values[n : n + 1], offsets[n : n + 1], weight, 1) for n in range(9)])
     torch.testing.assert_close(whole, single)
+
+
+def random_inputs(batch: int, channels: int, outputs: int) -> list[torch.Tensor]:
+    torch.manual_seed(5)
+    shapes = ((batch, channels, 7, 6), (batch, channels * 18, 7, 6), (outputs, channels, 3, 3))
+    return [torch.randn(shape).requires_grad_() for shape in shapes]
+
+
+def test_the_plain_form_computes_the_same(monkeypatch) -> None:
+    inputs = random_inputs(5, 3, 4)
+    results = []
+    monkeypatch.setattr(deformable, "_MAPS", 6)
+    for form in (deform_conv, plain_deform_conv):
+        output = form(*inputs, 2)
+        results.append([output, *torch.autograd.grad(output.square().sum(), inputs)])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
+def test_single_gradients_are_those_of_all_three(wanted) -> None:
+    inputs = random_inputs(2, 3, 3)
+    all_three = torch.autograd.grad(deform_conv(*inputs, 2).square().sum(), inputs)
+    some = [t.detach().requires_grad_(w) for t, w in zip(inputs, wanted, strict=True)]
+    deform_conv(*some, 2).square().sum().backward()
+    for tensor, expected in zip(some, all_three, strict=True):
+        assert tensor.grad is None or torch.equal(tensor.grad, expected)
+    assert [t.grad is not None for t in some] == list(wanted)
+
+
+def test_any_memory_layout() -> None:
+    values, offsets, weight = random_inputs(3, 2, 2)
+    expected = deform_conv(values, offsets, weight, 2)
+    gradient = torch.autograd.grad(expected.square().sum(), offsets)[0]
+    last = [t.detach().to(memory_format=torch.channels_last).requires_grad_() for t in (values, offsets)]
+    output = deform_conv(*last, weight, 2)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(torch.autograd.grad(output.square().sum(), last[1])[0], gradient)
+    wide = [torch.cat((t, t), 3).detach()[..., :6] for t in (values, offsets)]
+    assert torch.equal(deform_conv(*wide, weight, 2), expected)
+    above = torch.randn(2, 3, 6, 7).permute(1, 0, 3, 2)
+    one, other = (
+        torch.autograd.grad(deform_conv(values, offsets, weight, 2), offsets, a)[0]
+        for a in (above, above.contiguous())
+    )
+    assert torch.equal(one, other)
+
+
+def test_offsets_of_one_sample_serve_a_batch() -> None:
+    values, offsets, weight = random_inputs(3, 2, 2)
+    same = deform_conv(values, offsets[:1].expand(3, -1, -1, -1), weight, 2)
+    torch.testing.assert_close(same, deform_conv(values, offsets[:1].repeat(3, 1, 1, 1), weight, 2))
+
+
+def test_an_empty_batch_and_inference_mode() -> None:
+    values, offsets, weight = random_inputs(2, 2, 3)
+    empty = deform_conv(values[:0], offsets[:0], weight, 2)
+    assert empty.shape == (0, 3, 7, 6)
+    empty.sum().backward()
+    assert weight.grad is not None and not weight.grad.any()
+    with torch.inference_mode():
+        assert torch.equal(deform_conv(values, offsets, weight, 2), deform_conv(values, offsets, weight, 2))
+
+
+def test_differentiating_twice_raises() -> None:
+    inputs = random_inputs(1, 2, 2)
+    first = torch.autograd.grad(deform_conv(*inputs, 2).square().sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        first[1].sum().backward()
+
+
+def test_gradients_are_exact_under_autocast() -> None:
+    inputs = random_inputs(2, 2, 2)
+    plain = torch.autograd.grad(deform_conv(*inputs, 2).square().sum(), inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = torch.autograd.grad(deform_conv(*inputs, 2).square().sum(), inputs)
+    assert all(torch.equal(p, m) for p, m in zip(plain, mixed, strict=True))
+
+
+def test_an_exported_graph_takes_any_batch() -> None:
+    class Warp(torch.nn.Module):
+        def forward(self, values, offsets, weight):
+            return deform_conv(values, offsets, weight, 2)
+
+    inputs = [t.detach() for t in random_inputs(5, 2, 2)]
+    batch = torch.export.Dim("batch", min=1, max=99)
+    program = torch.export.export(
+        Warp(), tuple(inputs), dynamic_shapes={"values": {0: batch}, "offsets": {0: batch}, "weight": None}
+    )
+    values, offsets, weight = (t.detach() for t in random_inputs(9, 2, 2))
+    torch.testing.assert_close(
+        program.module()(values, offsets, weight), deform_conv(values, offsets, weight, 2)
+    )
 
 
 def test_wrong_offset_channels_are_refused() -> None:

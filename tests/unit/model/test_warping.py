@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from posewarper.model.warping import WarpHead
@@ -54,3 +55,48 @@ def test_float64_stays_float64() -> None:
     head = small_head().double().eval()
     values, source, target = torch.rand(3, 1, 3, 8, 8, dtype=torch.float64)
     assert head(values, source=source, target=target).dtype == torch.float64
+
+
+def trained_looking_head() -> WarpHead:
+    """A head whose batch norms and offsets are those of no new head, so that even no motion moves."""
+    head = small_head()
+    for module in head.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.bias)
+            torch.nn.init.normal_(module.running_mean)
+        elif isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, std=0.2)
+    for kernel in head.kernels:
+        torch.nn.init.normal_(kernel, std=0.3)
+    return head.eval()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_frame_warped_to_itself_by_offsets_computed_once(batch) -> None:
+    head = trained_looking_head().double()
+    offsets = head.still_offsets(12, 10)
+    assert [o.shape for o in offsets] == [(1, 54, 12, 10)] * 2
+    assert max(o.abs().max() for o in offsets) > 0.5
+    values, frame = torch.rand(2, batch, 3, 12, 10, dtype=torch.float64)
+    with torch.no_grad():
+        whole = head(values, source=frame, target=frame)
+        torch.testing.assert_close(head.warp_still(values, offsets), whole, rtol=0, atol=1e-12)
+        # In float32 a convolution rounds by the size of its batch, and offsets of pixels feel it.
+        head, values = head.float(), values.float()
+        moved = head.warp_still(values, head.still_offsets(12, 10))
+        torch.testing.assert_close(moved, whole.float(), rtol=0, atol=1e-5)
+
+
+def test_still_offsets_are_in_full_precision_and_without_gradients() -> None:
+    head = trained_looking_head()
+    plain = head.still_offsets(12, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = head.still_offsets(12, 10)
+    assert all(torch.equal(p, m) and not m.requires_grad for p, m in zip(plain, mixed, strict=True))
+    double = head.double()
+    assert double.still_offsets(8, 8)[0].dtype == torch.float64
+
+
+def test_still_offsets_are_refused_in_training() -> None:
+    with pytest.raises(RuntimeError, match="evaluation mode"):
+        small_head().train().still_offsets(12, 10)
