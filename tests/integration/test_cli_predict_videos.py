@@ -66,7 +66,7 @@ def test_a_video(capsys, place, model, where) -> None:
     assert {"poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", "request.json"} == names
     facts = json.loads((place / "clip_predicted" / "run.json").read_text())
     assert facts["config"]["reused"] == 0 and facts["config"]["frames"] == N_FRAMES
-    assert "1 track" in out
+    assert f"on {N_FRAMES} frames" in out
     code, _, err = command(capsys, "predict", "clip.mp4", "--model", model, *where, "--quiet")
     assert code == 2 and "holds results already" in err
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from posewarper.crops import normalise
 from posewarper.errors import ConfigError
 from posewarper.heatmaps import flip_heatmaps
-from posewarper.model.network import PoseModel
+from posewarper.model.network import PoseModel, PoseWarper
 from posewarper.model.runtime import half_precision
 
 WEIGHTINGS = ("paper", "confidence")
@@ -29,7 +29,7 @@ class HeatmapEngine:
     Warping positions stay in float32 whatever the precision.
 
     Args:
-        model: in evaluation mode, on its device.
+        model: in evaluation mode, on its device; its parameters are not to change.
         weighting: ``paper`` sums frames with the window's weights; ``confidence`` multiplies these, keypoint
             by keypoint, by how high the network's peak is in that frame.
         precision: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 where it is faster.
@@ -61,6 +61,7 @@ class HeatmapEngine:
         self._device, self._kind = model.device, model.dtype
         self._by_confidence, self._flip = weighting == "confidence", flip
         self.halved = half_precision(self._device) if precision == "auto" else precision == "bfloat16"
+        self._still: tuple[Tensor, ...] | None = None
         self._batch = batch or (_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH)
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -116,7 +117,7 @@ class HeatmapEngine:
             total = own.index_add(0, at, weights)
             factor = wanted[:, None] / total
             own, weights = own * factor, weights * factor[at]
-        summed = torch.cat([self._warp(present[part], present[part]) for part in self._chunks(len(present))])
+        summed = torch.cat([self._warp_still(present[part]) for part in self._chunks(len(present))])
         summed *= own[:, :, None, None]
         for part in self._chunks(len(sources)):
             warped = self._warp(sources[part], present[at[part]])
@@ -126,6 +127,15 @@ class HeatmapEngine:
     def _warp(self, source: Tensor, target: Tensor) -> Tensor:
         with self._precision():
             return self.model.warp(source, source=source, target=target).to(self._kind)
+
+    def _warp_still(self, present: Tensor) -> Tensor:
+        """Return what warping frames to themselves gives; its offsets are the same for all."""
+        if not isinstance(self.model, PoseWarper):
+            return self._warp(present, present)
+        head = self.model.warp_head
+        if self._still is None:
+            self._still = head.still_offsets(*present.shape[2:])
+        return head.warp_still(present, self._still).to(self._kind)
 
     def _tensor(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self._device, dtype=self._kind)
