@@ -3,13 +3,14 @@
     python benchmarks/aggregation.py [--quick] [--device auto|cpu|cuda] [--json FILE]
 
 HRNet-W48 at 384 x 288, one person, every frame of a stream of frames. `reference` is a plain version of the
-original's inference: for each frame five backbone passes and five heads, torchvision's deformable convolutions,
-float32 eager. The other rows are the engine of `posewarper predict` on crops that are there already: `exact`
-cuts the neighbours with each frame's own box (5 backbone passes, 4 heads and the self-warp, whose offsets are
-constants), `held` sees each frame once (1 backbone pass, 4 heads), `light` has a head of 32 channels and 6
-blocks in place of the paper's 128 and 20. Weights are random: they do not change the time. Rows alternate, and
-medians are told; `speedup` is against `reference` in the same run. What the rows with the paper's head give is
-compared with the reference's output (in bfloat16 that says little: no trained network has such heatmaps).
+original's inference: for each frame five backbone passes and five heads, torchvision's deformable
+convolutions, float32 eager. The other rows are the engine of `posewarper predict` on crops that are there
+already: `exact` cuts the neighbours with each frame's own box (5 backbone passes, 4 heads and the self-
+warp, whose offsets are constants), `held` sees each frame once (1 backbone pass, 4 heads), `light` has a
+head of 32 channels and 6 blocks in place of the paper's 128 and 20. Weights are random: they do not change
+the time. Rows alternate, and medians are told; `speedup` is against `reference` in the same run. What the
+rows with the paper's head give is compared with the reference's output (in bfloat16 that says little: no
+trained network has such heatmaps).
 
 Beside it the roofline: the arithmetic of each row over the rate at which this machine multiplies matrices.
 """

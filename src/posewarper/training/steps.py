@@ -82,15 +82,15 @@ class WarperStep(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the loss."""
+        if self.teacher is None:
+            return heatmap_loss(self.predict(batch).float(), batch["target"], batch["weights"])
         labelled, neighbour = self._look(batch)
         warped = self.model.warp(neighbour, source=neighbour, target=labelled).float()
-        loss = heatmap_loss(warped, batch["target"], batch["weights"])
-        if self.teacher is not None:
-            with torch.no_grad():
-                wanted = self.teacher(neighbour, source=neighbour, target=labelled).float()
-            # Also of keypoints that nobody has labelled.
-            loss = loss + heatmap_loss(warped, wanted, torch.ones_like(batch["weights"]))
-        return loss
+        with torch.no_grad():
+            wanted = self.teacher(neighbour, source=neighbour, target=labelled).float()
+        # The teacher also says where keypoints are that nobody has labelled.
+        matching = heatmap_loss(warped, wanted, torch.ones_like(batch["weights"]))
+        return heatmap_loss(warped, batch["target"], batch["weights"]) + matching
 
     def _look(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the pose network's heatmaps of the labelled frames and of their neighbours."""

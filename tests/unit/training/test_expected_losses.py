@@ -15,8 +15,9 @@ import pytest
 import torch
 from dotted_people import N_FRAMES, see_dots, truth_of, words
 
+from posewarper.errors import ConfigError, ModelError
 from posewarper.io.posetrack18 import write_posetrack18
-from posewarper.model.checkpoint import save_model
+from posewarper.model.checkpoint import load_model, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.recipes.reading import read_recipe
 from posewarper.skeletons import POSETRACK
@@ -140,3 +141,35 @@ def test_retraining_joins_pseudo_labels_to_their_own_frames(knows_dots, losses, 
     request = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)["recipe"]
     assert request["samples"] == 2 * N_FRAMES
     assert losses(**own, **{"data.pseudo_labels": write(2)})[0] > 0.6
+
+
+# --- a light head -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shifting_teacher(start, tmp_path):
+    """A checkpoint whose head moves everything far away."""
+    model = load_model(start)
+    for offsets in model.warp_head.offsets:
+        torch.nn.init.constant_(offsets.weight, 1e3)  # type: ignore[arg-type]
+    model.record("warp", 1)
+    save_model(tmp_path / "teacher.pt", model)
+    return tmp_path / "teacher.pt"
+
+
+def test_a_light_head_learns_from_the_head_of_its_start(losses, shifting_teacher) -> None:
+    small = {"model.start": shifting_teacher, "model.head_width": 4, **STILL}
+    alone = losses("warper", **small)[0]
+    matched = losses("warper", **small, **{"train.match_head": "true"})[0]
+    # The new head moves nothing, and what the teacher wants is empty: the loss of having seen the dots.
+    assert matched == pytest.approx(alone + 1, abs=0.35)
+    learning = {"train.match_head": "true", "train.epochs": 3, "train.learning_rate": 0.02}
+    again = losses("warper", **(small | learning))
+    assert again[-1] < matched
+
+
+def test_a_head_to_match_has_to_be_trained(losses, start) -> None:
+    with pytest.raises(ModelError, match="no trained warp head"):
+        losses("warper", **{"model.start": start, "train.match_head": "true"})
+    with pytest.raises(ConfigError, match="match_head belongs to the stage warper"):
+        losses("pose", **{"train.match_head": "true"})
