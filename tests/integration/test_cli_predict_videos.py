@@ -160,3 +160,17 @@ def test_processes_share_a_list(capsys, place, model, monkeypatch) -> None:
         assert code == 0, err
         assert "[1/1]" in out and (place / "all" / name / "poses.json").is_file()
     assert len(list((place / "all").iterdir())) == 2
+
+
+def test_propagate_over_a_list(capsys, place) -> None:
+    write_frames(place / "frames")
+    (place / "list.csv").write_text(
+        "video,labels\nclip.mp4,labels.json\nabsent.mp4,labels.json\nframes,labels.json\n"
+    )
+    arguments = ["--effort", "fast", "--out", "all", "--quiet"]
+    code, _, err = command(capsys, "propagate", "list.csv", *arguments)
+    assert code == 2 and "absent.mp4" in err and "1 of 3 videos failed" in err
+    for name in ("clip", "frames"):
+        assert len(read_poses(place / "all" / name / "poses.json").tracks[0].frames) == N_FRAMES
+    code, _, err = command(capsys, "propagate", "clip.mp4", "--quiet")
+    assert code == 2 and "no labels to propagate" in err

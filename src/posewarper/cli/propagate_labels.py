@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, Seed, count_of, progress_bar
+from posewarper.cli.many_videos import VideoJob, list_videos, share_videos
 from posewarper.cli.run_facts import describe_inputs, describe_process, peak_memory, write_json
 
 if TYPE_CHECKING:
@@ -23,8 +24,15 @@ _SHEET_FRAMES = 8
 
 
 def run(
-    video: Annotated[Path, typer.Argument(help="A video file or a folder of frames.")],
-    labels: Annotated[Path, typer.Option(metavar="FILE", help="Labels of a few of its frames.")],
+    video: Annotated[
+        Path,
+        typer.Argument(
+            help="A video file or a folder of frames; or a list: a .csv with the columns video and labels."
+        ),
+    ],
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels of a few of its frames; a list names its own.")
+    ] = None,
     model: Annotated[
         Path | None, typer.Option(metavar="CKPT", help="Use this model instead of training one.")
     ] = None,
@@ -50,8 +58,55 @@ def run(
     Writes poses.json (every frame), report.html (frames worth checking, scores, what was run), overlay.mp4
     and sheet.jpg (to look at), model.pt (if one was trained) and run.json (what was run). Labelled frames are
     kept exactly.
+
+    Of a list each video gets a folder of its own in DIR; one that fails is told of and left out, one that is
+    done is skipped, and processes of torchrun --nproc-per-node N -m posewarper propagate ... share the list.
     """
     out = out or Path(f"{video.stem}_poses")
+
+    def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
+        own = _labels_of(job, labels)
+        options = {"model": model, "effort": effort, "method": method, "extend": extend, "seed": seed}
+        propagate_one(
+            Path(job.video), own, place, overwrite=overwrite, quiet=quietly, device=device.value, **options
+        )
+
+    jobs = None if video.is_dir() else list_videos(str(video))
+    if jobs is None:
+        work(VideoJob(str(video)), out, quietly=quiet)
+    else:
+        share_videos(jobs, out, work, quiet=quiet)
+
+
+def _labels_of(job: VideoJob, given: Path | None) -> Path:
+    from posewarper.errors import ConfigError
+
+    labels = job.labels or given
+    if labels is None:
+        raise ConfigError(
+            "there are no labels to propagate",
+            path=job.video,
+            expected="labels of a few frames",
+            mend="give --labels FILE, or a column labels in the list",
+        )
+    return labels
+
+
+def propagate_one(
+    video: Path,
+    labels: Path,
+    out: Path,
+    *,
+    model: Path | None,
+    effort: str,
+    method: str,
+    extend: bool,
+    overwrite: bool,
+    quiet: bool,
+    device: str,
+    seed: int,
+) -> None:
+    """Propagate the labels of one video and write the results; the arguments are those of :func:`run`."""
     refuse_results(out, model, overwrite)
     refuse_place(out, video)
 
@@ -71,14 +126,14 @@ def run(
             effort=effort,
             extend=extend,
             seed=seed,
-            device=device.value,
+            device=device,
             checkpoint=out / "model.pt",
             progress=progress,
         )
         # Before the results are written, which may replace labels that came from an earlier run.
         inputs = describe_inputs(video=video, labels=labels, model=model)
         written = write_results(out, opened, result, progress)
-        request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device.value}
+        request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device}
         facts = describe_run(request, result, time.perf_counter() - started)
         write_report(out / "report.html", opened, result, facts)
     write_json(out / "run.json", facts)

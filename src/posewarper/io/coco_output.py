@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from posewarper.files import replacing
 from posewarper.io.frame_names import number_in, stem_of
 from posewarper.io.records import PathLike
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, Poses
+from posewarper.structures import Floats, Labels, Poses, PoseTrack
 
 _Entry = dict[str, Any]
 # Share of a pose's extent that its box has on each side beyond it, where the labels give no box.
@@ -30,7 +31,7 @@ def write_native(path: PathLike, labels: Labels) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    _write(path, labels, _list_images(labels, _frames_of(labels)), _list_labels(labels))
+    _write(path, labels, _iterate_images(labels, _frames_of(labels)), _list_labels(labels))
 
 
 def write_plain(path: PathLike, labels: Labels) -> None:
@@ -44,7 +45,7 @@ def write_plain(path: PathLike, labels: Labels) -> None:
     Warns:
         PosewarperWarning: if the frames' indices can be told only with the folder of frames.
     """
-    images = _list_images(labels, _frames_of(labels))
+    images = list(_iterate_images(labels, _frames_of(labels)))
     if any(number_in(image["file_name"]) != image["frame_id"] for image in images):
         warnings.warn(
             f"{path}: the images are numbered otherwise than the frames; read it with the folder of frames",
@@ -70,7 +71,7 @@ def write_poses(path: PathLike, poses: Poses) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    _write(path, poses, _list_images(poses, range(poses.n_frames)), _list_poses(poses))
+    _write(path, poses, _iterate_images(poses, range(poses.n_frames)), _iterate_poses(poses))
 
 
 def default_name(video: str | None, frame: int) -> str:
@@ -86,10 +87,9 @@ def _frames_of(labels: Labels) -> list[int]:
     return np.union1d(labels.labelled_frames, labels.instance_frames).tolist()
 
 
-def _list_images(source: Labels | Poses, frames: Iterable[int]) -> list[_Entry]:
+def _iterate_images(source: Labels | Poses, frames: Iterable[int]) -> Iterator[_Entry]:
     labelled = set(source.labelled_frames.tolist())
     regions = source.ignore_regions if isinstance(source, Labels) else {}
-    images = []
     for frame in frames:
         image: _Entry = {
             "id": _image_id(frame),
@@ -105,8 +105,7 @@ def _list_images(source: Labels | Poses, frames: Iterable[int]) -> list[_Entry]:
         if frame in regions:
             for axis, name in enumerate("xy"):
                 image[f"ignore_regions_{name}"] = [polygon[:, axis].tolist() for polygon in regions[frame]]
-        images.append(image)
-    return images
+        yield image
 
 
 def _image_id(frame: int) -> int:
@@ -133,27 +132,34 @@ def _list_labels(labels: Labels) -> list[_Entry]:
             if np.isfinite(error).any():
                 entry["expected_error"] = _or_null(error)
             annotations.append(entry)
-    return annotations
+    return sorted(annotations, key=_order)
 
 
-def _list_poses(poses: Poses) -> list[_Entry]:
+def _iterate_poses(poses: Poses) -> Iterator[_Entry]:
+    """Yield the annotations frame by frame: those of a long video are too many to be held at once."""
     labelled = set(poses.labelled_frames.tolist())
-    annotations = []
-    for track_id, track in poses.tracks.items():
-        scores = track.instance_scores
-        for i, frame in enumerate(track.frames.tolist()):
-            visibility = np.where(np.isfinite(track.keypoints[i]).all(-1), track.visibility[i], 0)
-            if not visibility.any():
-                continue
-            # Adding 0 turns the -0.0 that rounding may leave into 0.0.
-            xy = track.keypoints[i] if frame in labelled else np.round(track.keypoints[i], 3) + 0.0
-            entry = _describe(frame, track_id, xy, visibility, None, poses.image_size)
-            entry["score"] = _rounded(scores[i : i + 1], 4)[0]
-            entry["scores"] = _rounded(np.where(visibility > 0, track.keypoint_scores[i], 0.0), 4)
-            if track.expected_error is not None:
-                entry["expected_error"] = _rounded(track.expected_error[i], 3)
-            annotations.append(entry)
-    return annotations
+    tracks = [_iterate_track(poses, i, track, labelled) for i, track in poses.tracks.items()]
+    return heapq.merge(*tracks, key=_order)
+
+
+def _iterate_track(poses: Poses, track_id: int, track: PoseTrack, labelled: set[int]) -> Iterator[_Entry]:
+    scores = track.instance_scores
+    for i, frame in enumerate(track.frames.tolist()):
+        visibility = np.where(np.isfinite(track.keypoints[i]).all(-1), track.visibility[i], 0)
+        if not visibility.any():
+            continue
+        # Adding 0 turns the -0.0 that rounding may leave into 0.0.
+        xy = track.keypoints[i] if frame in labelled else np.round(track.keypoints[i], 3) + 0.0
+        entry = _describe(frame, track_id, xy, visibility, None, poses.image_size)
+        entry["score"] = _rounded(scores[i : i + 1], 4)[0]
+        entry["scores"] = _rounded(np.where(visibility > 0, track.keypoint_scores[i], 0.0), 4)
+        if track.expected_error is not None:
+            entry["expected_error"] = _rounded(track.expected_error[i], 3)
+        yield entry
+
+
+def _order(entry: _Entry) -> tuple[int, int]:
+    return entry["image_id"], entry["track_id"]
 
 
 def _describe(
@@ -214,31 +220,34 @@ def _category(skeleton: Skeleton) -> _Entry:
     return category
 
 
-def _write(path: PathLike, source: Labels | Poses, images: list[_Entry], annotations: list[_Entry]) -> None:
+def _write(
+    path: PathLike, source: Labels | Poses, images: Iterable[_Entry], annotations: Iterable[_Entry]
+) -> None:
+    """Write a document; images and annotations come in order, and are not held together."""
     info = {"description": "Keypoints by posewarper"}
     if source.video is not None:
         info["video"] = source.video
-    annotations = sorted(annotations, key=lambda entry: (entry["image_id"], entry["track_id"]))
     document: _Entry = {
         "info": info,
-        "images": images,
-        "annotations": [{"id": i + 1, **entry} for i, entry in enumerate(annotations)],
-        "categories": [_category(source.skeleton)],
+        "images": iter(images),
+        "annotations": ({"id": i + 1, **entry} for i, entry in enumerate(annotations)),
+        "categories": iter([_category(source.skeleton)]),
     }
     if isinstance(source, Labels) and source.track_names:
-        document["tracks"] = [{"id": i, "name": name} for i, name in sorted(source.track_names.items())]
-    text = _format(document)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        document["tracks"] = iter([{"id": i, "name": n} for i, n in sorted(source.track_names.items())])
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+        handle.writelines(_format(document))
 
 
-def _format(document: Mapping[str, Any]) -> str:
-    """Return JSON with one image, annotation or category a line: small, and readable in a diff."""
-    parts = []
-    for key, value in document.items():
-        if isinstance(value, list):
-            lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in value)
-            parts.append(f"{json.dumps(key)}: [\n{lines}\n]")
+def _format(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield pieces of JSON with one image, annotation or category a line: small, and readable in a diff."""
+    for n, (key, value) in enumerate(document.items()):
+        yield f"{',' if n else '{'}\n{json.dumps(key)}: "
+        if isinstance(value, Iterator):
+            yield "["
+            for k, entry in enumerate(value):
+                yield f"{',' if k else ''}\n{json.dumps(entry, allow_nan=False)}"
+            yield "\n]"
         else:
-            parts.append(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
+            yield json.dumps(value, allow_nan=False)
+    yield "\n}\n"
