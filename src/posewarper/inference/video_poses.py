@@ -108,7 +108,8 @@ def predict(
         source, given = _find_source(where, opened, network.device)
         found = predict_clip(feed, network, source, config=config, log=log, batch=batch, progress=progress)
     used = given if given is not None else Labels(network.spec.skeleton, {})
-    facts = {"reused": found.reuse, "held_error": found.held_error, "frames": found.frames}
+    far = None if found.held_error is None else [round(value, 3) for value in found.held_error]
+    facts = {"reused": round(found.reuse, 4), "held_error": far, "frames": found.frames}
     settings: dict[str, Any] = {**config.model_dump(), **facts}
     return RunResult(
         found.poses, used, "predict", {"prediction": found.seconds}, tuple(_notes(found)), settings

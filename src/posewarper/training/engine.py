@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import accelerate
 import torch
-from accelerate.utils import broadcast
+from accelerate.utils import InitProcessGroupKwargs, broadcast
 from torch import Tensor, nn
 
 from posewarper.data.sampling import EpochSampler
@@ -65,7 +66,9 @@ def make_accelerator(device: str = "auto") -> accelerate.Accelerator:
     # Without a GPU accelerate has to be told, or each of torchrun's processes would be a run of its own.
     cpu = resolve_device(device).type == "cpu"
     # Precision is the recipe's own business: accelerate allows one a process, an experiment has several runs.
-    return accelerate.Accelerator(mixed_precision="no", cpu=cpu)
+    # The others wait while the first process propagates poses over a whole dataset: longer than by default.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    return accelerate.Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[patience])
 
 
 def learning_rate(settings: TrainSettings, epoch: int) -> float:
