@@ -50,6 +50,8 @@ def predict_videos(
 
     config = ClipPredictionConfig.read(settings)
     jobs = list_videos(video)
+    if jobs is None:
+        _refuse_empty_folder(Path(video))
     network = open_model(model, device)
 
     def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
@@ -62,6 +64,20 @@ def predict_videos(
         work(VideoJob(video), out or Path(f"{stem}_predicted"), quietly=quiet)
     else:
         share_videos(jobs, out or Path(f"{Path(video).stem}_predicted"), work, quiet=quiet)
+
+
+def _refuse_empty_folder(place: Path) -> None:
+    """Refuse a folder in which there is nothing to predict; it may have been meant as a dataset."""
+    from posewarper.errors import VideoError
+    from posewarper.io.images import IMAGE_SUFFIXES
+
+    if place.is_dir() and not any(path.suffix.lower() in IMAGE_SUFFIXES for path in place.iterdir()):
+        raise VideoError(
+            "this folder holds neither frames nor videos, and is not a prepared dataset",
+            path=place,
+            expected="images, videos, or what `posewarper prepare` writes",
+            mend="name another folder, or prepare the dataset first",
+        )
 
 
 def _predict_one(
