@@ -98,6 +98,23 @@ def test_what_cannot_be_done(capsys, place, model, arguments, says) -> None:
     assert not (place / "clip_predicted" / "poses.json").exists()
 
 
+def test_an_exported_model_predicts_the_same(capsys, place, model) -> None:
+    pytest.importorskip("onnxruntime")
+    code, _, err = command(capsys, "export", model, "model.onnx", "--quiet")
+    assert code == 0, err
+    where = ["--boxes", "boxes.json", "--precision", "float32", "--no-overlay", "--quiet"]
+    found = []
+    for name in (model, "model.onnx"):
+        code, _, err = command(
+            capsys, "predict", "clip.mp4", "--model", name, *where, "--out", Path(name).suffix[1:]
+        )
+        assert code == 0, err
+        found.append(read_poses(place / Path(name).suffix[1:] / "poses.json").tracks[1])
+    np.testing.assert_array_equal(found[0].frames, found[1].frames)
+    apart = np.linalg.norm(found[0].keypoints - found[1].keypoints, axis=-1)
+    assert np.quantile(apart, 0.95) < 0.1  # of heatmaps without a peak, two pixels may be equally high
+
+
 def test_frames_from_a_pipe(place, model) -> None:
     stream = place / "stream.mkv"
     stream.write_bytes(b"")

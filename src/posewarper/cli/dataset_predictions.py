@@ -44,8 +44,7 @@ def predict_prepared(
     from posewarper.cli.run_facts import describe_inputs, describe_process, peak_memory, write_json
     from posewarper.errors import OutputError
     from posewarper.inference.dataset_prediction import SUBMISSION, PredictionConfig, predict_dataset
-    from posewarper.model.checkpoint import load_model
-    from posewarper.model.runtime import resolve_device
+    from posewarper.model.onnx_model import open_model
     from posewarper.posetrack.dataset import open_dataset
 
     started = time.perf_counter()
@@ -60,7 +59,7 @@ def predict_prepared(
     with progress_bar(quiet) as progress:
         result = predict_dataset(
             opened,
-            load_model(model).to(resolve_device(device)),
+            open_model(model, device),
             out,
             split=split,
             boxes=boxes,
