@@ -45,7 +45,10 @@ def run(
         ),
     ],
     model: Annotated[
-        Path, typer.Option(metavar="CKPT", help="A checkpoint: model.pt, or the original's or mmpose's .pth.")
+        Path,
+        typer.Option(
+            metavar="CKPT", help="model.pt, an exported .onnx, or a .pth of the original or of mmpose."
+        ),
     ],
     boxes: Annotated[
         Path | None,
