@@ -1,36 +1,57 @@
 """Errors on later frames of a clip that a model was fitted to, clean and spoiled: one frame or five.
 
-    python benchmarks/spoiled_frames.py CLIP.mp4 DENSE.json [--frames N] [--json FILE]
+    python benchmarks/spoiled_frames.py CLIP.mp4 DENSE.json --out DIR [--frames N]
 
-Every 15th label of the clip's first two thirds is kept, a model is fitted to it (`posewarper.fit`, effort
-normal), and the last third is predicted with the boxes of the dense labels: each frame alone, five frames
-with the paper's weights, and five with weights by confidence. Clean, and with every third frame spoiled:
-blurred along its rows, noisy, or with a grey bar over part of each box. Errors in percent of the longer
-side of the label's box, on the spoiled frames (of the clean clip: on the same frames). Beside it how far
-keypoints move in bfloat16, in pixels of the crop.
+Every 15th label of the clip's first two thirds is kept, and a model is fitted to it (`posewarper.fit`, effort
+normal). On its pose network two more warp heads are trained with `posewarper train`: one of the paper's size
+(128 channels, 20 blocks, five dilations) on the same labels, and a light one (32 channels, 6 blocks) that
+matches it. The last third is predicted with the boxes of the dense labels: each frame alone, and five frames
+with each head, with the paper's weights and with weights by confidence. Clean, and with every third frame
+spoiled: blurred along its rows, noisy, or with a grey bar over part of each box. Errors in percent of the
+longer side of the label's box, on the spoiled frames (of the clean clip: on the same frames). Beside it how
+far keypoints (in pixels of the crop) and summed heatmaps (in percent of their peak) move in bfloat16.
+
+Models stay in DIR and are used again; a training that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from posewarper import fit, open_video, read_labels
+from posewarper import fit, load_model, open_video, read_labels
 from posewarper.geometry import pad_box
 from posewarper.inference.aggregation import WINDOWS
 from posewarper.inference.box_sources import boxes_of_labels
 from posewarper.inference.heatmap_engine import HeatmapEngine
 from posewarper.inference.held_crops import CropKeeper
 from posewarper.inference.streaming import FramePoses, PoseStream
+from posewarper.io.labels import write_labels
+from posewarper.model.checkpoint import save_model
 
 EVERY, SPOILED_EVERY = 15, 3
-WAYS = ("none", "paper", "confidence")
+PAPER_HEAD = ("model.head_width=128", "model.head_blocks=20", "model.head_dilations=[3,6,12,18,24]")
+LIGHT_HEAD = ("model.head_width=32", "model.head_blocks=6", "model.head_dilations=[3,6,12,18,24]")
+WAYS = (  # what is summed, which head warps
+    ("none", "fitted"),
+    ("paper", "fitted"),
+    ("confidence", "fitted"),
+    ("paper", "paper's"),
+    ("confidence", "paper's"),
+    ("paper", "light"),
+    ("confidence", "light"),
+)
 
 
 def blur(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -61,13 +82,33 @@ SPOILERS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def predict_frames(model: Any, frames: list, boxes: dict, aggregate: str, precision: str) -> list[FramePoses]:
+class RecordingEngine(HeatmapEngine):
+    """Keeps the summed heatmaps, for comparison."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.summed: list[Tensor] = []
+
+    def aggregate(
+        self,
+        present: Tensor,
+        own_shares: Sequence[float],
+        sources: Tensor,
+        targets: Sequence[int],
+        shares: Sequence[float],
+    ) -> Tensor:
+        """Return what the engine returns."""
+        self.summed.append(super().aggregate(present, own_shares, sources, targets, shares))
+        return self.summed[-1]
+
+
+def predict_frames(engine: HeatmapEngine, frames: list, boxes: dict, aggregate: str) -> list[FramePoses]:
     """Return the poses of frames [(index, image)] in the boxes given."""
-    weighting = "confidence" if aggregate == "confidence" else "paper"
+    spec = engine.spec
     stream = PoseStream(
-        HeatmapEngine(model, weighting=weighting, precision=precision),
+        engine,
         WINDOWS["none" if aggregate == "none" else "paper"],
-        CropKeeper("exact", model.spec.crop_size[1] / model.spec.crop_size[0]),
+        CropKeeper("exact", spec.crop_size[1] / spec.crop_size[0]),
         lambda frame, image, cut: boxes[frame],
         chunk=8,
     )
@@ -75,22 +116,22 @@ def predict_frames(model: Any, frames: list, boxes: dict, aggregate: str, precis
 
 
 def main() -> None:
-    """Fit, predict, print a table."""
+    """Fit, train heads, predict, print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("clip", type=Path)
     parser.add_argument("labels", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="models, labels and results.json")
     parser.add_argument("--frames", type=int, default=45, help="of the last third, at most")
     parser.add_argument("--effort", default="normal")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", type=Path, help="keep the fitted model here, or use it if it is there")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     with open_video(options.clip) as video:
         dense = read_labels(options.labels, video=video)
         first = 2 * video.n_frames // 3
-        model = fitted(video, dense, first, options)
+        models = make_models(video, dense, first, options)
         wanted = [int(n) for n in dense.labelled_frames if n >= first][: options.frames]
         images = [(n, video[n]) for n in range(wanted[0], wanted[-1] + 1)]
     boxes = boxes_of_labels(dense)
@@ -102,44 +143,66 @@ def main() -> None:
         frames = [
             (n, spoil(image, boxes[n].boxes, rng) if n % SPOILED_EVERY == 0 else image) for n, image in images
         ]
-        for way in WAYS:
-            found = predict_frames(model, frames, boxes, way, "float32")
+        for way, head in WAYS:
+            weighting = "confidence" if way == "confidence" else "paper"
+            engine = HeatmapEngine(models[head], weighting=weighting, precision="float32")
+            found = predict_frames(engine, frames, boxes, way)
             scored = [poses for poses in found if poses.frame % SPOILED_EVERY == 0]
             errors = np.concatenate([errors_of(poses, dense) for poses in scored])
-            row: dict[str, Any] = {"frames": kind, "aggregate": way, "mean": round(float(errors.mean()), 2)}
+            row: dict[str, Any] = {"frames": kind, "weights": way, "head": head if way != "none" else ""}
             row |= {
+                "keypoints": errors.size,
+                "mean": round(float(errors.mean()), 2),
                 "median": round(float(np.median(errors)), 2),
-                "pck05": round(100 * float((errors < 5).mean()), 1),
             }
+            row["pck05"] = round(100 * float((errors < 5).mean()), 1)
             rows.append(row)
             told = f"mean {row['mean']:6.2f}  median {row['median']:6.2f}  within 5 % {row['pck05']:5.1f}"
-            print(f"{kind:8} {way:11} {told}", flush=True)
-    apart = precision_gap(model, images, boxes)
-    share = float((apart < 0.5).mean())
-    print(
-        f"bfloat16: {100 * share:.1f} percent of {apart.size} keypoints within 0.5 crop pixels, "
-        f"99th percentile {np.percentile(apart, 99):.2f}"
-    )
-    if options.json is not None:
-        report = {"clip": options.clip.name, "rows": rows, "bfloat16_within_half": share}
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            print(f"{kind:8} {way:11} {row['head']:8} {told}", flush=True)
+    report: dict[str, Any] = {"clip": options.clip.name, "rows": rows}
+    report["bfloat16"] = {
+        head: precision_gap(model, images, boxes) for head, model in models.items() if head != "fitted"
+    }
+    for head, gap in report["bfloat16"].items():
+        print(f"bfloat16, {head} head: {gap}")
+    (options.out / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def fitted(video: Any, dense: Any, first: int, options: argparse.Namespace) -> Any:
-    """Return the model, fitted to every 15th label before frame ``first``."""
-    from posewarper import load_model
-    from posewarper.model.checkpoint import save_model
-
-    if options.model is not None and options.model.is_file():
-        return load_model(options.model).eval()
+def make_models(video: Any, dense: Any, first: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the models by the name of their head, trained on every 15th label before frame ``first``."""
     kept = dense.at([n for n in range(EVERY // 2, first, EVERY)])
-    model = fit(video, kept, effort=options.effort, seed=options.seed)
-    if options.model is not None:
-        save_model(options.model, model)
-    return model.eval()
+    base, labels = options.out / "model.pt", options.out / "labels.json"
+    if not base.is_file():
+        save_model(base, fit(video, kept, effort=options.effort, seed=options.seed))
+    write_labels(labels, kept)
+    clips = json.dumps([{"video": str(options.clip), "labels": str(labels)}])
+    spec = load_model(base).spec
+    common = [
+        f"data.clips={clips}",
+        "data.validation=none",
+        f"model.backbone={spec.backbone}",
+        f"model.crop_size={list(spec.crop_size)}",
+        f"model.sigma={spec.sigma}",
+        f"train.seed={options.seed}",
+        "train.global_batch=4",  # the paper's head takes some 3 seconds a step on 2 cores
+    ]
+    paper = options.out / "paper_head"
+    light = options.out / "light_head"
+    train(paper, [*common, f"model.start={base}", *PAPER_HEAD, "train.min_epoch_steps=10"])
+    train(light, [*common, f"model.start={paper / 'model.pt'}", *LIGHT_HEAD, "train.match_head=true"])
+    files = {"fitted": base, "paper's": paper / "model.pt", "light": light / "model.pt"}
+    return {head: load_model(file).eval() for head, file in files.items()}
 
 
-def errors_of(poses: FramePoses, dense: Any) -> np.ndarray:
+def train(out: Path, changes: Sequence[str]) -> None:
+    """Train a warper of one's own clips, unless it is there."""
+    if (out / "model.pt").is_file():
+        return
+    command = [sys.executable, "-m", "posewarper", "train", "own_clips_warper.yaml", *changes]
+    subprocess.run([*command, "--out", str(out), "--resume"], check=True)
+
+
+def errors_of(poses: FramePoses, dense: Any) -> NDArray[np.float64]:
     """Return the errors in percent of all labelled and visible keypoints of a frame."""
     found = []
     tracks = [track for track in dense.tracks.values() if poses.frame in track.frames]
@@ -151,15 +214,25 @@ def errors_of(poses: FramePoses, dense: Any) -> np.ndarray:
     return np.concatenate(found) if found else np.zeros(0)
 
 
-def precision_gap(model: Any, images: list, boxes: dict) -> np.ndarray:
-    """Return how far keypoints lie apart in float32 and in bfloat16, in crop pixels."""
-    one, other = (predict_frames(model, images, boxes, "paper", kind) for kind in ("float32", "bfloat16"))
+def precision_gap(model: Any, images: list, boxes: dict) -> dict[str, float]:
+    """Return how far bfloat16 is from float32, with the paper's weights."""
+    engines = [RecordingEngine(model, precision=kind) for kind in ("float32", "bfloat16")]
+    one, other = (predict_frames(engine, images, boxes, "paper") for engine in engines)
     height, width = model.spec.crop_size
     gaps = []
     for a, b in zip(one, other, strict=True):
         scale = width / pad_box(a.boxes, aspect_ratio=width / height)[:, 2]
         gaps.append((np.linalg.norm(a.keypoints - b.keypoints, axis=-1) * scale[:, None]).ravel())
-    return np.concatenate(gaps)
+    apart = np.concatenate(gaps)
+    exact, rounded = (torch.cat(engine.summed) for engine in engines)
+    off = ((exact - rounded).abs().amax((2, 3)) / exact.amax((2, 3)).clamp_min(1e-6)).flatten().numpy()
+    return {
+        "keypoints": apart.size,
+        "within_half_a_crop_pixel_percent": round(100 * float((apart < 0.5).mean()), 2),
+        "keypoints_99th_percentile_crop_pixels": round(float(np.percentile(apart, 99)), 3),
+        "heatmaps_within_2_percent_of_peak_percent": round(100 * float((off < 0.02).mean()), 2),
+        "heatmaps_99th_percentile_percent_of_peak": round(100 * float(np.percentile(off, 99)), 2),
+    }
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch import Tensor
 from posewarper.crops import normalise
 from posewarper.errors import ConfigError
 from posewarper.heatmaps import flip_heatmaps
+from posewarper.model.folding import fold
 from posewarper.model.network import PoseModel, PoseWarper
 from posewarper.model.runtime import half_precision
 
@@ -24,12 +25,12 @@ _SHARPNESS = 2.0  # the power of a peak by which frames are weighed
 
 
 class HeatmapEngine:
-    """The network as inference uses it: no gradients, channels last, bfloat16 where that is asked for.
+    """The network as inference uses it: no gradients, channels last, batch norms folded, bfloat16 on request.
 
     Warping positions stay in float32 whatever the precision.
 
     Args:
-        model: in evaluation mode, on its device; its parameters are not to change.
+        model: in evaluation mode, on its device. What counts are its parameters as they are now.
         weighting: ``paper`` sums frames with the window's weights; ``confidence`` multiplies these, keypoint
             by keypoint, by how high the network's peak is in that frame.
         precision: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 where it is faster.
@@ -57,10 +58,12 @@ class HeatmapEngine:
                     got=name,
                     mend="use one of the names expected",
                 )
-        self.model, self.spec = model, model.spec
+        self.spec = model.spec
         self._device, self._kind = model.device, model.dtype
         self._by_confidence, self._flip = weighting == "confidence", flip
         self.halved = half_precision(self._device) if precision == "auto" else precision == "bfloat16"
+        self._given = model
+        self.model = fold(model, halved=self.halved) if isinstance(model, PoseWarper) else model
         self._still: tuple[Tensor, ...] | None = None
         self._batch = batch or (_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH)
 
@@ -130,9 +133,9 @@ class HeatmapEngine:
 
     def _warp_still(self, present: Tensor) -> Tensor:
         """Return what warping frames to themselves gives; its offsets are the same for all."""
-        if not isinstance(self.model, PoseWarper):
+        if not isinstance(self._given, PoseWarper):
             return self._warp(present, present)
-        head = self.model.warp_head
+        head = self._given.warp_head  # in full precision
         if self._still is None:
             self._still = head.still_offsets(*present.shape[2:])
         return head.warp_still(present, self._still).to(self._kind)

@@ -34,7 +34,8 @@ def claim_folder(place: Path, request: Mapping[str, Any], results: Sequence[str]
     if not overwrite:
         if noted.is_file() and _read(noted) == json.loads(json.dumps(request)):
             return
-        if place.is_dir() and any(place.iterdir()):
+        # A run that failed before its first result leaves nothing but its request.
+        if place.is_dir() and any(path.name != _REQUEST for path in place.iterdir()):
             raise OutputError(
                 "this folder holds other files, or a run with other settings",
                 path=place,

@@ -71,7 +71,7 @@ class WarpHead(nn.Module):
     ) -> None:
         super().__init__()
         self.dilations = tuple(dilations)
-        self.residual_stack = nn.Sequential(
+        self.residual_stack: nn.Module = nn.Sequential(
             *(ResidualBlock(width if n else keypoints, width) for n in range(blocks))
         )
         self.offsets = nn.ModuleList(

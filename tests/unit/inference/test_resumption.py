@@ -1,0 +1,27 @@
+"""A folder knows the request that its results were made by."""
+
+from __future__ import annotations
+
+import pytest
+
+from posewarper.errors import OutputError
+from posewarper.inference.resumption import claim_folder
+
+
+def test_results_of_another_request_are_not_mixed_in(tmp_path) -> None:
+    out = tmp_path / "out"
+    claim_folder(out, {"model": "a"}, ["parts"], overwrite=False)
+    (out / "parts").mkdir()
+    claim_folder(out, {"model": "a"}, ["parts"], overwrite=False)
+    with pytest.raises(OutputError, match="other settings"):
+        claim_folder(out, {"model": "b"}, ["parts"], overwrite=False)
+    claim_folder(out, {"model": "b"}, ["parts"], overwrite=True)
+    assert not (out / "parts").exists()
+
+
+def test_a_run_that_failed_before_its_first_result_is_in_nobodys_way(tmp_path) -> None:
+    claim_folder(tmp_path, {"labels": "wrong.json"}, ["parts"], overwrite=False)
+    claim_folder(tmp_path, {"labels": "right.json"}, ["parts"], overwrite=False)
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(OutputError, match="other files"):
+        claim_folder(tmp_path, {"labels": "more.json"}, ["parts"], overwrite=False)
