@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import maximum_filter
 
 if TYPE_CHECKING:
     import torch
@@ -80,18 +81,53 @@ def decode(heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:
     *leading, height, width = heatmaps.shape
     maps = heatmaps.reshape(-1, height, width)
     peaks, scores = _highest_pixels(maps)
-    rows = _window(peaks[:, 1], height)
-    columns = _window(peaks[:, 0], width)
-    every = np.arange(len(maps))[:, None, None]
-    values = maps[every, rows[:, :, None], columns[:, None, :]].astype(np.float64)
-    points = np.stack(
+    points = _refine(maps, np.arange(len(maps)), peaks)
+    return points.reshape(*leading, 2), scores.reshape(leading)
+
+
+def decode_peaks(heatmaps: NDArray[np.floating], n: int, least: float = 0.1) -> tuple[Floats, Floats]:
+    """Find up to ``n`` peaks of every heatmap, each to a fraction of a pixel as :func:`decode` does.
+
+    A peak is a pixel that no other within two pixels exceeds.
+
+    Args:
+        heatmaps: (..., K, h, w).
+        n: peaks of a map at most.
+        least: lower ones are left out.
+
+    Returns:
+        Points (..., K, n, 2) xy in heatmap pixels and scores (..., K, n), the higher ones first; NaN where a
+        map has fewer peaks.
+    """
+    heatmaps = np.asarray(heatmaps)
+    *leading, height, width = heatmaps.shape
+    maps = heatmaps.reshape(-1, height, width)
+    top = maximum_filter(maps, size=(1, _WINDOW, _WINDOW), mode="nearest")
+    heights = np.where((maps >= top) & (maps > least), maps, -np.inf).reshape(len(maps), height * width)
+    n_there = min(n, heights.shape[1])
+    order = np.argsort(-heights, axis=1, kind="stable")[:, :n_there]
+    scores = np.full((len(maps), n), np.nan)
+    points = np.full((len(maps), n, 2), np.nan)
+    which, slot = np.nonzero(np.isfinite(np.take_along_axis(heights, order, 1)))
+    pixel = order[which, slot]
+    peaks = np.stack([pixel % width, pixel // width], -1)
+    scores[which, slot] = heights[which, pixel]
+    points[which, slot] = _refine(maps, which, peaks)
+    return points.reshape(*leading, n, 2), scores.reshape(*leading, n)
+
+
+def _refine(maps: NDArray[np.floating], which: NDArray[np.int64], peaks: NDArray[np.int64]) -> Floats:
+    # maps (M, h, w), which (N,) of them, peaks (N, 2) xy -> positions (N, 2) to a fraction of a pixel.
+    rows = _window(peaks[:, 1], maps.shape[1])
+    columns = _window(peaks[:, 0], maps.shape[2])
+    values = maps[which[:, None, None], rows[:, :, None], columns[:, None, :]].astype(np.float64)
+    return np.stack(
         [
             _peak_of_profile(values.sum(1), columns, peaks[:, 0]),
             _peak_of_profile(values.sum(2), rows, peaks[:, 1]),
         ],
         -1,
     )
-    return points.reshape(*leading, 2), scores.reshape(leading)
 
 
 def _highest_pixels(maps: NDArray[np.floating]) -> tuple[NDArray[np.int64], Floats]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from posewarper.heatmaps import (
     crop_to_heatmap,
     decode,
+    decode_peaks,
     encode,
     flip_heatmaps,
     heatmap_to_crop,
@@ -108,6 +109,28 @@ def test_decode_takes_maps_smaller_than_its_window(size):
 def test_decode_of_a_diverged_network_does_not_fail():
     points, scores = decode(np.full((1, *SIZE), np.nan, np.float32))
     assert np.isfinite(points).all() and np.isnan(scores).all()
+
+
+def test_several_peaks_are_found_each_where_decode_finds_it_alone():
+    spots = np.array([[6.3, 5.8], [20.6, 9.2], [12.4, 17.3]])
+    heights = np.array([0.5, 0.9, 0.3])
+    alone = encode(spots[:, None], SIZE, 1.5)[:, 0] * heights[:, None, None].astype(np.float32)
+    points, scores = decode_peaks(alone.max(0)[None], 5)
+    best = [1, 0, 2]  # the higher ones first
+    np.testing.assert_allclose(points[0, :3], spots[best], atol=0.02)
+    np.testing.assert_allclose(points[0, :3], decode(alone)[0][best], atol=1e-4)
+    np.testing.assert_allclose(scores[0, :3], heights[best], rtol=0.15)
+    assert np.isnan(points[0, 3:]).all() and np.isnan(scores[0, 3:]).all()
+    np.testing.assert_array_equal(decode_peaks(alone.max(0)[None], 1)[0], points[:, :1])
+    assert np.isfinite(decode_peaks(alone.max(0)[None], 5, least=0.4)[1]).sum() == 2
+
+
+def test_peaks_of_maps_without_any():
+    points, scores = decode_peaks(np.zeros((2, 3, *SIZE), np.float32), 4)
+    assert points.shape == (2, 3, 4, 2) and np.isnan(points).all() and np.isnan(scores).all()
+    assert decode_peaks(np.zeros((2, 0, *SIZE), np.float32), 4)[0].shape == (2, 0, 4, 2)
+    points, scores = decode_peaks(np.ones((1, 1, 2), np.float32), 3)  # fewer pixels than peaks
+    assert np.isfinite(scores).sum() == 2
 
 
 def test_crop_and_heatmap_pixels_share_their_edges():

@@ -13,13 +13,22 @@ from torch import Tensor
 from posewarper.crops import normalise
 from posewarper.frames import TrackCrops
 from posewarper.geometry import CropTransform
-from posewarper.heatmaps import crop_to_heatmap, decode, encode, flip_heatmaps, heatmap_to_crop
+from posewarper.heatmaps import (
+    crop_to_heatmap,
+    decode,
+    decode_peaks,
+    encode,
+    flip_heatmaps,
+    heatmap_to_crop,
+)
+from posewarper.inference.best_path import Peaks
 from posewarper.model.backbone import STRIDE
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import precision
 from posewarper.structures import Floats, is_there
 
 _BATCH = 16
+_WARPED_PEAKS = 2
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,19 @@ class Seen:
 
     points: Floats
     scores: Floats
+
+
+@dataclass(frozen=True)
+class Warped:
+    """Labels warped to a stretch from its ends.
+
+    Args:
+        blended: peaks of the sum of all, in which the nearer label weighs more.
+        single: the peaks of each label alone.
+    """
+
+    blended: Seen
+    single: tuple[Peaks, ...]
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,12 @@ def labelled_crop(
     return LabelledCrop(row, values.to(model.device), has)
 
 
+def find_all_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform], n: int) -> Peaks:
+    """Decode up to ``n`` peaks of each of the heatmaps (t, K, H, W) into image coordinates."""
+    points, heights = decode_peaks(heatmaps.cpu().numpy(), n)
+    return Peaks(to_image(points, transforms), heights)
+
+
 @torch.inference_mode()
 def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: NDArray[np.int64]) -> Tensor:
     """Warp one label's heatmaps to frames of its stretch.
@@ -119,7 +147,7 @@ def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: N
 
 def warp_from_both(
     model: PoseWarper, labels: Sequence[LabelledCrop], heatmaps: Tensor, crops: TrackCrops
-) -> Seen:
+) -> Warped:
     """Warp the labels at the ends of a stretch to all of its frames, and add them: the nearer weighs more.
 
     Args:
@@ -133,9 +161,24 @@ def warp_from_both(
     share = (1 / distance)[:, :, None] * np.stack([label.has for label in labels])[:, None, :]
     total = share.sum(0)
     share = share / np.where(total > 0, total, 1.0)
-    warped = torch.zeros_like(heatmaps)
+    summed = torch.zeros_like(heatmaps)
+    single = []
     for label, weight in zip(labels, share, strict=True):
-        weights = torch.from_numpy(weight.astype(np.float32)).to(warped.device)
-        warped += warp_label(model, label, heatmaps, rows) * weights[..., None, None]
-    seen = find_peaks(warped, crops.transforms)
-    return Seen(np.where((total > 0)[..., None], seen.points, np.nan), np.where(total > 0, seen.scores, 0.0))
+        weights = torch.from_numpy(weight.astype(np.float32)).to(summed.device)
+        warped = warp_label(model, label, heatmaps, rows)
+        summed += warped * weights[..., None, None]
+        has = torch.from_numpy(label.has)
+        peaks = find_all_peaks(warped[:, has], crops.transforms, _WARPED_PEAKS)
+        single.append(_spread(peaks, label.has))
+    seen = find_peaks(summed, crops.transforms)
+    there = total > 0
+    blended = Seen(np.where(there[..., None], seen.points, np.nan), np.where(there, seen.scores, 0.0))
+    return Warped(blended, tuple(single))
+
+
+def _spread(peaks: Peaks, has: NDArray[np.bool_]) -> Peaks:
+    """Return peaks of all keypoints, where they are known of some: NaN for the others."""
+    t, _, n = peaks.heights.shape
+    points, heights = np.full((t, len(has), n, 2), np.nan), np.full((t, len(has), n), np.nan)
+    points[:, has], heights[:, has] = peaks.points, peaks.heights
+    return Peaks(points, heights)

@@ -14,9 +14,12 @@ from torch import Tensor
 from posewarper.errors import ConfigError
 from posewarper.frames import cut_track, instance_boxes, track_boxes, without_strays
 from posewarper.geometry import BOX_PADDING
+from posewarper.inference.best_path import Limbs, PathEvidence, Peaks, choose_paths, measure_limbs
 from posewarper.inference.evidence import (
     LabelledCrop,
     Seen,
+    Warped,
+    find_all_peaks,
     find_peaks,
     labelled_crop,
     see_heatmaps,
@@ -25,11 +28,11 @@ from posewarper.inference.evidence import (
 from posewarper.inference.fixed_crops import warp_in_fixed_crops
 from posewarper.inference.motion_field import measure_motion
 from posewarper.inference.presence import present_frames
-from posewarper.inference.trajectory import Sighting, label_sighting, solve_trajectory
+from posewarper.inference.trajectory import Sighting, Steps, label_sighting, solve_trajectory
 from posewarper.io.video import Video
 from posewarper.model.network import PoseWarper
 from posewarper.motion import interpolation
-from posewarper.motion.flow import FlowChain, blend_both, blend_nearest, carry_labels
+from posewarper.motion.flow import FlowChain, blend_both, blend_nearest, carry_labels, label_distances
 from posewarper.structures import (
     Floats,
     Ints,
@@ -68,8 +71,12 @@ _LONGEST, _OVERLAP = 256, 32
 # Side of the crops in which motion is measured where no network sets their size.
 _CROP_SIZE = (192, 192)
 # A peak of height h is trusted to sigma * h ** -fall, as a share of the subject's size.
-_PEAK_SIGMA, _PEAK_FALL = 0.02, 1.5
+_PEAKS, _PEAK_SIGMA, _PEAK_FALL = 4, 0.02, 1.0
 _WARP_SIGMA, _WARP_FALL = 0.04, 1.0
+# Labels carried by flow are trusted less the further they come, and the less the two ways agree.
+_CARRIED_SIGMA, _CARRIED_GROWTH, _CARRIED_ERROR = 0.0105, 0.0028, 0.7
+# The chosen path is trusted a little everywhere; evidence further from it belongs to something else.
+_PATH_SIGMA, _NEAR_PATH = 0.04, 0.1
 # A keypoint that is uncertain by this share of the subject's size scores one half.
 _SCORE_SIGMA = 0.05
 
@@ -102,6 +109,31 @@ class Clip:
     frames: Mapping[int, Ints]
     chains: Mapping[int, FlowChain]
 
+    def limbs(self) -> Limbs:
+        """Return how long limbs are at most, by the labels of all tracks."""
+        found = [track.keypoints for track in self.labels.tracks.values()]
+        boxes = [instance_boxes(track.keypoints, track.boxes) for track in self.labels.tracks.values()]
+        size = np.concatenate(boxes)[:, 2:].max(1)
+        return measure_limbs(np.concatenate(found), size, self.labels.skeleton)
+
+    def carried(self, track_id: int, frames: Ints, size: Floats) -> list[Sighting]:
+        """Return a track's labels carried by flow, from the side before and from the side after.
+
+        Args:
+            track_id: the track.
+            frames: (t,) some of its frames.
+            size: (t,) of the subject in pixels.
+        """
+        chain = self._chain(track_id, frames)
+        away = label_distances(chain, self.labels.tracks[track_id])
+        sides = (chain.forward, chain.forward_error), (chain.backward, chain.backward_error)
+        found = []
+        for (points, error), distance in zip(sides, away, strict=True):
+            share = _CARRIED_SIGMA + _CARRIED_GROWTH * distance
+            sigma = share * size[:, None] + _CARRIED_ERROR * np.nan_to_num(error, nan=np.inf)
+            found.append(Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma))
+        return found
+
     def boxes(self, track_id: int, frames: Ints, aspect_ratio: float = 1.0) -> Floats:
         """Return the padded boxes (t, 4) of a track's crops on some of its frames."""
         track = without_strays(self.labels.tracks[track_id], self.video.image_size)
@@ -109,17 +141,19 @@ class Clip:
 
     def rough(self, track_id: int, frames: Ints) -> Floats:
         """Return (t, K, 2): a track's labels carried by flow from both sides to some of its frames."""
+        return blend_both(self._chain(track_id, frames), self.labels.tracks[track_id])
+
+    def _chain(self, track_id: int, frames: Ints) -> FlowChain:
         chain = self.chains[track_id]
         rows = np.searchsorted(chain.frames, frames)
         # Only these rows are blended: a long track has many stretches, and each asks for its own.
-        part = FlowChain(
+        return FlowChain(
             chain.frames[rows],
             chain.forward[rows],
             chain.backward[rows],
             chain.forward_error[rows],
             chain.backward_error[rows],
         )
-        return blend_both(part, self.labels.tracks[track_id])
 
 
 def subject_size(labels: Labels) -> float:
@@ -248,7 +282,10 @@ class _Stretch:
         boxes = clip.boxes(track_id, frames, size[1] / size[0])
         self.crops = cut_track(clip.video, frames, boxes, size)
         self.size = boxes[:, 2:].max(1) / BOX_PADDING
+        self.origin = boxes[:, :2]
         self.rough = clip.rough(track_id, frames)
+        self.carried = clip.carried(track_id, frames, self.size)
+        self.limbs, self.flip_order = clip.limbs(), clip.labels.skeleton.flip_order
         self.before = before
         t, k = len(frames), self.track.keypoints.shape[1]
         self.keypoints, self.visibility = np.full((t, k, 2), np.nan), np.zeros((t, k), np.uint8)
@@ -269,10 +306,10 @@ class _Stretch:
                 np.arange(seen.points.shape[1]), np.flatnonzero((self.track.visibility > 0).any(0))
             )
             return np.where(known[:, None], seen.points, np.nan), np.clip(seen.scores, 0, 1) * known
-        seen = self._warped(heatmaps)
+        seen = self._warped(heatmaps).blended
         return seen.points, np.clip(seen.scores, 0, 1)
 
-    def _warped(self, heatmaps: Tensor) -> Seen:
+    def _warped(self, heatmaps: Tensor) -> Warped:
         assert self.model is not None
         sources: list[LabelledCrop] = [
             labelled_crop(
@@ -282,29 +319,52 @@ class _Stretch:
         ]
         if not sources:
             nothing = np.full(self.rough.shape, np.nan)
-            return Seen(nothing, np.zeros(nothing.shape[:2]))
+            return Warped(Seen(nothing, np.zeros(nothing.shape[:2])), ())
         return warp_from_both(self.model, sources, heatmaps, self.crops)
 
     def _trajectory(self) -> tuple[Floats, Floats]:
         size = self.size[:, None]
         labels = label_sighting(self.keypoints, self.visibility, self.size)
         known = np.any(self.track.visibility > 0, axis=0)
-        start, sightings = self.rough, []
         trained = {} if self.model is None else self.model.spec.trained
+        seen, warped = None, None
         if self.model is not None and trained.get("pose"):
             heatmaps = see_heatmaps(self.model, self.crops.images)
-            seen = find_peaks(heatmaps, self.crops.transforms)
-            sightings.append(_trusted(seen, _PEAK_SIGMA, _PEAK_FALL, size, known))
-            # Where no label reaches, what the network sees is all there is to start from.
-            start = np.where(is_there(start)[..., None], start, seen.points)
-            if trained.get("warp"):
-                warped = self._warped(heatmaps)
-                sightings.append(_trusted(warped, _WARP_SIGMA, _WARP_FALL, size, known))
-        sightings += self._ends_of_a_piece(size)
-        start = np.where(known[:, None], start, np.nan)
+            seen = find_all_peaks(heatmaps, self.crops.transforms, _PEAKS)
+            warped = self._warped(heatmaps) if trained.get("warp") else None
         field = measure_motion(self.crops)
-        solved = solve_trajectory(start, labels, sightings, field.steps, self.size)
+        path = self._path(seen, warped, field.steps, known)
+        sightings = list(self.carried)
+        if seen is not None:
+            sightings.append(_trusted(_nearest(seen, path), _PEAK_SIGMA, _PEAK_FALL, size))
+        if warped is not None:
+            sightings.append(_trusted(warped.blended, _WARP_SIGMA, _WARP_FALL, size))
+        near = [_within(sighting, path, _NEAR_PATH * size) for sighting in sightings]
+        guide = Sighting(path, np.broadcast_to(_PATH_SIGMA * size, path.shape[:2]))
+        ends = self._ends_of_a_piece(size)
+        solved = solve_trajectory(path, labels, [*near, *ends], field.steps, self.size, guide=guide)
         return solved.points, 1 / (1 + solved.sigma / (_SCORE_SIGMA * size))
+
+    def _path(
+        self, seen: Peaks | None, warped: Warped | None, steps: Steps, known: NDArray[np.bool_]
+    ) -> Floats:
+        anchors = np.where((self.visibility >= 2)[..., None], self.keypoints, np.nan)
+        if self._is_piece() and 0 not in self.label_rows:
+            anchors[0] = self.before
+        evidence = PathEvidence(
+            anchors=anchors,
+            rough=self.rough,
+            seen=seen,
+            warped=() if warped is None else warped.single,
+            carried=self.carried,
+            size=self.size,
+            origin=self.origin,
+        )
+        return choose_paths(evidence, steps, self.flip_order, self.limbs, np.flatnonzero(known))
+
+    def _is_piece(self) -> bool:
+        """Tell whether this is part of a stretch that was too long to be solved at once."""
+        return len(self.size) > _LONGEST - _OVERLAP and len(self.label_rows) < 2
 
     def _ends_of_a_piece(self, size: Floats) -> list[Sighting]:
         """Return what ties a piece of a long stretch to its neighbours: nothing for a stretch that is whole.
@@ -313,7 +373,7 @@ class _Stretch:
         all along it is drawn loosely to the labels carried by flow from both sides, which know the far label.
         """
         t, k = self.keypoints.shape[:2]
-        if t <= _LONGEST - _OVERLAP or len(self.label_rows) == 2:
+        if not self._is_piece():
             return []
         first = np.full((t, k, 2), np.nan)
         if 0 not in self.label_rows:
@@ -324,9 +384,23 @@ class _Stretch:
         ]
 
 
-def _trusted(seen: Seen, sigma: float, fall: float, size: Floats, known: NDArray[np.bool_]) -> Sighting:
-    share = sigma * np.clip(seen.scores, 0.02, 1.0) ** (-fall)
-    return Sighting(np.where(known[:, None], seen.points, np.nan), share * size)
+def _trusted(seen: Seen, sigma: float, fall: float, size: Floats) -> Sighting:
+    return Sighting(seen.points, sigma * np.clip(seen.scores, 0.02, 1.0) ** (-fall) * size)
+
+
+def _nearest(peaks: Peaks, path: Floats) -> Seen:
+    """Return of each keypoint's peaks the one that is nearest to its path."""
+    away = np.linalg.norm(peaks.points - path[:, :, None], axis=-1)
+    best = np.where(np.isfinite(away), away, np.inf).argmin(-1)[..., None]
+    points = np.take_along_axis(peaks.points, best[..., None], 2)[:, :, 0]
+    return Seen(points, np.nan_to_num(np.take_along_axis(peaks.heights, best, 2)[..., 0]))
+
+
+def _within(sighting: Sighting, path: Floats, reach: Floats) -> Sighting:
+    """Return what a sighting says within reach (t, 1) of the path, and nothing elsewhere."""
+    with np.errstate(invalid="ignore"):
+        near = np.linalg.norm(sighting.points - path, axis=-1) <= reach
+    return Sighting(np.where(near[..., None], sighting.points, np.nan), sighting.sigma)
 
 
 def _nearness(labels: Labels, frames: Ints, points: Floats) -> Floats:

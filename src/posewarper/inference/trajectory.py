@@ -58,7 +58,13 @@ def label_sighting(keypoints: Floats, visibility: np.ndarray, size: Floats) -> S
 
 
 def solve_trajectory(
-    start: Floats, labels: Sighting, sightings: Sequence[Sighting], steps: Steps, size: Floats
+    start: Floats,
+    labels: Sighting,
+    sightings: Sequence[Sighting],
+    steps: Steps,
+    size: Floats,
+    *,
+    guide: Sighting | None = None,
 ) -> Trajectory:
     """Solve for the trajectory of every keypoint over a stretch of consecutive frames.
 
@@ -68,6 +74,8 @@ def solve_trajectory(
         sightings: predictions, each subject to robust weights.
         steps: reads the motion at a guess.
         size: (t,) size of the subject in pixels, by which all tolerances scale.
+        guide: what draws the trajectory like a sighting, and is no evidence of its own: the deviation that is
+            returned is as if it were not there.
 
     Returns:
         The trajectory; keypoints for which ``start`` has no value at all are NaN.
@@ -79,6 +87,8 @@ def solve_trajectory(
         return Trajectory(result, sigma)
     labels = Sighting(labels.points[:, known], labels.sigma[:, known])
     sightings = [Sighting(s.points[:, known], s.sigma[:, known]) for s in sightings]
+    if guide is not None:
+        guide = Sighting(guide.points[:, known], guide.sigma[:, known])
     full = points
     system = _System(points[:, known], size)
     for _ in range(_ROUNDS):
@@ -90,7 +100,11 @@ def solve_trajectory(
             system.add_sighting(sighting, robust=True)
         system.add_motion(forward, backward)
         system.add_steadiness()
+        evidence = system.bands[0].copy()
+        if guide is not None:
+            system.add_sighting(guide, robust=True)
         system.solve()
+        system.bands[0] = evidence
     result[:, known], sigma[:, known] = system.points, system.spread()
     return Trajectory(result, sigma)
 

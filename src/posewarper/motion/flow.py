@@ -208,13 +208,13 @@ def _chain(carrier: _Carrier, frames: Ints) -> FlowChain:
 
 def blend_nearest(chain: FlowChain, track: LabelTrack) -> Floats:
     """Return (t, K, 2): each keypoint carried by flow from its nearest label (the earlier one on a tie)."""
-    before, after = _distances(chain, track)
+    before, after = label_distances(chain, track)
     return _choose(chain, before <= after)
 
 
 def blend_both(chain: FlowChain, track: LabelTrack) -> Floats:
     """Return (t, K, 2): both sides' carried keypoints, weighted by the distance to the other side's label."""
-    before, after = _distances(chain, track)
+    before, after = label_distances(chain, track)
     both = is_there(chain.forward) & is_there(chain.backward)
     with np.errstate(invalid="ignore"):
         share = (after / (before + after))[..., None]
@@ -229,7 +229,7 @@ def _choose(chain: FlowChain, forward_first: NDArray[np.bool_]) -> Floats:
     return np.where(np.isfinite(first), first, second)
 
 
-def _distances(chain: FlowChain, track: LabelTrack) -> tuple[Floats, Floats]:
+def label_distances(chain: FlowChain, track: LabelTrack) -> tuple[Floats, Floats]:
     """Return (t, K) frames since the last label and until the next one, infinite where there is none."""
     before = np.full(chain.forward_error.shape, np.inf)
     after = np.full(chain.forward_error.shape, np.inf)

@@ -167,7 +167,8 @@ def test_labels_from_both_sides_weigh_more_the_nearer_they_are(make_model, monke
     crops = stretch(range(10, 17))
     heatmaps = torch.zeros(7, 1, *MAP_SIZE)
     first, last = (10.0, 6.0), (12.0, 6.0)  # a standard deviation apart: together they make one peak
-    seen = warp_from_both(model, [label_at(0, first), label_at(6, last)], heatmaps, crops)
+    warped = warp_from_both(model, [label_at(0, first), label_at(6, last)], heatmaps, crops)
+    seen = warped.blended
     inside = (seen.points[:, 0, 0] - 3.0 * crops.frames) / 4 - 0.5  # x in heatmap pixels
     assert (np.diff(inside) > 0).all()
     assert_allclose(inside[3], 11, atol=0.02)
@@ -179,7 +180,14 @@ def test_labels_from_both_sides_weigh_more_the_nearer_they_are(make_model, monke
     uneven = warp_from_both(
         model, [label_at(0, first), label_at(2, last)], torch.zeros(3, 1, *MAP_SIZE), stretch([10, 14, 16])
     )
-    assert_allclose(uneven.points[1], seen.points[4], atol=0.02)
+    assert_allclose(uneven.blended.points[1], seen.points[4], atol=0.02)
+    # Each label is also there alone.
+    for alone, x in zip(warped.single, (10, 12), strict=True):
+        assert_allclose(
+            (alone.points[:, 0, 0, 0] - 3.0 * crops.frames) / 4 - 0.5, x + 0 * crops.frames, atol=0.02
+        )
+        assert_allclose(alone.heights[:, 0, 0], 1, atol=0.02)
+        assert np.isnan(alone.points[:, 0, 1]).all()
 
 
 def test_a_keypoint_comes_from_the_side_that_has_it(make_model, monkeypatch):
@@ -188,10 +196,15 @@ def test_a_keypoint_comes_from_the_side_that_has_it(make_model, monkeypatch):
     crops = stretch(range(4))
     gone = (NAN, NAN)
     labels = [label_at(0, (5, 5), gone, gone), label_at(3, (5, 5), (9, 7), gone)]
-    seen = warp_from_both(model, labels, torch.zeros(4, 3, *MAP_SIZE), crops)
+    warped = warp_from_both(model, labels, torch.zeros(4, 3, *MAP_SIZE), crops)
+    seen = warped.blended
+    assert [np.isfinite(one.heights[0, :, 0]).tolist() for one in warped.single] == [
+        [True, False, False],
+        [True, True, False],
+    ]
     assert_allclose(seen.scores, [[1, 1, 0]] * 4, atol=0.05)  # not halved by the side that lacks it
     assert np.isnan(seen.points[:, 2]).all()
     expected = [place(np.array([3.0 * f, 20, 96, 64]), 9, 7) for f in range(4)]
     assert_allclose(seen.points[:, 1], expected, atol=0.1)
     alone = warp_from_both(model, labels[1:], torch.zeros(4, 3, *MAP_SIZE), crops)
-    assert_allclose(alone.points[:, 1], seen.points[:, 1])
+    assert_allclose(alone.blended.points[:, 1], seen.points[:, 1])

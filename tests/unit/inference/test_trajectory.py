@@ -297,3 +297,19 @@ def test_keypoints_do_not_disturb_each_other_nor_x_and_y():
         steps=turned,
     )
     assert_allclose(swapped.points[..., ::-1], both.points)
+
+
+def test_a_guide_draws_the_trajectory_and_is_no_evidence():
+    points = truth(12)
+    aside = sighted(points + np.array([8.0, 0]))
+
+    def unknown(points):
+        return np.full((2, *points[1:].shape), NAN)
+
+    labels = labels_on(points, [0])
+    free = solve_trajectory(points, labels, [], unknown, np.full(12, SIZE))
+    drawn = solve_trajectory(points, labels, [], unknown, np.full(12, SIZE), guide=aside)
+    assert_allclose(drawn.points[4:], aside.points[4:], atol=0.5)
+    assert_allclose(drawn.sigma, free.sigma)
+    seen = solve_trajectory(points, labels, [aside], unknown, np.full(12, SIZE))
+    assert (seen.sigma[4:] < 0.1 * free.sigma[4:]).all()
