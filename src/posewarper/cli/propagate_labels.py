@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, Seed, count_of, progress_bar
-from posewarper.cli.many_videos import VideoJob, list_videos, share_videos
+from posewarper.cli.many_videos import DoneBefore, VideoJob, list_videos, share_videos
 from posewarper.cli.run_facts import describe_inputs, describe_process, peak_memory, write_json
 
 if TYPE_CHECKING:
@@ -107,6 +107,13 @@ def propagate_one(
     seed: int,
 ) -> None:
     """Propagate the labels of one video and write the results; the arguments are those of :func:`run`."""
+    inputs = describe_inputs(video=video, labels=labels, model=model)
+    asked = {
+        **{name: facts and facts["sha256"] for name, facts in inputs.items()},
+        **{"method": method, "effort": effort, "extend": extend, "seed": seed},
+    }
+    if not overwrite:
+        _refuse_done(out, asked)
     refuse_results(out, model, overwrite)
     refuse_place(out, video)
 
@@ -130,16 +137,29 @@ def propagate_one(
             checkpoint=out / "model.pt",
             progress=progress,
         )
-        # Before the results are written, which may replace labels that came from an earlier run.
-        inputs = describe_inputs(video=video, labels=labels, model=model)
         written = write_results(out, opened, result, progress)
-        request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device}
+        request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device, "asked": asked}
         facts = describe_run(request, result, time.perf_counter() - started)
         write_report(out / "report.html", opened, result, facts)
     write_json(out / "run.json", facts)
     written |= {"report.html", "run.json"}
     _remove_stale(out, written, model, trained="training" in result.seconds)
     _tell(out, opened.n_frames, result, facts)
+
+
+def _refuse_done(out: Path, asked: dict[str, Any]) -> None:
+    """Refuse a folder with a finished run that was asked for the same."""
+    try:
+        found = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(found, dict) and found.get("asked") == asked:
+        raise DoneBefore(
+            "this folder holds results already",
+            path=out,
+            got="run.json",
+            mend="name another folder, or allow them to be replaced with --overwrite",
+        )
 
 
 def refuse_results(out: Path, model: Path | None, overwrite: bool) -> None:
