@@ -60,7 +60,8 @@ def run(
     kept exactly.
 
     Of a list each video gets a folder of its own in DIR; one that fails is told of and left out, one that is
-    done is skipped, and processes of torchrun --nproc-per-node N -m posewarper propagate ... share the list.
+    done with the same settings is skipped, and processes of torchrun --nproc-per-node N -m posewarper
+    propagate ... share the list.
     """
     out = out or Path(f"{video.stem}_poses")
 
@@ -112,9 +113,7 @@ def propagate_one(
         **{name: facts and facts["sha256"] for name, facts in inputs.items()},
         **{"method": method, "effort": effort, "extend": extend, "seed": seed},
     }
-    if not overwrite:
-        _refuse_done(out, asked)
-    refuse_results(out, model, overwrite)
+    refuse_results(out, model, overwrite, asked)
     refuse_place(out, video)
 
     from posewarper.fitting import propagate
@@ -147,26 +146,14 @@ def propagate_one(
     _tell(out, opened.n_frames, result, facts)
 
 
-def _refuse_done(out: Path, asked: dict[str, Any]) -> None:
-    """Refuse a folder with a finished run that was asked for the same."""
-    try:
-        found = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    if isinstance(found, dict) and found.get("asked") == asked:
-        raise DoneBefore(
-            "this folder holds results already",
-            path=out,
-            got="run.json",
-            mend="name another folder, or allow them to be replaced with --overwrite",
-        )
-
-
-def refuse_results(out: Path, model: Path | None, overwrite: bool) -> None:
+def refuse_results(
+    out: Path, model: Path | None, overwrite: bool, asked: Mapping[str, Any] | None = None
+) -> None:
     """Refuse a folder that holds results of an earlier run; the model to be used may lie in it.
 
     Raises:
-        OutputError: if there are results and they may not be overwritten.
+        DoneBefore: if they are those of a finished run that was asked for the same.
+        OutputError: if there are other results and they may not be overwritten.
     """
     from posewarper.errors import OutputError
 
@@ -174,13 +161,21 @@ def refuse_results(out: Path, model: Path | None, overwrite: bool) -> None:
     there = [n for n in _RESULTS if os.path.exists(out / n) and (out / n).resolve() != used]
     if there and not overwrite:
         hint = f" (to go on from a model that was kept, add --model {out / 'model.pt'})"
-        raise OutputError(
+        done = asked is not None and _asked_before(out) == asked
+        raise (DoneBefore if done else OutputError)(
             "this folder holds results already",
             path=out,
             got=", ".join(there),
             mend="name another folder, or allow them to be replaced with --overwrite"
             + (hint if there == ["model.pt"] else ""),
         )
+
+
+def _asked_before(out: Path) -> Any:
+    try:
+        return json.loads((out / "run.json").read_text(encoding="utf-8")).get("asked")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def refuse_place(out: Path, video: Path) -> None:
