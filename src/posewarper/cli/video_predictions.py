@@ -95,7 +95,7 @@ def _predict_one(
     quiet: bool,
 ) -> None:
     from posewarper.cli.run_facts import describe_inputs, write_json
-    from posewarper.inference.resumption import claim_folder
+    from posewarper.inference.resumption import claim_folder, is_claimed
     from posewarper.inference.video_poses import predict
     from posewarper.io.labels import write_poses
     from posewarper.io.live import is_live
@@ -117,7 +117,8 @@ def _predict_one(
     def claim() -> None:
         _remove_unfinished(out)
         # Frames that come once cannot be gone on with.
-        claim_folder(out, request, _RESULTS, overwrite=overwrite or (live and (out / _LOG).is_dir()))
+        anew = overwrite or (live and is_claimed(out, request))
+        claim_folder(out, request, _RESULTS, overwrite=anew)
 
     with progress_bar(quiet) as progress:
         result = predict(video, network, log=out / _LOG, progress=_after(claim, progress), **where, **options)
