@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from moving_clip import (
     write_some_labels,
 )
 
+from posewarper.io.folder_lock import sole_writer
 from posewarper.io.labels import read_poses
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.reporting import overlay
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +93,69 @@ def test_held_crops_and_no_overlay(capsys, place, model) -> None:
         (["--whole-frame", "--aggregate", "mean"], "aggregate"),
         (["--whole-frame", "--crops", "kept"], "crops"),
         (["--detector", "yolo"], "yolo"),
+        (["--detector", "default", "--detector-weights", "nothere.pth"], "nothere.pth"),
+        (["--whole-frame", "--detector-weights", "nothere.pth"], "none is to be used"),
     ],
 )
 def test_what_cannot_be_done(capsys, place, model, arguments, says) -> None:
     code, _, err = command(capsys, "predict", "clip.mp4", "--model", model, *arguments, "--quiet")
     assert code == 2 and says in err and "Traceback" not in err
-    assert not (place / "clip_predicted" / "poses.json").exists()
+    assert not (place / "clip_predicted").exists()
+
+
+def run_on_boxes(capsys, model: Path, *arguments: object) -> tuple[int, str, str]:
+    where = ["--boxes", "boxes.json", "--out", "o", "--quiet"]
+    return command(capsys, "predict", "clip.mp4", "--model", model, *where, *arguments)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_stopped_while_views_are_written_it_goes_on(capsys, place, model, monkeypatch) -> None:
+    def fill_the_disk(*arguments: object, **more: object) -> None:
+        (place / "o" / ".overlay.1.partial.mp4").touch()  # what a kill leaves
+        raise OSError(errno.ENOSPC, "disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(overlay, "write_overlay", fill_the_disk)
+        code, _, err = run_on_boxes(capsys, model)
+    assert code == 1, err
+    before = (place / "o" / "poses.json").read_bytes()
+    code, _, err = run_on_boxes(capsys, model, "--window", "1")
+    assert code == 2 and "other settings" in err
+    monkeypatch.setattr(PoseWarper, "heatmaps", None)  # nothing is computed again
+    code, _, err = run_on_boxes(capsys, model)
+    assert code == 0, err
+    assert (place / "o" / "poses.json").read_bytes() == before
+    names = {"poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", "request.json"}
+    assert set(contents(place / "o")) == names
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_two_runs_do_not_share_a_folder(capsys, place, model) -> None:
+    with sole_writer("o"):
+        code, _, err = run_on_boxes(capsys, model, "--overwrite")
+        assert code == 2 and "another run is writing here" in err
+        assert set(contents(place / "o")) == {".lock"}
+
+
+def test_results_stay_until_the_input_is_known_to_be_usable(capsys, place, model, monkeypatch) -> None:
+    code, _, err = run_on_boxes(capsys, model)
+    assert code == 0, err
+    before = contents(place / "o")
+    write_some_labels(place, image_size=(200, 300))
+    for where in ([], ["--labels", "labels.json"], ["--boxes", "absent.json"]):
+        again = ["--out", "o", "--overwrite", "--quiet"]
+        code, _, err = command(capsys, "predict", "clip.mp4", "--model", model, *where, *again)
+        assert code == 2 and contents(place / "o") == before, err
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PoseWarper, "heatmaps", stop)
+    code, _, err = run_on_boxes(capsys, model, "--overwrite")
+    assert code == 130 and {path.name for path in (place / "o").iterdir()} == {"request.json", "parts"}
 
 
 def test_an_exported_model_predicts_the_same(capsys, place, model) -> None:
@@ -164,6 +224,13 @@ def test_many_videos_one_of_which_is_none(capsys, place, model) -> None:
         capsys, "predict", "list.csv", "--model", model, "--out", "all", "--quiet", "--no-overlay"
     )
     assert code == 0 and out.count("done before") == 2
+    (place / "list.csv").write_text("video,boxes\nclip.mp4,boxes.json\n")
+    again = ["predict", "list.csv", "--model", model, "--out", "all", "--quiet", "--window", "1"]
+    code, out, err = command(capsys, *again, "--no-overlay")
+    assert code == 2 and "other settings" in err and "left out" in err and "done before" not in out
+    code, out, err = command(capsys, *again, "--no-overlay", "--overwrite")
+    assert code == 0 and "done before" not in out
+    assert json.loads((place / "all" / "clip" / "run.json").read_text())["config"]["window"] == 1
 
 
 def test_processes_share_a_list(capsys, place, model, monkeypatch) -> None:
@@ -189,5 +256,12 @@ def test_propagate_over_a_list(capsys, place) -> None:
     assert code == 2 and "absent.mp4" in err and "1 of 3 videos failed" in err
     for name in ("clip", "frames"):
         assert len(read_poses(place / "all" / name / "poses.json").tracks[0].frames) == N_FRAMES
+    (place / "list.csv").write_text("video,labels\nframes,labels.json\n")
+    code, out, _ = command(capsys, "propagate", "list.csv", *arguments)
+    assert code == 0 and "done before" in out
+    code, out, err = command(capsys, "propagate", "list.csv", *arguments, "--extend")
+    assert code == 2 and "holds results already" in err and "done before" not in out
+    code, out, err = command(capsys, "propagate", "list.csv", *arguments, "--overwrite")
+    assert code == 0 and "done before" not in out and "on 20 frames" in out
     code, _, err = command(capsys, "propagate", "clip.mp4", "--quiet")
     assert code == 2 and "no labels to propagate" in err

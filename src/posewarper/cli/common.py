@@ -70,11 +70,16 @@ def reported_errors() -> Iterator[None]:
         _say(f"interrupted: {error.kept}" if isinstance(error, Interrupted) else "interrupted")
         raise SystemExit(INTERRUPTED) from None
     except OSError as error:
-        if error.errno not in _MACHINE_ERRORS:
+        if not is_of_machine(error):
             raise
         place = f"{error.filename}: " if error.filename else ""
         _say(f"error: {place}{os.strerror(error.errno or 0)}")
         raise SystemExit(BAD_MACHINE) from None
+
+
+def is_of_machine(error: Exception) -> bool:
+    """Return whether an exception says that the machine fails (disk full), whatever the input."""
+    return isinstance(error, OSError) and error.errno in _MACHINE_ERRORS
 
 
 def _say(text: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from posewarper.errors import ConfigError, PosewarperError
+from posewarper.cli.common import is_of_machine
+from posewarper.errors import ConfigError, OutputError, PosewarperError
 
 _LISTS = (".csv", ".tsv", ".txt")
 _VIDEOS = (
@@ -42,11 +44,19 @@ class VideoJob:
     boxes: Path | None = None
 
 
+class DoneBefore(OutputError):
+    """The folder holds the results of a finished run with the same settings and inputs."""
+
+
 class VideoWork(Protocol):
     """What is done with each video."""
 
     def __call__(self, job: VideoJob, place: Path, *, quietly: bool) -> None:
-        """Work on a video and write into a folder."""
+        """Work on a video and write into a folder.
+
+        Raises:
+            DoneBefore: if that was done before, and is not to be done again.
+        """
 
 
 def list_videos(name: str) -> list[VideoJob] | None:
@@ -135,7 +145,7 @@ def share_videos(jobs: Sequence[VideoJob], out: Path, work: VideoWork, *, quiet:
     """Work on the videos whose turn it is in this process; one that fails is told of and left out.
 
     Of N processes that ``torchrun`` started each takes every N-th video. Results of a video lie in
-    ``out/<its name>``; one that has ``run.json`` there is done and is skipped.
+    ``out/<its name>``; one that is done is skipped.
 
     Raises:
         SystemExit: with 2 if a video failed.
@@ -146,13 +156,16 @@ def share_videos(jobs: Sequence[VideoJob], out: Path, work: VideoWork, *, quiet:
     for number, job in enumerate(mine, start=1):
         place = out / Path(job.video).stem
         print(f"[{number}/{len(mine)}] {job.video}", flush=True)
-        if (place / "run.json").is_file():
-            print("done before", flush=True)
-            continue
         try:
             work(job, place, quietly=quiet or world > 1)
-        except PosewarperError as error:
+        except DoneBefore:
+            print("done before", flush=True)
+        except Exception as error:
+            if is_of_machine(error):  # which would spoil the others too
+                raise
             failed.append(job.video)
+            if not isinstance(error, PosewarperError):
+                traceback.print_exc()
             print(f"error: {error}\nleft out: {job.video}", file=sys.stderr, flush=True)
     if failed:
         print(f"{len(failed)} of {len(mine)} videos failed: {', '.join(failed[:10])}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, Seed, count_of, progress_bar
-from posewarper.cli.many_videos import VideoJob, list_videos, share_videos
+from posewarper.cli.many_videos import DoneBefore, VideoJob, list_videos, share_videos
 from posewarper.cli.run_facts import describe_inputs, describe_process, peak_memory, write_json
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def run(
     kept exactly.
 
     Of a list each video gets a folder of its own in DIR; one that fails is told of and left out, one that is
-    done is skipped, and processes of torchrun --nproc-per-node N -m posewarper propagate ... share the list.
+    done with the same settings is skipped, and processes of torchrun --nproc-per-node N -m posewarper
+    propagate ... share the list.
     """
     out = out or Path(f"{video.stem}_poses")
 
@@ -107,7 +108,12 @@ def propagate_one(
     seed: int,
 ) -> None:
     """Propagate the labels of one video and write the results; the arguments are those of :func:`run`."""
-    refuse_results(out, model, overwrite)
+    inputs = describe_inputs(video=video, labels=labels, model=model)
+    asked = {
+        **{name: facts and facts["sha256"] for name, facts in inputs.items()},
+        **{"method": method, "effort": effort, "extend": extend, "seed": seed},
+    }
+    refuse_results(out, model, overwrite, asked)
     refuse_place(out, video)
 
     from posewarper.fitting import propagate
@@ -130,10 +136,8 @@ def propagate_one(
             checkpoint=out / "model.pt",
             progress=progress,
         )
-        # Before the results are written, which may replace labels that came from an earlier run.
-        inputs = describe_inputs(video=video, labels=labels, model=model)
         written = write_results(out, opened, result, progress)
-        request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device}
+        request = {"inputs": inputs, "effort": effort, "seed": seed, "device": device, "asked": asked}
         facts = describe_run(request, result, time.perf_counter() - started)
         write_report(out / "report.html", opened, result, facts)
     write_json(out / "run.json", facts)
@@ -142,11 +146,14 @@ def propagate_one(
     _tell(out, opened.n_frames, result, facts)
 
 
-def refuse_results(out: Path, model: Path | None, overwrite: bool) -> None:
+def refuse_results(
+    out: Path, model: Path | None, overwrite: bool, asked: Mapping[str, Any] | None = None
+) -> None:
     """Refuse a folder that holds results of an earlier run; the model to be used may lie in it.
 
     Raises:
-        OutputError: if there are results and they may not be overwritten.
+        DoneBefore: if they are those of a finished run that was asked for the same.
+        OutputError: if there are other results and they may not be overwritten.
     """
     from posewarper.errors import OutputError
 
@@ -154,13 +161,21 @@ def refuse_results(out: Path, model: Path | None, overwrite: bool) -> None:
     there = [n for n in _RESULTS if os.path.exists(out / n) and (out / n).resolve() != used]
     if there and not overwrite:
         hint = f" (to go on from a model that was kept, add --model {out / 'model.pt'})"
-        raise OutputError(
+        done = asked is not None and _asked_before(out) == asked
+        raise (DoneBefore if done else OutputError)(
             "this folder holds results already",
             path=out,
             got=", ".join(there),
             mend="name another folder, or allow them to be replaced with --overwrite"
             + (hint if there == ["model.pt"] else ""),
         )
+
+
+def _asked_before(out: Path) -> Any:
+    try:
+        return json.loads((out / "run.json").read_text(encoding="utf-8")).get("asked")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def refuse_place(out: Path, video: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -11,7 +12,10 @@ from typing import Any
 
 
 def describe_inputs(**paths: Path | None) -> dict[str, Any]:
-    """Return path and hash of each input by its name, None for those not given."""
+    """Return path and hash of each input by its name, None for those not given.
+
+    What cannot be read has None for a hash: whoever goes on to read it says what is wrong.
+    """
     return {
         name: None if path is None else {"path": str(path), "sha256": _digest(path)}
         for name, path in paths.items()
@@ -53,9 +57,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _digest(path: Path) -> str:
-    if path.is_dir():  # of a folder of frames: over names and contents
-        parts = [f"{p.name} {_digest(p)}" for p in sorted(path.iterdir()) if p.is_file()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def _digest(path: Path) -> str | None:
+    try:
+        if path.is_dir():  # of a folder of frames: over names and contents
+            parts = [f"{p.name} {_digest(p)}" for p in sorted(path.iterdir()) if p.is_file()]
+            return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        facts = path.stat()
+        return _digest_of_file(path.absolute(), facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    except (OSError, ValueError):
+        return None
+
+
+@functools.lru_cache(1024)  # of many videos the model is the same
+def _digest_of_file(path: Path, *facts: int) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

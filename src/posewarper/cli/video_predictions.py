@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posewarper.cli.common import count_of, progress_bar
-from posewarper.cli.many_videos import VideoJob, list_videos, share_videos
+from posewarper.cli.many_videos import DoneBefore, VideoJob, list_videos, share_videos
 
 if TYPE_CHECKING:
     from posewarper.model.network import PoseModel
-    from posewarper.structures import RunResult
+    from posewarper.structures import Progress, RunResult
 
 _LOG = "parts"
 _RESULTS = ("poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", _LOG)
@@ -46,9 +47,11 @@ def predict_videos(
         device: where the network runs.
     """
     from posewarper.inference.clip_prediction import ClipPredictionConfig
+    from posewarper.io.folder_lock import sole_writer
     from posewarper.model.onnx_model import open_model
 
     config = ClipPredictionConfig.read(settings)
+    _check_detector(where)
     jobs = list_videos(video)
     if jobs is None:
         _refuse_empty_folder(Path(video))
@@ -57,7 +60,8 @@ def predict_videos(
     def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
         own = {"boxes": job.boxes or where["boxes"], "labels": job.labels or where["labels"]}
         options = {"where": {**where, **own}, "config": config, "batch": batch}
-        _predict_one(job.video, network, model, place, options, overwrite, overlay, quietly)
+        with sole_writer(place):
+            _predict_one(job.video, network, model, place, options, overwrite, overlay, quietly)
 
     if jobs is None:
         stem = "live" if video == "-" else Path(video).stem
@@ -91,35 +95,33 @@ def _predict_one(
     quiet: bool,
 ) -> None:
     from posewarper.cli.run_facts import describe_inputs, write_json
-    from posewarper.errors import OutputError
-    from posewarper.inference.resumption import claim_folder
+    from posewarper.inference.resumption import claim_folder, is_claimed
     from posewarper.inference.video_poses import predict
     from posewarper.io.labels import write_poses
     from posewarper.io.live import is_live
 
     started = time.perf_counter()
-    if (out / "poses.json").exists() and not overwrite:
-        raise OutputError(
-            "this folder holds results already",
-            path=out,
-            got="poses.json",
-            mend="name another folder, or allow them to be replaced with --overwrite",
-        )
     live = is_live(video)
     where, config = options.pop("where"), options["config"]
     paths = {"model": model, **{name: where[name] for name in ("boxes", "labels", "detector_weights")}}
-    _check_files(where["boxes"], where["labels"])
-    inputs = describe_inputs(**paths, **({} if live else {"video": _existing(video)}))
+    inputs = describe_inputs(**paths, **({} if live else {"video": Path(video)}))
     request = {
-        "video": video,
+        "video": video if live else Path(video).name,
         "inputs": {name: facts and facts["sha256"] for name, facts in inputs.items()},
         "where": {name: value for name, value in where.items() if name not in paths},
         "config": config.model_dump(),
     }
-    # Frames that come once cannot be gone on with.
-    claim_folder(out, request, _RESULTS, overwrite=overwrite or (live and (out / _LOG).is_dir()))
+    if not overwrite:
+        _refuse_done(out, request, live=live)
+
+    def claim() -> None:
+        _remove_unfinished(out)
+        # Frames that come once cannot be gone on with.
+        anew = overwrite or (live and is_claimed(out, request))
+        claim_folder(out, request, _RESULTS, overwrite=anew)
+
     with progress_bar(quiet) as progress:
-        result = predict(video, network, log=out / _LOG, progress=progress, **where, **options)
+        result = predict(video, network, log=out / _LOG, progress=_after(claim, progress), **where, **options)
         write_poses(out / "poses.json", result.poses)
         facts = _describe(result, inputs, str(network.device), time.perf_counter() - started)
         written = (
@@ -132,22 +134,61 @@ def _predict_one(
     _tell(out, result, written)
 
 
-def _check_files(boxes: Path | None, labels: Path | None) -> None:
-    """Refuse files that are not there, before they are hashed; their readers say what is wrong."""
-    from posewarper.io.labels import read_labels
-    from posewarper.io.video_boxes import read_video_boxes
+def _check_detector(where: dict[str, Any]) -> None:
+    from posewarper.errors import ConfigError
 
-    for path, read in ((boxes, read_video_boxes), (labels, read_labels)):
-        if path is not None and not path.exists():
-            read(path)
+    weights = where["detector_weights"]
+    if weights is not None and where["detector"] is None:
+        raise ConfigError(
+            "these are weights of a detector, and none is to be used",
+            path=weights,
+            mend="name the detector with --detector, or leave --detector-weights out",
+        )
 
 
-def _existing(video: str) -> Path:
-    from posewarper.io.video import open_video
+def _refuse_done(out: Path, request: dict[str, Any], *, live: bool) -> None:
+    """Refuse a folder with a finished run, which ``run.json`` tells of.
 
-    if not os.path.exists(video):
-        open_video(video)  # which says what is wrong
-    return Path(video)
+    A live run that has written its poses cannot be gone on with, nor can it be done again.
+
+    Raises:
+        DoneBefore: if it is a run of this request.
+        OutputError: if it is another.
+    """
+    from posewarper.errors import OutputError
+    from posewarper.inference.resumption import is_claimed
+
+    last = "poses.json" if live else "run.json"
+    if (out / last).exists():
+        same = is_claimed(out, request)
+        raise (DoneBefore if same else OutputError)(
+            "this folder holds results already" + ("" if same else ", of other settings or inputs"),
+            path=out,
+            got=last,
+            mend="name another folder, or allow them to be replaced with --overwrite",
+        )
+
+
+def _after(claim: Callable[[], None], progress: Progress) -> Progress:
+    """Return a progress that first claims the folder: it is told when the input is known to be usable."""
+    is_claimed = False
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal is_claimed
+        if not is_claimed:
+            claim()
+            is_claimed = True
+        progress(what, done, total)
+
+    return tell
+
+
+def _remove_unfinished(out: Path) -> None:
+    """Remove what a killed run was writing; the folder is ours alone."""
+    for name in (*_RESULTS, "request.json"):
+        for path in out.glob(f".{Path(name).stem}.*.partial*"):
+            with suppress(PermissionError):
+                path.unlink()
 
 
 def _describe(result: RunResult, inputs: dict[str, Any], device: str, seconds: float) -> dict[str, Any]:

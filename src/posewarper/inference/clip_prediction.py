@@ -129,15 +129,18 @@ def predict_clip(
         config: settings.
         log: folder of the records; a run that finds one goes on after it. None keeps none.
         batch: crops at a time; None for what suits the device.
-        progress: is told after every frame.
+        progress: is told before the records are opened, when nothing is written yet and the input is known
+            to be usable, and after every frame.
 
     Raises:
+        OutputError: if the records that are there are damaged, or another process is writing some.
         ModelError: if neighbours are to be warped and the warp head was never trained.
         Interrupted: on Ctrl-C; the records are kept.
     """
     config = config or ClipPredictionConfig()
     check_aggregation(model, config)
     begun = time.monotonic()
+    progress("poses", 0, feed.n_frames or 0)
     temporary = tempfile.TemporaryDirectory() if log is None else nullcontext(log)
     with temporary as folder, PoseLog(folder) as records:
         work = _Work(feed, model, source, config, records, batch)
@@ -212,6 +215,8 @@ class _Work:
 
     def _take_up(self, state: Any) -> None:
         self.done = state["done"]
+        if [record["frame"] for record in self.records.records()] != list(range(self.done)):
+            raise self.records.damaged(f"not one record of each of the first {self.done} frames, in order")
         self.tracker.load_state_dict(state["tracker"])
         self.stream.keeper.load_state_dict(state["crops"])
         self._before, self._errors = tuple(state["heatmaps"]), list(state["errors"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from posewarper.errors import OutputError
 from posewarper.files import replacing
+from posewarper.io.folder_lock import sole_writer
 
 _STATE = "state.json"
 
@@ -27,21 +28,22 @@ class PoseLog:
         lines_per_file: a new file is begun at the first :meth:`keep` after so many.
 
     Raises:
-        OutputError: if the folder holds something that is no such log.
+        OutputError: if the folder holds something that is no such log, or another process writes to it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, lines_per_file: int = 10_000) -> None:
         self._folder, self._lines_per_file = Path(folder), lines_per_file
-        self._folder.mkdir(parents=True, exist_ok=True)
-        noted = self._read_state()
-        self.state: Mapping[str, Any] | None = noted["state"]
-        self._number, lines, size = noted["file"], noted["lines"], noted["bytes"]
-        for path in self._files():
-            if int(path.stem) > self._number:
-                path.unlink()
-        self._lines = lines
-        self._handle = self._place(self._number).open("ab")
-        self._handle.truncate(size)
+        with ExitStack() as held:
+            held.enter_context(sole_writer(folder))
+            noted = self._read_state()
+            self.state: Mapping[str, Any] | None = noted["state"]
+            self._number, self._lines = noted["file"], noted["lines"]
+            for path in self._files():
+                if int(path.stem) > self._number:
+                    path.unlink()
+            self._handle = self._place(self._number).open("ab")
+            self._handle.truncate(noted["bytes"])
+            self._held = held.pop_all()
 
     def _read_state(self) -> dict[str, Any]:
         path = self._folder / _STATE
@@ -52,12 +54,13 @@ class PoseLog:
             size = self._place(noted["file"]).stat().st_size if noted["bytes"] else 0
             whole = size >= noted["bytes"]
         except (ValueError, KeyError, OSError) as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
         if not whole:
-            raise self._damaged(f"{self._place(noted['file']).name} is shorter than noted")
+            raise self.damaged(f"{self._place(noted['file']).name} is shorter than noted")
         return noted
 
-    def _damaged(self, what: object) -> OutputError:
+    def damaged(self, what: object) -> OutputError:
+        """Return the error that says that these records are not to be gone on with."""
         return OutputError(
             "the records of the run that is to go on are damaged",
             path=self._folder,
@@ -76,6 +79,7 @@ class PoseLog:
 
     def __exit__(self, *exception: object) -> None:
         self._handle.close()
+        self._held.close()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record of plain values."""
@@ -97,14 +101,16 @@ class PoseLog:
         self.state = state
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield all records in their order."""
+        """Yield all records in their order.
+
+        Raises:
+            OutputError: if a line is none.
+        """
         self._handle.flush()
         for path in self._files():
             with path.open(encoding="utf-8") as lines:
-                for line in lines:
-                    yield json.loads(line)
-
-    def remove(self) -> None:
-        """Remove the folder: what it held is elsewhere now."""
-        self._handle.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+                for number, line in enumerate(lines, start=1):
+                    try:
+                        yield json.loads(line)
+                    except ValueError as error:
+                        raise self.damaged(f"line {number} of {path.name}: {error}") from error

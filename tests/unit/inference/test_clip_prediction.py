@@ -183,6 +183,37 @@ def test_a_log_keeps_what_was_kept(tmp_path) -> None:
         assert [record["frame"] for record in log.records()] == [0, 1, 2, 3, 4]
 
 
+def test_a_log_has_one_writer(tmp_path) -> None:
+    with PoseLog(tmp_path) as log:
+        log.append({"frame": 0})
+        with pytest.raises(OutputError, match="another run is writing"):
+            PoseLog(tmp_path)
+        assert [record["frame"] for record in log.records()] == [0]
+    PoseLog(tmp_path).__exit__()
+
+
+@pytest.mark.parametrize("frames", [[9, 10, 0], [0, 1], [0, 1, 1]])
+def test_records_that_are_not_one_a_frame_are_not_gone_on_with(tmp_path, frames) -> None:
+    with PoseLog(tmp_path) as log:
+        for frame in frames:
+            log.append({"frame": frame, "tracks": [], "keypoints": [], "scores": []})
+        log.keep({"done": 3, "tracker": {}, "crops": {}, "heatmaps": [0, 0], "errors": []})
+    before = (tmp_path / "000000.jsonl").read_bytes()
+    with pytest.raises(OutputError, match=r"damaged(.|\n)*--overwrite"):
+        predict_clip(feed(5), DotFinder(), given(5), config=PLAIN, log=tmp_path)
+    assert (tmp_path / "000000.jsonl").read_bytes() == before
+
+
+def test_progress_is_told_before_the_records_are_opened(tmp_path) -> None:
+    log = tmp_path / "log"
+    seen: list[tuple[int, bool]] = []
+    predict_clip(
+        feed(3), DotFinder(), given(3), config=PLAIN, log=log,
+        progress=lambda what, done, total: seen.append((done, log.exists())),
+    )  # fmt: skip
+    assert seen == [(0, False), (1, True), (2, True), (3, True)]
+
+
 @pytest.mark.parametrize(
     "damage", ["not json", json.dumps({"file": 0, "lines": 1, "bytes": 99, "state": {}})]
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from posewarper.errors import OutputError
@@ -25,3 +27,14 @@ def test_a_run_that_failed_before_its_first_result_is_in_nobodys_way(tmp_path) -
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(OutputError, match="other files"):
         claim_folder(tmp_path, {"labels": "more.json"}, ["parts"], overwrite=False)
+
+
+def test_results_that_cannot_be_removed_are_told_of(tmp_path, monkeypatch) -> None:
+    claim_folder(tmp_path, {"model": "a"}, ["poses.json"], overwrite=False)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OutputError, match="cannot be removed"):
+        claim_folder(tmp_path, {"model": "b"}, ["poses.json"], overwrite=True)

@@ -1,0 +1,37 @@
+"""One of many videos that fails does not end the others."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from posewarper.cli.many_videos import DoneBefore, VideoJob, share_videos
+
+
+def test_whatever_goes_wrong_with_one_video_the_others_are_done(tmp_path, capsys) -> None:
+    done: list[Path] = []
+
+    def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
+        if job.video == "odd.mp4":
+            raise ValueError("nobody thought of this")
+        if job.video == "old.mp4":
+            raise DoneBefore("results already", mend="none is needed")
+        done.append(place)
+
+    jobs = [VideoJob(name) for name in ("odd.mp4", "old.mp4", "good.mp4")]
+    with pytest.raises(SystemExit) as left:
+        share_videos(jobs, tmp_path, work, quiet=True)
+    said, err = capsys.readouterr()
+    assert left.value.code == 2 and done == [tmp_path / "good"] and said.count("done before") == 1
+    assert "Traceback" in err and "left out: odd.mp4" in err and "1 of 3 videos failed" in err
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
+def test_what_would_spoil_every_video_ends_the_list(tmp_path, error) -> None:
+    def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        share_videos([VideoJob("a.mp4"), VideoJob("b.mp4")], tmp_path, work, quiet=True)
