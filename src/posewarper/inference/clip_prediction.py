@@ -271,7 +271,7 @@ class _Work:
         height, width = image.shape[:2]
         keypoints, scores = self.stream.glance(image, np.array([-0.5, -0.5, width, height]))
         sure = scores >= max(self.tracker.keypoint_score, 0.5 * scores.max())
-        box = instance_boxes(keypoints[sure][None])
+        box = instance_boxes(np.where(sure[:, None], keypoints, np.nan)[None])
         return FrameBoxes(box, np.ones(1)) if np.isfinite(box).all() else NOBODY
 
     def _record(self, poses: FramePoses) -> dict[str, Any]:
