@@ -48,13 +48,17 @@ class BoxSource:
         return NOBODY if self.detect is None else self.detect(image)
 
 
-def boxes_of_labels(labels: Labels) -> dict[int, FrameBoxes]:
-    """Return the boxes around the labels of every labelled frame, by frame index."""
+def boxes_of_labels(labels: Labels, *, around_keypoints: bool = True) -> dict[int, FrameBoxes]:
+    """Return the boxes around the labels of every labelled frame, by frame index.
+
+    Args:
+        labels: boxes that they give serve where there are fewer than two keypoints to go by.
+        around_keypoints: False takes the boxes that they give, whatever the keypoints.
+    """
     found: dict[int, list[Floats]] = {int(frame): [] for frame in labels.labelled_frames}
     for track in labels.tracks.values():
-        for frame, box in zip(
-            track.frames.tolist(), instance_boxes(track.keypoints, track.boxes), strict=True
-        ):
+        keypoints = track.keypoints if around_keypoints else np.full_like(track.keypoints, np.nan)
+        for frame, box in zip(track.frames.tolist(), instance_boxes(keypoints, track.boxes), strict=True):
             if np.isfinite(box).all():
                 found.setdefault(frame, []).append(box)
     return {

@@ -32,6 +32,7 @@ from posewarper.instances import NO_TRACK
 from posewarper.io.pose_log import PoseLog
 from posewarper.io.video import Video
 from posewarper.model.network import PoseModel
+from posewarper.model.onnx_model import check_warper
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Poses, PoseTrack, Progress, silent
 
@@ -162,18 +163,21 @@ def predict_clip(
 
 
 def check_aggregation(model: PoseModel, config: ClipPredictionConfig) -> None:
-    """Refuse to warp by a head that was never trained.
+    """Refuse to warp by a head that was never trained, or is missing from an exported model.
 
     Raises:
         ModelError: if that is asked for.
     """
-    if config.aggregate != "none" and config.window > 0 and "warp" not in model.spec.trained:
+    if config.aggregate == "none" or config.window == 0:
+        return
+    if "warp" not in model.spec.trained:
         raise ModelError(
             "the warp head of this model was never trained: neighbours would not be moved",
             expected="a model with a trained warper",
             got="a pose network alone",
             mend="train its warper, or predict each frame alone with --aggregate none",
         )
+    check_warper(model)
 
 
 class _Work:
@@ -276,7 +280,7 @@ class _Work:
         height, width = image.shape[:2]
         keypoints, scores = self.stream.glance(image, np.array([-0.5, -0.5, width, height]))
         sure = scores >= max(self.tracker.keypoint_score, 0.5 * scores.max())
-        box = instance_boxes(keypoints[sure][None])
+        box = instance_boxes(np.where(sure[:, None], keypoints, np.nan)[None])
         return FrameBoxes(box, np.ones(1)) if np.isfinite(box).all() else NOBODY
 
     def _record(self, poses: FramePoses) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from posewarper.io.posetrack_points import apply_neck_rule
 from posewarper.io.result_files import paper_scores, write_results, write_submission
 from posewarper.model.checkpoint import parameters_sha256
 from posewarper.model.network import PoseModel
+from posewarper.model.onnx_model import check_warper
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.samples import Samples, samples_from_boxes, samples_from_labels
 from posewarper.skeletons import POSETRACK
@@ -159,13 +160,16 @@ def _check_model(model: PoseModel, config: PredictionConfig) -> None:
             got=", ".join(model.spec.skeleton.names),
             mend="give a model with these 17 keypoints",
         )
-    if config.aggregate != "none" and "warp" not in model.spec.trained:
+    if config.aggregate == "none":
+        return
+    if "warp" not in model.spec.trained:
         raise ModelError(
             "the warp head of this model was never trained: neighbours would not be moved",
             expected="weights of a PoseWarper",
             got="weights of a pose network alone",
             mend="give other weights, or predict each frame alone with --aggregate none",
         )
+    check_warper(model)
 
 
 def _all_samples(

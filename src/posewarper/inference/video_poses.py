@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 
 from posewarper.crops import Image
-from posewarper.errors import ConfigError, PosewarperWarning
+from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.inference.box_sources import BoxSource, boxes_of_labels
 from posewarper.inference.clip_prediction import (
     ClipPrediction,
@@ -29,6 +29,7 @@ from posewarper.io.video import Video, open_video
 from posewarper.io.video_boxes import read_video_boxes
 from posewarper.model.network import PoseModel
 from posewarper.model.onnx_model import open_model
+from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Progress, RunResult, silent
 
 PathLike = str | os.PathLike[str]
@@ -74,7 +75,8 @@ def predict(
         boxes: a file of boxes, see :func:`posewarper.io.video_boxes.read_video_boxes`; on frames without any
             there is nobody.
         labels: of some frames: tracks begin at the labelled instances and are followed by their own poses
-            from there. Poses are predicted on those frames too.
+            from there. They only say where to look: poses are predicted on those frames too, and ids count
+            anew. Of labels with other keypoints than the model's only the boxes are used.
         detector: of torchvision, by its name, or ``default``.
         whole_frame: look for the one instance in the whole frame, then follow it.
         detector_weights: file; torchvision's own download if left out.
@@ -87,9 +89,9 @@ def predict(
         progress: is called as ``progress(stage, done, total)``.
 
     Returns:
-        The poses, with timings and notes; ``config`` holds also the share of heatmaps that were ``reused``
-        and for held crops the distance of keypoints from exact crops (``held_error``: median and 95th
-        percentile, pixels).
+        The poses, with timings and notes, but no labels; ``config`` holds also the share of heatmaps that
+        were ``reused`` and for held crops the distance of keypoints from exact crops (``held_error``: median
+        and 95th percentile, pixels).
 
     Raises:
         PosewarperError: if the input cannot be used.
@@ -105,21 +107,19 @@ def predict(
     network = open_model(model, device) if isinstance(model, str | os.PathLike) else model
     check_aggregation(network, config)
     with _feed(video) as (feed, opened):
-        source, given = _find_source(where, opened, network.device)
+        source = _find_source(where, feed, opened, network)
         found = predict_clip(feed, network, source, config=config, log=log, batch=batch, progress=progress)
-    used = given if given is not None else Labels(network.spec.skeleton, {})
+    none = Labels(network.spec.skeleton, {})
     far = None if found.held_error is None else [round(value, 3) for value in found.held_error]
     facts = {"reused": round(found.reuse, 4), "held_error": far, "frames": found.frames}
     settings: dict[str, Any] = {**config.model_dump(), **facts}
     return RunResult(
-        found.poses, used, "predict", {"prediction": found.seconds}, tuple(_notes(found)), settings
+        found.poses, none, "predict", {"prediction": found.seconds}, tuple(_notes(found, source)), settings
     )
 
 
-def _find_source(
-    where: _Whereabouts, video: Video | None, device: torch.device
-) -> tuple[BoxSource, Labels | None]:
-    """Return where to look for instances, and the labels if these say it.
+def _find_source(where: _Whereabouts, feed: FrameFeed, video: Video | None, model: PoseModel) -> BoxSource:
+    """Return where to look for instances; ``video`` is None where frames come once.
 
     Raises:
         ConfigError: unless exactly one source is given.
@@ -135,25 +135,60 @@ def _find_source(
             mend="give --boxes FILE, --labels FILE, --detector default or --whole-frame",
         )
     if where.boxes is not None:
-        return BoxSource(_boxes_of_file(where.boxes, video)), None
+        return BoxSource(_boxes_of_file(where.boxes, video))
     if where.labels is not None:
-        own = where.labels
-        read = own if isinstance(own, Labels) else read_labels(own, video=video)
-        return BoxSource(boxes_of_labels(read.only_labelled()), follows=True), read
+        return BoxSource(_boxes_of_labels(where.labels, feed, video, model.spec.skeleton), follows=True)
     if where.detector is None:
-        return BoxSource(follows=True, whole_frame=True), None
+        return BoxSource(follows=True, whole_frame=True)
     name = DEFAULT_DETECTOR if where.detector == "default" else where.detector
-    detector = load_detector(name, where.detector_weights, device)
+    detector = load_detector(name, where.detector_weights, model.device)
 
     def find(image: Image) -> FrameBoxes:
         return FrameBoxes(*detect(detector, image, where.category))
 
-    return BoxSource(detect=find, detect_every=where.detect_every, follows=where.detect_every > 1), None
+    return BoxSource(detect=find, detect_every=where.detect_every, follows=where.detect_every > 1)
 
 
 def _boxes_of_file(path: PathLike, video: Video | None) -> Mapping[int, FrameBoxes]:
     found = read_video_boxes(path, n_frames=None if video is None else video.n_frames)
     return {frame: FrameBoxes(own.boxes, own.scores) for frame, own in found.items()}
+
+
+def _boxes_of_labels(
+    given: Labels | PathLike, feed: FrameFeed, video: Video | None, skeleton: Skeleton
+) -> Mapping[int, FrameBoxes]:
+    """Return the boxes around labels, or those that a file gives, if its keypoints are not the model's."""
+    path = None if isinstance(given, Labels) else given
+    labels = given if isinstance(given, Labels) else read_labels(given, video=video)
+    labels = labels.only_labelled()
+    if labels.image_size is not None and labels.image_size != feed.image_size:
+        (height, width), (own_height, own_width) = feed.image_size, labels.image_size
+        raise LabelsError(
+            "the labels were made on frames of another size than the video has",
+            path=path,
+            expected=f"{width} x {height} pixels (width x height)",
+            got=f"{own_width} x {own_height} pixels",
+            mend="give labels that were made on this video, or scale them to its size",
+        )
+    if set(labels.skeleton.names) == set(skeleton.names):
+        return boxes_of_labels(labels)
+    theirs, ours = (", ".join(names) for names in (labels.skeleton.names, skeleton.names))
+    if not all(np.isfinite(track.boxes).all() for track in labels.tracks.values()):
+        raise LabelsError(
+            "the labels have other keypoints than the model, and not all of them have a box",
+            path=path,
+            expected=ours,
+            got=theirs,
+            mend="give labels of the model's keypoints, or boxes around the whole subjects with --boxes",
+        )
+    text = f"the labels have other keypoints ({theirs}) than the model ({ours})"
+    warnings.warn(
+        f"{'' if path is None else f'{os.fspath(path)}: '}{text}; only their boxes are used, which may be "
+        "smaller than the subject that the model knows",
+        PosewarperWarning,
+        stacklevel=4,
+    )
+    return boxes_of_labels(labels, around_keypoints=False)
 
 
 @contextmanager
@@ -170,8 +205,15 @@ def _feed(video: Video | PathLike) -> Iterator[tuple[FrameFeed, Video | None]]:
             yield feed_of_video(opened), opened
 
 
-def _notes(found: ClipPrediction) -> list[str]:
-    notes = []
+def _notes(found: ClipPrediction, source: BoxSource) -> list[str]:
+    notes, odd = [], []
+    beyond = [frame for frame, own in source.known.items() if frame >= found.frames and len(own.boxes)]
+    if beyond:
+        whose = "frame has" if len(beyond) == 1 else "frames have"
+        odd.append(
+            f"{len(beyond)} {whose} boxes or labels but did not come (the first: frame {min(beyond)} of "
+            f"{found.frames}): check that they belong to this video, which was not cut short"
+        )
     if found.held_error is not None:
         median, far = found.held_error
         notes.append(
@@ -179,7 +221,9 @@ def _notes(found: ClipPrediction) -> list[str]:
             f"{median:.2f} pixels from those of crops of their own (median; 95 percent at most {far:.2f})"
         )
     if not found.poses.tracks:
-        nobody = "nobody was found in this video: check the boxes, and whether the model knows such a scene"
-        warnings.warn(nobody, PosewarperWarning, stacklevel=3)
-        notes.append(nobody)
-    return notes
+        odd.append(
+            "nobody was found in this video: check the boxes, and whether the model knows such a scene"
+        )
+    for text in odd:
+        warnings.warn(text, PosewarperWarning, stacklevel=3)
+    return notes + odd

@@ -149,7 +149,7 @@ def read_boxes(path: PathLike) -> BoxList:
 
 def _read_list(path: PathLike) -> Any:
     """Return the list of records of a file, or its object if it is a COCO file."""
-    text = read_text(path)
+    text = read_text(path, "boxes")
     expected = "a list of records with bbox, score and image_name or image_id"
     try:
         content = json.loads(text)

@@ -244,15 +244,26 @@ class FileFrames:
                 warnings.warn(f"{self._path}: {text}", PosewarperWarning, stacklevel=2)
             self._warned_of_size = True
             height, width = self._raw_size
-        if frame.colorspace not in _KNOWN_MATRICES:
-            frame.colorspace = _UNSPECIFIED
-        converted = self._reformatter.reformat(frame, width=width, height=height, format="rgb24")
-        image = np.asarray(converted.to_ndarray(), np.uint8)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        if matrix is not None:
-            image = _turn(image, np.frombuffer(matrix, np.int32))
-        # A frame that needed no conversion is the one kept: it must not be handed out to be drawn upon.
-        return image.copy(order="C") if converted is frame else np.ascontiguousarray(image)
+        return upright_rgb(frame, (height, width), self._reformatter)
+
+
+def upright_rgb(frame: VideoFrame, size: tuple[int, int], reformatter: VideoReformatter) -> Image:
+    """Return a decoded frame as RGB (H, W, 3) of its own memory, turned as its display matrix says.
+
+    Args:
+        frame: as the decoder gives it.
+        size: (height, width) to which it is scaled before it is turned.
+        reformatter: is used again for all frames of a video.
+    """
+    if frame.colorspace not in _KNOWN_MATRICES:
+        frame.colorspace = _UNSPECIFIED
+    converted = reformatter.reformat(frame, width=size[1], height=size[0], format="rgb24")
+    image = np.asarray(converted.to_ndarray(), np.uint8)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        image = _turn(image, np.frombuffer(matrix, np.int32))
+    # A frame that needed no conversion may be kept: it must not be handed out to be drawn upon.
+    return image.copy(order="C") if converted is frame else np.ascontiguousarray(image)
 
 
 def _turn(image: Image, matrix: NDArray[np.int32]) -> Image:

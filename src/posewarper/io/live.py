@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Self
 
 import av
-import numpy as np
 from av.error import FFmpegError
-from numpy.typing import NDArray
+from av.video.reformatter import VideoReformatter
 
 from posewarper.errors import VideoError
+from posewarper.io.decoding import Image, upright_rgb
 
 PIPE = "-"
 _SCHEMES = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "tcp://")
@@ -23,7 +23,7 @@ def is_live(name: str) -> bool:
 
 
 class LiveVideo:
-    """Frames as they come, each once.
+    """Frames as they come, each once, upright and in the size of the first one.
 
     Args:
         name: ``-`` for standard input, a device, or a URL that FFmpeg knows.
@@ -34,12 +34,20 @@ class LiveVideo:
 
     def __init__(self, name: str) -> None:
         self.path = name
+        if name == PIPE and sys.stdin is None:
+            raise VideoError(
+                "standard input is closed: no frames can come from it",
+                mend="send a video to it (ffmpeg ... - | posewarper predict - ...), or name a file or camera",
+            )
         source = sys.stdin.buffer if name == PIPE else name
+        self._reformatter = VideoReformatter()
         camera = "v4l2" if name.startswith("/dev/video") else None
         try:
             self._container = av.open(source, "r", format=camera)
             self._frames = self._container.decode(video=0)
-            self._first = self._convert(next(self._frames))
+            first = next(self._frames)
+            self._raw_size = (first.height, first.width)
+            self._first = self._convert(first)
         except (FFmpegError, OSError, IndexError, StopIteration) as error:
             raise VideoError(
                 "no frames come from here",
@@ -56,15 +64,14 @@ class LiveVideo:
     def __exit__(self, *exception: object) -> None:
         self._container.close()
 
-    def frames(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def frames(self) -> Iterator[tuple[int, Image]]:
         """Yield (index, frame (H, W, 3) uint8 RGB) until the stream ends; may be gone through once."""
         yield 0, self._first
-        height, width = self.image_size
         try:
             for index, frame in enumerate(self._frames, start=1):
-                yield index, self._convert(frame.reformat(width=width, height=height))
+                yield index, self._convert(frame)
         except FFmpegError:
             return  # a stream that breaks off has ended
 
-    def _convert(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        return np.ascontiguousarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    def _convert(self, frame: av.VideoFrame) -> Image:
+        return upright_rgb(frame, self._raw_size, self._reformatter)

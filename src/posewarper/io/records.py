@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,9 +21,16 @@ LARGEST_INDEX = 2**31 - 1
 LARGEST_COORDINATE = 1e6
 
 
+# What a file is read as -> what to call it, and how to write it anew.
+_KINDS = {
+    "labels": ("label file", "JSON or CSV", "export the labels as COCO JSON or DeepLabCut CSV"),
+    "boxes": ("box file", "JSON or MOT text", "write the boxes as JSON"),
+}
+
+
 def shown(value: object) -> str:
     """Return a value as it stands in a JSON file, short enough for a message."""
-    if isinstance(value, list):
+    if isinstance(value, list) and (len(value) > 6 or any(isinstance(v, list | dict) for v in value)):
         return f"a list of {len(value)} values"
     if isinstance(value, dict):
         return f"an object with the keys {', '.join(map(str, value))[:80] or '(none)'}"
@@ -31,33 +38,38 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def read_text(path: PathLike) -> str:
+def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> str:
     """Return a text file; a byte order mark is dropped.
+
+    Args:
+        path: the file.
+        what: it is read for, which the errors say.
 
     Raises:
         LabelsError: if the file cannot be read, is empty or is not UTF-8.
     """
+    kind, formats, anew = _KINDS[what]
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.EIO:
             raise
         mend = "name an existing file that you may read"
-        raise LabelsError("cannot read this label file", path=path, got=error, mend=mend) from error
+        raise LabelsError(f"cannot read this {kind}", path=path, got=error, mend=mend) from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LabelsError(
             "the file is not text in UTF-8",
             path=path,
-            expected="a label file: JSON or CSV",
+            expected=f"a {kind}: {formats}",
             got=f"byte 0x{data[error.start]:02x} at position {error.start}",
-            mend="this looks like a video: give it as VIDEO, and the label file as labels"
+            mend=f"this looks like a video: give it as VIDEO, and the {kind} as {what}"
             if Path(path).suffix.lower() in VIDEO_SUFFIXES
-            else "save it as UTF-8, or export the labels as COCO JSON or DeepLabCut CSV",
+            else f"save it as UTF-8, or {anew}",
         ) from error
     if not text.strip():
-        raise LabelsError("the file is empty", path=path, mend="export the labels again")
+        raise LabelsError("the file is empty", path=path, mend=f"write the {what} again")
     return text
 
 
@@ -165,19 +177,23 @@ class Record:
             raise self.wrong(key, "a list")
         return value or None
 
-    def numbers(self, key: str, count: int, *, gaps: bool = False) -> np.ndarray | None:
+    def numbers(
+        self, key: str, count: int, *, gaps: bool = False, limit: float = LARGEST_COORDINATE * 1e6
+    ) -> np.ndarray | None:
         """Return ``count`` numbers as float64; None when the list is absent, null or empty.
 
-        ``gaps`` allows null, which becomes NaN.
+        ``gaps`` allows null, which becomes NaN; none may be larger than ``limit``, below 0 or above.
         """
         values = self.items(key)
         if values is None:
             return None
         array = as_numbers(values, gaps=gaps)
-        if array is None or len(array) != count or np.any(np.abs(array) > LARGEST_COORDINATE * 1e6):
+        if array is None or len(array) != count or np.isinf(array).any():
             raise self.wrong(key, f"a list of {count} finite numbers")
         if not gaps and not np.isfinite(array).all():
             raise self.wrong(key, f"a list of {count} finite numbers, without NaN")
+        if np.any(np.abs(array) > limit):
+            raise self.wrong(key, f"{count} numbers from {-limit:.0f} to {limit:.0f}")
         return array
 
 
@@ -208,7 +224,7 @@ def records_of(document: Mapping[str, Any], key: str, path: PathLike) -> list[Re
             path=path,
             expected=f"a list of {key}, as in COCO keypoints JSON",
             got=shown(values) if key in document else shown(dict(document)),
-            mend="export the labels as COCO keypoints JSON, with images, annotations and categories",
+            mend="export again as COCO JSON, with images, annotations and categories",
         )
     records = []
     for i, value in enumerate(values):

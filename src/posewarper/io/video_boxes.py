@@ -86,7 +86,7 @@ def read_video_boxes(
     Warns:
         PosewarperWarning: about boxes without area, which are left out, and about several categories.
     """
-    text = read_text(path)
+    text = read_text(path, "boxes")
     found = _read_json(text, path) if text.lstrip()[:1] in ("{", "[", '"') else _read_mot(text, path)
     if category_id is not None:
         found = [box for box in found if box.category in (None, category_id)]
@@ -226,10 +226,10 @@ def _frames_of_images(content: Mapping[str, Any], path: PathLike) -> dict[int | 
 
 
 def _box_of(record: Record, frame: int) -> _Box:
-    box = record.numbers("bbox", 4)
+    box = record.numbers("bbox", 4, limit=LARGEST_COORDINATE)
     if box is None:
         raise record.missing("bbox", "left, top, width and height in pixels")
-    if (box[2:] < 0).any() or (np.abs(box) > LARGEST_COORDINATE).any():
+    if (box[2:] < 0).any():
         raise record.wrong("bbox", "left, top, width and height in pixels, with sizes not below 0")
     score = record.values.get("score")
     if score is not None and (type(score) not in (int, float) or not abs(score) <= LARGEST_COORDINATE):
@@ -275,7 +275,8 @@ def _read_line(line: str, where: str, path: PathLike) -> _Box:
     if len(values) < 6:
         raise wrong("columns are missing", _MOT_COLUMNS, f"{len(values)} columns")
     if not (np.abs(values) <= LARGEST_INDEX).all() or (np.abs(values[2:6]) > LARGEST_COORDINATE).any():
-        raise wrong("a value is not a finite number in reach", _MOT_COLUMNS, line.strip()[:80])
+        limits = f"{_MOT_COLUMNS}: pixels up to {LARGEST_COORDINATE:.0f}, others up to {LARGEST_INDEX}"
+        raise wrong("a value is not a finite number in reach", limits, line.strip()[:80])
     if values[0] < 1 or values[0] % 1:
         raise wrong("the frame is wrong", "a whole number from 1", columns[0])
     if (values[4:6] < 0).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import os
@@ -103,6 +104,8 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> str:
     """Say what a file is that cannot be read as a checkpoint."""
+    if os.path.isdir(path):
+        return "a folder; the checkpoint is a file in it"
     try:
         with open(path, "rb") as handle:
             begin = handle.read(64)
@@ -112,12 +115,24 @@ def _unreadable(path: str | os.PathLike[str], error: Exception) -> str:
         return "an empty file"
     if begin.lstrip()[:1] == b"<":
         return "a web page or XML, perhaps that of a download that needs a login"
-    if "Weights only" in str(error):
+    # torch says the same of what is no pickle at all, and that begins neither as a pickle nor as a zip.
+    if "Weights only" in str(error) and begin.startswith((b"\x80", b"PK")):
         return "a file that would run code when loaded (a whole pickled model, say), which is not done"
-    if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in begin):
+    if _is_text(begin):
         return "a text file"
+    if "Weights only" in str(error):
+        return "a file of another kind: a video or a picture, perhaps"
     # Only the first sentence: what torch adds is advice to read the file unsafely.
     return str(error).strip().split("\n")[0].split(". ")[0][:200]
+
+
+def _is_text(begin: bytes) -> bool:
+    try:
+        # Which takes a last letter that is cut off.
+        text = codecs.getincrementaldecoder("utf-8")().decode(begin)
+    except UnicodeDecodeError:
+        return False
+    return all(letter in "\t\r\n" or letter.isprintable() for letter in text)
 
 
 def _check_numbers(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

@@ -27,7 +27,7 @@ from posewarper.model.runtime import resolve_device
 if TYPE_CHECKING:  # an extra
     from onnxruntime import InferenceSession
 
-ONNX_SUFFIX = ".onnx"
+ONNX_SUFFIX, PROGRAM_SUFFIX = ".onnx", ".pt2"
 _QUIET = 3  # errors alone
 
 
@@ -35,18 +35,17 @@ class OnnxPoseWarper:
     """An exported model, which gives heatmaps and warps them as a ``PoseWarper`` does, on the CPU.
 
     Args:
-        facts: what the files say of themselves.
+        facts: what the pose network's file says of itself.
         pose: the pose network.
-        warper: the warper; None if it was left out.
+        path: its file, beside which the warper lies; that is read when it is first needed.
     """
 
     device = torch.device("cpu")
     dtype = torch.float32
 
-    def __init__(
-        self, facts: ExportedFacts, pose: InferenceSession, warper: InferenceSession | None = None
-    ) -> None:
-        self._facts, self._pose, self._warper = facts, pose, warper
+    def __init__(self, facts: ExportedFacts, pose: InferenceSession, path: str | os.PathLike[str]) -> None:
+        self._facts, self._pose, self._path = facts, pose, path
+        self._warper: InferenceSession | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -70,22 +69,27 @@ class OnnxPoseWarper:
         """Move heatmaps (B, K, h, w) from the source frame to the target frame.
 
         Raises:
-            ModelError: if the warper was left out of the export.
+            ModelError: as :meth:`open_warper`.
+        """
+        return run_session(self.open_warper(), {"values": values, "source": source, "target": target})
+
+    def open_warper(self) -> InferenceSession:
+        """Return the warper, read from its file the first time.
+
+        Raises:
+            ModelError: if the warper was left out of the export, or its file is missing, damaged or that of
+                another model.
         """
         if self._warper is None:
-            raise ModelError(
-                "this exported model has no warper: its head had not been trained",
-                mend="predict each frame alone, or train the warper and export again",
-            )
-        return run_session(self._warper, {"values": values, "source": source, "target": target})
+            self._warper = _open_warper(self._path, self._facts)
+        return self._warper
 
 
 def load_onnx(path: str | os.PathLike[str]) -> OnnxPoseWarper:
-    """Read a model that ``posewarper export`` has written: the pose network, and the warper beside it.
+    """Read a model that ``posewarper export`` has written; of the warper beside it, see ``open_warper``.
 
     Raises:
-        ModelError: if a file is missing, damaged or not ours, if the two do not belong together, or if
-            onnxruntime is not installed.
+        ModelError: if the file is missing, damaged or not ours, or if onnxruntime is not installed.
     """
     pose, facts = _open(path)
     if facts.part != POSE:
@@ -94,15 +98,33 @@ def load_onnx(path: str | os.PathLike[str]) -> OnnxPoseWarper:
             path=path,
             mend="give the file without `.warper` in its name; both must lie in one folder",
         )
+    return OnnxPoseWarper(facts, pose, path)
+
+
+def check_warper(model: PoseModel) -> None:
+    """Refuse an exported model whose warper cannot be used, before work begins that needs it.
+
+    Raises:
+        ModelError: as :meth:`OnnxPoseWarper.open_warper`.
+    """
+    if isinstance(model, OnnxPoseWarper):
+        model.open_warper()
+
+
+def _open_warper(path: str | os.PathLike[str], facts: ExportedFacts) -> InferenceSession:
     if not facts.has_warper:
-        return OnnxPoseWarper(facts, pose)
+        raise ModelError(
+            "this exported model has no warper: its head had not been trained",
+            path=path,
+            mend="predict each frame alone (--aggregate none), or train the warper and export again",
+        )
     beside = warper_path(path)
     if not beside.is_file():
         raise ModelError(
             "the warper of this exported model is missing",
             path=path,
             expected=f"{beside.name} in the same folder",
-            mend="put it there, under this name, or export the checkpoint again",
+            mend="put it there, export the checkpoint again, or predict each frame alone (--aggregate none)",
         )
     warper, theirs = _open(beside)
     if (theirs.part, theirs.fingerprint) != (WARPER, facts.fingerprint):
@@ -113,7 +135,7 @@ def load_onnx(path: str | os.PathLike[str]) -> OnnxPoseWarper:
             got=f"a {theirs.part} of the model {theirs.fingerprint[:12]}",
             mend="put the right file there, or export the checkpoint again",
         )
-    return OnnxPoseWarper(facts, pose, warper)
+    return warper
 
 
 def open_model(path: str | os.PathLike[str], device: str = "auto") -> PoseModel:
@@ -130,7 +152,15 @@ def open_model(path: str | os.PathLike[str], device: str = "auto") -> PoseModel:
         ModelError: as :func:`~posewarper.model.checkpoint.load_model` and :func:`load_onnx`.
         ConfigError: if the device is not to be had.
     """
-    if Path(path).suffix.lower() != ONNX_SUFFIX:
+    suffix = Path(path).suffix.lower()
+    if suffix == PROGRAM_SUFFIX:
+        raise ModelError(
+            "programs of torch.export are for use without posewarper",
+            path=path,
+            expected="a checkpoint, or a model exported to .onnx",
+            mend="give the checkpoint that was exported, or export it to .onnx with `posewarper export`",
+        )
+    if suffix != ONNX_SUFFIX:
         return load_model(path).to(resolve_device(device)).eval()
     if device not in ("auto", "cpu"):
         raise ConfigError(

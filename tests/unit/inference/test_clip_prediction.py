@@ -156,6 +156,19 @@ def test_the_whole_frame_finds_a_lone_figure_and_follows_it() -> None:
     assert len(track.frames) == 60 and np.median(np.linalg.norm(track.keypoints - truth, axis=-1)) < 1
 
 
+def test_nobody_is_in_a_frame_without_a_sure_keypoint() -> None:
+    def read(first: int):
+        for n in range(first, 12):
+            yield n, picture(0)[:30] if n >= 6 else np.zeros((30, SIZE[1], 3), np.uint8)
+
+    shown = FrameFeed(read, (30, SIZE[1]), 12, "dark.mp4", {})
+    config = PLAIN.model_copy(update={"window": 0})
+    found = predict_clip(shown, DotFinder(), BoxSource(follows=True, whole_frame=True), config=config)
+    assert found.frames == 12 and {n for t in found.poses.tracks.values() for n in t.frames} == {
+        *range(6, 12)
+    }
+
+
 def test_an_untrained_head_is_refused() -> None:
     model = DotFinder()
     model.spec = replace(model.spec, trained={"pose": 1})

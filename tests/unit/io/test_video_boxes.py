@@ -107,7 +107,8 @@ def test_boxes_without_area_are_left_out(tmp_path: Path) -> None:
     ("key", "value", "text"),
     [
         ("bbox", None, r"boxes\[1\]: bbox is missing"),
-        ("bbox", [1, 2, 3], "bbox is wrong"),
+        ("bbox", [1, 2, 3], r"bbox is wrong[\s\S]*\[1, 2, 3\]"),
+        ("bbox", [1, 2, 3e6, 4], r"from -1000000 to 1000000[\s\S]*3000000\.0"),
         ("bbox", [1, 2, -3, 4], "sizes not below 0"),
         ("bbox", [1, 2, float("nan"), 4], "bbox is wrong"),
         ("score", "0.5", "score is wrong"),
@@ -147,6 +148,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, key: str, value: Any, text: str)
         ("1,2,3,4,-5,6\n", "the size is wrong"),
         ("1,2.5,3,4,5,6\n", "the id is wrong"),
         ("1,2,nan,4,5,6\n", "not a finite number"),
+        ("1,2,3e6,4,5,6\n", "pixels up to 1000000"),
         ("9,2,3,4,5,6\n", r"line 1: this box lies beyond[\s\S]*frame index 8"),
     ],
 )
@@ -157,5 +159,13 @@ def test_other_content_is_explained(tmp_path: Path, content: Any, text: str) -> 
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(LabelsError, match="cannot read"):
+    with pytest.raises(LabelsError, match="cannot read this box file"):
         read_video_boxes(tmp_path / "none.txt")
+
+
+def test_errors_of_files_that_are_not_text_speak_of_boxes(tmp_path: Path) -> None:
+    for name, said in (("boxes.json", "write the boxes as JSON"), ("clip.mp4", "the box file as boxes")):
+        (tmp_path / name).write_bytes(b"\x80\x81")
+        with pytest.raises(LabelsError, match=said) as caught:
+            read_video_boxes(tmp_path / name)
+        assert "label" not in str(caught.value)

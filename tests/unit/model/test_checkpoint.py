@@ -104,7 +104,7 @@ def refused(path: Path, message: str) -> None:
 
 def test_what_is_missing_or_no_checkpoint_is_refused(tmp_path):
     refused(tmp_path / "none.pt", "no such checkpoint")
-    refused(tmp_path, "cannot read")
+    refused(tmp_path, r"cannot read[\s\S]*a folder")
     foreign = tmp_path / "foreign.pt"
     for made in (b"", b"text\n", b"\x80\x02.", b"PK\x03\x04 not a zip", b"\x00" * 100):
         foreign.write_bytes(made)
@@ -201,7 +201,14 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "an empty file"), (b"<!DOCTYPE html>", "a web page"), (b"hello there", "a text")],
+    [
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"hello there", "a text"),
+        ('{"name": "L\u00e4ufer"}'.encode(), "a text"),
+        (b"[1, 2]" + "\u00e4".encode() * 40, "a text"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", "a file of another kind"),
+    ],
 )
 def test_what_a_file_is_instead_is_told(tmp_path, content, said):
     (tmp_path / "model.pt").write_bytes(content)

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 
 from posewarper.errors import ConfigError, ModelError
 from posewarper.inference.aggregation import PAPER_WEIGHTS, predict_heatmaps
+from posewarper.inference.clip_prediction import ClipPredictionConfig, check_aggregation
 from posewarper.model import exporting
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
 from posewarper.model.exported_facts import FACTS_FILE, describe_program, warper_path
 from posewarper.model.exporting import export_onnx, export_program
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.onnx_model import OnnxPoseWarper, describe_onnx, load_onnx, open_model
+from posewarper.model.onnx_model import OnnxPoseWarper, check_warper, describe_onnx, load_onnx, open_model
 from posewarper.skeletons import Skeleton
 
 SKELETON = Skeleton(("nose", "left_eye", "right_eye"), ((0, 1),), name="fly")
@@ -127,6 +128,8 @@ def test_an_exported_model_stands_in_for_the_checkpoint(model, exported, tmp_pat
         open_model(exported, "cuda")
     with pytest.raises(ModelError, match="can only predict"):
         load_model(exported)
+    with pytest.raises(ModelError, match=r"without posewarper(.|\n)*\.onnx"):
+        open_model("model.pt2")
 
 
 def test_what_is_written_are_plain_graphs_with_a_description(exported):
@@ -244,13 +247,16 @@ def test_the_two_files_must_be_there_and_belong_together(copied):
         load_onnx(beside)
     change_facts(beside, lambda text: json.dumps(json.loads(text) | {"parameters_sha256": "0" * 64}))
     with pytest.raises(ModelError, match=r"not the warper(.|\n)*000000"):
-        load_onnx(copied)
+        check_warper(load_onnx(copied))
     shutil.copy(copied, beside)
     with pytest.raises(ModelError, match=r"not the warper(.|\n)*a pose network of"):
-        load_onnx(copied)
+        check_warper(load_onnx(copied))
     beside.unlink()
-    with pytest.raises(ModelError, match=r"missing(.|\n)*model\.warper\.onnx"):
-        load_onnx(copied)
+    alone = load_onnx(copied)  # which predicts each frame alone
+    assert alone.heatmaps(torch.zeros(1, 3, *SIZE)).shape[2:] == alone.heatmap_size
+    check_aggregation(alone, ClipPredictionConfig(aggregate="none"))
+    with pytest.raises(ModelError, match=r"missing(.|\n)*model\.warper\.onnx(.|\n)*--aggregate none"):
+        check_aggregation(alone, ClipPredictionConfig())
     copied.unlink()
     with pytest.raises(ModelError, match="no such exported model"):
         load_onnx(copied)

@@ -228,6 +228,17 @@ def test_keypoints_that_are_missing_or_never_labelled(report) -> None:
     assert not any("M0 1.07" in (path["d"] or "") for path in page.all("path"))
 
 
+def test_poses_of_a_trained_model_have_no_labels(report) -> None:
+    result = made_result()
+    poses = replace(result.poses, labelled_frames=np.zeros(0, int))
+    page = report(replace(result, poses=poses, labels=Labels(SKELETON, {}), method="predict"))
+    assert "A trained model found 12 poses" in page.text
+    assert "Labels given to posewarper predict only say where to look" in page.text
+    for untrue in ("add it to the labels", "labelled frame", "never", "limbs unlike"):
+        assert untrue not in page.text, untrue
+    assert "track poses on frames mean score track 0" in page.text
+
+
 def test_a_single_frame_and_one_label(report, tmp_path) -> None:
     cv2.imwrite(str(tmp_path / "only.png"), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
     track = PoseTrack(np.array([0]), SHAPE[None], np.ones((1, 4)))
