@@ -34,6 +34,9 @@ from posewarper.structures import Labels, Progress, RunResult, silent
 
 PathLike = str | os.PathLike[str]
 
+# Frames come once and in order: what the decoder keeps would only be memory that grows with the video.
+_CACHE_BYTES = 32 * 2**20
+
 
 class _Whereabouts(NamedTuple):
     """Where instances are looked for; see :func:`predict`."""
@@ -201,7 +204,7 @@ def _feed(video: Video | PathLike) -> Iterator[tuple[FrameFeed, Video | None]]:
             name = "live" if os.fspath(video) == "-" else os.fspath(video)
             yield FrameFeed(lambda first: live.frames(), live.image_size, None, name, {}), None
         else:
-            opened = stack.enter_context(open_video(video))
+            opened = stack.enter_context(open_video(video, cache_bytes=_CACHE_BYTES))
             yield feed_of_video(opened), opened
 
 

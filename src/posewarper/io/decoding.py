@@ -58,7 +58,7 @@ class FileFrames:
     def __init__(self, path: str, cache_bytes: int) -> None:
         self._path = path
         self._cache: FrameCache[VideoFrame] = FrameCache(cache_bytes)
-        self._reformatter = VideoReformatter()
+        self._upright = UprightConverter()
         self._opened: tuple[InputContainer, VideoStream] | None = None
         self._raw_size: tuple[int, int] | None = None
         self._warned_of_size = False
@@ -244,26 +244,41 @@ class FileFrames:
                 warnings.warn(f"{self._path}: {text}", PosewarperWarning, stacklevel=2)
             self._warned_of_size = True
             height, width = self._raw_size
-        return upright_rgb(frame, (height, width), self._reformatter)
+        return self._upright.convert(frame, (height, width))
 
 
-def upright_rgb(frame: VideoFrame, size: tuple[int, int], reformatter: VideoReformatter) -> Image:
-    """Return a decoded frame as RGB (H, W, 3) of its own memory, turned as its display matrix says.
+class UprightConverter:
+    """Converts the frames of one video to RGB, turned as their display matrix says."""
 
-    Args:
-        frame: as the decoder gives it.
-        size: (height, width) to which it is scaled before it is turned.
-        reformatter: is used again for all frames of a video.
-    """
-    if frame.colorspace not in _KNOWN_MATRICES:
-        frame.colorspace = _UNSPECIFIED
-    converted = reformatter.reformat(frame, width=size[1], height=size[0], format="rgb24")
-    image = np.asarray(converted.to_ndarray(), np.uint8)
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is not None:
-        image = _turn(image, np.frombuffer(matrix, np.int32))
-    # A frame that needed no conversion may be kept: it must not be handed out to be drawn upon.
-    return image.copy(order="C") if converted is frame else np.ascontiguousarray(image)
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._matrices: dict[int, NDArray[np.int32] | None] = {}
+
+    def convert(self, frame: VideoFrame, size: tuple[int, int]) -> Image:
+        """Return a decoded frame as RGB (H, W, 3) of its own memory.
+
+        Args:
+            frame: as the decoder gives it.
+            size: (height, width) to which it is scaled before it is turned.
+        """
+        if frame.colorspace not in _KNOWN_MATRICES:
+            frame.colorspace = _UNSPECIFIED
+        converted = self._reformatter.reformat(frame, width=size[1], height=size[0], format="rgb24")
+        image = np.asarray(converted.to_ndarray(), np.uint8)
+        matrix = self._matrix_of(frame)
+        if matrix is not None:
+            image = _turn(image, matrix)
+        # A frame that needed no conversion may be kept: it must not be handed out to be drawn upon.
+        return image.copy(order="C") if converted is frame else np.ascontiguousarray(image)
+
+    def _matrix_of(self, frame: VideoFrame) -> NDArray[np.int32] | None:
+        # A frame whose side data was asked for stays in memory until the garbage collector comes: PyAV ties
+        # the two to each other. So they are read once for each angle, which PyAV gives without them.
+        angle = frame.rotation
+        if angle not in self._matrices:
+            data = frame.side_data.get("DISPLAYMATRIX")
+            self._matrices[angle] = None if data is None else np.array(np.frombuffer(data, np.int32))
+        return self._matrices[angle]
 
 
 def _turn(image: Image, matrix: NDArray[np.int32]) -> Image:

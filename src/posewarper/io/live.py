@@ -8,10 +8,9 @@ from typing import Self
 
 import av
 from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
 
 from posewarper.errors import VideoError
-from posewarper.io.decoding import Image, upright_rgb
+from posewarper.io.decoding import Image, UprightConverter
 
 PIPE = "-"
 _SCHEMES = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "tcp://")
@@ -40,7 +39,7 @@ class LiveVideo:
                 mend="send a video to it (ffmpeg ... - | posewarper predict - ...), or name a file or camera",
             )
         source = sys.stdin.buffer if name == PIPE else name
-        self._reformatter = VideoReformatter()
+        self._upright = UprightConverter()
         camera = "v4l2" if name.startswith("/dev/video") else None
         try:
             self._container = av.open(source, "r", format=camera)
@@ -74,4 +73,4 @@ class LiveVideo:
             return  # a stream that breaks off has ended
 
     def _convert(self, frame: av.VideoFrame) -> Image:
-        return upright_rgb(frame, self._raw_size, self._reformatter)
+        return self._upright.convert(frame, self._raw_size)

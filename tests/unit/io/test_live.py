@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
 from clip_files import encode_clip, turned
 from posewarper.errors import VideoError
+from posewarper.io.decoding import UprightConverter
 from posewarper.io.live import LiveVideo
 from posewarper.io.video import open_video
 
@@ -37,3 +40,19 @@ def test_closed_standard_input_is_told(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # as Python starts under `<&-`
     with pytest.raises(VideoError, match="standard input is closed"):
         LiveVideo("-")
+
+
+def test_converted_frames_go_without_the_garbage_collector(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4")
+    convert = UprightConverter().convert
+    gc.collect()
+    gc.disable()
+    try:
+        with av.open(path) as container:
+            for frame in container.decode(video=0):
+                convert(frame, (48, 64))
+        del frame
+        left = [thing for thing in gc.get_objects() if isinstance(thing, av.VideoFrame)]
+    finally:
+        gc.enable()
+    assert len(left) <= 1  # the first, whose display matrix was read
