@@ -24,7 +24,7 @@ from posewarper.structures import Floats, Ints, is_there
 _CANDIDATES, _APART = 8, 0.015
 _SEEN_SIGMA, _SEEN_COST, _SEEN_FLOOR, _SEEN_POWER = 0.02, 1.0, 0.05, 2.0
 _WARPED_SIGMA, _WARPED_COST, _WARPED_FLOOR = 0.04, 0.2, 0.2
-_CARRIED_COST, _CARRIED_FLOOR, _CARRIED_SURE = 0.2, 0.1, 0.03
+_CARRIED_COST, _CARRIED_FLOOR, _CARRIED_SURE = 0.6, 0.1, 0.03
 _MIRRORED = 0.9  # what a peak of the mirror keypoint counts
 _MOTION_SIGMA, _MOTION_COST, _MOTION_FLOOR = 0.03, 0.2, 1e-3
 _TURN_SIGMA, _TURN_COST = 0.03, 0.5
@@ -62,6 +62,8 @@ class PathEvidence:
         carried: labels carried here by optical flow, for each side.
         size: (t,) of the subject in pixels.
         origin: (t, 2) a place that moves with the subject.
+        trust_in_flow: 1 where optical flow is as good as in most clips, less where it is worse: by that share
+            counts what it says.
     """
 
     anchors: Floats
@@ -71,6 +73,7 @@ class PathEvidence:
     carried: Sequence[Sighting]
     size: Floats
     origin: Floats
+    trust_in_flow: float = 1.0
 
 
 def measure_limbs(keypoints: Floats, size: Floats, skeleton: Skeleton) -> dict[tuple[int, int], float]:
@@ -142,8 +145,10 @@ class _Group:
             cost[labelled, -1 - n] = 0.0
             costs.append(cost)
         self.costs = costs
-        self.motion = _motion_costs(steps, self.places, evidence.size)
+        self.motion = evidence.trust_in_flow * _motion_costs(steps, self.places, evidence.size)
         self.relative = (self.places - evidence.origin[:, None]) / evidence.size[:, None, None]
+        # Where flow is lost, motion is quick and jerky; but then steadiness is all there is, so less is lost.
+        self.turn_cost = _TURN_COST * np.sqrt(evidence.trust_in_flow)
 
     def solve(self, paths: Floats, limbs: Limbs) -> list[Floats]:
         """Return the path (t, 2) of each keypoint, given those of the others that have one already."""
@@ -153,13 +158,13 @@ class _Group:
         ]
         rows = np.arange(len(self.size))
         if len(costs) == 1:
-            chosen = (_cheapest(costs[0], self.motion, self.relative),)
+            chosen = (_cheapest(costs[0], self.motion, self.relative, self.turn_cost),)
         else:
             apart = np.linalg.norm(self.places[:, :, None] - self.places[:, None], axis=-1)
             share = apart / self.size[:, None, None]
             together = np.nan_to_num(_TOGETHER_COST * np.exp(-(share**2) / (2 * _TOGETHER_REACH**2)))
             both = costs[0][:, :, None] + costs[1][:, None, :] + together
-            chosen = _cheapest_pair(both, self.motion, self.relative)
+            chosen = _cheapest_pair(both, self.motion, self.relative, self.turn_cost)
         return [self.places[rows, path] for path in chosen]
 
     def _limb_costs(self, keypoint: int, paths: Floats, limbs: Limbs) -> Floats:
@@ -234,7 +239,7 @@ def _place_costs(evidence: PathEvidence, places: Floats, keypoint: int, mirror: 
         sigma = side.sigma[:, keypoint, None]
         sure = np.minimum(1.0, _CARRIED_SURE * size / sigma)
         near = _support(places, side.points[:, keypoint, None], sure, sigma, 1.0)
-        cost -= _CARRIED_COST * np.log(_CARRIED_FLOOR + near)
+        cost -= evidence.trust_in_flow * _CARRIED_COST * np.log(_CARRIED_FLOOR + near)
     return np.where(is_there(places), cost, _NEVER)
 
 
@@ -256,19 +261,19 @@ def _motion_costs(steps: Steps, places: Floats, size: Floats) -> Floats:
     return np.nan_to_num(cost)  # a candidate that is not there is charged for that already
 
 
-def _turn_costs(relative: Floats, row: int) -> Floats:
+def _turn_costs(relative: Floats, row: int, cost: float) -> Floats:
     """Return (n, n, n): the cost of the change of velocity over the rows before, at and after ``row``."""
     before, here, after = relative[row - 1], relative[row], relative[row + 1]
     change = after[None, None] - 2 * here[None, :, None] + before[:, None, None]
-    return np.nan_to_num(_TURN_COST * np.log1p((change**2).sum(-1) / (2 * _TURN_SIGMA**2)))
+    return np.nan_to_num(cost * np.log1p((change**2).sum(-1) / (2 * _TURN_SIGMA**2)))
 
 
-def _cheapest(costs: Floats, motion: Floats, relative: Floats) -> Ints:
+def _cheapest(costs: Floats, motion: Floats, relative: Floats, turn_cost: float) -> Ints:
     """Return (t,) candidates of the cheapest path: states are pairs of consecutive candidates."""
     total = costs[0][:, None] + motion[0] + costs[1][None]
     before = []
     for row in range(1, len(costs) - 1):
-        through = total[:, :, None] + _turn_costs(relative, row)
+        through = total[:, :, None] + _turn_costs(relative, row, turn_cost)
         before.append(through.argmin(0))
         total = through.min(0) + motion[row] + costs[row + 1][None]
     a, b = np.unravel_index(int(total.argmin()), total.shape)
@@ -278,7 +283,7 @@ def _cheapest(costs: Floats, motion: Floats, relative: Floats) -> Ints:
     return np.array(path[::-1])
 
 
-def _cheapest_pair(both: Floats, motion: Floats, relative: Floats) -> tuple[Ints, Ints]:
+def _cheapest_pair(both: Floats, motion: Floats, relative: Floats, turn_cost: float) -> tuple[Ints, Ints]:
     """Return (t,) candidates of the left and of the right keypoint: the cheapest two paths together.
 
     States are the candidates of both on two consecutive frames. What ties a path to its past is a sum of one
@@ -288,6 +293,7 @@ def _cheapest_pair(both: Floats, motion: Floats, relative: Floats) -> tuple[Ints
         both: (t, n, n) costs of the left one at one candidate and the right one at another.
         motion: (t - 1, n, n).
         relative: (t, n, 2).
+        turn_cost: of changes of velocity.
     """
 
     def moving(row: int) -> Floats:
@@ -296,7 +302,7 @@ def _cheapest_pair(both: Floats, motion: Floats, relative: Floats) -> tuple[Ints
     total = both[0][:, :, None, None] + moving(0)  # left, right, left after, right after
     before = []
     for row in range(1, len(both) - 1):
-        turn = _turn_costs(relative, row)
+        turn = _turn_costs(relative, row, turn_cost)
         through = total[..., None] + turn[:, None, :, None, :]  # left, right, left, right, left
         came_left = through.argmin(0).astype(np.int8)
         through = through.min(0)[..., None] + turn[:, None, :, None, :]  # right, left, right, left, right

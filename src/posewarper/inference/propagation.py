@@ -26,6 +26,7 @@ from posewarper.inference.evidence import (
     warp_from_both,
 )
 from posewarper.inference.fixed_crops import warp_in_fixed_crops
+from posewarper.inference.flow_trust import carried_sigma, measure_flow_error
 from posewarper.inference.motion_field import measure_motion
 from posewarper.inference.presence import present_frames
 from posewarper.inference.trajectory import Sighting, Steps, label_sighting, solve_trajectory
@@ -73,8 +74,6 @@ _CROP_SIZE = (192, 192)
 # A peak of height h is trusted to sigma * h ** -fall, as a share of the subject's size.
 _PEAKS, _PEAK_SIGMA, _PEAK_FALL = 4, 0.02, 1.0
 _WARP_SIGMA, _WARP_FALL = 0.04, 1.0
-# Labels carried by flow are trusted less the further they come, and the less the two ways agree.
-_CARRIED_SIGMA, _CARRIED_GROWTH, _CARRIED_ERROR = 0.0105, 0.0028, 0.7
 # The chosen path is trusted a little everywhere; evidence further from it belongs to something else.
 _PATH_SIGMA, _NEAR_PATH = 0.04, 0.1
 # A keypoint that is uncertain by this share of the subject's size scores one half.
@@ -102,12 +101,14 @@ class Clip:
         labels: its labels.
         frames: track id -> rising frames on which the track is there.
         chains: track id -> its labels carried by optical flow.
+        flow_error: how far labels carried by flow are off in this clip, as a multiple of what is usual.
     """
 
     video: Video
     labels: Labels
     frames: Mapping[int, Ints]
     chains: Mapping[int, FlowChain]
+    flow_error: float = 1.0
 
     def limbs(self) -> Limbs:
         """Return how long limbs are at most, by the labels of all tracks."""
@@ -129,8 +130,7 @@ class Clip:
         sides = (chain.forward, chain.forward_error), (chain.backward, chain.backward_error)
         found = []
         for (points, error), distance in zip(sides, away, strict=True):
-            share = _CARRIED_SIGMA + _CARRIED_GROWTH * distance
-            sigma = share * size[:, None] + _CARRIED_ERROR * np.nan_to_num(error, nan=np.inf)
+            sigma = self.flow_error * carried_sigma(distance, error, size[:, None])
             found.append(Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma))
         return found
 
@@ -173,7 +173,7 @@ def prepare_clip(
     chains = {}
     if flow:
         chains = carry_labels(video, labels.tracks, frames, subject=subject_size(labels), progress=progress)
-    return Clip(video, labels, frames, chains)
+    return Clip(video, labels, frames, chains, measure_flow_error(labels, chains))
 
 
 def interpolate_labels(clip: Clip, method: str) -> Poses:
@@ -285,6 +285,7 @@ class _Stretch:
         self.origin = boxes[:, :2]
         self.rough = clip.rough(track_id, frames)
         self.carried = clip.carried(track_id, frames, self.size)
+        self.flow_error = clip.flow_error
         self.limbs, self.flip_order = clip.limbs(), clip.labels.skeleton.flip_order
         self.before = before
         t, k = len(frames), self.track.keypoints.shape[1]
@@ -359,6 +360,8 @@ class _Stretch:
             carried=self.carried,
             size=self.size,
             origin=self.origin,
+            # Without a network there is nothing else to trust.
+            trust_in_flow=1.0 if seen is None else min(1.0, self.flow_error**-2),
         )
         return choose_paths(evidence, steps, self.flip_order, self.limbs, np.flatnonzero(known))
 

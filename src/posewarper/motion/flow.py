@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
@@ -22,6 +22,7 @@ _Waiting = tuple[int, Flow, Flow]
 _SUBJECT_PIXELS, _SHORTEST_LONG_SIDE, _LONGEST_SIDE = 256, 720, 1280
 # Backward flows wait for the next label; one further away than this many bytes of flow is out of reach.
 _WAITING_BYTES = 192 * 2**20
+_WAYS = ("forward", "backward")
 
 
 @cache
@@ -88,6 +89,8 @@ class FlowChain:
         backward: (t, K, 2) carried from the next label; NaN after the last label, or where it is too far.
         forward_error: (t, K) forward-backward inconsistency in pixels, summed along the way.
         backward_error: (t, K) the same for ``backward``.
+        left_out: the same on the labelled frames alone, as if each had no label of its own: where keypoints
+            arrive that are carried there from the labels before and from the next ones.
     """
 
     frames: Ints
@@ -95,6 +98,7 @@ class FlowChain:
     backward: Floats
     forward_error: Floats
     backward_error: Floats
+    left_out: FlowChain | None = None
 
 
 class _Carrier:
@@ -104,8 +108,12 @@ class _Carrier:
         self.row = {int(f): n for n, f in enumerate(frames)}
         shape = (len(frames), track.keypoints.shape[1])
         self.labels = {int(f): k for f, k in zip(track.frames, track.keypoints, strict=True)}
-        self.points = {way: np.full((*shape, 2), np.nan) for way in ("forward", "backward")}
-        self.errors = {way: np.full(shape, np.nan) for way in ("forward", "backward")}
+        self.points = {way: np.full((*shape, 2), np.nan) for way in _WAYS}
+        self.errors = {way: np.full(shape, np.nan) for way in _WAYS}
+        self.labelled = np.intersect1d(track.frames, frames)
+        shape = (len(self.labelled), shape[1])
+        self.left_out = {way: np.full((*shape, 2), np.nan) for way in _WAYS}
+        self.left_out_errors = {way: np.full(shape, np.nan) for way in _WAYS}
         for frame, keypoints in self.labels.items():
             if frame in self.row:
                 for way in self.points:
@@ -130,9 +138,12 @@ class _Carrier:
         small = (start + 0.5) * scale - 0.5
         step = sample_flow(there, small)
         gap = np.linalg.norm((step + sample_flow(back, small + step)) / scale, axis=-1)
+        arrived, error = start + step / scale, errors[self.row[a]] + gap
         missing = ~is_there(points[row])
-        points[row, missing] = (start + step / scale)[missing]
-        errors[row, missing] = (errors[self.row[a]] + gap)[missing]
+        points[row, missing], errors[row, missing] = arrived[missing], error[missing]
+        if b in self.labels:
+            own = np.searchsorted(self.labelled, b)
+            self.left_out[way][own], self.left_out_errors[way][own] = arrived, error
 
 
 def _stretches(frames: Ints) -> list[tuple[int, int]]:
@@ -202,7 +213,11 @@ def _carry_back(carriers: Iterable[_Carrier], waiting: list[_Waiting], scale: Fl
 
 
 def _chain(carrier: _Carrier, frames: Ints) -> FlowChain:
-    points, errors = carrier.points, carrier.errors
+    left_out = _pick(carrier.labelled, carrier.left_out, carrier.left_out_errors)
+    return replace(_pick(frames, carrier.points, carrier.errors), left_out=left_out)
+
+
+def _pick(frames: Ints, points: Mapping[str, Floats], errors: Mapping[str, Floats]) -> FlowChain:
     return FlowChain(frames, points["forward"], points["backward"], errors["forward"], errors["backward"])
 
 
