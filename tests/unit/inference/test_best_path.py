@@ -148,6 +148,17 @@ def test_carried_labels_are_candidates_and_the_surer_side_wins() -> None:
     assert_allclose(path[6], after[6])
 
 
+def test_flow_that_is_not_trusted_does_not_outvote_the_network() -> None:
+    t = 9
+    here, there = np.tile([20.0, 20.0], (t, 1)), np.tile([70.0, 20.0], (t, 1))
+    seen = peaks([(here, 0.6)])
+    carried = tuple(Sighting(there[:, None], np.full((t, 1), 2.0)) for _ in range(2))
+    found = evidence(seen, 1, t, carried=carried)
+    weak = replace(found, seen=peaks([(here, 0.3), (there, 0.2)]))
+    assert_allclose(choose(weak)[:, 0], there)
+    assert_allclose(choose(replace(weak, trust_in_flow=0.1))[:, 0], here)
+
+
 def test_without_candidates_the_fallback_counts_and_without_that_nothing() -> None:
     rough = np.full((4, 2, 2), NAN)
     rough[:, 0] = (7, 8)
@@ -171,19 +182,19 @@ def test_dynamic_programming_finds_what_trying_everything_finds(seed, monkeypatc
     def alone(path) -> float:
         cost = sum(float(motion[r, path[r], path[r + 1]]) for r in range(t - 1))
         for r in range(1, t - 1):
-            cost += float(best_path._turn_costs(relative, r)[path[r - 1], path[r], path[r + 1]])
+            cost += float(best_path._turn_costs(relative, r, 0.5)[path[r - 1], path[r], path[r + 1]])
         return cost
 
     paths = list(product(range(n), repeat=t))
     single = {p: alone(p) for p in paths}
     costs = both[:, :, 0]
     least = min(single[p] + sum(costs[r, p[r]] for r in range(t)) for p in paths)
-    chosen = best_path._cheapest(costs, motion, relative)
+    chosen = best_path._cheapest(costs, motion, relative, 0.5)
     assert_allclose(single[tuple(chosen)] + costs[range(t), chosen].sum(), least)
     least = min(
         single[p] + single[q] + sum(both[r, p[r], q[r]] for r in range(t)) for p in paths for q in paths
     )
-    left, right = best_path._cheapest_pair(both, motion, relative)
+    left, right = best_path._cheapest_pair(both, motion, relative, 0.5)
     found = single[tuple(left)] + single[tuple(right)] + both[range(t), left, right].sum()
     assert_allclose(found, least)
 

@@ -208,6 +208,26 @@ def test_flow_of_shrunken_frames_is_read_and_scaled_exactly(picture, moving_vide
     assert_allclose(chain.forward_error, np.repeat(np.arange(4)[:, None] * 0.5, 2, 1), atol=1e-9)
 
 
+def test_labels_are_left_out_in_turn_where_their_neighbours_arrive(moving_video, picture):
+    labelled, frames = [0, 4, 8], np.arange(9)
+    wrong = track_on(picture, labelled)
+    # The middle label is 5 pixels off: its neighbours tell, and where it arrives at them tells too.
+    points = wrong.keypoints.copy()
+    points[1, :, 0] += 5
+    track = LabelTrack(wrong.frames, points, wrong.visibility)
+    chain = carry_labels(moving_video, {0: track}, {0: frames}, subject=60.0)[0]
+    left_out = chain.left_out
+    assert left_out is not None
+    assert_array_equal(left_out.frames, labelled)
+    exact = picture.keypoints(START, labelled)
+    assert np.isnan(left_out.forward[0]).all() and np.isnan(left_out.backward[-1]).all()
+    assert_allclose(left_out.forward[1], exact[1], atol=0.5)
+    assert_allclose(left_out.backward[1], exact[1], atol=0.5)
+    assert_allclose(left_out.forward[2, :, 0], exact[2, :, 0] + 5, atol=0.7)
+    assert_allclose(left_out.backward[0, :, 0], exact[0, :, 0] + 5, atol=0.7)
+    assert_array_equal(chain.forward[4], points[1])  # the label itself is where it was put
+
+
 # Blending
 
 
