@@ -24,7 +24,7 @@ from posewarper.config import NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, VideoError
 from posewarper.evaluation.clips import keep_every, score_clip
 from posewarper.files import replacing
-from posewarper.inference.propagation import Clip, prepare_clip
+from posewarper.inference.labelled_clip import Clip, prepare_clip
 from posewarper.io.video import Video, open_video
 from posewarper.model import checkpoint
 from posewarper.model.network import PoseWarper
@@ -75,7 +75,7 @@ def compare(
         video: a video file or a folder of frames.
         dense: labels of all or most frames; see :func:`~posewarper.evaluation.clips.score_clip`.
         every: gaps k; the labels of frames k//2, k//2 + k, ... are kept.
-        methods: names in ``posewarper.fitting.METHODS``.
+        methods: names in ``posewarper.fitting.METHODS`` or ``ABLATIONS``.
         seed: seed of everything random.
         effort: ``fast``, ``normal`` or ``best``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -117,7 +117,7 @@ def compare(
 
 
 def usable_methods(effort: str) -> list[str]:
-    """Return the methods that an effort allows: all, or those without a network if it trains none.
+    """Return the methods that an effort allows: all, or those without a network; never ablations.
 
     Raises:
         ConfigError: if there is no such effort.
@@ -133,8 +133,8 @@ def check_methods(methods: Sequence[str], effort: str) -> list[str]:
         ConfigError: if there is no such effort, a name is unknown, a method needs a network that the effort
             does not train, or there is no method.
     """
-    usable = usable_methods(effort)
-    unknown = [name for name in methods if name not in fitting.METHODS]
+    usable = [*usable_methods(effort), *fitting.ABLATIONS]
+    unknown = [name for name in methods if name not in fitting.METHODS and name not in fitting.ABLATIONS]
     if unknown or not methods:
         raise ConfigError(
             "unknown method" if unknown else "no method to compare",

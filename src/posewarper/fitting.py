@@ -14,15 +14,15 @@ import torch
 
 from posewarper.config import FitConfig, NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
+from posewarper.inference.labelled_clip import Clip, prepare_clip
 from posewarper.inference.propagation import (
+    ABLATIONS,
     INTERPOLATIONS,
     METHODS,
-    Clip,
     carry_poses,
     check_method,
     estimate_poses,
     interpolate_labels,
-    prepare_clip,
     warp_the_paper_s_way,
 )
 from posewarper.io.labels import read_labels
@@ -36,7 +36,7 @@ from posewarper.training.regions import read_training_regions
 from posewarper.training.stages import train_pose, train_warper
 from posewarper.version import __version__
 
-__all__ = ["METHODS", "fit", "needs_model", "propagate"]
+__all__ = ["ABLATIONS", "METHODS", "fit", "needs_model", "propagate"]
 
 VideoLike = Video | str | os.PathLike[str]
 LabelsLike = Labels | str | os.PathLike[str]
@@ -47,7 +47,9 @@ _MODEL_METHODS = ("frame", "warper-untrained", "warper", "paper")
 def needs_model(method: str, effort: str) -> bool:
     """Tell whether a method needs a trained network at this effort."""
     check_method(method)
-    return method in _MODEL_METHODS or (method == "default" and effort_config(effort).pose_iterations > 0)
+    if method == "default" or method in ABLATIONS:
+        return effort_config(effort).pose_iterations > 0
+    return method in _MODEL_METHODS
 
 
 @contextmanager
@@ -249,7 +251,7 @@ def propagate(
     Args:
         video: a video file, a folder of frames, or an opened video.
         labels: a label file or labels.
-        method: one of :data:`METHODS`.
+        method: one of :data:`METHODS` or :data:`ABLATIONS`.
         model: a model for these keypoints; without one the methods that need it fit one first.
         effort: ``fast`` (trains nothing), ``normal`` or ``best``.
         extend: give every track a pose on every frame, also far from its labels.

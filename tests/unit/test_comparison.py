@@ -16,7 +16,7 @@ from posewarper import comparison
 from posewarper.comparison import compare
 from posewarper.config import NetworkConfig
 from posewarper.errors import Interrupted, ModelError, OutputError, VideoError
-from posewarper.inference.propagation import Clip
+from posewarper.inference.labelled_clip import Clip
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
 
@@ -42,6 +42,7 @@ class Fake:
     """
 
     METHODS = METHODS
+    ABLATIONS: ClassVar = {"without-late": "an ablation"}
     INTERPOLATIONS: ClassVar = {"near": None}
 
     def __init__(self, dense: Labels) -> None:

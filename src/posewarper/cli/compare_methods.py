@@ -61,7 +61,8 @@ def run(
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="NAMES", help="Methods, with commas in between; all that there are if left out."
+            metavar="NAMES",
+            help="Methods, with commas in between; all but the ablations (without-flow ...) if left out.",
         ),
     ] = None,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Use one track alone.")] = None,

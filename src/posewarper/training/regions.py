@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from posewarper.frames import Region, RegionRequest, read_regions
-from posewarper.inference.propagation import Clip
+from posewarper.inference.labelled_clip import Clip
 from posewarper.structures import Ints
 
 # A region is this much larger than its crop, so that it holds rotated, shifted and zoomed crops.

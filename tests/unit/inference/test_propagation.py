@@ -12,19 +12,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from posewarper.errors import ConfigError
 from posewarper.geometry import crop_transform
-from posewarper.inference import propagation
+from posewarper.inference import stretch
+from posewarper.inference.labelled_clip import prepare_clip, subject_size
 from posewarper.inference.propagation import (
+    ABLATIONS,
     INTERPOLATIONS,
     METHODS,
     carry_poses,
     check_method,
     estimate_poses,
     interpolate_labels,
-    prepare_clip,
-    split_stretches,
-    subject_size,
     warp_the_paper_s_way,
 )
+from posewarper.inference.stretch import split_stretches
 from posewarper.io.video import open_video
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack, Poses
@@ -62,7 +62,7 @@ def off(picture, track, k=slice(None)) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _small_crops(monkeypatch):
-    monkeypatch.setattr(propagation, "_CROP_SIZE", (96, 96))  # a quarter of the work
+    monkeypatch.setattr(stretch, "_CROP_SIZE", (96, 96))  # a quarter of the work
 
 
 # Stretches
@@ -80,8 +80,8 @@ def test_stretches_by_hand():
 
 
 def test_stretches_cover_every_row_once(monkeypatch):
-    monkeypatch.setattr(propagation, "_LONGEST", 16)
-    monkeypatch.setattr(propagation, "_OVERLAP", 4)
+    monkeypatch.setattr(stretch, "_LONGEST", 16)
+    monkeypatch.setattr(stretch, "_OVERLAP", 4)
     rng = np.random.default_rng(0)
     for _ in range(60):
         frames = (
@@ -117,7 +117,7 @@ def odd_poses(picture, moving_folder):
         yield labels, lambda method, model: propagate(clip, method, model)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "warper-untrained"])
+@pytest.mark.parametrize("method", [*(name for name in METHODS if name != "warper-untrained"), *ABLATIONS])
 def test_labels_are_kept_to_the_bit_by_every_method(method, odd_poses, picture, make_model):
     labels, run = odd_poses
     model = make_model(NAMES) if method in ("frame", "warper", "paper") else None
@@ -134,6 +134,14 @@ def test_labels_are_kept_to_the_bit_by_every_method(method, odd_poses, picture, 
         assert_array_equal(found.visibility[rows], track.visibility)
         assert_array_equal(found.keypoint_scores[rows], track.visibility > 0)
         assert ((found.keypoint_scores >= 0) & (found.keypoint_scores <= 1)).all()
+        error = found.expected_error
+        if method != "default" and method not in ABLATIONS:
+            assert error is None
+            continue
+        assert error is not None
+        assert_array_equal(np.isfinite(error), found.visibility > 0)
+        assert_array_equal(error[rows][track.visibility == 2], 0)
+        assert (error[~rows][found.visibility[~rows] > 0] > 0).all()
         there = np.isfinite(found.keypoints).all(-1)
         assert_array_equal(found.visibility[~rows], there[~rows] * 2)
         assert (found.keypoint_scores[~there] == 0).all()
@@ -212,7 +220,7 @@ def see_colours(model, images) -> torch.Tensor:
 
 @pytest.mark.parametrize("crop_size", [(64, 96), (128, 64)])
 def test_peaks_are_found_where_they_are_in_the_image(spots, make_model, monkeypatch, crop_size):
-    monkeypatch.setattr(propagation, "see_heatmaps", see_colours)
+    monkeypatch.setattr(stretch, "see_heatmaps", see_colours)
     clip_picture, folder = spots
     labels = labels_of(clip_picture, {0: [2, 9]}, names=("nose", "tail"))
     with open_video(folder) as video:
@@ -223,9 +231,9 @@ def test_peaks_are_found_where_they_are_in_the_image(spots, make_model, monkeypa
 
 def test_default_listens_to_a_trained_network_alone(spots, make_model, monkeypatch):
     # The motion is unknown, so that only the labels and what the network sees are left.
-    monkeypatch.setattr(propagation, "see_heatmaps", see_colours)
+    monkeypatch.setattr(stretch, "see_heatmaps", see_colours)
     blind = SimpleNamespace(steps=lambda points: np.full((2, *points[1:].shape), NAN))
-    monkeypatch.setattr(propagation, "measure_motion", lambda crops: blind)
+    monkeypatch.setattr(stretch, "measure_motion", lambda crops: blind)
     clip_picture, folder = spots
     labels = labels_of(clip_picture, {0: [0]}, names=("nose", "tail"))
     model = make_model(("nose", "tail"), (64, 96))
@@ -239,6 +247,36 @@ def test_default_listens_to_a_trained_network_alone(spots, make_model, monkeypat
     assert (seen.keypoint_scores[4:] > 1.05 * unseen.keypoint_scores[4:]).all()
 
 
+@pytest.mark.parametrize("without", ["flow", "frame", "paths"])
+def test_ablations_leave_out_what_they_say(spots, make_model, monkeypatch, without):
+    monkeypatch.setattr(stretch, "see_heatmaps", see_colours)
+    clip_picture, folder = spots
+    labels = labels_of(clip_picture, {0: [0, 11]}, names=("nose", "tail"))
+    model = make_model(("nose", "tail"), (64, 96))
+    model.record("pose", 1)
+    asked = []
+
+    def ask(name, function):
+        def asking(*args):
+            asked.append(name)
+            return function(*args)
+
+        return asking
+
+    for part, names in {
+        "flow": ("measure_motion",),
+        "frame": ("find_all_peaks",),
+        "paths": ("choose_paths",),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(stretch, name, ask(part, getattr(stretch, name)))
+    with open_video(folder) as video:
+        clip = prepare_clip(video, labels)
+        poses = estimate_poses(clip, f"without-{without}", model)
+    assert off(clip_picture, poses.tracks[0])[1:-1].max() < 1.5
+    assert set(asked) == {"flow", "frame", "paths"} - {without}
+
+
 # Long stretches
 
 
@@ -246,8 +284,8 @@ def test_default_listens_to_a_trained_network_alone(spots, make_model, monkeypat
 def test_pieces_of_a_long_stretch_join(picture, moving_video, monkeypatch, labelled):
     clip = prepare_clip(moving_video, labels_of(picture, {0: labelled}), extend=True)
     whole = estimate_poses(clip, "default", None).tracks[0]
-    monkeypatch.setattr(propagation, "_LONGEST", 6)
-    monkeypatch.setattr(propagation, "_OVERLAP", 2)
+    monkeypatch.setattr(stretch, "_LONGEST", 6)
+    monkeypatch.setattr(stretch, "_OVERLAP", 2)
     pieces = estimate_poses(clip, "default", None).tracks[0]
     assert np.abs(np.diff(pieces.keypoints, axis=0) - picture.velocity).max() < 0.5
     assert_allclose(pieces.keypoints, whole.keypoints, atol=0.6)
