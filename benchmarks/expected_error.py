@@ -1,6 +1,6 @@
 """Expected errors of `propagate` beside true ones, on clips with dense labels.
 
-    python benchmarks/expected_error.py CLIP.mp4=DENSE.json [more] --every 31,15 --out DIR [--effort fast]
+    python benchmarks/expected_error.py CLIP.mp4=DENSE.json[@TRACK] ... --every 31,15 --out DIR [--effort E]
 
 For each clip and gap every k-th label is kept, poses are propagated, and the expected error of every keypoint
 on the other frames is compared with its true one, both as shares of the longer side of the label's box. Told
@@ -106,7 +106,7 @@ def tell(name: str, error: Floats, expected: Floats) -> None:
 def main() -> None:
     """Read the command line, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("clips", nargs="+", metavar="CLIP=DENSE")
+    parser.add_argument("clips", nargs="+", metavar="CLIP=DENSE[@TRACK]")
     parser.add_argument("--every", default="31,15")
     parser.add_argument("--effort", choices=("normal", "fast"), default="normal")
     parser.add_argument("--out", type=Path, required=True)
@@ -116,11 +116,13 @@ def main() -> None:
     for gap in map(int, options.every.split(",")):
         for pair in options.clips:
             video, labels = pair.split("=")
+            labels, _, track = labels.partition("@")
             name = Path(video).stem
             path = options.out / f"{name}_{gap}_{options.effort}.npz"
             if not path.exists():
                 with open_video(video) as opened:
                     dense = read_labels(labels, video=opened).only_labelled()
+                dense = dense.only_track(int(track)) if track else dense
                 model = None if options.effort == "fast" else options.out / f"{name}_{gap}.pt"
                 poses, kept, found = propagate(video, dense, gap, model)
                 np.savez(path, allow_pickle=False, **collect(poses, dense, kept, found))
