@@ -59,6 +59,9 @@ class FitConfig(Settings):
     """How a model is fitted to a clip. Budgets are iterations, never seconds."""
 
     pose_iterations: int = Field(default=250, ge=0)
+    pseudo_iterations: int = Field(
+        default=120, ge=0, description="on labels and propagated poses; 0 for none"
+    )
     warp_iterations: int = Field(default=150, ge=0)
     pose_batch: int = Field(default=16, ge=2)
     warp_batch: int = Field(default=8, ge=2)
@@ -73,9 +76,9 @@ class FitConfig(Settings):
 
 
 EFFORTS: dict[str, FitConfig] = {
-    "fast": FitConfig(pose_iterations=0, warp_iterations=0),
+    "fast": FitConfig(pose_iterations=0, pseudo_iterations=0, warp_iterations=0),
     "normal": FitConfig(),
-    "best": FitConfig(pose_iterations=900, warp_iterations=500),
+    "best": FitConfig(pose_iterations=900, pseudo_iterations=400, warp_iterations=500),
 }
 
 

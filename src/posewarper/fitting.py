@@ -14,6 +14,7 @@ import torch
 
 from posewarper.config import FitConfig, NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
+from posewarper.frames import Region
 from posewarper.inference.labelled_clip import Clip, prepare_clip
 from posewarper.inference.propagation import (
     ABLATIONS,
@@ -32,8 +33,8 @@ from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
 from posewarper.model.warping import WarpHead
 from posewarper.structures import Labels, Poses, Progress, RunResult, silent
-from posewarper.training.regions import read_training_regions
-from posewarper.training.stages import train_pose, train_warper
+from posewarper.training.regions import read_propagated_regions, read_training_regions
+from posewarper.training.stages import train_pose, train_pose_on_propagated, train_warper
 from posewarper.version import __version__
 
 __all__ = ["ABLATIONS", "METHODS", "fit", "needs_model", "propagate"]
@@ -145,6 +146,9 @@ def fit_clip(
         model = model.to(memory_format=torch.channels_last)
         interrupted = train_pose(model, labelled, config, seed=seed, progress=progress)
         release_memory()
+        if not interrupted and config.pseudo_iterations:
+            interrupted = _learn_from_propagated(clip, model, labelled, config, seed, progress)
+            release_memory()
         if not interrupted:
             interrupted = train_warper(model, labelled, nearby, config, seed=seed, progress=progress)
             release_memory()
@@ -155,6 +159,18 @@ def fit_clip(
         where = f"kept in {os.fspath(checkpoint)}" if checkpoint is not None else "not written to a file"
         raise Interrupted(f"what was learned so far (iterations: {done}) is {where}")
     return model
+
+
+def _learn_from_propagated(
+    clip: Clip, model: PoseWarper, labelled: list[Region], config: FitConfig, seed: int, progress: Progress
+) -> bool:
+    """Propagate with what the pose network knows, and train it on that; tell whether Ctrl-C ended it."""
+    try:
+        poses = estimate_poses(clip, "default", model, progress=progress)
+        propagated = read_propagated_regions(clip, poses, model.spec.crop_size, seed)
+    except KeyboardInterrupt:
+        return True
+    return train_pose_on_propagated(model, labelled, propagated, config, seed=seed, progress=progress)
 
 
 def fit(

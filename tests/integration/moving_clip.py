@@ -21,7 +21,7 @@ _START, _STEP, _PATCH = np.array([14.0, 18.0]), np.array([2.0, 1.0]), (40, 48)
 _OFFSETS = np.array([[8.0, 20.0], [20.0, 8.0], [20.25, 32.5], [40.0, 20.0]])
 
 # Enough to go through every stage, too little to learn anything.
-TINY_FIT = FitConfig(pose_iterations=3, warp_iterations=2, pose_batch=2, warp_batch=2)
+TINY_FIT = FitConfig(pose_iterations=3, pseudo_iterations=1, warp_iterations=2, pose_batch=2, warp_batch=2)
 TINY_NETWORK = NetworkConfig(crop_size=(64, 64), head_width=8, head_blocks=1, head_dilations=(1, 2))
 
 

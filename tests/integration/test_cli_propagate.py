@@ -119,7 +119,7 @@ def test_a_trained_run_repeats_itself_byte_by_byte(propagate, tiny, tmp_path):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     assert digest(one / "model.pt") != digest(three / "model.pt")
     model = load_model(one / "model.pt")
-    assert model.spec.trained == {"pose": 3, "warp": 2}
+    assert model.spec.trained == {"pose": 4, "warp": 2}
     assert model.spec.provenance["seed"] == 4
     report = run_json(one)
     assert report["config"]["pose_iterations"] == 3

@@ -182,7 +182,7 @@ def stop_at(monkeypatch, name: str, call: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "trained"), [("pose_batch", {"pose": 1}), ("pair_batch", {"pose": 3, "warp": 1})]
+    ("batch", "trained"), [("pose_batch", {"pose": 1}), ("pair_batch", {"pose": 4, "warp": 1})]
 )
 def test_ctrl_c_in_training_keeps_the_model_and_the_run_goes_on(propagate, tiny, tmp_path, batch, trained):
     with pytest.MonkeyPatch.context() as pressed:

@@ -123,7 +123,7 @@ def test_a_model_is_fitted_where_one_is_needed_and_used_where_one_is_given(video
     first = propagate(video, labels, checkpoint=path, device="cpu")
     assert "training" in first.seconds
     model = load_model(path)
-    assert model.spec.trained == {"pose": 3, "warp": 2}
+    assert model.spec.trained == {"pose": 4, "warp": 2}
     second = propagate(video, labels, model=model, checkpoint=tmp_path / "unused.pt", device="cpu")
     assert "training" not in second.seconds
     assert not (tmp_path / "unused.pt").exists()
@@ -151,7 +151,7 @@ def test_the_seed_decides_the_weights(video, tmp_path):
 def test_a_fitted_model_says_what_it_is(video):
     spec = tiny_fit(video, some_labels(), seed=5).spec
     assert (spec.skeleton, spec.crop_size, spec.sigma) == (SKELETON, (64, 64), TINY_FIT.sigma)
-    assert spec.trained == {"pose": 3, "warp": 2}
+    assert spec.trained == {"pose": 4, "warp": 2}
     assert spec.provenance["seed"] == 5
     assert spec.provenance["labelled_frames"] == 3
     assert spec.provenance["config"] == TINY_FIT.model_dump()
@@ -159,11 +159,15 @@ def test_a_fitted_model_says_what_it_is(video):
 
 @pytest.mark.parametrize(
     ("stage", "trained"),
-    [("training the pose network", {"pose": 2}), ("training the warper", {"pose": 3, "warp": 2})],
+    [
+        ("training the pose network", {"pose": 2}),
+        ("propagating (default)", {"pose": 3}),
+        ("training the warper", {"pose": 4, "warp": 2}),
+    ],
 )
 def test_ctrl_c_keeps_the_model(video, tmp_path, stage, trained):
     def stop(what: str, done: int, total: int) -> None:
-        if (what, done) == (stage, 2):
+        if what == stage and done >= 2:
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match=r"model\.pt") as caught:
@@ -176,6 +180,25 @@ def test_ctrl_c_keeps_the_model(video, tmp_path, stage, trained):
     assert np.isfinite(result.poses.dense()).all()
     with pytest.raises(Interrupted, match="not written"):
         tiny_fit(video, some_labels(), progress=stop)
+
+
+def test_propagated_poses_are_trained_on_where_nothing_is_labelled(video, monkeypatch):
+    seen = []
+
+    def keep(model, labelled, propagated, *what, **more):
+        seen.append((labelled, propagated))
+        return False
+
+    monkeypatch.setattr(fitting, "train_pose_on_propagated", keep)
+    labels = some_labels()
+    tiny_fit(video, labels)
+    [(labelled, propagated)] = seen
+    there = {(i, int(f)) for i, track in labels.tracks.items() for f in track.frames}
+    assert {(r.track, r.frame) for r in labelled} == there
+    frames = {(r.track, r.frame) for r in propagated}
+    assert len(frames) == len(propagated) and frames and not frames & there
+    for region in propagated:
+        assert np.isfinite(region.keypoints[region.visibility > 0]).all()
 
 
 def test_what_is_trained_on(video, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 
 from posewarper.frames import Region, RegionRequest, read_regions
 from posewarper.inference.labelled_clip import Clip
-from posewarper.structures import Ints
+from posewarper.structures import Ints, Poses
 
 # A region is this much larger than its crop, so that it holds rotated, shifted and zoomed crops.
 _MARGIN = 1.5
@@ -68,3 +68,21 @@ def read_training_regions(
         else:
             around.setdefault(n, []).append(region)
     return [r for r in regions if r is not None], around
+
+
+def read_propagated_regions(clip: Clip, poses: Poses, crop_size: tuple[int, int], seed: int) -> list[Region]:
+    """Read the regions of propagated poses, on unlabelled frames; at most 600, drawn at random."""
+    aspect_ratio = crop_size[1] / crop_size[0]
+    requests = []
+    for i, track in poses.tracks.items():
+        rows = np.flatnonzero(
+            ~np.isin(track.frames, clip.labels.tracks[i].frames) & (track.visibility > 0).any(1)
+        )
+        boxes = clip.boxes(i, track.frames[rows], aspect_ratio)
+        requests += [
+            RegionRequest(int(track.frames[n]), i, box, track.keypoints[n], track.visibility[n])
+            for n, box in zip(rows, boxes, strict=True)
+        ]
+    chosen = np.random.default_rng([seed, 4]).permutation(len(requests))[:_REGIONS]
+    ordered = sorted((requests[n] for n in chosen), key=lambda request: request.frame)
+    return list(read_regions(clip.video, ordered, crop_size, _MARGIN))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from posewarper.training.loop import train
 from posewarper.training.losses import heatmap_loss
 
 _POSE, _WARP = "training the pose network", "training the warper"
+_PSEUDO = "training on propagated poses"
+# Propagated poses are learned from more gently than labels, which make up at least a third of the samples.
+_PSEUDO_RATE, _PSEUDO_PER_LABEL = 0.5, 2
 
 
 def crops_to_tensor(images: NDArray[np.uint8], model: PoseWarper) -> Tensor:
@@ -45,11 +49,55 @@ def train_pose(
         seed: of the batches; the same seed, regions and thread count give the same weights.
         progress: is told after every iteration.
     """
+    budget = _Budget(config.pose_iterations, config.pose_learning_rate, _POSE, 1)
+    return _train_pose(model, regions, config, budget, seed, progress)
+
+
+def train_pose_on_propagated(
+    model: PoseWarper,
+    labelled: Sequence[Region],
+    propagated: Sequence[Region],
+    config: FitConfig,
+    *,
+    seed: int,
+    progress: Progress = silent,
+) -> bool:
+    """Train the pose network further, on labels and on propagated poses; arguments as :func:`train_pose`.
+
+    This is the paper's use of propagated poses (section 3, data augmentation), on a single clip.
+    """
+    if not labelled or not propagated:
+        return False
+    times = max(1, len(propagated) // (_PSEUDO_PER_LABEL * len(labelled)))
+    regions = [*propagated, *list(labelled) * times]
+    rate = _PSEUDO_RATE * config.pose_learning_rate
+    before = model.spec.trained.get("pose", 0)
+    budget = _Budget(config.pseudo_iterations, rate, _PSEUDO, 3)
+    interrupted = _train_pose(model, regions, config, budget, seed, progress)
+    model.record("pose", before + model.spec.trained["pose"])
+    return interrupted
+
+
+class _Budget(NamedTuple):
+    iterations: int
+    learning_rate: float
+    stage: str
+    stream: int  # of random numbers
+
+
+def _train_pose(
+    model: PoseWarper,
+    regions: Sequence[Region],
+    config: FitConfig,
+    budget: _Budget,
+    seed: int,
+    progress: Progress,
+) -> bool:
     device = model.final_layer.weight.device
     model.train()
 
     def loss_at(step: int) -> Tensor:
-        rng = np.random.default_rng([seed, 1, step])
+        rng = np.random.default_rng([seed, budget.stream, step])
         batch = pose_batch(regions, model.spec.skeleton, config, model.spec.crop_size, rng)
         with precision(device):
             predicted = model.heatmaps(crops_to_tensor(batch.images, model))
@@ -60,9 +108,9 @@ def train_pose(
     done, interrupted = train(
         parameters,
         loss_at,
-        iterations=config.pose_iterations,
-        learning_rate=config.pose_learning_rate,
-        stage=_POSE,
+        iterations=budget.iterations,
+        learning_rate=budget.learning_rate,
+        stage=budget.stage,
         progress=progress,
     )
     model.eval()

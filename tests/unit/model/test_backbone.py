@@ -204,11 +204,11 @@ def test_a_clip_is_fitted_with_another_backbone(moving_video, picture, tmp_path)
     keypoints = picture.keypoints([[40, 30], [60, 35], [50, 45]], frames)
     track = LabelTrack(frames, keypoints, np.full((2, 3), 2))
     labels = Labels(SKELETON, {0: track}, image_size=picture.size, n_frames=picture.n_frames)
-    config = FitConfig(pose_iterations=2, warp_iterations=2, pose_batch=2, warp_batch=2)
+    config = FitConfig(pose_iterations=2, pseudo_iterations=1, warp_iterations=2, pose_batch=2, warp_batch=2)
     network = NetworkConfig(backbone="resnet18", crop_size=(64, 64), **SMALL)
     path = tmp_path / "model.pt"
     model = fit(moving_video, labels, config=config, network=network, device="cpu", checkpoint=path)
-    assert model.spec.trained == {"pose": 2, "warp": 2}
+    assert model.spec.trained == {"pose": 3, "warp": 2}
     assert model.spec.backbone == "resnet18"
     assert parameters_sha256(load_model(path)) == parameters_sha256(model)
 

@@ -14,7 +14,12 @@ from posewarper.model.checkpoint import parameters_sha256
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.skeletons import Skeleton
 from posewarper.training import stages
-from posewarper.training.stages import crops_to_tensor, train_pose, train_warper
+from posewarper.training.stages import (
+    crops_to_tensor,
+    train_pose,
+    train_pose_on_propagated,
+    train_warper,
+)
 
 SKELETON = Skeleton(("nose", "left_eye", "right_eye"))
 CONFIG = FitConfig(
@@ -97,6 +102,29 @@ def test_pose_training_lowers_the_loss_and_leaves_the_warper_alone(monkeypatch):
     assert changed(model, before) == {"backbone", "final_layer"}
     assert not model.training
     assert model.spec.trained == {"pose": 16}
+
+
+def test_propagated_poses_are_learned_beside_labels_that_count_a_third(monkeypatch):
+    model, drawn = a_model(), []
+    learn_pose(model)
+    usual = stages.pose_batch
+
+    def draw(regions, *rest):
+        drawn.append(regions)
+        return usual(regions, *rest)
+
+    monkeypatch.setattr(stages, "pose_batch", draw)
+    propagated = LABELLED[:1] * (4 * len(LABELLED))
+    config = CONFIG.model_copy(update={"pseudo_iterations": 3})
+    before = copied(model)
+    assert train_pose_on_propagated(model, LABELLED, propagated, config, seed=0) is False
+    assert model.spec.trained == {"pose": CONFIG.pose_iterations + 3}
+    assert changed(model, before) == {"backbone", "final_layer"} and not model.training
+    assert len(drawn) == 3
+    assert list(drawn[0]) == [*propagated, *LABELLED, *LABELLED]
+    # Without anything propagated there is nothing to do.
+    assert train_pose_on_propagated(model, LABELLED, [], config, seed=0) is False
+    assert len(drawn) == 3
 
 
 def test_warp_training_touches_no_parameter_or_buffer_of_the_pose_network():
