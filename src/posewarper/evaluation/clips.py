@@ -50,6 +50,7 @@ class ClipScore:
         between: the same for frames between a track's first and last kept label.
         beyond: the same for frames before the first or after the last.
         per_keypoint: keypoint name -> mean error in percent, NaN where it was not scored.
+        per_keypoint_pck05: keypoint name -> share with an error of at most 5 percent, NaN likewise.
     """
 
     mean: float
@@ -62,6 +63,7 @@ class ClipScore:
     between: ErrorFigures
     beyond: ErrorFigures
     per_keypoint: Mapping[str, float]
+    per_keypoint_pck05: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain nested dicts that JSON can hold: NaN becomes None."""
@@ -127,13 +129,18 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
     inner = np.concatenate([np.zeros(0, bool), *between])
     which = np.concatenate([np.zeros(0, np.int64), *keypoint])
     count = np.bincount(which, minlength=n_keypoints)
-    total = np.bincount(which, weights=error, minlength=n_keypoints)
-    means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def by_keypoint(values: Floats) -> dict[str, float]:
+        total = np.bincount(which, weights=values, minlength=n_keypoints)
+        means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return dict(zip(dense.skeleton.names, means.tolist(), strict=True))
+
     return ClipScore(
         **asdict(_figures(error, found)),
         between=_figures(error[inner], found[inner]),
         beyond=_figures(error[~inner], found[~inner]),
-        per_keypoint=dict(zip(dense.skeleton.names, means.tolist(), strict=True)),
+        per_keypoint=by_keypoint(error),
+        per_keypoint_pck05=by_keypoint(100.0 * (error <= 5)),
     )
 
 

@@ -84,6 +84,7 @@ def test_figures_by_hand():
     assert score.between.mean == pytest.approx((2 + 3 + 0 + 0) / 4)
     assert score.beyond.mean == pytest.approx((1 + 4 + 10 + 12) / 4)
     assert score.per_keypoint == pytest.approx({"nose": 2.5, "tail": 5.5})
+    assert score.per_keypoint_pck05 == {"nose": 100, "tail": 50}
 
 
 def test_missing_predictions_count_as_100_and_large_errors_more():
