@@ -140,7 +140,7 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
         between=_figures(error[inner], found[inner]),
         beyond=_figures(error[~inner], found[~inner]),
         per_keypoint=by_keypoint(error),
-        per_keypoint_pck05=by_keypoint(100.0 * (error <= 5)),
+        per_keypoint_pck05=by_keypoint(np.where(error <= 5, 100.0, 0.0)),
     )
 
 
