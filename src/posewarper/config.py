@@ -48,6 +48,9 @@ class NetworkConfig(Settings):
     """Architecture of a model for one's own clips; the paper's is hrnet_w48 with 20 blocks of 128."""
 
     backbone: str = "hrnet_w18_small"
+    backbone_weights: str = Field(
+        default="none", description="to start from: none (random), imagenet (timm's own), or a file of weights"
+    )
     crop_size: tuple[int, int] = Field(default=(192, 192), description="(height, width), multiples of 32")
     head_width: int = Field(default=32, ge=1)
     head_blocks: int = Field(default=4, ge=1)

@@ -1,7 +1,8 @@
 """The per-frame network's trunk: any network of timm's that can be brought to a quarter of the crop's size.
 
 HRNet gets there by itself: it is cut down to its finest branch. Of all others (ResNet, ConvNeXt, ViT, Swin)
-the deepest feature map is taken and upsampled. All start with random weights.
+the deepest feature map is taken and upsampled. All start with random weights; ``backbone_weights.py`` loads
+trained ones.
 """
 
 from __future__ import annotations
@@ -51,10 +52,32 @@ def build_backbone(name: str, crop_size: tuple[int, int] = (256, 192)) -> tuple[
             got=name,
             mend=f"did you mean {', '.join(near)}?" if near else "choose from timm.list_models()",
         )
-    if name in timm.list_models("hrnet*"):
+    if _is_hrnet(name):
         _check_crop(name, crop_size, _HRNET_STRIDE)
         return _build_hrnet(name)
     return _build_upsampled(name, crop_size)
+
+
+def trunk_options(name: str, crop_size: tuple[int, int]) -> dict[str, Any]:
+    """Return what ``timm.create_model`` is told to make the network that :func:`build_backbone` builds on.
+
+    Args:
+        name: a network that :func:`build_backbone` takes.
+        crop_size: (height, width) in pixels of the crops to come.
+    """
+    if _is_hrnet(name):
+        return {"features_only": True, "feature_location": "", "out_indices": (1,)}
+    index, _ = _find_map(name, crop_size)
+    return {"features_only": True, "out_indices": (index,), **_size_options(name, crop_size)}
+
+
+def trunk_of(backbone: nn.Module) -> nn.Module:
+    """Return the part of a backbone that is timm's; its parameters have timm's names."""
+    return backbone.trunk if isinstance(backbone, UpsampledBackbone) else backbone
+
+
+def _is_hrnet(name: str) -> bool:
+    return name in timm.list_models("hrnet*")
 
 
 def _check_crop(name: str, crop_size: tuple[int, int], stride: int) -> None:
@@ -68,9 +91,7 @@ def _check_crop(name: str, crop_size: tuple[int, int], stride: int) -> None:
 
 
 def _build_hrnet(name: str) -> tuple[nn.Module, int]:
-    network = timm.create_model(
-        name, pretrained=False, features_only=True, feature_location="", out_indices=(1,)
-    )
+    network = timm.create_model(name, pretrained=False, **trunk_options(name, (_HRNET_STRIDE,) * 2))
     last = network.get_submodule("stage4")[-1]  # type: ignore[index]
     last.fuse_layers = last.fuse_layers[:1]
     return network, network.feature_info.channels()[0]  # type: ignore[union-attr, operator]
@@ -118,13 +139,17 @@ def _retire(network: nn.Module, name: str) -> None:
     module.register_buffer(own, value.detach())
 
 
-def _create(name: str, crop_size: tuple[int, int], **more: Any) -> nn.Module:
+def _size_options(name: str, crop_size: tuple[int, int]) -> dict[str, Any]:
     # What has position embeddings or windows of a fixed size is built for the crop's size.
     pretrained = timm.get_pretrained_cfg(name)
-    if pretrained is not None and pretrained.fixed_input_size:
-        more["img_size"] = tuple(crop_size)
+    fixed = pretrained is not None and pretrained.fixed_input_size
+    return {"img_size": tuple(crop_size)} if fixed else {}
+
+
+def _create(name: str, crop_size: tuple[int, int], **more: Any) -> nn.Module:
+    size = _size_options(name, crop_size)
     try:
-        return timm.create_model(name, pretrained=False, features_only=True, **more)
+        return timm.create_model(name, pretrained=False, features_only=True, **size, **more)
     except Exception as error:  # timm's networks refuse with AssertionError, TypeError, RuntimeError, ...
         raise _unusable(name, crop_size, error) from error
 

@@ -6,7 +6,6 @@ import codecs
 import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from posewarper.errors import ModelError, PosewarperError
 from posewarper.files import replacing
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper, count_parameters
 from posewarper.model.released import build_released
+from posewarper.model.torchvision_weights import check_sums
 from posewarper.skeletons import Skeleton
 from posewarper.version import __version__
 
@@ -49,15 +49,6 @@ def save_model(path: str | os.PathLike[str], model: PoseWarper) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def _check_sums(path: str | os.PathLike[str]) -> None:
-    # torch writes check sums and does not look at them; a flipped bit would load as another weight.
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
-
-
 class _Ignored:
     """Takes the place of NumPy's values that lie beside released weights: nothing of them is kept."""
 
@@ -88,7 +79,7 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
             mend="give the checkpoint that was exported",
         )
     try:
-        _check_sums(path)
+        check_sums(path)
         with torch.serialization.safe_globals(_NUMPY):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

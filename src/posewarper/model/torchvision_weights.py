@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ def read_state(path: PathLike, what: str, mend: str) -> Mapping[str, Any]:
         ModelError: if the file is missing, cannot be read or holds something else.
     """
     try:
+        check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f"there are no such weights of {what}", path=path, mend=mend) from error
@@ -37,6 +39,19 @@ def read_state(path: PathLike, what: str, mend: str) -> Mapping[str, Any]:
         got = f"a {type(state).__name__}"
         raise ModelError(f"these are not weights of {what}", path=path, got=got, mend=mend)
     return state
+
+
+def check_sums(path: PathLike) -> None:
+    """Check the sums that torch writes into a file and does not look at.
+
+    Raises:
+        BadZipFile: if one is wrong; a flipped bit would load as another weight.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
 
 
 def downloaded_state(weights: WeightsEnum, what: str, mend: str) -> Mapping[str, Any]:

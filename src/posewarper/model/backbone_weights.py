@@ -1,0 +1,291 @@
+"""Trained weights that a backbone starts from: a file of timm's, or timm's own from Hugging Face."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors.torch import load_file
+from timm.models import clean_state_dict
+from torch import Tensor, nn
+
+from posewarper.config import NetworkConfig
+from posewarper.errors import ConfigError, ModelError
+from posewarper.model.backbone import build_backbone, trunk_of, trunk_options
+from posewarper.model.torchvision_weights import read_state
+
+NONE, IMAGENET = "none", "imagenet"
+# As timm looks for them: in its repositories, and within a file, where averaged weights come first.
+_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
+_WITHIN = ("state_dict_ema", "model_ema", "state_dict", "model")
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class BackboneWeights:
+    """Weights that fit a backbone, read and checked.
+
+    Args:
+        source: where they come from: the file as it was named, or timm's repository on Hugging Face.
+        sha256: of the file.
+        mean: of RGB from 0 to 1 that the network was trained with.
+        std: of RGB, likewise.
+        state: every parameter and buffer of the part of the backbone that is timm's.
+    """
+
+    source: str
+    sha256: str
+    mean: RGB
+    std: RGB
+    state: Mapping[str, Tensor]
+
+    def load_into(self, backbone: nn.Module) -> None:
+        """Set all that is timm's in a backbone as :func:`build_backbone` returns it for the same crops."""
+        trunk_of(backbone).load_state_dict(dict(self.state))
+
+
+def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> BackboneWeights | None:
+    """Read the weights that a network's backbone is to start from, and check that they fit it.
+
+    Nothing in a file is executed, and the caller's random numbers stay as they are.
+
+    Args:
+        network: names the backbone and the weights: ``none``, ``imagenet`` or a ``.safetensors``, ``.pth`` or
+            ``.pt`` file of that backbone with timm's names. ``imagenet`` stands for the weights that timm has
+            for it first; they are taken from the cache of Hugging Face or else downloaded into it.
+        trains: whether a network is going to be trained at all.
+
+    Returns:
+        The weights; None for ``none``, random ones.
+
+    Raises:
+        ConfigError: if there are weights to start from, but nothing is trained.
+        ModelError: if they are missing, damaged, cannot be downloaded or belong to another network.
+    """
+    if network.backbone_weights == NONE:
+        return None
+    if not trains:
+        raise ConfigError(
+            "weights to start the backbone from are of no use where no network is trained",
+            expected=f"backbone weights {NONE!r} with a model that is given already, with the effort fast, and "
+            "with methods that need no network",
+            got=network.backbone_weights,
+            mend="leave out --backbone-weights; or give no model, and the effort normal or best",
+        )
+    # What is wrong with the backbone itself is said here.
+    with torch.device("meta"):
+        trunk = trunk_of(build_backbone(network.backbone, network.crop_size)[0])
+    if network.backbone_weights == IMAGENET:
+        path, source = _fetch(network.backbone)
+    else:
+        path = source = network.backbone_weights
+    state = _read(path, network.backbone)
+    known = timm.get_pretrained_cfg(network.backbone)
+    with open(path, "rb") as handle:
+        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+    return BackboneWeights(
+        source,
+        sha256,
+        _rgb(known.mean) if known else _IMAGENET_MEAN,
+        _rgb(known.std) if known else _IMAGENET_STD,
+        _fitted(state, trunk, network, path),
+    )
+
+
+def _rgb(values: tuple[float, ...]) -> RGB:
+    red, green, blue = values
+    return red, green, blue
+
+
+def _mend(backbone: str) -> str:
+    return (
+        f"give a file with weights of timm's {backbone} (.safetensors, .pth), {IMAGENET!r} for timm's own, or "
+        f"{NONE!r} to start from random weights"
+    )
+
+
+def _fetch(backbone: str) -> tuple[str, str]:
+    """Return the file with timm's weights of a backbone, and the name of their repository.
+
+    Raises:
+        ModelError: if timm has none, or they are not in the cache and cannot be downloaded.
+    """
+    known = timm.get_pretrained_cfg(backbone)
+    if known is None or not known.hf_hub_id:
+        url = known.url if known is not None else None
+        raise ModelError(
+            f"timm has no weights of {backbone} on Hugging Face",
+            got=f"weights at {url} alone" if url else "no weights at all",
+            mend=(f"fetch {url}, then " if url else "") + _mend(backbone),
+        )
+    repository, _, revision = known.hf_hub_id.partition("@")
+    names = (known.hf_hub_filename,) if known.hf_hub_filename else _FILE_NAMES
+    for name in names:
+        # A file that is there is used as it is: asking for a newer one takes a minute where there is no network.
+        cached = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(cached, str):
+            return cached, f"{repository} {name}"
+    for name in names:
+        try:
+            return hf_hub_download(repository, name, revision=revision or None), f"{repository} {name}"
+        except LocalEntryNotFoundError as error:  # which is an EntryNotFoundError, too
+            raise _not_fetched(backbone, repository, names[0], error) from error
+        except EntryNotFoundError as error:
+            missing = error
+        except Exception as error:  # a proxy, a full disk, a repository that is gone: all of it is told
+            raise _not_fetched(backbone, repository, names[0], error) from error
+    raise _not_fetched(backbone, repository, names[0], missing) from missing
+
+
+def _not_fetched(backbone: str, repository: str, name: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"timm's weights of {backbone} are not on this machine and cannot be downloaded",
+        path=constants.HF_HUB_CACHE,
+        expected=f"{name} of {repository} in this folder, the cache of Hugging Face (HF_HOME moves it)",
+        got=_first_line(error),
+        mend=f"on a machine with a network fetch https://huggingface.co/{repository}/resolve/main/{name} and "
+        f"give the file in place of {IMAGENET!r} (or copy the cache); or take {NONE!r}, random weights",
+    )
+
+
+def _read(path: str, backbone: str) -> dict[str, Tensor]:
+    """Return the tensors of a file by the names that timm gives them.
+
+    Raises:
+        ModelError: if the file is missing, cannot be read or holds no tensors.
+    """
+    what, mend = f"the backbone {backbone}", _mend(backbone)
+    if path.lower().endswith(".safetensors"):
+        content = _read_safetensors(path, what, mend)
+    else:
+        # timm's own training writes its options beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = read_state(path, what, mend)
+    within = next((content[key] for key in _WITHIN if isinstance(content.get(key), Mapping)), content)
+    tensors = {str(name): value for name, value in within.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ModelError(
+            f"these are not weights of {what}",
+            path=path,
+            expected="tensors by name, or such under state_dict or model",
+            got=f"no tensors but {', '.join(map(str, list(content)[:6])) or 'nothing'}",
+            mend=mend + " (a model of posewarper's goes with --model)",
+        )
+    return clean_state_dict(tensors)
+
+
+def _read_safetensors(path: str, what: str, mend: str) -> Mapping[str, Any]:
+    if not os.path.exists(path):
+        raise ModelError(f"there are no such weights of {what}", path=path, mend=mend)
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has an error of its own beside those of the system
+        raise ModelError(
+            "cannot read these weights", path=path, got=_first_line(error), mend=mend
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
+
+
+def _fitted(
+    state: Mapping[str, Tensor], trunk: nn.Module, network: NetworkConfig, path: str
+) -> dict[str, Tensor]:
+    """Return what a trunk holds after timm has loaded the weights into it.
+
+    Raises:
+        ModelError: if any parameter is not set by them, or they are those of a deeper network.
+    """
+    needed = [name for name, _ in trunk.named_parameters()]
+    needed += [name for name, _ in trunk.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    _refuse_deeper(state, network.backbone, path)
+    try:
+        loaded = _loaded(state, network)
+        # timm renames and resizes on loading, and does not say which parameters it has set: those that turn into
+        # NaN when the file holds nothing else.
+        marks = {n: torch.full_like(v, torch.nan) if v.is_floating_point() else v for n, v in state.items()}
+        marked = _loaded(marks, network)
+    except Exception as error:  # other shapes: RuntimeError; renaming what is not there: KeyError, ...
+        got = next((line for line in str(error).split("\n") if "size mismatch" in line), _first_line(error))
+        raise _other_network(state, network.backbone, path, trunk, needed[0], got.strip()) from error
+    missing = [name for name in needed if not marked[name].isnan().all()]
+    if missing:
+        got = f"{len(needed) - len(missing)} of {len(needed)} tensors that it needs"
+        raise _other_network(state, network.backbone, path, trunk, missing[0], got)
+    broken = [name for name in needed if not loaded[name].isfinite().all()]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} tensors hold values that are no numbers (NaN or infinite)",
+            path=path,
+            got=", ".join(broken[:5]),
+            mend=_mend(network.backbone),
+        )
+    return {name: loaded[name] for name in trunk.state_dict()}
+
+
+def _loaded(state: Mapping[str, Tensor], network: NetworkConfig) -> dict[str, Tensor]:
+    """Return all tensors of timm's network with these weights, by the names of the trunk."""
+    with torch.random.fork_rng(devices=[]), _silenced(logging.getLogger("timm")):
+        built = timm.create_model(
+            network.backbone,
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": dict(state)},
+            **trunk_options(network.backbone, network.crop_size),
+        )
+    return built.state_dict()
+
+
+@contextmanager
+def _silenced(logger: logging.Logger) -> Iterator[None]:
+    """Keep timm from warning of the classifier's weights, which the trunk has no place for."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _refuse_deeper(state: Mapping[str, Tensor], backbone: str, path: str) -> None:
+    """Refuse weights of a network with more blocks, of which the first would be taken for these."""
+    with torch.device("meta"):
+        own = timm.create_model(backbone, pretrained=False).state_dict()
+    parts = {name.partition(".")[0] for name in own if name in state}
+    more = [n for n in state if n not in own and n.partition(".")[0] in parts and n.endswith(".weight")]
+    # Where timm would rename some, names tell nothing.
+    absent = [n for n in own if n not in state and n.partition(".")[0] in parts and n.endswith(".weight")]
+    if more and not absent:
+        raise ModelError(
+            f"these are weights of another network than {backbone}, with more layers",
+            path=path,
+            expected=f"no tensors beside the {len(own)} of {backbone}",
+            got=f"{len(state)} tensors, among them {more[0]} {tuple(state[more[0]].shape)}",
+            mend=_mend(backbone),
+        )
+
+
+def _other_network(
+    state: Mapping[str, Tensor], backbone: str, path: str, trunk: nn.Module, example: str, got: str
+) -> ModelError:
+    first, last = next(iter(state)), next(reversed(state))
+    return ModelError(
+        f"these are not weights of the backbone {backbone}",
+        path=path,
+        expected=f"{example} {tuple(trunk.state_dict()[example].shape)} and all other tensors of {backbone}",
+        got=f"{got}; the file holds {len(state)}, from {first} {tuple(state[first].shape)} to "
+        f"{last} {tuple(state[last].shape)}",
+        mend=_mend(backbone),
+    )
