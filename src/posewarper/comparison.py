@@ -27,6 +27,7 @@ from posewarper.files import replacing
 from posewarper.inference.labelled_clip import Clip, prepare_clip
 from posewarper.io.video import Video, open_video
 from posewarper.model import checkpoint
+from posewarper.model.backbone_weights import read_backbone_weights
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
 from posewarper.structures import Labels, Progress, silent
@@ -45,6 +46,7 @@ class _Comparison:
     seed: int
     effort: str
     device: str
+    network: NetworkConfig
     cache: Path | None
     identity: Mapping[str, Any]
     progress: Progress
@@ -65,6 +67,7 @@ def compare(
     methods: Sequence[str],
     seed: int = 0,
     effort: str = "normal",
+    network: NetworkConfig | None = None,
     device: str = "auto",
     cache: Path | None = None,
     progress: Progress = silent,
@@ -78,6 +81,7 @@ def compare(
         methods: names in ``posewarper.fitting.METHODS`` or ``ABLATIONS``.
         seed: seed of everything random.
         effort: ``fast``, ``normal`` or ``best``.
+        network: what is fitted, and the weights that it starts from.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         cache: folder in which finished parts are kept and looked for; None keeps nothing.
         progress: told about each method, and about the stages within it.
@@ -89,7 +93,8 @@ def compare(
         of fitting the model that it shares with others, 0 if it needs none).
 
     Raises:
-        ConfigError: if a gap, a method, the effort or the device is impossible.
+        ConfigError: if a gap, a method, the effort, the device or the network is impossible.
+        ModelError: if the weights that the network is to start from cannot be used.
         LabelsError: if no label is kept, or none is left to score on.
         VideoError: if there is no such video.
         OutputError: if the cache cannot be written.
@@ -97,12 +102,14 @@ def compare(
     """
     dense = dense.only_labelled()
     gaps, methods = check_gaps(every, dense), check_methods(methods, effort)
-    resolved = resolve_device(device).type
+    resolved, network = resolve_device(device).type, network or NetworkConfig()
+    start = read_backbone_weights(network, trains=any(fitting.needs_model(m, effort) for m in methods))
     identity = {} if cache is None else _identity(video, seed, effort, resolved)
+    identity |= {"network": {**network.model_dump(mode="json"), "backbone_weights": start and start.sha256}}
     if cache is not None:  # a folder that cannot be written shows before the work, not after
         with replacing(cache / "CACHEDIR.TAG") as temporary:
             temporary.write_text(_CACHE_TAG)
-    comparison = _Comparison(video, dense, seed, effort, resolved, cache, identity, progress)
+    comparison = _Comparison(video, dense, seed, effort, resolved, network, cache, identity, progress)
     rows: list[dict[str, Any]] = []
     try:
         for done, gap in enumerate(gaps):
@@ -275,7 +282,7 @@ class _Shared:
         model = fitting.fit_clip(
             clip,
             effort_config(self.comparison.effort),
-            NetworkConfig(),
+            self.comparison.network,
             seed=self.comparison.seed,
             device=self.comparison.device,
             progress=_prefixed(self.comparison.progress, f"every {self.gap}, fitting"),

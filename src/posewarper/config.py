@@ -49,7 +49,8 @@ class NetworkConfig(Settings):
 
     backbone: str = "hrnet_w18_small"
     backbone_weights: str = Field(
-        default="none", description="to start from: none (random), imagenet (timm's own), or a file of weights"
+        default="none",
+        description="to start from: none (random), imagenet (timm's own), or a file of weights",
     )
     crop_size: tuple[int, int] = Field(default=(192, 192), description="(height, width), multiples of 32")
     head_width: int = Field(default=32, ge=1)

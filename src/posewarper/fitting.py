@@ -28,14 +28,15 @@ from posewarper.inference.propagation import (
 )
 from posewarper.io.labels import read_labels
 from posewarper.io.video import Video, open_video
+from posewarper.model.backbone_weights import read_backbone_weights
 from posewarper.model.checkpoint import save_model
-from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
 from posewarper.model.warping import WarpHead
 from posewarper.structures import Labels, Poses, Progress, RunResult, silent
+from posewarper.training.clip_models import build_clip_model
 from posewarper.training.regions import read_propagated_regions, read_training_regions
 from posewarper.training.stages import train_pose, train_pose_on_propagated, train_warper
-from posewarper.version import __version__
 
 __all__ = ["ABLATIONS", "METHODS", "fit", "needs_model", "propagate"]
 
@@ -95,28 +96,6 @@ def check_labels(video: Video, labels: Labels) -> Labels:
     return labels
 
 
-def _new_model(labels: Labels, network: NetworkConfig, config: FitConfig, seed: int) -> PoseWarper:
-    spec = ModelSpec(
-        backbone=network.backbone,
-        skeleton=labels.skeleton,
-        crop_size=network.crop_size,
-        sigma=config.sigma,
-        head_width=network.head_width,
-        head_blocks=network.head_blocks,
-        head_dilations=network.head_dilations,
-        targets="exact",
-        batch_norm="batch statistics in training; evaluation mode in the pose network that the warper sees",
-        provenance={
-            "posewarper": __version__,
-            "video": labels.video,
-            "labelled_frames": len(labels.labelled_frames),
-            "seed": seed,
-            "config": config.model_dump(),
-        },
-    )
-    return PoseWarper(spec)
-
-
 def _check_budget(config: FitConfig) -> None:
     if not config.pose_iterations:
         raise ConfigError(
@@ -139,10 +118,11 @@ def fit_clip(
 ) -> PoseWarper:
     """Fit a model to a clip that is made ready already; see :func:`fit`."""
     _check_budget(config)
+    start = read_backbone_weights(network)
     keep_memory()
     with repeatable(seed):
         labelled, nearby = read_training_regions(clip, network.crop_size, seed)
-        model = _new_model(clip.labels, network, config, seed).to(resolve_device(device))
+        model = build_clip_model(clip.labels, network, config, seed, start).to(resolve_device(device))
         model = model.to(memory_format=torch.channels_last)
         interrupted = train_pose(model, labelled, config, seed=seed, progress=progress)
         release_memory()
@@ -192,7 +172,8 @@ def fit(
         labels: a label file or labels; any skeleton, any number of tracks.
         effort: ``normal`` or ``best``, which set the budget in iterations.
         config: settings in place of the effort's.
-        network: the architecture; a small HRNet on 192-pixel crops by default.
+        network: the architecture, and the weights that it starts from; a small HRNet on 192-pixel crops with
+            random weights by default.
         seed: the same seed and thread count give the same model.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         checkpoint: where to write the model, also after Ctrl-C.
@@ -210,15 +191,16 @@ def fit(
         >>> sorted(model.spec.trained)
         ['pose', 'warp']
     """
-    config = config or effort_config(effort)
+    config, network = config or effort_config(effort), network or NetworkConfig()
     _check_budget(config)
     resolve_device(device)
+    read_backbone_weights(network)  # what is wrong with them shows before the work
     with _opened(video, labels) as (opened, usable):
         clip = prepare_clip(opened, usable, progress=progress)
         return fit_clip(
             clip,
             config,
-            network or NetworkConfig(),
+            network,
             seed=seed,
             device=device,
             checkpoint=checkpoint,
@@ -256,6 +238,7 @@ def propagate(
     method: str = "default",
     model: PoseWarper | None = None,
     effort: str = "normal",
+    network: NetworkConfig | None = None,
     extend: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -270,6 +253,7 @@ def propagate(
         method: one of :data:`METHODS` or :data:`ABLATIONS`.
         model: a model for these keypoints; without one the methods that need it fit one first.
         effort: ``fast`` (trains nothing), ``normal`` or ``best``.
+        network: what is fitted, as for :func:`fit`, where no model is given.
         extend: give every track a pose on every frame, also far from its labels.
         seed: the same seed and thread count give the same poses.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -291,8 +275,10 @@ def propagate(
     # What cannot work is refused here, before minutes of work.
     train = model is None and needs_model(method, effort)
     config, place = effort_config(effort), resolve_device(device)
+    network = network or NetworkConfig()
     if train:
         _check_budget(config)
+    start = read_backbone_weights(network, trains=train)
     seconds: dict[str, float] = {}
     with _noting() as notes, _opened(video, labels) as (opened, usable):
         if model is not None:
@@ -310,7 +296,7 @@ def propagate(
                 model = fit_clip(
                     clip,
                     config,
-                    NetworkConfig(),
+                    network,
                     seed=seed,
                     device=device,
                     checkpoint=checkpoint,
@@ -318,7 +304,10 @@ def propagate(
                 )
         with _timed(seconds, "propagation"):
             poses = propagate_clip(clip, method, model, progress=progress)
-    return RunResult(poses, usable, method, seconds, tuple(notes), {"extend": extend, **config.model_dump()})
+    settings = {"extend": extend, **config.model_dump()}
+    if start is not None:
+        settings["backbone_weights"] = start.source
+    return RunResult(poses, usable, method, seconds, tuple(notes), settings)
 
 
 def propagate_clip(

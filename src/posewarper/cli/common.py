@@ -46,6 +46,15 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything ran
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress (warnings are still shown).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
 
+BackboneWeights = Annotated[
+    str,
+    typer.Option(
+        "--backbone-weights",
+        metavar="none|imagenet|FILE",
+        help="What training starts from: random weights, timm's own, or those of a file.",
+    ),
+]
+
 # Scripts may give every command the same options; some have nothing to do with a device or with chance.
 UnusedDevice = Annotated[DeviceName, typer.Option("--device", hidden=True)]
 UnusedSeed = Annotated[int, typer.Option("--seed", hidden=True)]

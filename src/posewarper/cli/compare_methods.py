@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posewarper.cli.common import (
+    BackboneWeights,
     Device,
     DeviceName,
     Overwrite,
@@ -77,6 +78,7 @@ def run(
         ),
     ] = None,
     effort: Annotated[str, typer.Option(metavar="fast|normal|best", help="How long to train.")] = "normal",
+    backbone_weights: BackboneWeights = "none",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     device: Device = DeviceName.AUTO,
@@ -94,6 +96,7 @@ def run(
     from rich.console import Console
 
     from posewarper.comparison import compare, describe_machine, usable_methods
+    from posewarper.config import NetworkConfig
     from posewarper.io.labels import read_labels
     from posewarper.io.video import open_video
 
@@ -110,6 +113,7 @@ def run(
             methods=names,
             seed=seed,
             effort=effort,
+            network=NetworkConfig(backbone_weights=backbone_weights),
             device=device.value,
             cache=cache or default_cache(),
             progress=progress,
@@ -119,6 +123,7 @@ def run(
     console.print(_NOISE, style="dim", highlight=False)
     if json_file is not None:
         given = {"video": str(video), "labels": str(labels), "track": track, "effort": effort, "seed": seed}
+        given |= {} if backbone_weights == "none" else {"backbone_weights": backbone_weights}
         _write(json_file, {**given, "machine": describe_machine(device.value), "rows": rows})
         print(f"wrote {json_file}")
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, Seed, count_of, progress_bar
+from posewarper.cli.common import (
+    BackboneWeights,
+    Device,
+    DeviceName,
+    Overwrite,
+    Quiet,
+    Seed,
+    count_of,
+    progress_bar,
+)
 from posewarper.cli.many_videos import DoneBefore, VideoJob, list_videos, share_videos
 from posewarper.cli.run_facts import describe_inputs, describe_process, peak_memory, write_json
 
@@ -45,6 +54,7 @@ def run(
     extend: Annotated[
         bool, typer.Option("--extend", help="Give every track a pose on every frame of the clip.")
     ] = False,
+    backbone_weights: BackboneWeights = "none",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the results; <video>_poses if left out.")
     ] = None,
@@ -68,9 +78,8 @@ def run(
     def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
         own = _labels_of(job, labels)
         options = {"model": model, "effort": effort, "method": method, "extend": extend, "seed": seed}
-        propagate_one(
-            Path(job.video), own, place, overwrite=overwrite, quiet=quietly, device=device.value, **options
-        )
+        options |= {"backbone_weights": backbone_weights, "device": device.value}
+        propagate_one(Path(job.video), own, place, overwrite=overwrite, quiet=quietly, **options)
 
     jobs = None if video.is_dir() else list_videos(str(video))
     if jobs is None:
@@ -102,6 +111,7 @@ def propagate_one(
     effort: str,
     method: str,
     extend: bool,
+    backbone_weights: str,
     overwrite: bool,
     quiet: bool,
     device: str,
@@ -109,13 +119,18 @@ def propagate_one(
 ) -> None:
     """Propagate the labels of one video and write the results; the arguments are those of :func:`run`."""
     inputs = describe_inputs(video=video, labels=labels, model=model)
+    start = {} if backbone_weights == "none" else {"backbone_weights": backbone_weights}
+    if start and os.path.isfile(backbone_weights) and backbone_weights != "imagenet":
+        inputs |= describe_inputs(backbone_weights=Path(backbone_weights))
     asked = {
+        **start,
         **{name: facts and facts["sha256"] for name, facts in inputs.items()},
         **{"method": method, "effort": effort, "extend": extend, "seed": seed},
     }
     refuse_results(out, model, overwrite, asked)
     refuse_place(out, video)
 
+    from posewarper.config import NetworkConfig
     from posewarper.fitting import propagate
     from posewarper.io.video import open_video
     from posewarper.model.checkpoint import load_model
@@ -130,6 +145,7 @@ def propagate_one(
             method=method,
             model=network,
             effort=effort,
+            network=NetworkConfig(backbone_weights=backbone_weights) if start else None,
             extend=extend,
             seed=seed,
             device=device,

@@ -91,7 +91,7 @@ def _check_crop(name: str, crop_size: tuple[int, int], stride: int) -> None:
 
 
 def _build_hrnet(name: str) -> tuple[nn.Module, int]:
-    network = timm.create_model(name, pretrained=False, **trunk_options(name, (_HRNET_STRIDE,) * 2))
+    network = timm.create_model(name, pretrained=False, **trunk_options(name, (_HRNET_STRIDE, _HRNET_STRIDE)))
     last = network.get_submodule("stage4")[-1]  # type: ignore[index]
     last.fuse_layers = last.fuse_layers[:1]
     return network, network.feature_info.channels()[0]  # type: ignore[union-attr, operator]

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,8 +79,7 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
     if not trains:
         raise ConfigError(
             "weights to start the backbone from are of no use where no network is trained",
-            expected=f"backbone weights {NONE!r} with a model that is given already, with the effort fast, and "
-            "with methods that need no network",
+            expected=f"{NONE!r} with a model that is given, the effort fast, or methods without a network",
             got=network.backbone_weights,
             mend="leave out --backbone-weights; or give no model, and the effort normal or best",
         )
@@ -111,8 +110,8 @@ def _rgb(values: tuple[float, ...]) -> RGB:
 
 def _mend(backbone: str) -> str:
     return (
-        f"give a file with weights of timm's {backbone} (.safetensors, .pth), {IMAGENET!r} for timm's own, or "
-        f"{NONE!r} to start from random weights"
+        f"give a file with weights of timm's {backbone} (.safetensors, .pth), {IMAGENET!r} for timm's own, "
+        f"or {NONE!r} to start from random weights"
     )
 
 
@@ -133,20 +132,27 @@ def _fetch(backbone: str) -> tuple[str, str]:
     repository, _, revision = known.hf_hub_id.partition("@")
     names = (known.hf_hub_filename,) if known.hf_hub_filename else _FILE_NAMES
     for name in names:
-        # A file that is there is used as it is: asking for a newer one takes a minute where there is no network.
+        # What is there is used as it is: asking for news of it takes a minute where there is no network.
         cached = try_to_load_from_cache(repository, name, revision=revision or None)
         if isinstance(cached, str):
-            return cached, f"{repository} {name}"
-    for name in names:
+            return cached, repository
+    try:
+        return _download(repository, names, revision or None), repository
+    except Exception as error:  # no network, a proxy, a full disk, a repository that is gone: all is told
+        raise _not_fetched(backbone, repository, names[0], error) from error
+
+
+def _download(repository: str, names: Sequence[str], revision: str | None) -> str:
+    """Download the first of these files that the repository has."""
+    *others, last = names
+    for name in others:
         try:
-            return hf_hub_download(repository, name, revision=revision or None), f"{repository} {name}"
-        except LocalEntryNotFoundError as error:  # which is an EntryNotFoundError, too
-            raise _not_fetched(backbone, repository, names[0], error) from error
-        except EntryNotFoundError as error:
-            missing = error
-        except Exception as error:  # a proxy, a full disk, a repository that is gone: all of it is told
-            raise _not_fetched(backbone, repository, names[0], error) from error
-    raise _not_fetched(backbone, repository, names[0], missing) from missing
+            return hf_hub_download(repository, name, revision=revision)
+        except LocalEntryNotFoundError:  # an EntryNotFoundError, but here it is the network that is not there
+            raise
+        except EntryNotFoundError:
+            continue
+    return hf_hub_download(repository, last, revision=revision)
 
 
 def _not_fetched(backbone: str, repository: str, name: str, error: Exception) -> ModelError:
@@ -192,9 +198,7 @@ def _read_safetensors(path: str, what: str, mend: str) -> Mapping[str, Any]:
     try:
         return load_file(path)
     except Exception as error:  # safetensors has an error of its own beside those of the system
-        raise ModelError(
-            "cannot read these weights", path=path, got=_first_line(error), mend=mend
-        ) from error
+        raise ModelError("cannot read these weights", path=path, got=_first_line(error), mend=mend) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -214,8 +218,8 @@ def _fitted(
     _refuse_deeper(state, network.backbone, path)
     try:
         loaded = _loaded(state, network)
-        # timm renames and resizes on loading, and does not say which parameters it has set: those that turn into
-        # NaN when the file holds nothing else.
+        # timm renames and resizes on loading, and does not say which parameters it has set: those that turn
+        # into NaN when the file holds nothing else.
         marks = {n: torch.full_like(v, torch.nan) if v.is_floating_point() else v for n, v in state.items()}
         marked = _loaded(marks, network)
     except Exception as error:  # other shapes: RuntimeError; renaming what is not there: KeyError, ...
@@ -280,12 +284,16 @@ def _refuse_deeper(state: Mapping[str, Tensor], backbone: str, path: str) -> Non
 def _other_network(
     state: Mapping[str, Tensor], backbone: str, path: str, trunk: nn.Module, example: str, got: str
 ) -> ModelError:
-    first, last = next(iter(state)), next(reversed(state))
+    names = list(state)
+    first, last = names[0], names[-1]
+    known = timm.get_pretrained_cfg(backbone)
+    fixed = known is not None and known.fixed_input_size
     return ModelError(
         f"these are not weights of the backbone {backbone}",
         path=path,
         expected=f"{example} {tuple(trunk.state_dict()[example].shape)} and all other tensors of {backbone}",
         got=f"{got}; the file holds {len(state)}, from {first} {tuple(state[first].shape)} to "
         f"{last} {tuple(state[last].shape)}",
-        mend=_mend(backbone),
+        mend=_mend(backbone)
+        + (" (some networks take their weights with square crops of one size alone)" if fixed else ""),
     )
