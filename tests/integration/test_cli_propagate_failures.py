@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from moving_clip import (
+    N_FRAMES,
     SKELETON,
     TINY_FIT,
     TINY_NETWORK,
@@ -25,6 +26,7 @@ from moving_clip import (
 from posewarper import fitting
 from posewarper.config import EFFORTS
 from posewarper.io.labels import read_poses, write_labels
+from posewarper.model import backbone_weights
 from posewarper.model.checkpoint import load_model, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.skeletons import Skeleton
@@ -256,3 +258,29 @@ def test_the_picture_is_what_the_clip_shows(clip):
     first, second = picture(3), picture(4)
     assert np.array_equal(first[25:55, 22:60], second[26:56, 24:62])
     assert not np.array_equal(first, second)
+
+
+def test_weights_to_start_from_that_are_no_use_are_refused(refused, tmp_path, monkeypatch, capsys) -> None:
+    absent = tmp_path / "absent.pth"
+    for options in (("--effort", "fast"), ("--method", "linear"), ("--model", a_model(tmp_path / "m.pt"))):
+        err = refused("no network is trained", "--backbone-weights", absent, *options)
+        assert "optical flow" not in err
+    assert "optical flow" not in refused("no such weights of the backbone", "--backbone-weights", absent)
+
+    def fails(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(backbone_weights, "hf_hub_download", fails)
+    monkeypatch.setattr(backbone_weights, "try_to_load_from_cache", lambda *_, **__: None)
+    err = refused("cannot be downloaded", "--backbone-weights", "imagenet")
+    assert "optical flow" not in err and "https://huggingface.co/timm/" in err
+    where = (
+        "--labels",
+        write_some_labels(tmp_path, range(N_FRAMES)),
+        "--every",
+        5,
+        "--backbone-weights",
+        "imagenet",
+    )
+    code, _, err = command(capsys, "benchmark", write_clip(tmp_path), *where, "--effort", "fast")
+    assert code == 2 and "no network is trained" in err

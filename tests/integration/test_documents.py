@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from moving_clip import N_FRAMES, TINY_FIT, TINY_NETWORK, command, some_labels, write_clip
@@ -119,19 +120,26 @@ def add_posetrack(folder: Path) -> None:
     torch.save({original_name(name): value for name, value in whole.items()}, folder / "released.pth")
 
 
+def add_files(sample: Path, path: Path) -> None:
+    """Add what a document speaks of and does not make itself."""
+    if path.name == "posetrack.md":  # which does not say how this came about
+        (sample / "result").mkdir()
+        write_labels(sample / "result" / "poses.json", some_labels(range(N_FRAMES)))
+    if path.name == "own_video.md":  # which says what these are
+        torch.save(timm.create_model("hrnet_w18_small").state_dict(), sample / "hrnet_w18_small.pth")
+    if path.name == "own_training.md":
+        (sample / "other.mp4").write_bytes((sample / "clip.mp4").read_bytes())
+        write_labels(sample / "other.json", some_labels((0, 9)))
+        (sample / "clips.csv").write_text(dict(blocks_of(path))["csv"], encoding="utf-8")
+
+
 @pytest.mark.filterwarnings("ignore::posewarper.errors.PosewarperWarning")
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_block_runs(sample, capsys, monkeypatch, path: Path) -> None:
     if "PoseTrack18 " in path.read_text(encoding="utf-8"):
         add_posetrack(sample)
         monkeypatch.setattr(released, "PAPER_CROP", (64, 64))
-    if path.name == "posetrack.md":  # which does not say how this came about
-        (sample / "result").mkdir()
-        write_labels(sample / "result" / "poses.json", some_labels(range(N_FRAMES)))
-    if path.name == "own_training.md":
-        (sample / "other.mp4").write_bytes((sample / "clip.mp4").read_bytes())
-        write_labels(sample / "other.json", some_labels((0, 9)))
-        (sample / "clips.csv").write_text(dict(blocks_of(path))["csv"], encoding="utf-8")
+    add_files(sample, path)
     for language, block in blocks_of(path):
         if language == "python":
             exec(compile(block, str(path), "exec"), {"__name__": "snippet"})

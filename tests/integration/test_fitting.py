@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from moving_clip import (
     N_FRAMES,
@@ -21,7 +22,7 @@ from moving_clip import (
 )
 
 from posewarper import fit, fitting, load_model, propagate
-from posewarper.config import EFFORTS
+from posewarper.config import EFFORTS, NetworkConfig
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
 from posewarper.io.encoding import write_video
 from posewarper.io.video import open_video
@@ -132,6 +133,21 @@ def test_a_model_is_fitted_where_one_is_needed_and_used_where_one_is_given(video
         found = propagate(video, labels, method=method, model=model, device="cpu").poses.dense()
         assert np.isfinite(found).all()
         np.testing.assert_array_equal(found[[3, 10, 16], 0], labels.tracks[0].keypoints)
+
+
+def test_a_backbone_starts_from_given_weights(video, tiny, tmp_path):
+    whole = timm.create_model("hrnet_w18_small").state_dict()
+    whole["conv1.weight"] *= 0  # which training by a few steps cannot hide
+    torch.save(whole, tmp_path / "start.pth")
+    network = TINY_NETWORK.model_copy(update={"backbone_weights": str(tmp_path / "start.pth")})
+    path = tmp_path / "model.pt"
+    result = propagate(video, some_labels(), network=network, checkpoint=path, device="cpu")
+    assert result.config["backbone_weights"] == str(tmp_path / "start.pth")
+    model = load_model(path)
+    assert model.spec.provenance["backbone_weights"]["source"] == str(tmp_path / "start.pth")
+    assert len(model.spec.provenance["backbone_weights"]["sha256"]) == 64
+    assert model.backbone.get_parameter("conv1.weight").abs().max() < 0.05
+    assert "backbone_weights" not in tiny_fit(video, some_labels()).spec.provenance
 
 
 def test_the_seed_decides_the_weights(video, tmp_path):
@@ -258,6 +274,12 @@ def test_what_cannot_work_is_refused_before_the_work(video, tiny):
     names = ("nose", "right_paw", "left_paw", "tail")
     refused(ModelError, "skeleton", run, labels=some_labels(skeleton=Skeleton(names)), model=model)
     refused(ConfigError, "no iterations", lambda **more: fit(video, some_labels(), **more), effort="fast")
+    network = NetworkConfig(backbone_weights="absent.pth")
+    unused = {"effort": "fast", "method": "linear", "model": model}
+    for name, value in unused.items():
+        refused(ConfigError, "no network is trained", run, network=network, **{name: value})
+    refused(ModelError, "no such weights", run, network=network)
+    refused(ModelError, "no such weights", lambda **more: fit(video, some_labels(), **more), network=network)
 
 
 def test_memory_does_not_grow_with_the_clip(tmp_path):

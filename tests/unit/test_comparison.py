@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -236,6 +237,28 @@ def test_what_changes_is_computed_again(fake, run, video, dense, monkeypatch):
     assert calls_of() == every
     video.write_bytes(b"other frames")
     assert calls_of() == every
+
+
+def test_the_weights_that_it_starts_from_are_part_of_the_key(fake, run, monkeypatch):
+    digests = {"a.pth": "one", "b.pth": "one", "c.pth": "other"}
+    asked = []
+
+    def read(network, *, trains):
+        asked.append(trains)
+        name = network.backbone_weights
+        return SimpleNamespace(sha256=digests[name]) if name in digests else None
+
+    monkeypatch.setattr(comparison, "read_backbone_weights", read)
+
+    def begun(weights: str) -> bool:
+        fake.calls.clear()
+        run(network=NetworkConfig(backbone_weights=weights))
+        return ("fit", "4") in fake.calls
+
+    assert begun("none") and begun("a.pth") and begun("c.pth")
+    assert not begun("none") and not begun("b.pth")  # the same content at another place
+    run(methods=["near"])
+    assert asked == [True] * 5 + [False]
 
 
 def test_damaged_parts_are_computed_again(fake, run, tmp_path):
