@@ -127,7 +127,8 @@ def _fetch(backbone: str) -> tuple[str, str]:
         raise ModelError(
             f"timm has no weights of {backbone} on Hugging Face",
             got=f"weights at {url} alone" if url else "no weights at all",
-            mend=(f"fetch {url}, then " if url else "") + _mend(backbone),
+            mend=(f"fetch {url} and give that file" if url else f"give a file with weights of {backbone}")
+            + f", take another backbone, or {NONE!r} to start from random weights",
         )
     repository, _, revision = known.hf_hub_id.partition("@")
     names = (known.hf_hub_filename,) if known.hf_hub_filename else _FILE_NAMES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import logging
 from pathlib import Path
@@ -60,27 +61,25 @@ def test_none_reads_nothing():
     assert read_backbone_weights(NetworkConfig(), trains=False) is None
 
 
-@pytest.mark.parametrize("form", ["plain", "state_dict", "model", "parallel", "safetensors", "training"])
+@pytest.mark.parametrize("form", ["plain", "model", "training", "safetensors"])
 def test_the_backbone_holds_what_the_file_holds(form, whole, tmp_path, caplog):
-    import argparse
-
     path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pth")
     contents = {
         "plain": whole,
-        "parallel": {f"module.{name}": value for name, value in whole.items()},
+        "model": {"model": {f"module.{name}": value for name, value in whole.items()}},
         "training": {"epoch": 3, "args": argparse.Namespace(lr=0.1), "state_dict": whole},
     }
     if form == "safetensors":
         save_file(whole, path)
     else:
-        torch.save(contents.get(form, {form: whole}), path)
+        torch.save(contents[form], path)
     before = torch.get_rng_state()
     with caplog.at_level(logging.WARNING):
         found = read(path)
     assert caplog.records == []  # of the classifier's weights that find no place
     assert torch.equal(torch.get_rng_state(), before)
     held = loaded(found)
-    assert len(held) > 500 and not any(name.startswith("classifier") for name in held)
+    assert len(held) > 300 and not any(name.startswith("classifier") for name in held)
     assert all(torch.equal(value, whole[name]) for name, value in held.items())
     assert found.source == str(path)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -99,7 +98,7 @@ def test_other_networks_and_their_normalisation(name, size, prefix, tmp_path):
     for own, value in held.items():
         if own in resized:  # timm's resampling, as for any other use of these weights
             assert value.shape != state["pos_embed"].shape
-            assert value.mean() == pytest.approx(state["pos_embed"].mean(), abs=1e-2)
+            assert value.mean().item() == pytest.approx(state["pos_embed"].mean().item(), abs=1e-2)
         else:
             assert torch.equal(value, state[own.removeprefix(prefix)])
     if name == "test_vit":
@@ -246,14 +245,10 @@ def test_without_a_network_it_is_said_where_the_weights_go(hub, error, monkeypat
     assert "'none'" in caught.value.mend
 
 
-@pytest.mark.parametrize(("name", "said"), [("legacy_seresnet18", "seresnet18-"), ("test_mambaout2", "none")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("legacy_seresnet18", "fetch https://"), ("resnet50_mlp", "no weights at all")]
+)
 def test_a_backbone_without_weights_on_the_hub_is_refused(hub, name, said):
-    if name not in timm.list_models():
-        name, said = next(
-            (n, "no weights at all")
-            for n in timm.list_models("resnet*")
-            if not (timm.get_pretrained_cfg(n) and timm.get_pretrained_cfg(n).has_weights)  # type: ignore[union-attr]
-        )
     with pytest.raises(ModelError, match=f"no weights of {name} on Hugging Face") as caught:
         read("imagenet", name)
     assert said in str(caught.value)
