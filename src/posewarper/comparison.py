@@ -27,7 +27,7 @@ from posewarper.files import replacing
 from posewarper.inference.labelled_clip import Clip, prepare_clip
 from posewarper.io.video import Video, open_video
 from posewarper.model import checkpoint
-from posewarper.model.backbone_weights import read_backbone_weights
+from posewarper.model.backbone_weights import BackboneWeights, read_backbone_weights
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
 from posewarper.structures import Labels, Progress, silent
@@ -47,6 +47,7 @@ class _Comparison:
     effort: str
     device: str
     network: NetworkConfig
+    start: BackboneWeights | None
     cache: Path | None
     identity: Mapping[str, Any]
     progress: Progress
@@ -109,7 +110,7 @@ def compare(
     if cache is not None:  # a folder that cannot be written shows before the work, not after
         with replacing(cache / "CACHEDIR.TAG") as temporary:
             temporary.write_text(_CACHE_TAG)
-    comparison = _Comparison(video, dense, seed, effort, resolved, network, cache, identity, progress)
+    comparison = _Comparison(video, dense, seed, effort, resolved, network, start, cache, identity, progress)
     rows: list[dict[str, Any]] = []
     try:
         for done, gap in enumerate(gaps):
@@ -283,6 +284,7 @@ class _Shared:
             clip,
             effort_config(self.comparison.effort),
             self.comparison.network,
+            start=self.comparison.start,
             seed=self.comparison.seed,
             device=self.comparison.device,
             progress=_prefixed(self.comparison.progress, f"every {self.gap}, fitting"),

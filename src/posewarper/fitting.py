@@ -28,7 +28,7 @@ from posewarper.inference.propagation import (
 )
 from posewarper.io.labels import read_labels
 from posewarper.io.video import Video, open_video
-from posewarper.model.backbone_weights import read_backbone_weights
+from posewarper.model.backbone_weights import BackboneWeights, read_backbone_weights
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
@@ -111,14 +111,14 @@ def fit_clip(
     config: FitConfig,
     network: NetworkConfig,
     *,
+    start: BackboneWeights | None,
     seed: int,
     device: str,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> PoseWarper:
-    """Fit a model to a clip that is made ready already; see :func:`fit`."""
+    """Fit a model to a clip that is made ready already; ``start`` are its weights, read. See :func:`fit`."""
     _check_budget(config)
-    start = read_backbone_weights(network)
     keep_memory()
     with repeatable(seed):
         labelled, nearby = read_training_regions(clip, network.crop_size, seed)
@@ -194,13 +194,14 @@ def fit(
     config, network = config or effort_config(effort), network or NetworkConfig()
     _check_budget(config)
     resolve_device(device)
-    read_backbone_weights(network)  # what is wrong with them shows before the work
+    start = read_backbone_weights(network)  # what is wrong with them shows before the work
     with _opened(video, labels) as (opened, usable):
         clip = prepare_clip(opened, usable, progress=progress)
         return fit_clip(
             clip,
             config,
             network,
+            start=start,
             seed=seed,
             device=device,
             checkpoint=checkpoint,
@@ -297,6 +298,7 @@ def propagate(
                     clip,
                     config,
                     network,
+                    start=start,
                     seed=seed,
                     device=device,
                     checkpoint=checkpoint,

@@ -73,9 +73,10 @@ class Fake:
     def needs_model(self, method, effort):
         return method != "near"
 
-    def fit_clip(self, clip, config, network, *, seed, device, progress):
+    def fit_clip(self, clip, config, network, *, start, seed, device, progress):
         assert clip.chains and config.pose_iterations and isinstance(network, NetworkConfig)
         frames = len(clip.labels.labelled_frames)
+        self.start = start
         self.calls.append(("fit", str(frames)))
         progress("training", 1, 1)
         return FakeModel(f"model of {frames} labels")
@@ -255,7 +256,8 @@ def test_the_weights_that_it_starts_from_are_part_of_the_key(fake, run, monkeypa
         run(network=NetworkConfig(backbone_weights=weights))
         return ("fit", "4") in fake.calls
 
-    assert begun("none") and begun("a.pth") and begun("c.pth")
+    assert begun("none") and fake.start is None
+    assert begun("a.pth") and begun("c.pth") and fake.start.sha256 == "other"
     assert not begun("none") and not begun("b.pth")  # the same content at another place
     run(methods=["near"])
     assert asked == [True] * 5 + [False]

@@ -20,6 +20,7 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from posewarper.config import NetworkConfig
+from posewarper.crops import IMAGENET_MEAN, IMAGENET_STD
 from posewarper.errors import ConfigError, ModelError
 from posewarper.model.backbone import build_backbone, trunk_of, trunk_options
 from posewarper.model.torchvision_weights import read_state
@@ -28,7 +29,6 @@ NONE, IMAGENET = "none", "imagenet"
 # As timm looks for them: in its repositories, and within a file, where averaged weights come first.
 _FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 _WITHIN = ("state_dict_ema", "model_ema", "state_dict", "model")
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 RGB = tuple[float, float, float]
 
@@ -97,8 +97,8 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
     return BackboneWeights(
         source,
         sha256,
-        _rgb(known.mean) if known else _IMAGENET_MEAN,
-        _rgb(known.std) if known else _IMAGENET_STD,
+        _rgb(known.mean) if known else IMAGENET_MEAN,
+        _rgb(known.std) if known else IMAGENET_STD,
         _fitted(state, trunk, network, path),
     )
 
