@@ -64,6 +64,7 @@ class PathEvidence:
         origin: (t, 2) a place that moves with the subject.
         trust_in_flow: 1 where optical flow is as good as in most clips, less where it is worse: by that share
             counts what it says.
+        trust_in_seen: (K,) likewise for the pose network; None for 1 everywhere.
     """
 
     anchors: Floats
@@ -74,6 +75,7 @@ class PathEvidence:
     size: Floats
     origin: Floats
     trust_in_flow: float = 1.0
+    trust_in_seen: Floats | None = None
 
 
 def measure_limbs(keypoints: Floats, size: Floats, skeleton: Skeleton) -> dict[tuple[int, int], float]:
@@ -232,7 +234,9 @@ def _place_costs(evidence: PathEvidence, places: Floats, keypoint: int, mirror: 
         return np.maximum(own, _MIRRORED * other)
 
     if evidence.seen is not None:
-        cost -= _SEEN_COST * np.log(_SEEN_FLOOR + support(evidence.seen, _SEEN_SIGMA, _SEEN_POWER))
+        trust = 1.0 if evidence.trust_in_seen is None else evidence.trust_in_seen[keypoint]
+        near = support(evidence.seen, _SEEN_SIGMA, _SEEN_POWER)
+        cost -= trust * _SEEN_COST * np.log(_SEEN_FLOOR + near)
     for peaks in evidence.warped:
         cost -= _WARPED_COST * np.log(_WARPED_FLOOR + support(peaks, _WARPED_SIGMA, 1.0))
     for side in evidence.carried:

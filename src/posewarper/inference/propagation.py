@@ -10,6 +10,7 @@ import numpy as np
 from posewarper.errors import ConfigError
 from posewarper.inference.fixed_crops import warp_in_fixed_crops
 from posewarper.inference.labelled_clip import Clip
+from posewarper.inference.network_trust import measure_network_trust
 from posewarper.inference.stretch import Estimate, Stretch, split_stretches, without_errors
 from posewarper.model.network import PoseWarper
 from posewarper.motion import interpolation
@@ -104,13 +105,16 @@ def estimate_poses(
     found: dict[int, Estimate] = {}
     name, without = ("default", method.removeprefix("without-")) if method in ABLATIONS else (method, None)
     total, done = sum(len(f) for f in clip.frames.values()), 0
+    trust = None
+    if name == "default" and without != "frame" and model is not None and model.spec.trained.get("pose"):
+        trust = measure_network_trust(clip, model)
     for i, track in clip.labels.tracks.items():
         frames = clip.frames[i]
         points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
         own = without_errors(points, np.zeros(points.shape[:2]))
         for first, last, keep in split_stretches(frames, track.frames):
             rows = np.arange(first, last + 1)
-            stretch = Stretch(clip, i, frames[rows], points[first], model)
+            stretch = Stretch(clip, i, frames[rows], points[first], model, trust)
             # Also what lies beyond ``keep``: the next stretch starts from it, and then puts its own in place.
             for whole, part in zip(own, stretch.estimate(name, without), strict=True):
                 whole[first : last + 1] = part

@@ -114,10 +114,25 @@ class _Evidence(NamedTuple):
 
 
 class Stretch:
-    """A stretch of one track, cut out and looked at."""
+    """A stretch of one track, cut out and looked at.
+
+    Args:
+        clip: what it is part of.
+        track_id: the track.
+        frames: (t,) consecutive frames.
+        before: (K, 2) where the stretch before it arrived on the first frame, NaN where nowhere.
+        model: the networks, or None.
+        trust: (K,) in the pose network, from :func:`~.network_trust.measure_network_trust`; None for full.
+    """
 
     def __init__(
-        self, clip: Clip, track_id: int, frames: Ints, before: Floats, model: PoseWarper | None
+        self,
+        clip: Clip,
+        track_id: int,
+        frames: Ints,
+        before: Floats,
+        model: PoseWarper | None,
+        trust: Floats | None = None,
     ) -> None:
         self.clip, self.track_id, self.frames, self.model = clip, track_id, frames, model
         self.track = clip.labels.tracks[track_id]
@@ -127,6 +142,7 @@ class Stretch:
         self.size = boxes[:, 2:].max(1) / BOX_PADDING
         self.origin = boxes[:, :2]
         self.before = before
+        self.trust = np.ones(self.track.keypoints.shape[1]) if trust is None else trust
         t, k = len(frames), self.track.keypoints.shape[1]
         self.keypoints, self.visibility = np.full((t, k, 2), np.nan), np.zeros((t, k), np.uint8)
         rows = np.flatnonzero(np.isin(frames, self.track.frames))
@@ -204,7 +220,7 @@ class Stretch:
         sightings = list(found.carried)
         if found.seen is not None:
             seen = _highest(found.seen) if path is None else _nearest(found.seen, path)
-            sightings.append(_trusted(seen, _PEAK_SIGMA, _PEAK_FALL, size))
+            sightings.append(_trusted(seen, _PEAK_SIGMA / np.sqrt(self.trust), _PEAK_FALL, size))
         if found.warped is not None:
             sightings.append(_trusted(found.warped.blended, _WARP_SIGMA, _WARP_FALL, size))
         return sightings
@@ -229,6 +245,7 @@ class Stretch:
             origin=self.origin,
             # Without a network there is nothing else to trust.
             trust_in_flow=1.0 if found.seen is None else min(1.0, self.clip.flow_error**-2),
+            trust_in_seen=self.trust,
         )
         limbs = {} if without == "limbs" else self.clip.limbs()
         skeleton = self.clip.labels.skeleton
@@ -274,7 +291,7 @@ def _unknown_motion(points: Floats) -> tuple[Floats, Floats]:
     return nothing, nothing
 
 
-def _trusted(seen: Seen, sigma: float, fall: float, size: Floats) -> Sighting:
+def _trusted(seen: Seen, sigma: float | Floats, fall: float, size: Floats) -> Sighting:
     return Sighting(seen.points, sigma * np.clip(seen.scores, 0.02, 1.0) ** (-fall) * size)
 
 

@@ -207,3 +207,11 @@ def test_scaling_the_picture_scales_the_paths() -> None:
     larger = replace(found, seen=Peaks(seen.points * 3, seen.heights), size=found.size * 3)
     scaled = choose(larger, lambda p: tuple(3 * s for s in following(moving, standing)(p / 3)), flip=[1, 0])
     assert_allclose(scaled, 3 * path)
+
+
+def test_a_network_that_is_trusted_less_is_overruled_by_the_flow() -> None:
+    place, wrong = line(9, 10, 20), line(9, 30, 20)
+    seen, carried = peaks([(wrong, 0.9)]), Sighting(place[:, None], np.full((9, 1), 1.0))
+    for trust, expected in ((1.0, wrong), (0.1, place)):
+        found = evidence(seen, 1, 9, carried=(carried,), trust_in_seen=np.array([trust]))
+        assert_allclose(choose(found)[:, 0], expected)

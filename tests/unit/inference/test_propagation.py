@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from posewarper.errors import ConfigError
 from posewarper.geometry import crop_transform
-from posewarper.inference import stretch
+from posewarper.inference import network_trust, propagation, stretch
 from posewarper.inference.labelled_clip import prepare_clip, subject_size
 from posewarper.inference.propagation import (
     ABLATIONS,
@@ -218,9 +218,14 @@ def see_colours(model, images) -> torch.Tensor:
     return torch.from_numpy(means.transpose(0, 3, 1, 2).astype(np.float32))
 
 
+def show_colours(monkeypatch, see=see_colours) -> None:
+    for module in (stretch, network_trust):
+        monkeypatch.setattr(module, "see_heatmaps", see)
+
+
 @pytest.mark.parametrize("crop_size", [(64, 96), (128, 64)])
 def test_peaks_are_found_where_they_are_in_the_image(spots, make_model, monkeypatch, crop_size):
-    monkeypatch.setattr(stretch, "see_heatmaps", see_colours)
+    show_colours(monkeypatch)
     clip_picture, folder = spots
     labels = labels_of(clip_picture, {0: [2, 9]}, names=("nose", "tail"))
     with open_video(folder) as video:
@@ -231,7 +236,7 @@ def test_peaks_are_found_where_they_are_in_the_image(spots, make_model, monkeypa
 
 def test_default_listens_to_a_trained_network_alone(spots, make_model, monkeypatch):
     # The motion is unknown, so that only the labels and what the network sees are left.
-    monkeypatch.setattr(stretch, "see_heatmaps", see_colours)
+    show_colours(monkeypatch)
     blind = SimpleNamespace(steps=lambda points: np.full((2, *points[1:].shape), NAN))
     monkeypatch.setattr(stretch, "measure_motion", lambda crops: blind)
     clip_picture, folder = spots
@@ -247,9 +252,29 @@ def test_default_listens_to_a_trained_network_alone(spots, make_model, monkeypat
     assert (seen.keypoint_scores[4:] > 1.05 * unseen.keypoint_scores[4:]).all()
 
 
+def test_a_network_that_misses_the_labels_is_not_listened_to(spots, make_model, monkeypatch):
+    def see_beside(model, images) -> torch.Tensor:
+        return see_colours(model, images).roll(5, -1)
+
+    blind = SimpleNamespace(steps=lambda points: np.full((2, *points[1:].shape), NAN))
+    monkeypatch.setattr(stretch, "measure_motion", lambda crops: blind)
+    show_colours(monkeypatch, see_beside)
+    clip_picture, folder = spots
+    labels = labels_of(clip_picture, {0: [0]}, names=("nose", "tail"))
+    model = make_model(("nose", "tail"), (64, 96))
+    model.record("pose", 1)
+    with open_video(folder) as video:
+        clip = prepare_clip(video, labels)
+        doubted = estimate_poses(clip, "default", model).tracks[0]
+        monkeypatch.setattr(propagation, "measure_network_trust", lambda clip, model: np.ones(2))
+        believed = estimate_poses(clip, "default", model).tracks[0]
+    assert off(clip_picture, doubted).max() < 0.5
+    assert off(clip_picture, believed)[2:].min() > 5
+
+
 @pytest.mark.parametrize("without", ["flow", "frame", "paths"])
 def test_ablations_leave_out_what_they_say(spots, make_model, monkeypatch, without):
-    monkeypatch.setattr(stretch, "see_heatmaps", see_colours)
+    show_colours(monkeypatch)
     clip_picture, folder = spots
     labels = labels_of(clip_picture, {0: [0, 11]}, names=("nose", "tail"))
     model = make_model(("nose", "tail"), (64, 96))

@@ -1,0 +1,55 @@
+"""How far the pose network is to be trusted with each keypoint, learned from the labelled frames."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from posewarper.frames import cut_track
+from posewarper.geometry import BOX_PADDING
+from posewarper.inference.evidence import find_all_peaks, see_heatmaps
+from posewarper.inference.labelled_clip import Clip
+from posewarper.model.network import PoseWarper
+from posewarper.structures import Floats
+
+# Peaks that are lower than this share of the highest one are not what the network shows.
+_PEAKS, _HIGH = 4, 0.5
+# Lengths are shares of the subject's size. A network that misses by half as much is trusted almost fully.
+_HALF_TRUSTED, _STEEPNESS = 0.05, 4
+_FURTHEST = 0.2  # how far off one label counts at most
+_MOST = 64  # labelled frames of a track that are looked at
+
+
+def measure_network_trust(clip: Clip, model: PoseWarper) -> Floats:
+    """Return (K,) from 0 to 1: what the pose network's peaks count for, as a share of what they usually do.
+
+    A network that does not show a keypoint even where it was told the place does not show it elsewhere. Left
+    and right that change places do not count against it: motion tells them apart.
+
+    Args:
+        clip: its visible labels are what the peaks are compared with.
+        model: its pose network is trained, on this clip or on others.
+    """
+    missed = np.concatenate([_misses(clip, i, model) for i in clip.labels.tracks])
+    compared = ~np.isnan(missed)
+    total = np.where(compared, np.minimum(missed, _FURTHEST), 0.0).sum(0)
+    mean = total / np.maximum(compared.sum(0), 1)  # what was never labelled is never looked for
+    return 1 / (1 + (mean / _HALF_TRUSTED) ** _STEEPNESS)
+
+
+def _misses(clip: Clip, track_id: int, model: PoseWarper) -> Floats:
+    """Return (n, K): how far labels are from the nearest high peak, as shares of the size; else NaN."""
+    track = clip.labels.tracks[track_id]
+    rows = np.flatnonzero(np.isin(track.frames, clip.frames[track_id]))
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int)] if len(rows) else rows
+    frames, size = track.frames[rows], model.spec.crop_size
+    boxes = clip.boxes(track_id, frames, size[1] / size[0])
+    crops = cut_track(clip.video, frames, boxes, size)
+    peaks = find_all_peaks(see_heatmaps(model, crops.images), crops.transforms, _PEAKS)
+    order = list(model.spec.skeleton.flip_order)
+    points = np.concatenate([peaks.points, peaks.points[:, order]], axis=2)
+    heights = np.nan_to_num(np.concatenate([peaks.heights, peaks.heights[:, order]], axis=2))
+    away = np.linalg.norm(points - track.keypoints[rows, :, None], axis=-1)
+    high = (heights > 0) & (heights >= _HIGH * heights.max(-1, keepdims=True))
+    nearest = np.where(high, away, np.inf).min(-1)
+    share = nearest * BOX_PADDING / boxes[:, 2:].max(1)[:, None]
+    return np.where(track.visibility[rows] == 2, share, np.nan)
