@@ -13,17 +13,18 @@ from posewarper.structures import Floats
 
 # Peaks that are lower than this share of the highest one are not what the network shows.
 _PEAKS, _HIGH = 4, 0.5
-# Lengths are shares of the subject's size. A network that misses by half as much is trusted almost fully.
-_HALF_TRUSTED, _STEEPNESS = 0.05, 4
+# Lengths are shares of the subject's size: what is missed by less counts twice, by more half.
+_EXACT, _BESIDE, _STEEPNESS = 0.01, 0.05, 4
 _FURTHEST = 0.2  # how far off one label counts at most
 _MOST = 64  # labelled frames of a track that are looked at
 
 
 def measure_network_trust(clip: Clip, model: PoseWarper) -> Floats:
-    """Return (K,) from 0 to 1: what the pose network's peaks count for, as a share of what they usually do.
+    """Return (K,) from 0 to 2: what the pose network's peaks count for, as a share of what they usually do.
 
-    A network that does not show a keypoint even where it was told the place does not show it elsewhere. Left
-    and right that change places do not count against it: motion tells them apart.
+    A network that does not show a keypoint even where it was told the place does not show it elsewhere; one
+    that shows it more exactly than most counts for more. Left and right that change places do not count
+    against it: motion tells them apart.
 
     Args:
         clip: its visible labels are what the peaks are compared with.
@@ -32,8 +33,9 @@ def measure_network_trust(clip: Clip, model: PoseWarper) -> Floats:
     missed = np.concatenate([_misses(clip, i, model) for i in clip.labels.tracks])
     compared = ~np.isnan(missed)
     total = np.where(compared, np.minimum(missed, _FURTHEST), 0.0).sum(0)
-    mean = total / np.maximum(compared.sum(0), 1)  # what was never labelled is never looked for
-    return 1 / (1 + (mean / _HALF_TRUSTED) ** _STEEPNESS)
+    mean = total / np.maximum(compared.sum(0), 1)
+    trust = (1 + np.exp(-((mean / _EXACT) ** 2))) / (1 + (mean / _BESIDE) ** _STEEPNESS)
+    return np.where(compared.any(0), trust, 1.0)
 
 
 def _misses(clip: Clip, track_id: int, model: PoseWarper) -> Floats:

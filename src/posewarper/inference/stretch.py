@@ -122,7 +122,7 @@ class Stretch:
         frames: (t,) consecutive frames.
         before: (K, 2) where the stretch before it arrived on the first frame, NaN where nowhere.
         model: the networks, or None.
-        trust: (K,) in the pose network, from :func:`~.network_trust.measure_network_trust`; None for full.
+        trust: (K,) in the pose network, from :func:`~.network_trust.measure_network_trust`; None for 1.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class Stretch:
         sightings = list(found.carried)
         if found.seen is not None:
             seen = _highest(found.seen) if path is None else _nearest(found.seen, path)
-            sightings.append(_trusted(seen, _PEAK_SIGMA / np.sqrt(self.trust), _PEAK_FALL, size))
+            sightings.append(_trusted(seen, _PEAK_SIGMA / self.trust, _PEAK_FALL, size))
         if found.warped is not None:
             sightings.append(_trusted(found.warped.blended, _WARP_SIGMA, _WARP_FALL, size))
         return sightings
