@@ -62,9 +62,10 @@ class PathEvidence:
         carried: labels carried here by optical flow, for each side.
         size: (t,) of the subject in pixels.
         origin: (t, 2) a place that moves with the subject.
+        trust_in_seen: (K,) 1 where the pose network shows a keypoint as exactly as usual, else more or
+            less: by that share counts what it says.
         trust_in_flow: 1 where optical flow is as good as in most clips, less where it is worse: by that share
             counts what it says.
-        trust_in_seen: (K,) likewise for the pose network; None for 1 everywhere.
     """
 
     anchors: Floats
@@ -74,8 +75,8 @@ class PathEvidence:
     carried: Sequence[Sighting]
     size: Floats
     origin: Floats
+    trust_in_seen: Floats
     trust_in_flow: float = 1.0
-    trust_in_seen: Floats | None = None
 
 
 def measure_limbs(keypoints: Floats, size: Floats, skeleton: Skeleton) -> dict[tuple[int, int], float]:
@@ -234,9 +235,8 @@ def _place_costs(evidence: PathEvidence, places: Floats, keypoint: int, mirror: 
         return np.maximum(own, _MIRRORED * other)
 
     if evidence.seen is not None:
-        trust = 1.0 if evidence.trust_in_seen is None else evidence.trust_in_seen[keypoint]
         near = support(evidence.seen, _SEEN_SIGMA, _SEEN_POWER)
-        cost -= trust * _SEEN_COST * np.log(_SEEN_FLOOR + near)
+        cost -= evidence.trust_in_seen[keypoint] * _SEEN_COST * np.log(_SEEN_FLOOR + near)
     for peaks in evidence.warped:
         cost -= _WARPED_COST * np.log(_WARPED_FLOOR + support(peaks, _WARPED_SIGMA, 1.0))
     for side in evidence.carried:

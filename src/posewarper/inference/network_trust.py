@@ -42,7 +42,9 @@ def _misses(clip: Clip, track_id: int, model: PoseWarper) -> Floats:
     """Return (n, K): how far labels are from the nearest high peak, as shares of the size; else NaN."""
     track = clip.labels.tracks[track_id]
     rows = np.flatnonzero(np.isin(track.frames, clip.frames[track_id]))
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int)] if len(rows) else rows
+    if not len(rows):
+        return np.empty((0, track.keypoints.shape[1]))
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int)]
     frames, size = track.frames[rows], model.spec.crop_size
     boxes = clip.boxes(track_id, frames, size[1] / size[0])
     crops = cut_track(clip.video, frames, boxes, size)

@@ -105,7 +105,7 @@ def estimate_poses(
     found: dict[int, Estimate] = {}
     name, without = ("default", method.removeprefix("without-")) if method in ABLATIONS else (method, None)
     total, done = sum(len(f) for f in clip.frames.values()), 0
-    trust = None
+    trust = np.ones(len(clip.labels.skeleton))
     if name == "default" and without != "frame" and model is not None and model.spec.trained.get("pose"):
         trust = measure_network_trust(clip, model)
     for i, track in clip.labels.tracks.items():

@@ -122,7 +122,7 @@ class Stretch:
         frames: (t,) consecutive frames.
         before: (K, 2) where the stretch before it arrived on the first frame, NaN where nowhere.
         model: the networks, or None.
-        trust: (K,) in the pose network, from :func:`~.network_trust.measure_network_trust`; None for 1.
+        trust: (K,) in the pose network, 1 for the usual; see :func:`~.network_trust.measure_network_trust`.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Stretch:
         frames: Ints,
         before: Floats,
         model: PoseWarper | None,
-        trust: Floats | None = None,
+        trust: Floats,
     ) -> None:
         self.clip, self.track_id, self.frames, self.model = clip, track_id, frames, model
         self.track = clip.labels.tracks[track_id]
@@ -141,8 +141,7 @@ class Stretch:
         self.crops = cut_track(clip.video, frames, boxes, size)
         self.size = boxes[:, 2:].max(1) / BOX_PADDING
         self.origin = boxes[:, :2]
-        self.before = before
-        self.trust = np.ones(self.track.keypoints.shape[1]) if trust is None else trust
+        self.before, self.trust = before, trust
         t, k = len(frames), self.track.keypoints.shape[1]
         self.keypoints, self.visibility = np.full((t, k, 2), np.nan), np.zeros((t, k), np.uint8)
         rows = np.flatnonzero(np.isin(frames, self.track.frames))

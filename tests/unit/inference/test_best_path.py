@@ -54,6 +54,7 @@ def peaks(*places_and_heights) -> Peaks:
 def evidence(seen: Peaks | None, k: int, t: int, **more) -> PathEvidence:
     nothing = np.full((t, k, 2), NAN)
     known = {"warped": (), "carried": (), "size": np.full(t, SIZE), "origin": np.zeros((t, 2))}
+    known["trust_in_seen"] = np.ones(k)
     return PathEvidence(**{"anchors": nothing, "rough": nothing, "seen": seen, **known, **more})
 
 

@@ -23,7 +23,7 @@ CROP_SIZE = (192, 192)
 
 
 class FlatVideo:
-    """Frames of one colour; how often each was asked for."""
+    """Frames of one colour, and which of them were asked for."""
 
     image_size = (200, 200)
 
@@ -100,6 +100,10 @@ def test_no_peak_at_all_is_a_miss(trust_in):
 
 def test_hidden_labels_are_guesses_and_not_compared(trust_in):
     assert_allclose(trust_in(off=(20, 20, 20), visibility=1)[0], 1)
+
+
+def test_a_track_without_labels_says_nothing(trust_in):
+    assert_allclose(trust_in(n=0)[0], 1)
 
 
 def test_of_many_labels_some_are_looked_at(trust_in):
