@@ -20,6 +20,7 @@ from posewarper.inference.propagation import (
     ABLATIONS,
     INTERPOLATIONS,
     METHODS,
+    VARIANTS,
     carry_poses,
     check_method,
     estimate_poses,
@@ -32,18 +33,19 @@ from posewarper.model.backbone_weights import BackboneWeights, read_backbone_wei
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
+from posewarper.model.seeing_heads import SEEING_HEADS
 from posewarper.model.warping import WarpHead
 from posewarper.structures import Labels, Poses, Progress, RunResult, silent
 from posewarper.training.clip_models import build_clip_model
 from posewarper.training.regions import read_propagated_regions, read_training_regions
 from posewarper.training.stages import train_pose, train_pose_on_propagated, train_warper
 
-__all__ = ["ABLATIONS", "METHODS", "fit", "needs_model", "propagate"]
+__all__ = ["ABLATIONS", "METHODS", "VARIANTS", "fit", "needs_model", "propagate"]
 
 VideoLike = Video | str | os.PathLike[str]
 LabelsLike = Labels | str | os.PathLike[str]
 
-_MODEL_METHODS = ("frame", "warper-untrained", "warper", "paper")
+_MODEL_METHODS = ("frame", "warper-untrained", "warper", "paper", *VARIANTS)
 
 
 def needs_model(method: str, effort: str) -> bool:
@@ -102,6 +104,16 @@ def _check_budget(config: FitConfig) -> None:
             "no iterations to train a network with",
             expected="at least 1 for pose_iterations",
             got=config.pose_iterations,
+            mend="take the effort normal or best",
+        )
+
+
+def _check_variant(method: str, config: FitConfig) -> None:
+    if method in VARIANTS and not config.warp_iterations:
+        raise ConfigError(
+            f"no iterations to train the head of {method} with",
+            expected="at least 1 for warp_iterations",
+            got=config.warp_iterations,
             mend="take the effort normal or best",
         )
 
@@ -229,7 +241,26 @@ def _untrained(model: PoseWarper) -> PoseWarper:
     spec = model.spec
     fresh = copy.deepcopy(model)
     fresh.warp_head = WarpHead(len(spec.skeleton), spec.head_width, spec.head_blocks, spec.head_dilations)
-    return fresh.to(model.final_layer.weight.device).eval()
+    return fresh.to(model.device).eval()
+
+
+def _with_seeing_head(
+    clip: Clip, model: PoseWarper, variant: str, config: FitConfig, seed: int, progress: Progress
+) -> PoseWarper:
+    """Return the model with another head, trained here on the pose network as it is."""
+    spec, seeing = model.spec, copy.deepcopy(model)
+    keep_memory()
+    with repeatable(seed):
+        head = SEEING_HEADS[variant](
+            len(spec.skeleton), spec.head_width, spec.head_blocks, spec.head_dilations
+        )
+        seeing.warp_head = head.to(model.device, memory_format=torch.channels_last)
+        labelled, nearby = read_training_regions(clip, spec.crop_size, seed)
+        interrupted = train_warper(seeing, labelled, nearby, config, seed=seed, progress=progress)
+        release_memory()
+    if interrupted:
+        raise Interrupted(f"the head of {variant} is not kept")
+    return seeing
 
 
 def propagate(
@@ -251,7 +282,7 @@ def propagate(
     Args:
         video: a video file, a folder of frames, or an opened video.
         labels: a label file or labels.
-        method: one of :data:`METHODS` or :data:`ABLATIONS`.
+        method: one of :data:`METHODS`, :data:`ABLATIONS` or :data:`VARIANTS`.
         model: a model for these keypoints; without one the methods that need it fit one first.
         effort: ``fast`` (trains nothing), ``normal`` or ``best``.
         network: what is fitted, as for :func:`fit`, where no model is given.
@@ -279,6 +310,7 @@ def propagate(
     network = network or NetworkConfig()
     if train:
         _check_budget(config)
+    _check_variant(method, config)
     start = read_backbone_weights(network, trains=train)
     seconds: dict[str, float] = {}
     with _noting() as notes, _opened(video, labels) as (opened, usable):
@@ -305,7 +337,7 @@ def propagate(
                     progress=progress,
                 )
         with _timed(seconds, "propagation"):
-            poses = propagate_clip(clip, method, model, progress=progress)
+            poses = propagate_clip(clip, method, model, config=config, seed=seed, progress=progress)
     settings = {"extend": extend, **config.model_dump()}
     if start is not None:
         settings["backbone_weights"] = start.source
@@ -313,9 +345,18 @@ def propagate(
 
 
 def propagate_clip(
-    clip: Clip, method: str, model: PoseWarper | None = None, *, progress: Progress = silent
+    clip: Clip,
+    method: str,
+    model: PoseWarper | None = None,
+    *,
+    config: FitConfig | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> Poses:
-    """Propagate in a clip that is made ready already, with a trained model where the method needs one."""
+    """Propagate in a clip that is made ready already, with a trained model where the method needs one.
+
+    Variants train a head of their own first, for which there are ``config`` and ``seed``.
+    """
     if method in INTERPOLATIONS:
         return interpolate_labels(clip, method)
     if method in ("flow", "flow2"):
@@ -323,6 +364,11 @@ def propagate_clip(
     if method == "warper-untrained":
         assert model is not None
         return estimate_poses(clip, "warper", _untrained(model), progress=progress)
+    if method in VARIANTS:
+        assert model is not None
+        config = config or effort_config("normal")
+        seeing = _with_seeing_head(clip, model, method, config, seed, progress)
+        return estimate_poses(clip, "warper", seeing, progress=progress)
     if method == "paper":
         assert model is not None
         return warp_the_paper_s_way(clip, model, progress=progress)

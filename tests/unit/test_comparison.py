@@ -44,6 +44,7 @@ class Fake:
 
     METHODS = METHODS
     ABLATIONS: ClassVar = {"without-late": "an ablation"}
+    VARIANTS: ClassVar = {"net-wide": "a variant"}
     INTERPOLATIONS: ClassVar = {"near": None}
 
     def __init__(self, dense: Labels) -> None:
@@ -81,7 +82,9 @@ class Fake:
         progress("training", 1, 1)
         return FakeModel(f"model of {frames} labels")
 
-    def propagate_clip(self, clip, method, model, *, progress):
+    def propagate_clip(self, clip, method, model, *, config, seed, progress):
+        assert config.warp_iterations
+        self.seed = seed
         if method == self.interrupt_at:
             raise KeyboardInterrupt
         frames = len(clip.labels.labelled_frames)
@@ -153,7 +156,7 @@ def test_rows(fake, run):
     assert fake.open_videos == 0
     near, net = rows[0], rows[1]
     assert near["mean"] == near["median"] == pytest.approx(3) and net["mean"] == pytest.approx(2)
-    assert (near["clip"], near["n_labels"], near["seed"]) == ("clip", 4, 5)
+    assert (near["clip"], near["n_labels"], near["seed"], fake.seed) == ("clip", 4, 5, 5)
     assert (near["pck05"], near["coverage"], near["n"]) == (100, 100, 16)
     # Kept are frames 1, 4, 7, 10: six frames between them, two beyond.
     assert (near["between_n"], near["beyond_n"]) == (12, 4)

@@ -63,7 +63,8 @@ def run(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Methods, with commas in between; all but the ablations (without-flow ...) if left out.",
+            help="Methods, with commas in between; if left out all but the ablations (without-flow ...) and "
+            "the variants (warper-image, warper-correlation).",
         ),
     ] = None,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Use one track alone.")] = None,

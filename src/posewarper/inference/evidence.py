@@ -88,6 +88,19 @@ def see_heatmaps(model: PoseWarper, images: NDArray[np.uint8]) -> Tensor:
     return torch.cat(parts)
 
 
+@torch.inference_mode()
+def see_views(model: PoseWarper, images: NDArray[np.uint8], heatmaps: Tensor) -> Tensor:
+    """Return what the warp head compares (t, C, H, W) of crops (t, h, w, 3) with heatmaps (t, K, H, W)."""
+    parts = []
+    for first in range(0, len(images), _BATCH):
+        own = slice(first, first + _BATCH)
+        tensor = torch.from_numpy(normalise(images[own], model.spec.mean, model.spec.std))
+        with precision(model.device):
+            view = model.view(heatmaps[own], tensor.to(model.device, memory_format=torch.channels_last))
+        parts.append(view.float())
+    return torch.cat(parts)
+
+
 def to_image(points: Floats, transforms: Sequence[CropTransform]) -> Floats:
     """Carry points (t, K, 2) from heatmap pixels into the image."""
     crops = heatmap_to_crop(points, STRIDE)
@@ -122,7 +135,7 @@ def find_all_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform], n: int
 
 
 @torch.inference_mode()
-def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: NDArray[np.int64]) -> Tensor:
+def warp_label(model: PoseWarper, label: LabelledCrop, views: Tensor, rows: NDArray[np.int64]) -> Tensor:
     """Warp one label's heatmaps to frames of its stretch.
 
     The labelled frame is the source, each frame of ``rows`` the target.
@@ -130,7 +143,7 @@ def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: N
     Args:
         model: its head warps.
         label: what is moved.
-        heatmaps: (t, K, H, W) of the whole stretch.
+        views: (t, C, H, W) of the whole stretch, the heatmaps as a rule; see :meth:`PoseWarper.view`.
         rows: the frames wanted, as rows of the stretch.
 
     Returns:
@@ -138,22 +151,22 @@ def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: N
     """
     parts = []
     for first in range(0, len(rows), _BATCH):
-        target = heatmaps[torch.from_numpy(rows[first : first + _BATCH])]
-        source = heatmaps[label.row].expand_as(target)
-        values = label.values.expand_as(target)
+        target = views[torch.from_numpy(rows[first : first + _BATCH])]
+        source = views[label.row].expand_as(target)
+        values = label.values.expand(len(target), -1, -1, -1)
         parts.append(model.warp(values, source=source, target=target))
-    return torch.cat(parts) if parts else heatmaps[:0]
+    return torch.cat(parts) if parts else label.values.new_zeros(0, *label.values.shape)
 
 
 def warp_from_both(
-    model: PoseWarper, labels: Sequence[LabelledCrop], heatmaps: Tensor, crops: TrackCrops
+    model: PoseWarper, labels: Sequence[LabelledCrop], views: Tensor, crops: TrackCrops
 ) -> Warped:
     """Warp the labels at the ends of a stretch to all of its frames, and add them: the nearer weighs more.
 
     Args:
         model: its head warps.
         labels: one or two labelled crops of the stretch.
-        heatmaps: (t, K, H, W) of the stretch.
+        views: (t, C, H, W) of the stretch, the heatmaps as a rule; see :meth:`PoseWarper.view`.
         crops: the stretch's crops.
     """
     rows = np.arange(len(crops.frames))
@@ -161,11 +174,11 @@ def warp_from_both(
     share = (1 / distance)[:, :, None] * np.stack([label.has for label in labels])[:, None, :]
     total = share.sum(0)
     share = share / np.where(total > 0, total, 1.0)
-    summed = torch.zeros_like(heatmaps)
+    summed = views.new_zeros(len(views), *labels[0].values.shape)
     single = []
     for label, weight in zip(labels, share, strict=True):
         weights = torch.from_numpy(weight.astype(np.float32)).to(summed.device)
-        warped = warp_label(model, label, heatmaps, rows)
+        warped = warp_label(model, label, views, rows)
         summed += warped * weights[..., None, None]
         has = torch.from_numpy(label.has)
         peaks = find_all_peaks(warped[:, has], crops.transforms, _WARPED_PEAKS)

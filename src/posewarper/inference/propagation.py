@@ -47,6 +47,11 @@ ABLATIONS: dict[str, str] = {
     "without-limbs": "the default without limb lengths",
     "without-paths": "the default from optical flow and each heatmap's highest peak alone",
 }
+# Heads that see more of the frames; each trains its own on the pose network that it is given.
+VARIANTS: dict[str, str] = {
+    "warper-image": "the warper, whose head also sees how the images differ",
+    "warper-correlation": "the warper, whose head also sees where the frames look alike",
+}
 INTERPOLATIONS: Mapping[str, Callable[[LabelTrack, Ints], Floats]] = {
     "nearest": interpolation.nearest,
     "linear": interpolation.linear,
@@ -64,10 +69,11 @@ def check_method(method: str) -> None:
     Raises:
         ConfigError: with the names there are.
     """
-    if method not in METHODS and method not in ABLATIONS:
+    known = {**METHODS, **ABLATIONS, **VARIANTS}
+    if method not in known:
         raise ConfigError(
             "unknown method",
-            expected=", ".join([*METHODS, *ABLATIONS]),
+            expected=", ".join(known),
             got=method,
             mend="use one of the names expected",
         )

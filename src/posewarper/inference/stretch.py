@@ -19,6 +19,7 @@ from posewarper.inference.evidence import (
     find_peaks,
     labelled_crop,
     see_heatmaps,
+    see_views,
     warp_from_both,
 )
 from posewarper.inference.expected_error import Signs, expected_error
@@ -179,7 +180,8 @@ class Stretch:
         if not sources:
             nothing = np.full(self.keypoints.shape, np.nan)
             return Warped(Seen(nothing, np.zeros(nothing.shape[:2])), ())
-        return warp_from_both(self.model, sources, heatmaps, self.crops)
+        views = see_views(self.model, self.crops.images, heatmaps)
+        return warp_from_both(self.model, sources, views, self.crops)
 
     def _trajectory(self, without: str | None) -> Estimate:
         size = self.size[:, None]

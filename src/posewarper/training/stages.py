@@ -148,10 +148,11 @@ def train_warper(
         rng = np.random.default_rng([seed, 2, step])
         batch = pair_batch(labelled, nearby, model.spec.skeleton, config, model.spec.crop_size, rng)
         with torch.no_grad(), precision(device):
-            seen = model.heatmaps(crops_to_tensor(np.concatenate([batch.sources, batch.targets]), model))
-        source, target = seen.float().chunk(2)
+            crops = crops_to_tensor(np.concatenate([batch.sources, batch.targets]), model)
+            seen = model.heatmaps(crops).float()
+            source, target = model.view(seen, crops).chunk(2)
         moves_labels = torch.from_numpy(batch.moves_labels).to(device)[:, None, None, None]
-        values = torch.where(moves_labels, torch.from_numpy(batch.labels).to(device), source)
+        values = torch.where(moves_labels, torch.from_numpy(batch.labels).to(device), seen[: len(source)])
         warped = model.warp(values, source=source, target=target)
         wanted, weights = torch.from_numpy(batch.wanted), torch.from_numpy(batch.weights)
         return heatmap_loss(warped, wanted.to(device), weights.to(device))
