@@ -69,7 +69,7 @@ class Stream:
     """The engine on the crops of a stream of frames, in the order of `predict`."""
 
     def __init__(self, model: Any, images: Any, precision: str, *, held: bool) -> None:
-        from posewarper.inference.heatmap_engine import HeatmapEngine
+        from posewarper.model.heatmap_runner import HeatmapEngine
 
         self.engine = HeatmapEngine(model, precision=precision, batch=5)
         self.images, self.held = images, held

@@ -20,13 +20,13 @@ from scipy.stats import spearmanr
 
 from posewarper import Labels, fit, open_video, read_labels
 from posewarper.evaluation.clips import keep_every
-from posewarper.frames import instance_boxes
-from posewarper.inference import propagation
-from posewarper.inference.expected_error import BOUND, Signs, terms_of
-from posewarper.inference.labelled_clip import prepare_clip
-from posewarper.inference.stretch import Stretch
 from posewarper.model.checkpoint import load_model
+from posewarper.propagation import methods
+from posewarper.propagation.clip import prepare_clip
+from posewarper.propagation.expected_error import BOUND, Signs, terms_of
+from posewarper.propagation.stretch import Stretch
 from posewarper.structures import Floats, Poses
+from posewarper.video.track_crops import instance_boxes
 
 _SMALLEST = 0.002  # of errors, so that their logarithms do not run away
 
@@ -45,14 +45,14 @@ def propagate(video: str, dense: Labels, gap: int, model_path: Path | None) -> t
                 found[self.track_id, frame] = {name: term[row] for name, term in terms.items()}
             return signs
 
-    propagation.Stretch = Recording  # type: ignore[misc]
+    methods.Stretch = Recording  # type: ignore[misc]
     with open_video(video) as opened:
         model = None
         if model_path is not None:
             if not model_path.exists():
                 fit(opened, kept, checkpoint=model_path)
             model = load_model(model_path).eval()
-        return propagation.estimate_poses(prepare_clip(opened, kept), "default", model), kept, found
+        return methods.estimate_poses(prepare_clip(opened, kept), "default", model), kept, found
 
 
 def collect(poses: Poses, dense: Labels, kept: Labels, found: Found) -> dict[str, Floats]:

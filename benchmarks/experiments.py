@@ -26,13 +26,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.evaluation.protocols import evaluate
-from posewarper.inference.dataset_prediction import PredictionConfig, predict_dataset
-from posewarper.io.posetrack18 import read_posetrack18, write_posetrack18
 from posewarper.model.checkpoint import load_model
+from posewarper.paper.prediction import PredictionConfig, predict_dataset
 from posewarper.posetrack.dataset import open_dataset
+from posewarper.posetrack.posetrack18 import read_posetrack18, write_posetrack18
 from posewarper.posetrack.preparation import prepare_dataset
-from posewarper.scene.posetrack_tree import write_posetrack_tree
 
 # Every third frame is spoiled, so that the frames beside it are not.
 _EVERY = 3

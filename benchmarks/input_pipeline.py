@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from posewarper.data.training_samples import TrainingSamples
+    from posewarper.training.samples import TrainingSamples
 
 SIZE, BATCH = (720, 1280), 8
 
@@ -32,8 +32,8 @@ def make_frames(folder: Path, n_frames: int) -> dict[str, object]:
     import cv2
     import numpy as np
 
-    from posewarper.data.frame_readers import VideoFrames
-    from posewarper.io.encoding import write_video
+    from posewarper.training.samples import VideoFrames
+    from posewarper.video.writing import write_video
 
     rng = np.random.default_rng(0)
     noise = sum(
@@ -62,8 +62,8 @@ def draw_samples(video: object, n_frames: int, n_samples: int) -> TrainingSample
     """Return samples on 40 frames of a video, with boxes and keypoints anywhere in them."""
     import numpy as np
 
-    from posewarper.data.training_samples import TrainingSamples
     from posewarper.skeletons import POSETRACK
+    from posewarper.training.samples import TrainingSamples
 
     rng = np.random.default_rng(0)
     centers = rng.uniform([300, 200], [980, 520], (n_samples, 2)).astype(np.float32)
@@ -84,10 +84,9 @@ def load(video: object, n_frames: int, n_samples: int, workers: int, unpacked: P
 
     ``unpacked`` is where the frames are unpacked to before, if they are.
     """
-    from posewarper.data.paper_augmentation import PaperAugmentation
-    from posewarper.data.sampling import EpochSampler
-    from posewarper.data.training_set import TrainingSet, load_batches
-    from posewarper.data.unpacking import unpack_videos
+    from posewarper.training.batches import EpochSampler, TrainingSet, load_batches
+    from posewarper.training.random_crops import PaperAugmentation
+    from posewarper.training.samples import unpack_videos
 
     samples = draw_samples(video, n_frames, n_samples)
     if unpacked is not None:

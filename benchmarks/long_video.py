@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posewarper.io.encoding import write_video
-from posewarper.io.labels import read_poses
+from posewarper.demo.crowd import film_crowd, stage_crowd
+from posewarper.formats.labels import read_poses
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.scene.crowd import film_crowd, stage_crowd
 from posewarper.skeletons import POSETRACK
+from posewarper.video.writing import write_video
 
 LOOP = 60
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from posewarper.evaluation.posetrack_protocol import score_posetrack
-from posewarper.instances import InstanceTable
-from posewarper.io.annolist import write_annolist
-from posewarper.io.posetrack18 import write_posetrack18
-from posewarper.io.posetrack_points import POINT_KEYPOINTS
-from posewarper.io.tables import read_tables
+from posewarper.evaluation.posetrack import score_posetrack
+from posewarper.posetrack.annolist import write_annolist
+from posewarper.posetrack.points import POINT_KEYPOINTS
+from posewarper.posetrack.posetrack18 import write_posetrack18
+from posewarper.posetrack.tables import read_tables
+from posewarper.structures import InstanceTable
 
 N_VIDEOS, N_FRAMES, N_PEOPLE = 170, 47, 4
 WRITERS = {"posetrack18": write_posetrack18, "posetrack17": write_annolist}

@@ -27,8 +27,8 @@ def make_download(folder: Path, kind: str, n_videos: int, n_frames: int) -> None
     import numpy as np
     import PIL.Image
 
-    from posewarper.io.tables import read_tables
-    from posewarper.scene.posetrack_tree import write_posetrack_tree
+    from posewarper.demo.posetrack_tree import write_posetrack_tree
+    from posewarper.posetrack.tables import read_tables
 
     write_posetrack_tree(
         folder, kind, n_videos=(0, n_videos), n_frames=n_frames, size=(720, 1280), n_people=(4, 4),

@@ -31,14 +31,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posewarper import fit, load_model, open_video, read_labels
+from posewarper.formats.labels import write_labels
 from posewarper.geometry import pad_box
-from posewarper.inference.aggregation import WINDOWS
-from posewarper.inference.box_sources import boxes_of_labels
-from posewarper.inference.heatmap_engine import HeatmapEngine
-from posewarper.inference.held_crops import CropKeeper
-from posewarper.inference.streaming import FramePoses, PoseStream
-from posewarper.io.labels import write_labels
 from posewarper.model.checkpoint import save_model
+from posewarper.model.heatmap_runner import HeatmapEngine
+from posewarper.prediction.boxes import boxes_of_labels
+from posewarper.prediction.stream import CropKeeper, FramePoses, PoseStream
+from posewarper.prediction.windows import WINDOWS
 
 EVERY, SPOILED_EVERY = 15, 3
 PAPER_HEAD = ("model.head_width=128", "model.head_blocks=20", "model.head_dilations=[3,6,12,18,24]")

@@ -2,8 +2,8 @@
 
     python benchmarks/tracking.py [--quick] [--seeds 10] [--json FILE]
 
-Made-up crowds (`posewarper.scene.sightings`): noise on keypoints and boxes, people hidden by others, people
-missed, instances invented, all in an order that says nothing. The same instances go to three trackers:
+Made-up crowds (`posewarper.demo.posetrack_tree`): noise on keypoints and boxes, people hidden by others,
+people missed, instances invented, all in an order that says nothing. The same instances go to three trackers:
 
 * `nearest box`: greedy, the nearest pairs of box centres first; no motion, no poses; patience as below.
 * `OKS`: our tracker without motion.
@@ -26,13 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
+from posewarper.demo.crowd import Crowd, CrowdFrame, stage_crowd
+from posewarper.demo.posetrack_tree import Sightings, sight_crowd
 from posewarper.evaluation.oks import usual_sigmas
-from posewarper.evaluation.posetrack_protocol import score_posetrack, total_of
-from posewarper.inference.tracking import Tracker
-from posewarper.instances import NO_TRACK, InstanceTable
-from posewarper.scene.crowd import Crowd, CrowdFrame, stage_crowd
-from posewarper.scene.sightings import Sightings, sight_crowd
+from posewarper.evaluation.posetrack import score_posetrack, total_of
+from posewarper.prediction.tracker import Tracker
 from posewarper.skeletons import POSETRACK
+from posewarper.structures import NO_TRACK, InstanceTable
 
 SIGMAS = np.array(usual_sigmas(POSETRACK))
 SIZE = (240, 320)

@@ -46,13 +46,13 @@ SETTINGS = {
 
 def measure(stage: str, device: str, workers: int | None, video: object, n_samples: int) -> float:
     """Return samples per second of the second epoch; ``workers`` None for samples that are there already."""
-    from posewarper.data.paper_augmentation import PaperAugmentation
-    from posewarper.data.training_set import TrainingSet
     from posewarper.model.network import ModelSpec, PoseWarper
     from posewarper.model.runtime import keep_memory
-    from posewarper.recipes.settings import Recipe
+    from posewarper.options import Recipe
     from posewarper.skeletons import POSETRACK
+    from posewarper.training.batches import TrainingSet
     from posewarper.training.engine import Run, make_accelerator
+    from posewarper.training.random_crops import PaperAugmentation
 
     class Made(TrainingSet):
         """Each sample is made once."""

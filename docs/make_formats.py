@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posewarper.io.formats import FORMATS, LabelFormat, formats_by_suffix
-from posewarper.io.losses import PIECES
+from posewarper.formats.catalogue import FORMATS, LabelFormat, formats_by_suffix
+from posewarper.formats.clips import PIECES
 
 PAGE = Path(__file__).parent / "formats.md"
 BEGIN, END = "<!-- made by docs/make_formats.py, begin -->", "<!-- made by docs/make_formats.py, end -->"

@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from posewarper.io.labels import read_poses
-from posewarper.io.video import open_video
+from posewarper.formats.labels import read_poses
 from posewarper.reporting.overlay import draw_pose
+from posewarper.video.source import open_video
 
 FRAMES = (67, 70, 73, 76, 79, 82)  # the turn, from one label to the next
 HEIGHT, WIDTH = 390, 250  # of the part of a frame that is shown

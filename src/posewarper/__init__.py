@@ -18,11 +18,11 @@ _HOMES = {
     "evaluate": "evaluation.protocols",
     "fit": "fitting",
     "load_model": "model.checkpoint",
-    "open_video": "io.video",
-    "predict": "inference.video_poses",
+    "open_video": "video.source",
+    "predict": "prediction.video",
     "propagate": "fitting",
-    "read_labels": "io.labels",
-    "write_labels": "io.labels",
+    "read_labels": "formats.labels",
+    "write_labels": "formats.labels",
 }
 
 __all__ = [
@@ -43,12 +43,12 @@ __all__ = [
 if TYPE_CHECKING:
     from posewarper.evaluation.protocols import evaluate
     from posewarper.fitting import fit, propagate
-    from posewarper.inference.video_poses import predict
-    from posewarper.io.labels import read_labels, write_labels
-    from posewarper.io.video import open_video
+    from posewarper.formats.labels import read_labels, write_labels
     from posewarper.model.checkpoint import load_model
+    from posewarper.prediction.video import predict
     from posewarper.skeletons import Skeleton
     from posewarper.structures import Labels, Poses
+    from posewarper.video.source import open_video
 
 
 def __getattr__(name: str) -> Any:

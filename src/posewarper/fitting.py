@@ -12,11 +12,17 @@ from typing import Any
 
 import torch
 
-from posewarper.config import FitConfig, NetworkConfig, effort_config
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
-from posewarper.frames import Region
-from posewarper.inference.labelled_clip import Clip, prepare_clip
-from posewarper.inference.propagation import (
+from posewarper.formats.labels import read_labels
+from posewarper.model.checkpoint import save_model
+from posewarper.model.network import PoseWarper
+from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
+from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
+from posewarper.model.seeing_heads import SEEING_HEADS
+from posewarper.model.warping import WarpHead
+from posewarper.options import FitConfig, NetworkConfig, effort_config
+from posewarper.propagation.clip import Clip, prepare_clip
+from posewarper.propagation.methods import (
     ABLATIONS,
     INTERPOLATIONS,
     METHODS,
@@ -27,18 +33,17 @@ from posewarper.inference.propagation import (
     interpolate_labels,
     warp_the_paper_s_way,
 )
-from posewarper.io.labels import read_labels
-from posewarper.io.video import Video, open_video
-from posewarper.model.backbone_weights import BackboneWeights, read_backbone_weights
-from posewarper.model.checkpoint import save_model
-from posewarper.model.network import PoseWarper
-from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
-from posewarper.model.seeing_heads import SEEING_HEADS
-from posewarper.model.warping import WarpHead
 from posewarper.structures import Labels, Poses, Progress, RunResult, silent
-from posewarper.training.clip_models import build_clip_model
-from posewarper.training.regions import read_propagated_regions, read_training_regions
-from posewarper.training.stages import train_pose, train_pose_on_propagated, train_warper
+from posewarper.training.own_clip import (
+    build_clip_model,
+    read_propagated_regions,
+    read_training_regions,
+    train_pose,
+    train_pose_on_propagated,
+    train_warper,
+)
+from posewarper.video.source import Video, open_video
+from posewarper.video.track_crops import Region
 
 __all__ = ["ABLATIONS", "METHODS", "VARIANTS", "fit", "needs_model", "propagate"]
 

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 
 from posewarper.cli import app as command_line
-from posewarper.config import FitConfig, NetworkConfig
-from posewarper.io.encoding import write_video
-from posewarper.io.labels import write_labels
+from posewarper.formats.labels import write_labels
+from posewarper.options import FitConfig, NetworkConfig
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack
+from posewarper.video.writing import write_video
 
 N_FRAMES, HEIGHT, WIDTH = 20, 96, 128
 SKELETON = Skeleton(("nose", "left_paw", "right_paw", "tail"), ((0, 3),), name="mouse")

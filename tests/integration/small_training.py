@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.posetrack.preparation import prepare_dataset
-from posewarper.scene.posetrack_tree import write_posetrack_tree
 
 SMALL = {
     "model.crop_size": "[64, 64]", "model.sigma": "1.5", "model.head_width": "8", "model.head_blocks": "1",

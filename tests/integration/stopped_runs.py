@@ -23,7 +23,6 @@ import timm  # noqa: F401
 import torch
 
 from posewarper.cli import app
-from posewarper.training import runs  # noqa: F401
 
 
 def run_command(words: list[str], said: Path) -> None:

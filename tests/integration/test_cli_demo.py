@@ -12,13 +12,13 @@ import pytest
 from moving_clip import TINY_FIT, TINY_NETWORK, command
 
 from posewarper import fitting
-from posewarper.config import EFFORTS
+from posewarper.demo import clip
 from posewarper.evaluation.clips import score_clip
-from posewarper.io.labels import read_labels, read_poses
-from posewarper.io.video import open_video
+from posewarper.formats.labels import read_labels, read_poses
 from posewarper.motion.interpolation import nearest
-from posewarper.scene import clip
+from posewarper.options import EFFORTS
 from posewarper.structures import Poses, PoseTrack
+from posewarper.video.source import open_video
 
 N_FRAMES = 24
 RESULTS = {"poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", "model.pt"}

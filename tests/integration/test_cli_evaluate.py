@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from moving_clip import command, some_labels
 
-from posewarper.io.labels import write_labels
+from posewarper.formats.labels import write_labels
 
 
 @pytest.fixture(scope="module")

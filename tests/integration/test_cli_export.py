@@ -11,8 +11,8 @@ import torch
 from moving_clip import SKELETON, command
 
 from posewarper.model.checkpoint import parameters_sha256, save_model
+from posewarper.model.export import load_onnx
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.onnx_model import load_onnx
 
 
 def write_checkpoint(path: Path, **trained: int) -> PoseWarper:
@@ -51,7 +51,7 @@ def test_a_checkpoint_becomes_onnx_and_says_what_it_is(capsys, tmp_path):
 
 def test_an_untrained_head_is_left_out_with_a_word(capsys, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "model.pt", pose=1)
-    monkeypatch.setattr("posewarper.model.exporting.has_onnxruntime", lambda: False)
+    monkeypatch.setattr("posewarper.model.export.has_onnxruntime", lambda: False)
     code, said, err = command(capsys, "export", tmp_path / "model.pt", tmp_path / "model.onnx")
     assert code == 0 and "export (1) ..." in err
     assert "never trained" in said and "not compared with PyTorch" in said

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from moving_clip import N_FRAMES, command, some_labels, write_clip
 
-from posewarper.io.formats import FORMATS
-from posewarper.io.labels import read_annotations, read_labels, write_labels
+from posewarper.formats.catalogue import FORMATS
+from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import PRESETS
 from posewarper.structures import Labels, LabelTrack
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from moving_clip import command
 
-from posewarper.io.images import read_image
-from posewarper.io.labels import write_labels
+from posewarper.formats.labels import write_labels
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack
+from posewarper.video.images import read_image
 
 N_FRAMES, SIZE = 40, (140, 220)
 SKELETON = Skeleton(("nose", "left_paw", "right_paw", "tail"), ((0, 3), (0, 1), (0, 2)), name="mouse")

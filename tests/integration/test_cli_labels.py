@@ -15,10 +15,10 @@ import typer
 
 from posewarper import __version__
 from posewarper.cli import app as command_line
-from posewarper.cli import convert_labels
+from posewarper.cli import convert
 from posewarper.cli.common import progress_bar, refuse_existing
 from posewarper.errors import Interrupted, LabelsError, OutputError, PosewarperWarning
-from posewarper.io.labels import read_annotations, read_labels, write_labels
+from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack
 
@@ -175,7 +175,7 @@ def test_faults_of_the_program_keep_their_traceback(monkeypatch, labels_file, tm
     def fail(labels: object) -> str:
         raise OSError(errno.EPERM, "odd")
 
-    monkeypatch.setattr(convert_labels, "_describe", fail)
+    monkeypatch.setattr(convert, "_describe", fail)
     with pytest.raises(OSError, match="odd"):
         command_line.app(["convert", str(labels_file), str(tmp_path / "out.json")])
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from moving_clip import N_FRAMES, SKELETON, command, some_labels, write_clip
 
-from posewarper.io.labels import read_annotations, read_poses, write_labels
-from posewarper.io.video import open_video
+from posewarper.formats.labels import read_annotations, read_poses, write_labels
 from posewarper.model.checkpoint import load_model
 from posewarper.skeletons import Skeleton
+from posewarper.video.source import open_video
 
 TINY = (
     "model.crop_size=[64,96]",
@@ -55,8 +55,8 @@ def train(capsys, videos, tmp_path):
 @pytest.fixture(scope="module")
 def trained(videos, tmp_path_factory) -> Path:
     """A folder with pose/model.pt and warper/model.pt."""
-    from posewarper.recipes.reading import read_recipe
-    from posewarper.training.runs import run_recipe
+    from posewarper.training.recipes import read_recipe
+    from posewarper.training.run import run_recipe
 
     folder = tmp_path_factory.mktemp("trained")
     clips = f"data.clips_file={videos / 'clips.csv'}"

@@ -14,14 +14,14 @@ import pytest
 import torch
 from moving_clip import command
 
-from posewarper.inference import dataset_prediction
-from posewarper.instances import InstanceTable
-from posewarper.io.annolist import write_annolist
-from posewarper.io.posetrack18 import read_posetrack18, write_posetrack18
-from posewarper.io.tables import read_tables
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.paper import prediction
+from posewarper.posetrack.annolist import write_annolist
+from posewarper.posetrack.posetrack18 import read_posetrack18, write_posetrack18
+from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK, Skeleton
+from posewarper.structures import InstanceTable
 
 SIZE, N_FRAMES, LABELLED = (200, 320), 6, (1, 2, 4)
 COLOURS = np.array([colorsys.hsv_to_rgb(k / 17, 1, 1) for k in range(17)]) * 255
@@ -216,7 +216,7 @@ def test_an_interrupted_run_goes_on(prepared, checkpoint, capsys, monkeypatch) -
     data, _, _ = prepared
     out, whole = data.parent / "out", data.parent / "whole"
     run(capsys, "predict", data, "--model", checkpoint, "--out", whole)
-    usual, calls = dataset_prediction.predict_video, []
+    usual, calls = prediction.predict_video, []
 
     def stops(*values, **options):
         calls.append(1)
@@ -224,7 +224,7 @@ def test_an_interrupted_run_goes_on(prepared, checkpoint, capsys, monkeypatch) -
             raise KeyboardInterrupt
         return usual(*values, **options)
 
-    monkeypatch.setattr(dataset_prediction, "predict_video", stops)
+    monkeypatch.setattr(prediction, "predict_video", stops)
     code, _, stderr = command(capsys, "predict", str(data), "--model", str(checkpoint), "--out", str(out))
     assert code == 130 and "the same command goes on" in stderr
     assert len(list((out / "poses").iterdir())) == 1

@@ -21,11 +21,11 @@ from moving_clip import (
     write_some_labels,
 )
 
-from posewarper.io.folder_lock import sole_writer
-from posewarper.io.labels import read_poses
+from posewarper.formats.labels import read_poses
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.reporting import overlay
+from posewarper.runs import sole_writer
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from moving_clip import command
 
+from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.posetrack.dataset import open_dataset
-from posewarper.scene.posetrack_tree import write_posetrack_tree
 
 
 @pytest.mark.parametrize(("kind", "form"), [("posetrack17", "mat"), ("posetrack18", "json")])

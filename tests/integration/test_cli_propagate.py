@@ -25,14 +25,14 @@ from moving_clip import (
 )
 
 from posewarper import __version__, fitting
-from posewarper.cli.propagate_labels import rewrite_report
-from posewarper.config import EFFORTS
+from posewarper.cli.propagate import rewrite_report
 from posewarper.errors import PosewarperWarning
-from posewarper.io.images import read_image
-from posewarper.io.labels import read_labels, read_poses, write_labels
-from posewarper.io.video import open_video
+from posewarper.formats.labels import read_labels, read_poses, write_labels
 from posewarper.model.checkpoint import load_model, parameters_sha256
+from posewarper.options import EFFORTS
 from posewarper.structures import Labels, LabelTrack
+from posewarper.video.images import read_image
+from posewarper.video.source import open_video
 
 RESULTS = {"poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json"}
 

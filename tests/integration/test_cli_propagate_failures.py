@@ -24,13 +24,13 @@ from moving_clip import (
 )
 
 from posewarper import fitting
-from posewarper.config import EFFORTS
-from posewarper.io.labels import read_poses, write_labels
-from posewarper.model import backbone_weights
+from posewarper.formats.labels import read_poses, write_labels
+from posewarper.model import pretrained
 from posewarper.model.checkpoint import load_model, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.options import EFFORTS
 from posewarper.skeletons import Skeleton
-from posewarper.training import stages
+from posewarper.training import own_clip
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_other_options_that_do_not_exist(refused, propagate):
 
 def stop_at(monkeypatch, name: str, call: int) -> None:
     """Press Ctrl-C when a batch of training is drawn for the n-th time."""
-    usual, calls = getattr(stages, name), []
+    usual, calls = getattr(own_clip, name), []
 
     def draw(*arguments):
         calls.append(name)
@@ -180,7 +180,7 @@ def stop_at(monkeypatch, name: str, call: int) -> None:
             raise KeyboardInterrupt
         return usual(*arguments)
 
-    monkeypatch.setattr(stages, name, draw)
+    monkeypatch.setattr(own_clip, name, draw)
 
 
 @pytest.mark.parametrize(
@@ -270,8 +270,8 @@ def test_weights_to_start_from_that_are_no_use_are_refused(refused, tmp_path, mo
     def fails(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr(backbone_weights, "hf_hub_download", fails)
-    monkeypatch.setattr(backbone_weights, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(pretrained, "hf_hub_download", fails)
+    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_, **__: None)
     err = refused("cannot be downloaded", "--backbone-weights", "imagenet")
     assert "optical flow" not in err and "https://huggingface.co/timm/" in err
     where = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from moving_clip import command, write_clip, write_frames, write_some_labels
 
-from posewarper.io.labels import read_poses
+from posewarper.formats.labels import read_poses
 
 
 @pytest.fixture(scope="module")

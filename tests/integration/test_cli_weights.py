@@ -10,11 +10,11 @@ import pytest
 import torch
 from moving_clip import SKELETON, command, write_clip, write_some_labels
 
-from posewarper.io.images import read_image
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.released_names import original_name
+from posewarper.model.released import original_name
 from posewarper.skeletons import COCO, POSETRACK
+from posewarper.video.images import read_image
 
 
 @pytest.fixture(autouse=True)

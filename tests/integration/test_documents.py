@@ -23,15 +23,15 @@ from moving_clip import N_FRAMES, TINY_FIT, TINY_NETWORK, command, some_labels, 
 
 import posewarper
 from posewarper import fitting
-from posewarper.config import EFFORTS
+from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import PosewarperWarning
-from posewarper.io.labels import write_labels
+from posewarper.formats.labels import write_labels
 from posewarper.model import released
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.released_names import original_name
-from posewarper.recipes import reading
-from posewarper.scene.posetrack_tree import write_posetrack_tree
+from posewarper.model.released import original_name
+from posewarper.options import EFFORTS
 from posewarper.skeletons import POSETRACK
+from posewarper.training import recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 # conventions.md has a test of its own; the Docker block needs a daemon, see below.
@@ -95,7 +95,7 @@ def sample(tmp_path, monkeypatch) -> Path:
 def shrink_recipes(folder: Path, monkeypatch) -> None:
     """Put recipes of next to nothing in place of the shipped ones."""
     folder.mkdir()
-    for path in reading.FOLDER.glob("*.yaml"):
+    for path in recipes.FOLDER.glob("*.yaml"):
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if "train" in values:
             head = {"head_width": 4, "head_blocks": 1, "head_dilations": [1]}
@@ -105,7 +105,7 @@ def shrink_recipes(folder: Path, monkeypatch) -> None:
         if values.get("data", {}).get("made_up"):
             values["data"]["made_up"] = {"videos": [1, 1], "frames": 8, "size": [48, 64], "people": [1, 1]}
         (folder / path.name).write_text(yaml.safe_dump(values), encoding="utf-8")
-    monkeypatch.setattr(reading, "FOLDER", folder)
+    monkeypatch.setattr(recipes, "FOLDER", folder)
 
 
 NAMES = some_labels().skeleton.names

@@ -22,14 +22,14 @@ from moving_clip import (
 )
 
 from posewarper import fit, fitting, load_model, propagate
-from posewarper.config import EFFORTS, NetworkConfig
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
 from posewarper.fitting import VARIANTS
-from posewarper.io.encoding import write_video
-from posewarper.io.video import open_video
 from posewarper.model.checkpoint import parameters_sha256
+from posewarper.options import EFFORTS, NetworkConfig
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack
+from posewarper.video.source import open_video
+from posewarper.video.writing import write_video
 
 
 @pytest.fixture(scope="module")

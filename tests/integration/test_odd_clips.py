@@ -11,8 +11,8 @@ import pytest
 from moving_clip import HEIGHT, N_FRAMES, WIDTH, command, picture, true_keypoints, write_some_labels
 
 from clip_files import encode_clip, turned
-from posewarper.io.labels import read_poses
-from posewarper.io.video import open_video
+from posewarper.formats.labels import read_poses
+from posewarper.video.source import open_video
 
 _STEADY = {"options": {"x264-params": "scenecut=0:bframes=3:keyint=12", "crf": "12"}}
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from posewarper.training.accuracy import paper_heatmap_accuracy
-from posewarper.training.losses import hard_keypoint_loss, heatmap_loss
+from posewarper.training.steps import hard_keypoint_loss, heatmap_loss, paper_heatmap_accuracy
 
 
 @pytest.mark.parametrize("batch", ["b4", "b1"])

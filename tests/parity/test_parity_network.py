@@ -12,11 +12,11 @@ import pytest
 import torch
 from formula_weights import made_up, original_name
 
-from posewarper.inference.aggregation import PAPER_OFFSETS, PAPER_WEIGHTS, aggregate_heatmaps
-from posewarper.inference.heatmap_engine import HeatmapEngine
 from posewarper.model.deformable import deform_conv
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.warping import WarpHead
-from posewarper.training.losses import heatmap_loss
+from posewarper.prediction.windows import PAPER_OFFSETS, PAPER_WEIGHTS, aggregate_heatmaps
+from posewarper.training.steps import heatmap_loss
 
 # In float32 a few sampling positions fall on the other side of a whole number, where the slope jumps, so the
 # gradients behind the offsets differ from the float64 ones by up to 9e-3, with torchvision's own operator

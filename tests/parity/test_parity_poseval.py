@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posewarper.evaluation.posetrack_protocol import by_group, score_posetrack, total_of
-from posewarper.io.annolist import table_of_annolist
-from posewarper.io.annolist_mat import write_annolist_mat
-from posewarper.io.posetrack18 import tables_of_coco
-from posewarper.io.tables import read_tables
+from posewarper.evaluation.posetrack import by_group, score_posetrack, total_of
+from posewarper.posetrack.annolist import table_of_annolist, write_annolist_mat
+from posewarper.posetrack.posetrack18 import tables_of_coco
+from posewarper.posetrack.tables import read_tables
 
 CASES = ("small_basic", "small_edge", "small_ignore", "medium", "constant_id")
 PAIRS = (("gt17", "pred17"), ("gt18", "pred18"), ("gt17", "pred18"))

@@ -17,10 +17,10 @@ from formula_weights import HEAD, made_up, mmpose_name, original_name, read_name
 from largest_errors import record
 from torch import Tensor
 
-from posewarper.inference.aggregation import PAPER_WEIGHTS, aggregate_heatmaps
-from posewarper.inference.heatmap_engine import HeatmapEngine
 from posewarper.model.checkpoint import load_model
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import ModelSpec, PoseWarper, count_parameters
+from posewarper.prediction.windows import PAPER_WEIGHTS, aggregate_heatmaps
 from posewarper.skeletons import COCO, POSETRACK, Skeleton
 
 pytestmark = pytest.mark.slow

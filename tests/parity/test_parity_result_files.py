@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from largest_errors import record
 
-from posewarper.instances import InstanceTable
-from posewarper.io.box_files import read_boxes
-from posewarper.io.posetrack_points import POINTS, apply_neck_rule, frame_name
-from posewarper.io.result_files import paper_scores, result_document, write_results
-from posewarper.io.tables import read_tables
+from posewarper.posetrack.boxes import read_boxes
+from posewarper.posetrack.points import POINTS, apply_neck_rule, frame_name
+from posewarper.posetrack.results import paper_scores, result_document, write_results
+from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK
+from posewarper.structures import InstanceTable
 
 
 def _predictions(

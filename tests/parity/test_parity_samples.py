@@ -9,19 +9,18 @@ import numpy as np
 import pytest
 from largest_errors import record
 
-from posewarper.data.paper_augmentation import Framing, half_body
-from posewarper.data.paper_samples import TargetSpec, cut_paper_sample
 from posewarper.geometry import paper_center_scale
-from posewarper.instances import InstanceTable
-from posewarper.io.posetrack18 import read_posetrack18_videos
+from posewarper.posetrack.posetrack18 import read_posetrack18_videos
 from posewarper.posetrack.samples import (
     label_boxes,
     paper_annotations,
     samples_from_boxes,
     samples_from_labels,
+    support_numbers,
 )
-from posewarper.posetrack.support_frames import support_numbers
 from posewarper.skeletons import POSETRACK
+from posewarper.structures import InstanceTable
+from posewarper.training.random_crops import Framing, TargetSpec, cut_paper_sample, half_body
 
 SPEC = TargetSpec(crop_size=(96, 72), heatmap_size=(24, 18), sigma=1)
 # Recorded as float16; everything else to rounding in float32.

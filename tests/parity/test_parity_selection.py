@@ -8,7 +8,7 @@ import pytest
 from largest_errors import record
 
 from posewarper.errors import LabelsError
-from posewarper.posetrack.frame_selection import labelled_numbers, paper_rows, propagation_plan
+from posewarper.posetrack.selection import labelled_numbers, paper_rows, propagation_plan
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from posewarper import comparison
-from posewarper.comparison import compare
-from posewarper.config import NetworkConfig
+from posewarper import benchmark
+from posewarper.benchmark import compare
 from posewarper.errors import Interrupted, ModelError, OutputError, VideoError
-from posewarper.inference.labelled_clip import Clip
+from posewarper.options import NetworkConfig
+from posewarper.propagation.clip import Clip
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
 
@@ -118,10 +118,10 @@ def dense() -> Labels:
 @pytest.fixture
 def fake(dense, monkeypatch) -> Fake:
     made = Fake(dense)
-    monkeypatch.setattr(comparison, "fitting", made)
-    monkeypatch.setattr(comparison, "checkpoint", made)
-    monkeypatch.setattr(comparison, "prepare_clip", made.prepare_clip)
-    monkeypatch.setattr(comparison, "open_video", made.open_video)
+    monkeypatch.setattr(benchmark, "fitting", made)
+    monkeypatch.setattr(benchmark, "checkpoint", made)
+    monkeypatch.setattr(benchmark, "prepare_clip", made.prepare_clip)
+    monkeypatch.setattr(benchmark, "open_video", made.open_video)
     return made
 
 
@@ -237,7 +237,7 @@ def test_what_changes_is_computed_again(fake, run, video, dense, monkeypatch):
     assert calls_of(seed=1) == every
     assert calls_of(effort="best") == every
     assert calls_of() == []
-    monkeypatch.setattr(comparison, "source_digest", lambda: "other code")
+    monkeypatch.setattr(benchmark, "source_digest", lambda: "other code")
     assert calls_of() == every
     video.write_bytes(b"other frames")
     assert calls_of() == every
@@ -252,7 +252,7 @@ def test_the_weights_that_it_starts_from_are_part_of_the_key(fake, run, monkeypa
         name = network.backbone_weights
         return SimpleNamespace(sha256=digests[name]) if name in digests else None
 
-    monkeypatch.setattr(comparison, "read_backbone_weights", read)
+    monkeypatch.setattr(benchmark, "read_backbone_weights", read)
 
     def begun(weights: str) -> bool:
         fake.calls.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posewarper.comparison import check_gaps, check_methods, source_digest, usable_methods
+from posewarper.benchmark import check_gaps, check_methods, source_digest, usable_methods
 from posewarper.errors import ConfigError, LabelsError
 from posewarper.fitting import METHODS
 from posewarper.skeletons import Skeleton

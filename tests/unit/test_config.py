@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from posewarper.config import EFFORTS, FitConfig, NetworkConfig, effort_config
 from posewarper.errors import ConfigError
+from posewarper.options import EFFORTS, FitConfig, NetworkConfig, effort_config
 
 
 def test_plain_values_are_read_and_the_rest_keeps_its_default():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from posewarper.io.formats import FORMATS
-from posewarper.io.losses import PIECES
+from posewarper.formats.catalogue import FORMATS
+from posewarper.formats.clips import PIECES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

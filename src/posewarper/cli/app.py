@@ -8,17 +8,17 @@ import typer
 from typer.core import TyperGroup
 
 from posewarper.cli import (
-    compare_methods,
-    convert_labels,
-    export_model,
-    information,
-    predict_poses,
-    prepare_dataset,
-    propagate_labels,
-    run_demo,
-    run_experiments,
-    score_predictions,
-    train_model,
+    benchmark,
+    convert,
+    demo,
+    evaluate,
+    experiment,
+    export,
+    info,
+    predict,
+    prepare,
+    propagate,
+    train,
 )
 from posewarper.cli.common import reported_errors
 from posewarper.version import __version__
@@ -61,21 +61,21 @@ def _root(
 
 
 # The main job, and how well it does.
-app.command("demo")(run_demo.run)
-app.command("propagate")(propagate_labels.run)
-app.command("benchmark")(compare_methods.run)
+app.command("demo")(demo.run)
+app.command("propagate")(propagate.run)
+app.command("benchmark")(benchmark.run)
 
 # The paper on its own data.
-app.command("prepare")(prepare_dataset.run)
-app.command("predict")(predict_poses.run)
-app.command("evaluate")(score_predictions.run)
-app.command("train")(train_model.run)
-app.command("experiment")(run_experiments.run)
+app.command("prepare")(prepare.run)
+app.command("predict")(predict.run)
+app.command("evaluate")(evaluate.run)
+app.command("train")(train.run)
+app.command("experiment")(experiment.run)
 
 # Files in and out.
-app.command("convert")(convert_labels.run)
-app.command("export")(export_model.run)
-app.command("info")(information.run)
+app.command("convert")(convert.run)
+app.command("export")(export.run)
+app.command("info")(info.run)
 
 
 def main() -> None:

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from posewarper.errors import ConfigError, PosewarperWarning
 from posewarper.evaluation.clips import without_nan
-from posewarper.evaluation.ignore_regions import is_ignored
 from posewarper.evaluation.pairing import FramePair, VideoPair, labelled_frames, pair_videos
-from posewarper.evaluation.scales import boxes_or_extents
-from posewarper.instances import InstanceTable
+from posewarper.evaluation.scales import boxes_or_extents, is_ignored
 from posewarper.skeletons import COCO, Skeleton
-from posewarper.structures import Floats, is_there
+from posewarper.structures import Floats, InstanceTable, is_there
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)

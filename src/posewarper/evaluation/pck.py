@@ -14,8 +14,7 @@ from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.evaluation.clips import without_nan
 from posewarper.evaluation.pairing import FramePair, VideoPair, labelled_frames, pair_videos
 from posewarper.evaluation.scales import reference_lengths
-from posewarper.instances import NO_TRACK, InstanceTable
-from posewarper.structures import Floats, Ints, is_there
+from posewarper.structures import NO_TRACK, Floats, InstanceTable, Ints, is_there
 
 BY_TRACK, BY_DISTANCE = "track id", "least distance"
 # By normaliser: 0.5 of the head is PCKh; a distance between two keypoints is usually that of the torso.

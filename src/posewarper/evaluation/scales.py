@@ -2,13 +2,117 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
 import numpy as np
+from numpy.typing import NDArray
 
 from posewarper.errors import ConfigError
-from posewarper.evaluation.matching import head_sizes
-from posewarper.instances import InstanceTable
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, is_there
+from posewarper.structures import Floats, InstanceTable, is_there
+
+# A point matches within this share of the reference length, the border included.
+THRESHOLD = 0.5
+# The reference length is this share of the diagonal of the head box.
+HEAD_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class FrameMatch:
+    """P predicted people beside G annotated ones, with K points each.
+
+    Args:
+        hits: (P, K) predicted points that count as found.
+        distances: (G, P, K) between points, in reference lengths; NaN where they do not match.
+    """
+
+    hits: NDArray[np.bool_]
+    distances: Floats
+
+
+def head_sizes(head_boxes: Floats) -> Floats:
+    """Return the reference lengths (n,) in pixels of head boxes (n, 4) xywh: 0.6 times the diagonal."""
+    width, height = head_boxes[:, 2], head_boxes[:, 3]
+    return HEAD_SHARE * np.sqrt(width * width + height * height)
+
+
+def match_people(truth: Floats, sizes: Floats, predicted: Floats) -> FrameMatch:
+    """Tie each prediction to the person of whose points it has the largest share; a person keeps the best.
+
+    Args:
+        truth: (G, K, 2) annotated points in pixels, NaN where there is none.
+        sizes: (G,) reference lengths in pixels.
+        predicted: (P, K, 2) predicted points in pixels, NaN where there is none.
+
+    Returns:
+        FrameMatch: points of predictions that are tied to nobody are no hits. On a tie the first person, and
+        the first prediction, is taken.
+    """
+    n_truth, n_predicted = len(truth), len(predicted)
+    hits = np.zeros(predicted.shape[:2], bool)
+    if n_truth == 0 or n_predicted == 0:
+        return FrameMatch(hits, np.full((n_truth, n_predicted, predicted.shape[1]), np.nan))
+    step = truth[:, None] - predicted[None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distances = np.sqrt(step[..., 0] ** 2 + step[..., 1] ** 2) / sizes[:, None, None]
+        near = distances <= THRESHOLD
+    share = near.sum(-1) / np.maximum(is_there(truth).sum(-1), 1)[:, None]
+    tied = share.argmax(0)
+    share = np.where(np.arange(n_truth)[:, None] == tied, share, 0.0)
+    person = np.flatnonzero(share.max(1) > 0)
+    best = share[person].argmax(1)
+    hits[best] = near[person, best]
+    return FrameMatch(hits, np.where(near, distances, np.nan))
+
+
+def is_inside(points: Floats, polygon: Floats) -> NDArray[np.bool_]:
+    """Return which points (..., 2) lie inside of a polygon (m, 2), (...); its border is not inside.
+
+    The polygon closes by itself. A polygon that crosses itself is inside where an odd number of its edges
+    lies to the right; NaN points and polygons of fewer than three corners are inside of nothing.
+    """
+    points = np.asarray(points, np.float64)
+    inside = np.zeros(points.shape[:-1], bool)
+    if len(polygon) < 3:
+        return inside
+    start = np.asarray(polygon, np.float64)
+    end = np.roll(start, -1, axis=0)
+    x, y = points[..., 0, None], points[..., 1, None]
+    (x0, y0), (x1, y1) = start.T, end.T
+    side = _side(x0, y0, x1, y1, x, y)
+    in_reach = (np.minimum(x0, x1) <= x) & (x <= np.maximum(x0, x1))
+    in_reach &= (np.minimum(y0, y1) <= y) & (y <= np.maximum(y0, y1))
+    on_border = ((side == 0) & in_reach).any(-1)
+    crosses = (y0 > y) != (y1 > y)
+    to_the_right = np.where(y1 > y0, side > 0, side < 0)
+    return ((crosses & to_the_right).sum(-1) % 2 == 1) & ~on_border
+
+
+def _side(x0: Floats, y0: Floats, x1: Floats, y1: Floats, x: Floats, y: Floats) -> Floats:
+    """Return twice the area of the triangle of edge and point: 0 for a point in line with the edge.
+
+    Where rounding could decide, the sign is that of exact arithmetic, as in the reference's library.
+    """
+    first, second = (x1 - x0) * (y - y0), (y1 - y0) * (x - x0)
+    side = first - second
+    for place in np.argwhere(np.abs(side) <= 1e-14 * (np.abs(first) + np.abs(second))):
+        edge = place[-1]
+        ax, ay, bx, by = (Fraction(float(v[edge])) for v in (x0, y0, x1, y1))
+        px, py = (Fraction(float(v[(*place[:-1], 0)])) for v in (x, y))
+        exact = (bx - ax) * (py - ay) - (by - ay) * (px - ax)
+        side[tuple(place)] = (exact > 0) - (exact < 0)
+    return side
+
+
+def is_ignored(points: Floats, regions: Sequence[Floats]) -> NDArray[np.bool_]:
+    """Return which points (..., 2) lie inside of any of the polygons, (...)."""
+    ignored = np.zeros(np.shape(points)[:-1], bool)
+    for polygon in regions:
+        ignored |= is_inside(points, polygon)
+    return ignored
+
 
 BOX_MARGIN = 0.1  # a side, of boxes that are made from keypoints
 

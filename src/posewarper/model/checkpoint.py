@@ -15,8 +15,8 @@ import torch
 from posewarper.errors import ModelError, PosewarperError
 from posewarper.files import replacing
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper, count_parameters
+from posewarper.model.pretrained import check_sums
 from posewarper.model.released import build_released
-from posewarper.model.torchvision_weights import check_sums
 from posewarper.skeletons import Skeleton
 from posewarper.version import __version__
 

@@ -1,17 +1,24 @@
-"""Dense optical flow (DIS) along a clip, and keypoints carried along by it from the labels on both sides."""
+"""Dense optical flow by RAFT (Teed and Deng 2020), in torchvision's implementation and with its weights."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large, raft_small
 
-from posewarper.io.video import Video
+from posewarper.crops import Image
+from posewarper.model.pretrained import downloaded_state, hub_folder, load_state, read_state
 from posewarper.structures import Floats, Ints, LabelTrack, Progress, is_there, silent
+from posewarper.video.source import Video
 
 Flow = NDArray[np.floating]
 # The later of two frames, the flow to it and the flow back.
@@ -259,3 +266,60 @@ def label_distances(chain: FlowChain, track: LabelTrack) -> tuple[Floats, Floats
         has = place < len(knots)
         after[has, k] = knots[place[has]] - chain.frames[has]
     return before, after
+
+
+# The network works at an eighth of the picture, and halves that three times.
+_MULTIPLE, _SMALLEST = 8, 128
+WEIGHTS_URL = Raft_Large_Weights.C_T_SKHT_V2.url
+
+
+def load_raft(weights: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> RAFT:
+    """Return RAFT with trained weights, in evaluation mode.
+
+    Args:
+        weights: a ``.pth`` file of torchvision's ``raft_large`` or ``raft_small``, told apart by content.
+            Left out: torchvision's ``C_T_SKHT_V2`` of ``raft_large``, from the folder ``checkpoints`` of
+            ``torch.hub`` (below ``TORCH_HOME``), to which it is downloaded if it is not there.
+        device: where it is to run.
+
+    Raises:
+        ModelError: if the file is missing or holds other weights, or the download fails.
+    """
+    if weights is None:
+        state = downloaded_state(Raft_Large_Weights.C_T_SKHT_V2, "RAFT", _mend())
+    else:
+        state = read_state(weights, "RAFT", _mend())
+    # Only the large network learns how to enlarge its flow.
+    large = any(str(name).startswith("mask_predictor.") for name in state)
+    model = (raft_large if large else raft_small)(weights=None)
+    load_state(model, state, weights, "torchvision's RAFT", _mend())
+    return model.to(device).eval()
+
+
+def raft_flow(model: RAFT, source: Image, target: Image) -> NDArray[np.float32]:
+    """Return (H, W, 2) xy displacements in pixels that carry each source pixel to the target.
+
+    Args:
+        model: in evaluation mode, on its device.
+        source: (H, W, 3) uint8 RGB, of any size.
+        target: the same size.
+    """
+    height, width = source.shape[:2]
+    place = next(model.parameters()).device
+    with torch.inference_mode():
+        flow = model(_as_input(source).to(place), _as_input(target).to(place))[-1]
+    return flow[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
+
+
+def _as_input(image: Image) -> Tensor:
+    """Return (1, 3, H', W') from -1 to 1, the last row and column repeated up to a size that RAFT takes."""
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    missing = [max(-(-n // _MULTIPLE) * _MULTIPLE, _SMALLEST) - n for n in image.shape[:2]]
+    return pad(tensor, (0, missing[1], 0, missing[0]), mode="replicate")
+
+
+def _mend() -> str:
+    return (
+        f"on a machine with a network fetch {WEIGHTS_URL}, then put the file into {hub_folder()} (TORCH_HOME "
+        "moves that folder), or give its path; or use the method dis, which needs no weights"
+    )

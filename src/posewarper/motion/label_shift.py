@@ -10,9 +10,9 @@ import numpy as np
 
 from posewarper.crops import smooth_crop
 from posewarper.geometry import CropTransform, crop_transform
-from posewarper.io.video import Video
 from posewarper.motion.flow import Flow, dense_flow, sample_flow
 from posewarper.structures import Floats, Labels, LabelTrack, is_there
+from posewarper.video.source import Video
 
 _SHIFTS = np.arange(-2, 3)
 _MOST = int(_SHIFTS[-1])

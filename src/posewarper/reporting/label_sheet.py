@@ -12,7 +12,6 @@ import numpy as np
 from posewarper.crops import Image, smooth_crop
 from posewarper.errors import LabelsError
 from posewarper.geometry import crop_transform
-from posewarper.io.video import Video
 from posewarper.reporting.checking import subject_size
 from posewarper.reporting.overlay import (
     LEFT,
@@ -37,6 +36,7 @@ from posewarper.reporting.views import (
 )
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, Poses, PoseTrack, is_there
+from posewarper.video.source import Video
 
 _WIDTH, _GAP = 1600, 16
 _NAMED_WIDTH, _NAMED_HEIGHT = 1000, 860  # most pixels of the frame with numbers

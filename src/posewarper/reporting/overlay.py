@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from posewarper.errors import LabelsError, OutputError
 from posewarper.files import replacing
-from posewarper.io.encoding import write_video
-from posewarper.io.video import Video
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Poses, Progress, silent
+from posewarper.video.source import Video
+from posewarper.video.writing import write_video
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]

@@ -7,16 +7,16 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
 
 from posewarper.errors import LabelsError
 from posewarper.files import replacing
-from posewarper.io.video import Video
-from posewarper.reporting.charts import axis_ticks, level_names, marks, mean_and_lowest, place, score_strip
 from posewarper.reporting.checking import Suggestion, frames_to_check, subject_size
 from posewarper.reporting.overlay import check_size
 from posewarper.reporting.views import (
@@ -29,14 +29,115 @@ from posewarper.reporting.views import (
     usual_aspect,
     whole_image,
 )
-from posewarper.structures import Floats, Ints, Poses, RunResult
+from posewarper.structures import Floats, Ints, Poses, PoseTrack, RunResult, is_there
+from posewarper.video.source import Video
+
+LEVELS = (0.35, 0.5, 0.65, 0.8)
+"""Scores at which the next level begins; level 0 is the lowest."""
+
+_COLUMNS = 60, 320  # of a strip: fewest (of a clip that long) and most
+_MOST_MARKS = 200
+_ROW = 0.86  # height of a row's bar; the rest parts it from the next
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Scores of one track as bars, to be drawn in a box of ``columns`` x ``rows``.
+
+    Args:
+        columns: width of the box; a column is one frame, or several of a long clip.
+        rows: height of the box, one a keypoint.
+        paths: for each level an SVG path of the bars at that level.
+    """
+
+    columns: int
+    rows: int
+    paths: tuple[str, ...]
+
+
+def score_strip(track: PoseTrack, n_frames: int, most_columns: int = _COLUMNS[1]) -> Strip:
+    """Return a track's scores over the whole clip; of frames that share a column the lowest score counts."""
+    scores = np.where(is_there(track.keypoints), track.keypoint_scores, np.inf)
+    columns = min(max(n_frames, 1), max(_COLUMNS[0], min(most_columns, _COLUMNS[1])))
+    k = scores.shape[1]
+    lowest = np.full((columns, k), np.inf)
+    np.minimum.at(lowest, track.frames * columns // max(n_frames, 1), scores)
+    levels = np.where(np.isfinite(lowest), np.digitize(lowest, LEVELS), -1)
+    paths = [_bars(levels == level) for level in range(len(LEVELS) + 1)]
+    return Strip(columns, k, tuple(paths))
+
+
+def _bars(cells: NDArray[np.bool_]) -> str:
+    """Return a path with one bar for each run of cells (columns, rows) that are set."""
+    parts = []
+    for row, line in enumerate(cells.T):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]]).astype(np.int8)))
+        for start, stop in edges.reshape(-1, 2).tolist():
+            width = stop - start
+            parts.append(f"M{start} {row + (1 - _ROW) / 2:.2f}h{width}v{_ROW}h-{width}z")
+    return "".join(parts)
+
+
+def axis_ticks(n_frames: int, most: int = 8) -> list[int]:
+    """Return round frame indices from 0 on, at most ``most`` of them."""
+    step = 1
+    while (n_frames - 1) // step + 1 > most:
+        step = next(s for s in _round_steps() if s > step)
+    return list(range(0, n_frames, step))
+
+
+def _round_steps() -> Iterable[int]:
+    power = 1
+    while True:
+        yield from (power, 2 * power, 5 * power)
+        power *= 10
+
+
+def place(frame: int, n_frames: int) -> float:
+    """Return where the middle of a frame lies along the axis, in percent."""
+    return round(100 * (frame + 0.5) / max(n_frames, 1), 3)
+
+
+def marks(frames: Ints, n_frames: int) -> list[float]:
+    """Return where to mark frames along the axis, in percent; frames that lie close share a mark."""
+    if len(frames) <= _MOST_MARKS:
+        return [place(int(frame), n_frames) for frame in frames]
+    bins = np.unique(frames * _MOST_MARKS // n_frames)
+    return [place(int(n), _MOST_MARKS) for n in bins]
+
+
+def level_names() -> list[str]:
+    """Return what each level stands for, the lowest first."""
+    bounds = [f"{level:g}" for level in LEVELS]
+    between = [f"{a} to {b}" for a, b in pairwise(bounds)]
+    return [f"below {bounds[0]}", *between, f"{bounds[-1]} or more"]
+
+
+def mean_and_lowest(track: PoseTrack, labelled: NDArray[np.bool_]) -> list[tuple[float, float, int] | None]:
+    """Return for each keypoint the mean and the lowest score and its frame, over frames without a label.
+
+    Args:
+        track: the poses of a track.
+        labelled: (t,) whether a frame is labelled.
+    """
+    there = is_there(track.keypoints) & ~labelled[:, None]
+    rows: list[tuple[float, float, int] | None] = []
+    for k in range(there.shape[1]):
+        scores: Floats = track.keypoint_scores[there[:, k], k]
+        if not len(scores):
+            rows.append(None)
+            continue
+        at = int(np.flatnonzero(there[:, k])[np.argmin(scores)])
+        rows.append((float(scores.mean()), float(scores.min()), int(track.frames[at])))
+    return rows
+
 
 _PICTURE, _OVERVIEW = 560, 1120  # pixels of the longer side
 _PICTURE_BYTES, _OVERVIEW_BYTES = 75_000, 220_000
 _CROWD, _CROWD_BYTES = 900, 120_000  # of more tracks than are shown one by one
 _SAMPLES = {1: 8, 2: 4, 3: 3}  # pictures a frame -> frames
 _RINGS = 6  # keypoints with a ring in a picture
-_COLUMNS = 6000  # of all tracks' strips together
+_COLUMNS_of_report = 6000  # of all tracks' strips together
 _OPEN_TRACKS = 4  # tracks whose scores are shown without a click
 _SCORE_COLUMNS = (
     *(("mean", "mean"), ("median", "median"), ("95 % below", "p95"), ("within 5 %", "pck05")),
@@ -259,7 +360,7 @@ def _describe_track(result: RunResult, track_id: int, suggestions: Sequence[Sugg
         "mean": sum(scored) / len(scored) if scored else None,
         "never": [row["name"] for row in keypoints if not row["labels"]],
         "keypoints": keypoints,
-        "strip": score_strip(track, poses.n_frames, _COLUMNS // len(poses.tracks)),
+        "strip": score_strip(track, poses.n_frames, _COLUMNS_of_report // len(poses.tracks)),
         "doubts": [
             (n, s.frame, place(s.frame, poses.n_frames))
             for n, s in enumerate(suggestions, start=1)

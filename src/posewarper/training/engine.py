@@ -7,10 +7,12 @@ killed ends with the parameters of one that was not.
 
 from __future__ import annotations
 
+import io
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,19 +22,121 @@ import torch
 from accelerate.utils import InitProcessGroupKwargs, broadcast
 from torch import Tensor, nn
 
-from posewarper.data.sampling import EpochSampler
-from posewarper.data.training_set import TrainingSet
-from posewarper.errors import ConfigError, Interrupted
+from posewarper.errors import ConfigError, Interrupted, ModelError
+from posewarper.files import replacing
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
 from posewarper.model.warping import WarpHead
-from posewarper.recipes.settings import Recipe, TrainSettings
+from posewarper.options import Recipe, TrainSettings
 from posewarper.structures import Progress, silent
-from posewarper.training.journal import Journal
-from posewarper.training.loading import Batch, BatchLoader
-from posewarper.training.states import RunState, load_state, save_state
+from posewarper.training.batches import Batch, BatchLoader, EpochSampler, TrainingSet
 from posewarper.training.steps import BATCH_NORMS, make_step
+
+_FORMAT = "posewarper training state"
+
+
+@dataclass
+class RunState:
+    """Where a run stands.
+
+    Args:
+        epoch: number of epochs that are done.
+        step: steps done of the epoch that has begun.
+        best: highest validation figure so far, None before the first.
+        best_epoch: when it was reached.
+        figure: the last validation figure.
+        seconds: of work so far.
+        loss_sum: of the losses of the epoch that has begun.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float | None = None
+    best_epoch: int | None = None
+    figure: float | None = None
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+
+
+def save_state(
+    path: Path, state: RunState, recipe: dict[str, Any], model: dict[str, Any], optimiser: dict[str, Any]
+) -> None:
+    """Write a state, whole or not at all.
+
+    Args:
+        path: the file.
+        state: where the run stands.
+        recipe: its settings, as plain values.
+        model: state dict of the model.
+        optimiser: state dict of the optimiser.
+    """
+    content = {
+        "format": _FORMAT, "state": asdict(state), "recipe": recipe, "model": model, "optimiser": optimiser
+    }  # fmt: skip
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_state(path: Path) -> tuple[RunState, dict[str, Any]]:
+    """Read a state; returns where the run stands, and ``recipe``, ``model`` and ``optimiser``.
+
+    Raises:
+        ModelError: if the file is damaged or no state.
+    """
+    mend = "remove the file, so that the run begins anew"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what is damaged fails in any way
+        first = str(error).strip().split("\n")[0][:200]
+        raise ModelError("cannot read this training state", path=path, got=first, mend=mend) from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ModelError("this is no training state", path=path, mend=mend)
+    return RunState(**content["state"]), content
+
+
+class Journal:
+    """Writes ``log.jsonl`` and TensorBoard's events; lines of work that was lost are taken back.
+
+    Args:
+        folder: of the run.
+        step: steps done, over all epochs, from which the run goes on; later lines are removed.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path = folder / "log.jsonl"
+        if self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
+            with replacing(self._path) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._handle = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, **values: Any) -> None:
+        """Note values at a step (counted over all epochs)."""
+        self._handle.write(json.dumps({"step": step, **values}) + "\n")
+        self._handle.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and name != "epoch":
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Finish both files."""
+        self._handle.close()
+        self._board.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # cut off by a kill
+        return float("inf")
+
 
 _LOG_STEPS = 10
 LAST, BEST, FINAL = "checkpoints/last.pt", "checkpoints/best.pt", "model.pt"

@@ -14,23 +14,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from posewarper.data.training_samples import TrainingSamples
 from posewarper.errors import ConfigError, ModelError, OutputError, PosewarperWarning
-from posewarper.evaluation.clip_tables import table_of_labels
-from posewarper.frames import instance_boxes, without_strays
-from posewarper.inference.dataset_propagation import PropagationResult, propagate_dataset
-from posewarper.inference.propagation_steps import neighbour_steps, plan_dataset
-from posewarper.inference.resumption import claim_folder
-from posewarper.inference.video_prediction import clip_frames
-from posewarper.inference.video_propagation import Rules, propagate_video
-from posewarper.instances import InstanceTable
-from posewarper.io.labels import read_labels, write_labels
-from posewarper.io.video import Video, open_video
+from posewarper.evaluation.pairing import table_of_labels
+from posewarper.formats.labels import read_labels, write_labels
 from posewarper.model.checkpoint import load_model, parameters_sha256
 from posewarper.model.network import PoseWarper
+from posewarper.paper.carrying import Rules, propagate_video
+from posewarper.paper.prediction import clip_frames
+from posewarper.paper.propagation import PropagationResult, neighbour_steps, plan_dataset, propagate_dataset
 from posewarper.posetrack.dataset import Dataset
-from posewarper.structures import Labels, LabelTrack, Progress, is_there, silent
+from posewarper.runs import claim_folder
+from posewarper.structures import InstanceTable, Labels, LabelTrack, Progress, is_there, silent
+from posewarper.training.samples import TrainingSamples
 from posewarper.version import __version__
+from posewarper.video.source import Video, open_video
+from posewarper.video.track_crops import instance_boxes, without_strays
 
 PathLike = str | os.PathLike[str]
 _Made = TypeVar("_Made")
@@ -167,7 +165,7 @@ def propagate_samples(
     Args:
         dataset: made by ``posewarper prepare``.
         split: "train" or "val".
-        samples: the labels, of :func:`posewarper.data.training_samples.samples_of_dataset`.
+        samples: the labels, of :func:`posewarper.training.samples.samples_of_dataset`.
         model: a trained warper, in evaluation mode, on its device.
         folder: for the results; what is done already is kept, and what is of other settings removed.
         reach: how many frames to either side of a labelled one are filled.
@@ -175,7 +173,7 @@ def propagate_samples(
         progress: is told of the work.
 
     Raises:
-        PosewarperError: as :func:`posewarper.inference.dataset_propagation.propagate_dataset`.
+        PosewarperError: as :func:`posewarper.paper.propagation.propagate_dataset`.
     """
     stems = {str(dataset.images / video.folder): video.file_stem for video in dataset.of_split(split)}
     chosen: dict[str, set[int]] = {}

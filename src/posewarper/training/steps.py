@@ -3,14 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from posewarper.data.training_set import images_to_tensor
+from posewarper.heatmaps import paper_argmax
 from posewarper.model.network import PoseWarper
 from posewarper.model.warping import WarpHead
-from posewarper.training.losses import heatmap_loss
+from posewarper.structures import Floats
+from posewarper.training.batches import images_to_tensor
+
+
+def heatmap_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return half the mean squared difference over all pixels, keypoints and samples (paper, section 3).
+
+    As in the original the weight multiplies both heatmaps, so it enters squared, and the mean runs also over
+    what has weight 0.
+
+    Args:
+        predicted: (B, K, H, W).
+        target: (B, K, H, W), finite also where the weight is 0.
+        weights: (B, K), 0 for keypoints without a label.
+
+    Returns:
+        A scalar.
+    """
+    factor = weights[..., None, None]
+    return 0.5 * ((predicted * factor - target * factor) ** 2).mean()
+
+
+def hard_keypoint_loss(predicted: Tensor, target: Tensor, weights: Tensor, hardest: int = 8) -> Tensor:
+    """Return the loss of each sample's hardest keypoints only (online hard keypoint mining).
+
+    Each keypoint of each sample has the loss of :func:`heatmap_loss` over its own map; the mean runs over the
+    ``hardest`` largest of each sample.
+
+    Args:
+        predicted: (B, K, H, W).
+        target: (B, K, H, W), finite also where the weight is 0.
+        weights: (B, K), 0 for keypoints without a label.
+        hardest: how many keypoints of a sample count; all, if it has no more.
+
+    Returns:
+        A scalar.
+    """
+    factor = weights[..., None, None]
+    losses = 0.5 * ((predicted * factor - target * factor) ** 2).mean(dim=(2, 3))
+    return losses.topk(min(hardest, losses.shape[1]), dim=1).values.mean()
+
+
+_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class HeatmapAccuracy:
+    """Share of keypoints whose highest pixels agree.
+
+    Args:
+        per_keypoint: (K,), NaN for a keypoint without a usable target (the original says -1).
+        mean: over the keypoints that have one; 0 if none has.
+        count: how many keypoints have one.
+        predictions: (B, K, 2) xy of the predicted maps' highest pixels.
+    """
+
+    per_keypoint: Floats
+    mean: float
+    count: int
+    predictions: Floats
+
+
+def paper_heatmap_accuracy(output: NDArray[np.floating], target: NDArray[np.floating]) -> HeatmapAccuracy:
+    """Compare the highest pixels of predicted maps and targets, as the original does for its log.
+
+    A keypoint agrees within half of a tenth of the map, where, by an oversight of the original that is kept
+    here, x is measured in tenths of the map's *height* and y in tenths of its *width*. A target counts if its
+    highest pixel has x > 1 and y > 1.
+
+    Args:
+        output: (B, K, h, w).
+        target: (B, K, h, w).
+    """
+    height, width = output.shape[-2:]
+    predictions, truth = paper_argmax(output)[0], paper_argmax(target)[0]
+    usable = (truth > 1).all(-1)
+    tenths = np.array([height, width]) / 10
+    distances = np.linalg.norm(predictions / tenths - truth / tenths, axis=-1)
+    agreeing = (usable & (distances < _THRESHOLD)).sum(0)
+    counts = usable.sum(0)
+    per_keypoint = np.where(counts > 0, agreeing / np.maximum(counts, 1), np.nan)
+    known = per_keypoint[counts > 0]
+    mean = float(known.mean()) if len(known) else 0.0
+    return HeatmapAccuracy(per_keypoint, mean, len(known), predictions)
+
 
 BATCH_NORMS = {
     "paper": "batch statistics of each device, also in a frozen backbone, whose running ones go on moving",

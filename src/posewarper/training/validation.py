@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from posewarper.errors import PosewarperWarning
-from posewarper.evaluation.clip_tables import table_of_labels
+from posewarper.evaluation.pairing import table_of_labels
 from posewarper.evaluation.pck import score_pck
-from posewarper.evaluation.posetrack_protocol import score_posetrack
-from posewarper.inference.aggregation import named_window
-from posewarper.inference.video_prediction import FrameSource, clip_frames, dataset_frames, predict_video
-from posewarper.instances import InstanceTable
-from posewarper.io.labels import read_labels
-from posewarper.io.posetrack_points import apply_neck_rule
-from posewarper.io.result_files import paper_scores
-from posewarper.io.video import open_video
+from posewarper.evaluation.posetrack import score_posetrack
+from posewarper.formats.labels import read_labels
 from posewarper.model.network import PoseWarper
+from posewarper.paper.prediction import FrameSource, clip_frames, dataset_frames, predict_video
 from posewarper.posetrack.dataset import Dataset
+from posewarper.posetrack.points import apply_neck_rule
+from posewarper.posetrack.results import paper_scores
 from posewarper.posetrack.samples import samples_from_labels
+from posewarper.prediction.windows import named_window
+from posewarper.structures import InstanceTable
+from posewarper.video.source import open_video
 
 _PCK = 0.1  # of the longer side of the box
 

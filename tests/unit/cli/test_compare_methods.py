@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from posewarper.cli import compare_methods
-from posewarper.cli.compare_methods import default_cache, parse_gaps, show_rows
+from posewarper.cli import benchmark
+from posewarper.cli.benchmark import default_cache, parse_gaps, show_rows
 from posewarper.errors import ConfigError, LabelsError, OutputError
-from posewarper.io.labels import write_labels
+from posewarper.formats.labels import write_labels
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack
 
@@ -41,7 +41,7 @@ def clip(tmp_path) -> tuple[Path, Path]:
 def run(clip, tmp_path):
     def call(every="4", methods="nearest,linear", **more):
         more = {"cache": tmp_path / "cache", "quiet": True, "json_file": tmp_path / "out.json", **more}
-        compare_methods.run(*clip, every, methods, **more)
+        benchmark.run(*clip, every, methods, **more)
         return json.loads((tmp_path / "out.json").read_text())
 
     return call

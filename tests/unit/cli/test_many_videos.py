@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posewarper.cli.many_videos import DoneBefore, VideoJob, share_videos
+from posewarper.cli.common import DoneBefore, VideoJob, share_videos
 
 
 def test_whatever_goes_wrong_with_one_video_the_others_are_done(tmp_path, capsys) -> None:

@@ -5,9 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from posewarper.evaluation.average_precision import score_detections
-from posewarper.evaluation.ignore_regions import is_ignored, is_inside
-from posewarper.evaluation.matching import head_sizes, match_people
+from posewarper.evaluation.posetrack import score_detections
+from posewarper.evaluation.scales import head_sizes, is_ignored, is_inside, match_people
 
 
 def test_head_size_is_six_tenths_of_the_diagonal() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from posewarper.errors import ConfigError, PosewarperWarning
 from posewarper.evaluation.oks import score_oks, similarity, usual_sigmas
-from posewarper.evaluation.score_tables import format_score
-from posewarper.instances import InstanceTable
+from posewarper.evaluation.protocols import format_score
 from posewarper.skeletons import BODY_25B, COCO, POSETRACK
+from posewarper.structures import InstanceTable
 
 NAN = np.nan
 N_FRAMES = 20

@@ -7,10 +7,10 @@ import pytest
 
 from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.evaluation.pck import score_pck
+from posewarper.evaluation.protocols import format_score
 from posewarper.evaluation.scales import boxes_or_extents, reference_lengths
-from posewarper.evaluation.score_tables import format_score
-from posewarper.instances import InstanceTable
 from posewarper.skeletons import Skeleton
+from posewarper.structures import InstanceTable
 
 NAN = np.nan
 SKELETON = Skeleton(("nose", "left_hip", "right_hip"))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from posewarper.errors import LabelsError, PosewarperWarning
-from posewarper.evaluation.posetrack_protocol import score_posetrack
-from posewarper.evaluation.score_tables import format_score
-from posewarper.instances import InstanceTable
-from posewarper.io.posetrack_points import POINT_KEYPOINTS, POINTS
+from posewarper.evaluation.posetrack import score_posetrack
+from posewarper.evaluation.protocols import format_score
+from posewarper.posetrack.points import POINT_KEYPOINTS, POINTS
 from posewarper.skeletons import COCO
+from posewarper.structures import InstanceTable
 
 NOSE = POINTS.index("nose")
 # 15 points in a row, 100 apart, of a person whose head box has the diagonal 100: the threshold is 30.

@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 
 from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
-from posewarper.evaluation.clip_tables import table_of_labels, table_of_poses
 from posewarper.evaluation.oks import OksScore
+from posewarper.evaluation.pairing import table_of_labels, table_of_poses
 from posewarper.evaluation.pck import PckScore
-from posewarper.evaluation.posetrack_protocol import PoseTrackScore
+from posewarper.evaluation.posetrack import PoseTrackScore
 from posewarper.evaluation.protocols import evaluate
-from posewarper.instances import NO_TRACK, InstanceTable
-from posewarper.io.labels import write_labels, write_poses
-from posewarper.io.posetrack18 import write_posetrack18
+from posewarper.formats.labels import write_labels, write_poses
+from posewarper.posetrack.posetrack18 import write_posetrack18
 from posewarper.skeletons import POSETRACK, Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import NO_TRACK, InstanceTable, Labels, LabelTrack, Poses, PoseTrack
 
 SKELETON = Skeleton(("nose", "paw", "tail"))
 BODY = np.array([[10.0, 10.0], [30.0, 20.0], [50.0, 60.0]])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posewarper.evaluation.tracking import TrackedFrame, count_events, no_counts
+from posewarper.evaluation.posetrack import TrackedFrame, count_events, no_counts
 
 NAN = np.nan
 

@@ -9,15 +9,14 @@ import torch
 from torch import nn
 
 from posewarper import fit
-from posewarper.config import FitConfig, NetworkConfig
 from posewarper.errors import ConfigError, ModelError
-from posewarper.model.backbone import build_backbone
+from posewarper.model.backbone import WIDTH, UpsamplingHead, build_backbone
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.upsampling import WIDTH, UpsamplingHead
-from posewarper.recipes.reading import read_recipe
+from posewarper.options import FitConfig, NetworkConfig
 from posewarper.skeletons import POSETRACK, Skeleton, named_skeleton
 from posewarper.structures import Labels, LabelTrack
+from posewarper.training.recipes import read_recipe
 
 SKELETON = Skeleton(("nose", "left_eye", "right_eye"))
 SMALL = {"head_width": 8, "head_blocks": 1, "head_dilations": (1, 2)}

@@ -14,11 +14,11 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from posewarper.config import NetworkConfig
 from posewarper.errors import ConfigError, ModelError
-from posewarper.model import backbone_weights
+from posewarper.model import pretrained
 from posewarper.model.backbone import build_backbone, trunk_of
-from posewarper.model.backbone_weights import BackboneWeights, read_backbone_weights
+from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
+from posewarper.options import NetworkConfig
 
 HRNET = "hrnet_w18_small"
 
@@ -209,9 +209,9 @@ def hub(monkeypatch):
             raise answer
         return answer
 
-    monkeypatch.setattr(backbone_weights, "hf_hub_download", download)
+    monkeypatch.setattr(pretrained, "hf_hub_download", download)
     monkeypatch.setattr(
-        backbone_weights, "try_to_load_from_cache", lambda repository, name, revision: made.cached.get(name)
+        pretrained, "try_to_load_from_cache", lambda repository, name, revision: made.cached.get(name)
     )
     return made
 
@@ -234,7 +234,7 @@ def test_what_is_in_the_cache_is_not_asked_for(hub, whole, file):
 
 @pytest.mark.parametrize("error", [LocalEntryNotFoundError("no connection"), OSError("no connection")])
 def test_without_a_network_it_is_said_where_the_weights_go(hub, error, monkeypatch, tmp_path):
-    monkeypatch.setattr(backbone_weights.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(pretrained.constants, "HF_HUB_CACHE", str(tmp_path))
     hub.answers = {"model.safetensors": error}
     with pytest.raises(ModelError, match="cannot be downloaded") as caught:
         read("imagenet")

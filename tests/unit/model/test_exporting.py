@@ -16,14 +16,23 @@ import torch
 import torch.nn.functional as F
 
 from posewarper.errors import ConfigError, ModelError
-from posewarper.inference.aggregation import PAPER_WEIGHTS, predict_heatmaps
-from posewarper.inference.clip_prediction import ClipPredictionConfig, check_aggregation
-from posewarper.model import exporting
+from posewarper.model import export
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
-from posewarper.model.exported_facts import FACTS_FILE, describe_program, warper_path
-from posewarper.model.exporting import export_onnx, export_program
+from posewarper.model.export import (
+    FACTS_FILE,
+    OnnxPoseWarper,
+    check_warper,
+    describe_onnx,
+    describe_program,
+    export_onnx,
+    export_program,
+    load_onnx,
+    open_model,
+    warper_path,
+)
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.onnx_model import OnnxPoseWarper, check_warper, describe_onnx, load_onnx, open_model
+from posewarper.prediction.video import ClipPredictionConfig, check_aggregation
+from posewarper.prediction.windows import PAPER_WEIGHTS, predict_heatmaps
 from posewarper.skeletons import Skeleton
 
 SKELETON = Skeleton(("nose", "left_eye", "right_eye"), ((0, 1),), name="fly")
@@ -197,14 +206,14 @@ def test_a_program_of_torch_export_computes_what_the_model_does(tmp_path):
 
 def test_files_that_differ_from_the_checkpoint_are_not_kept(model, tmp_path, monkeypatch):
     (tmp_path / "model.pt2").write_bytes(b"older")
-    monkeypatch.setattr(exporting, "_trace", lambda part: None)
-    monkeypatch.setattr(exporting, "_write_program", lambda part, _, facts, path: path.write_text(facts))
+    monkeypatch.setattr(export, "_trace", lambda part: None)
+    monkeypatch.setattr(export, "_write_program", lambda part, _, facts, path: path.write_text(facts))
     for run, message in (
         (lambda part, _: part.network(*part.inputs.values()) + 2e-4, r"something else(.|\n)*2\.0e-04"),
         (lambda part, _: part.network(*part.inputs.values()) * float("nan"), r"something else(.|\n)*nan"),
         (lambda part, _: torch.zeros(1), r"shape \(1,\)"),
     ):
-        monkeypatch.setattr(exporting, "_run_program", run)
+        monkeypatch.setattr(export, "_run_program", run)
         with pytest.raises(ModelError, match=message):
             export_program(model, tmp_path / "model.pt2")
     assert [each.name for each in tmp_path.iterdir()] == ["model.pt2"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from posewarper.model.folding import fold
+from posewarper.model.heatmap_runner import fold
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.skeletons import Skeleton
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from posewarper.errors import ConfigError, ModelError
 from posewarper.model.checkpoint import describe_checkpoint, load_model, parameters_sha256, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.released import build_released
-from posewarper.model.released_names import mmpose_first_name, mmpose_second_name, original_name
+from posewarper.model.released import build_released, mmpose_first_name, mmpose_second_name, original_name
 from posewarper.skeletons import COCO, POSETRACK, Skeleton
 
 BLOCKS, WIDTH = 2, 8

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from posewarper.model.upsampling import WIDTH, UpsamplingHead
+from posewarper.model.backbone import WIDTH, UpsamplingHead
 
 
 @pytest.mark.parametrize("doublings", [1, 2, 3])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posewarper.io.video import open_video
 from posewarper.motion.label_shift import LabelShift, measure_shift
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack
+from posewarper.video.source import open_video
 
 N_FRAMES = 44
 SKELETON = Skeleton(("a", "b", "c", "d"))

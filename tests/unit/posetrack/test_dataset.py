@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import LabelsError
 from posewarper.posetrack.dataset import DatasetVideo, is_dataset, open_dataset
 from posewarper.posetrack.preparation import prepare_dataset
-from posewarper.scene.posetrack_tree import write_posetrack_tree
 
 
 @pytest.fixture(scope="module")

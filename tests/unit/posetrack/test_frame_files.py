@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from posewarper.posetrack.frame_files import (
+from posewarper.posetrack.dataset import (
     from_ranges,
     list_images,
     near_labels,

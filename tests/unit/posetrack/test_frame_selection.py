@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from posewarper.errors import LabelsError
-from posewarper.posetrack.frame_selection import labelled_numbers, longest_run, paper_rows, propagation_plan
-from posewarper.posetrack.support_frames import support_numbers
+from posewarper.posetrack.samples import support_numbers
+from posewarper.posetrack.selection import labelled_numbers, longest_run, paper_rows, propagation_plan
 
 
 def test_the_longest_run_is_the_first_on_a_tie():

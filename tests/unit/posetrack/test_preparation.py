@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import Interrupted, LabelsError, OutputError, PosewarperWarning
-from posewarper.io.posetrack18 import posetrack18_document
-from posewarper.io.tables import read_tables
 from posewarper.posetrack.dataset import Dataset, open_dataset
-from posewarper.posetrack.preparation import prepare_dataset
-from posewarper.posetrack.summary import LABELLED, NEIGHBOUR, OTHER
-from posewarper.scene.posetrack_tree import write_posetrack_tree
+from posewarper.posetrack.posetrack18 import posetrack18_document
+from posewarper.posetrack.preparation import LABELLED, NEIGHBOUR, OTHER, prepare_dataset
+from posewarper.posetrack.tables import read_tables
 
 KINDS = ("posetrack17", "posetrack18", "posetrack21")
 SIZE = (48, 64)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from posewarper.errors import LabelsError
-from posewarper.instances import InstanceTable
 from posewarper.posetrack.samples import (
     NO_INSTANCE,
     has_keypoints,
@@ -18,6 +17,7 @@ from posewarper.posetrack.samples import (
     samples_from_labels,
 )
 from posewarper.skeletons import Skeleton
+from posewarper.structures import InstanceTable
 
 PAIR = Skeleton(("head", "tail"))
 NAN = np.nan

@@ -11,7 +11,13 @@ import pytest
 
 from posewarper.errors import ConfigError, LabelsError
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
-from posewarper.posetrack.subsets import draw_frames, draw_videos, find_frames, find_selection, read_selection
+from posewarper.posetrack.selection import (
+    draw_frames,
+    draw_videos,
+    find_frames,
+    find_selection,
+    read_selection,
+)
 
 NAMES = tuple(f"{n:06d}_bonn_train" for n in range(40))
 VIDEO = DatasetVideo("bonn/000001", "train", "000001", "bonn/000001", 1, 9, 8, (48, 64))

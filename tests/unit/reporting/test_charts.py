@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posewarper.reporting.charts import (
+from posewarper.reporting.report import (
     LEVELS,
     axis_ticks,
     level_names,

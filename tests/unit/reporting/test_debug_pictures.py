@@ -8,7 +8,7 @@ import pytest
 
 from posewarper.errors import OutputError
 from posewarper.heatmaps import encode
-from posewarper.reporting.debug_pictures import write_debug_picture
+from posewarper.reporting.network_pictures import write_debug_picture
 from posewarper.skeletons import Skeleton
 
 SKELETON = Skeleton(("nose", "left_eye", "right_eye"), ((0, 1), (0, 2)))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from posewarper.errors import LabelsError, OutputError
-from posewarper.io.images import read_image
-from posewarper.io.video import open_video
 from posewarper.reporting.label_sheet import fastest_label, side_colours, write_label_sheet
 from posewarper.reporting.overlay import LEFT, RIGHT, TRACK_COLOURS
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
+from posewarper.video.images import read_image
+from posewarper.video.source import open_video
 
 HEIGHT, WIDTH, N_FRAMES = 240, 320, 9
 SKELETON = Skeleton(("nose", "left_hand", "right_hand"), ((0, 1), (0, 2)))

@@ -8,9 +8,8 @@ import torch
 
 from posewarper.errors import ModelError, OutputError
 from posewarper.heatmaps import decode
-from posewarper.io.images import read_image
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.reporting.offset_pictures import (
+from posewarper.reporting.network_pictures import (
     MADE_UP_STEP,
     check_head,
     made_up_pair,
@@ -19,6 +18,7 @@ from posewarper.reporting.offset_pictures import (
     write_offset_picture,
 )
 from posewarper.skeletons import Skeleton
+from posewarper.video.images import read_image
 
 SKELETON = Skeleton(("nose", "left_paw", "right_paw", "tail"))
 SIZE = (128, 96)

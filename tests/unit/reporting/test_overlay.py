@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from posewarper.errors import LabelsError, OutputError
-from posewarper.io.encoding import write_video
-from posewarper.io.video import open_video
 from posewarper.reporting.overlay import LEFT, RIGHT, TRACK_COLOURS, draw_pose, write_overlay, write_sheet
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Poses, PoseTrack
+from posewarper.video.source import open_video
+from posewarper.video.writing import write_video
 
 SKELETON = Skeleton(("nose", "right_hand", "left_hand", "right_foot", "left_foot"), ((1, 3), (2, 4), (0, 1)))
 GREY = np.full((120, 160, 3), 100, np.uint8)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from posewarper.errors import LabelsError
-from posewarper.io.encoding import write_video
-from posewarper.io.video import open_video
 from posewarper.reporting.report import write_report
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack, RunResult
+from posewarper.video.source import open_video
+from posewarper.video.writing import write_video
 
 HEIGHT, WIDTH, N_FRAMES = 120, 160, 12
 SKELETON = Skeleton(("nose", "left_hand", "right_hand", "tail"), ((0, 3), (0, 1), (0, 2)), name="mouse")

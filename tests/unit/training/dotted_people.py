@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from posewarper.instances import InstanceTable
-from posewarper.io.posetrack18 import write_posetrack18
 from posewarper.posetrack.dataset import Dataset
+from posewarper.posetrack.posetrack18 import write_posetrack18
 from posewarper.posetrack.preparation import prepare_dataset
+from posewarper.structures import InstanceTable
 
 SIZE, N_FRAMES, SPEED = (96, 160), 9, 6
 COLOURS = np.array([colorsys.hsv_to_rgb(k / 17, 1, 1) for k in range(17)]) * 255

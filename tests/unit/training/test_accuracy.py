@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from posewarper.training.accuracy import paper_heatmap_accuracy
+from posewarper.training.steps import paper_heatmap_accuracy
 
 
 def peaks(points, height=60, width=20) -> np.ndarray:

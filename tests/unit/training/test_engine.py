@@ -10,18 +10,25 @@ import pytest
 import torch
 from dotted_people import words
 
-from posewarper.data.training_set import TrainingSet
 from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError, VideoError
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.recipes.reading import read_recipe
-from posewarper.recipes.settings import TrainSettings
+from posewarper.options import TrainSettings
 from posewarper.skeletons import Skeleton
-from posewarper.training import building, runs
 from posewarper.training import engine as engine_module
-from posewarper.training.engine import BEST, FINAL, LAST, global_batch, learning_rate, make_accelerator
-from posewarper.training.runs import run_recipe
-from posewarper.training.states import load_state
+from posewarper.training import run
+from posewarper.training.batches import TrainingSet
+from posewarper.training.engine import (
+    BEST,
+    FINAL,
+    LAST,
+    global_batch,
+    learning_rate,
+    load_state,
+    make_accelerator,
+)
+from posewarper.training.recipes import read_recipe
+from posewarper.training.run import run_recipe
 
 NORMS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -307,13 +314,13 @@ def test_another_recipe_does_not_go_on(train, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"train.learning_rate was 0.01, is 0.02") as caught:
         train(**{"train.learning_rate": 0.02, "train.epochs": 1}, _resume=True)
     assert "other settings" in str(caught.value)
-    usual = building.samples_of_dataset
+    usual = run.samples_of_dataset
     monkeypatch.setattr(
-        building, "samples_of_dataset", lambda *a, **b: (found := usual(*a, **b)).take(found.video_of == 0)
+        run, "samples_of_dataset", lambda *a, **b: (found := usual(*a, **b)).take(found.video_of == 0)
     )
     with pytest.raises(ConfigError, match="samples was 18, is 9"):
         train(**{"train.epochs": 1}, _resume=True)
-    monkeypatch.setattr(building, "samples_of_dataset", usual)
+    monkeypatch.setattr(run, "samples_of_dataset", usual)
     assert {path: path.read_bytes() for path in kept} == kept  # among them recipe.yaml
     # What does not change the result may change.
     train(**{"train.epochs": 1, "train.workers": 1, "train.checkpoint_steps": 1}, _resume=True)
@@ -342,7 +349,7 @@ def test_ctrl_c_before_the_first_step_says_how_to_go_on(train, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "build_data", stop)
+    monkeypatch.setattr(run, "build_data", stop)
     with pytest.raises(Interrupted, match="--resume goes on"):
         train()
 

@@ -16,12 +16,12 @@ import torch
 from dotted_people import N_FRAMES, see_dots, truth_of, words
 
 from posewarper.errors import ConfigError, ModelError
-from posewarper.io.posetrack18 import write_posetrack18
 from posewarper.model.checkpoint import load_model, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.recipes.reading import read_recipe
+from posewarper.posetrack.posetrack18 import write_posetrack18
 from posewarper.skeletons import POSETRACK
-from posewarper.training.runs import run_recipe
+from posewarper.training.recipes import read_recipe
+from posewarper.training.run import run_recipe
 from posewarper.training.steps import WarperStep
 
 # Half the mean over 17 maps of 16 x 16 pixels, of which 15 hold a Gaussian of sigma 1 (no ears).

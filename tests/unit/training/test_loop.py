@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from posewarper.structures import silent
-from posewarper.training.loop import train
+from posewarper.training.own_clip import train
 
 CENTRE = torch.tensor([3.0, -2.0])
 

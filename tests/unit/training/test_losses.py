@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posewarper.training.losses import hard_keypoint_loss, heatmap_loss
+from posewarper.training.steps import hard_keypoint_loss, heatmap_loss
 
 
 def test_half_the_mean_of_weighted_squares():

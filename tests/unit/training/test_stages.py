@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from posewarper.config import FitConfig
-from posewarper.frames import Region
 from posewarper.model.checkpoint import parameters_sha256
 from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.options import FitConfig
 from posewarper.skeletons import Skeleton
-from posewarper.training import stages
-from posewarper.training.stages import (
+from posewarper.training import own_clip
+from posewarper.training.own_clip import (
     crops_to_tensor,
     train_pose,
     train_pose_on_propagated,
     train_warper,
 )
+from posewarper.video.track_crops import Region
 
 SKELETON = Skeleton(("nose", "left_eye", "right_eye"))
 CONFIG = FitConfig(
@@ -85,14 +85,14 @@ def test_crops_are_normalised_by_the_model_s_own_mean_and_deviation():
 
 def test_pose_training_lowers_the_loss_and_leaves_the_warper_alone(monkeypatch):
     losses, model = [], a_model()
-    before, usual = copied(model), stages.heatmap_loss
+    before, usual = copied(model), own_clip.heatmap_loss
 
     def watched(*arguments):
         loss = usual(*arguments)
         losses.append(loss.item())
         return loss
 
-    monkeypatch.setattr(stages, "heatmap_loss", watched)
+    monkeypatch.setattr(own_clip, "heatmap_loss", watched)
     config = CONFIG.model_copy(
         update={"pose_iterations": 16, "pose_batch": 4, "pose_learning_rate": 3e-3, "half_body": 0.0}
     )
@@ -107,13 +107,13 @@ def test_pose_training_lowers_the_loss_and_leaves_the_warper_alone(monkeypatch):
 def test_propagated_poses_are_learned_beside_labels_that_count_a_third(monkeypatch):
     model, drawn = a_model(), []
     learn_pose(model)
-    usual = stages.pose_batch
+    usual = own_clip.pose_batch
 
     def draw(regions, *rest):
         drawn.append(regions)
         return usual(regions, *rest)
 
-    monkeypatch.setattr(stages, "pose_batch", draw)
+    monkeypatch.setattr(own_clip, "pose_batch", draw)
     propagated = LABELLED[:1] * (4 * len(LABELLED))
     config = CONFIG.model_copy(update={"pseudo_iterations": 3})
     before = copied(model)
@@ -168,7 +168,7 @@ def test_ctrl_c_keeps_what_was_learned(learn: Callable[..., bool], stage: str):
 def test_the_warper_gets_source_target_and_values_in_their_places(monkeypatch):
     model, drawn, moved = a_model(), [], []
     torch.nn.init.normal_(model.final_layer.weight)  # so that heatmaps differ clearly
-    usual_batch, usual_warp = stages.pair_batch, model.warp
+    usual_batch, usual_warp = own_clip.pair_batch, model.warp
 
     def draw(*arguments):
         drawn.append(usual_batch(*arguments))
@@ -178,7 +178,7 @@ def test_the_warper_gets_source_target_and_values_in_their_places(monkeypatch):
         moved.append((values, source, target))
         return usual_warp(values, source=source, target=target)
 
-    monkeypatch.setattr(stages, "pair_batch", draw)
+    monkeypatch.setattr(own_clip, "pair_batch", draw)
     monkeypatch.setattr(model, "warp", warp)
     config = CONFIG.model_copy(update={"warp_batch": 16, "warp_iterations": 1})
     train_warper(model, LABELLED, NEARBY, config, seed=0)

@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from posewarper.data.training_samples import samples_of_clips, samples_of_dataset
+from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import ConfigError, ModelError, PosewarperWarning
-from posewarper.inference.video_propagation import Rules
-from posewarper.io.labels import read_annotations, write_labels
-from posewarper.io.tables import read_tables
-from posewarper.io.video import open_video
+from posewarper.formats.labels import read_annotations, write_labels
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.paper.carrying import Rules
 from posewarper.posetrack.preparation import prepare_dataset
-from posewarper.scene.posetrack_tree import write_posetrack_tree
+from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import Labels, LabelTrack
 from posewarper.training import pseudo_labels
@@ -28,6 +26,8 @@ from posewarper.training.pseudo_labels import (
     propagate_labels,
     propagate_samples,
 )
+from posewarper.training.samples import samples_of_clips, samples_of_dataset
+from posewarper.video.source import open_video
 
 FLY = Skeleton(("head", "left", "right"), name="fly")
 ALL = Rules(min_score=0.2, max_cycle=0.05)

@@ -1,0 +1,410 @@
+"""Methods side by side: keep every k-th label of a clip, propagate, and score on the labels left out.
+
+Finished parts are cached, so that an interrupted comparison goes on where it was. A part is found again
+only if everything that it depends on is the same: video, labels, settings, machine and this package's source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posewarper import fitting
+from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, VideoError
+from posewarper.evaluation.clips import keep_every, score_clip
+from posewarper.files import replacing
+from posewarper.model import checkpoint
+from posewarper.model.network import PoseWarper
+from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
+from posewarper.model.runtime import resolve_device
+from posewarper.options import NetworkConfig, effort_config
+from posewarper.propagation.clip import Clip, prepare_clip
+from posewarper.structures import Labels, Progress, silent
+from posewarper.version import __version__
+from posewarper.video.source import Video, open_video
+
+# By this file, CACHEDIR.TAG, backup programs know a cache (https://bford.info/cachedir).
+_CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Finished parts of comparisons by posewarper.\n"
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What all parts of one comparison share; ``identity`` is what the keys of its cached parts hold."""
+
+    video: str | os.PathLike[str]
+    dense: Labels
+    seed: int
+    effort: str
+    device: str
+    network: NetworkConfig
+    start: BackboneWeights | None
+    cache: Path | None
+    identity: Mapping[str, Any]
+    progress: Progress
+
+    def part(self, name: str, suffix: str, **what: Any) -> Path | None:
+        """Return the place in the cache of a part that depends on ``what``, None without a cache."""
+        if self.cache is None:
+            return None
+        text = json.dumps({**self.identity, **what}, sort_keys=True)
+        return self.cache / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}{suffix}"
+
+
+def compare(
+    video: str | os.PathLike[str],
+    dense: Labels,
+    *,
+    every: Sequence[int],
+    methods: Sequence[str],
+    seed: int = 0,
+    effort: str = "normal",
+    network: NetworkConfig | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Propagate from every k-th label by several methods and score each on the labels left out.
+
+    Args:
+        video: a video file or a folder of frames.
+        dense: labels of all or most frames; see :func:`~posewarper.evaluation.clips.score_clip`.
+        every: gaps k; the labels of frames k//2, k//2 + k, ... are kept.
+        methods: names in ``posewarper.fitting.METHODS``, ``ABLATIONS`` or ``VARIANTS``.
+        seed: seed of everything random.
+        effort: ``fast``, ``normal`` or ``best``.
+        network: what is fitted, and the weights that it starts from.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        cache: folder in which finished parts are kept and looked for; None keeps nothing.
+        progress: told about each method, and about the stages within it.
+
+    Returns:
+        One JSON-safe dict for each gap and method, in this order, with ``clip``, ``every``, ``n_labels``
+        (labelled frames kept), ``method``, ``seed``, the figures of ``ClipScore.to_row()``, ``seconds`` (wall
+        time of the method, with the optical flow that it shares with others, and of a variant's own training)
+        and ``fit_seconds`` (wall time of fitting the model that it shares with others, 0 if it needs none).
+
+    Raises:
+        ConfigError: if a gap, a method, the effort, the device or the network is impossible.
+        ModelError: if the weights that the network is to start from cannot be used.
+        LabelsError: if no label is kept, or none is left to score on.
+        VideoError: if there is no such video.
+        OutputError: if the cache cannot be written.
+        Interrupted: on Ctrl-C, if there is a cache.
+    """
+    dense = dense.only_labelled()
+    gaps, methods = check_gaps(every, dense), check_methods(methods, effort)
+    resolved, network = resolve_device(device).type, network or NetworkConfig()
+    start = read_backbone_weights(network, trains=any(fitting.needs_model(m, effort) for m in methods))
+    identity = {} if cache is None else _identity(video, seed, effort, resolved)
+    identity |= {"network": {**network.model_dump(mode="json"), "backbone_weights": start and start.sha256}}
+    if cache is not None:  # a folder that cannot be written shows before the work, not after
+        with replacing(cache / "CACHEDIR.TAG") as temporary:
+            temporary.write_text(_CACHE_TAG)
+    comparison = _Comparison(video, dense, seed, effort, resolved, network, start, cache, identity, progress)
+    rows: list[dict[str, Any]] = []
+    try:
+        for done, gap in enumerate(gaps):
+            rows += _compare_at(comparison, gap, methods, done * len(methods), len(gaps) * len(methods))
+    except KeyboardInterrupt as error:
+        if cache is None:
+            raise
+        raise Interrupted(
+            f"finished parts are kept in {cache}; the same command goes on from there"
+        ) from error
+    return rows
+
+
+def usable_methods(effort: str) -> list[str]:
+    """Return the methods that an effort allows: all, or those without a network; no ablations or variants.
+
+    Raises:
+        ConfigError: if there is no such effort.
+    """
+    return _allowed(fitting.METHODS, effort)
+
+
+def _allowed(methods: Iterable[str], effort: str) -> list[str]:
+    trains = effort_config(effort).pose_iterations > 0
+    return [name for name in methods if trains or not fitting.needs_model(name, effort)]
+
+
+def check_methods(methods: Sequence[str], effort: str) -> list[str]:
+    """Return the methods, each once.
+
+    Raises:
+        ConfigError: if there is no such effort, a name is unknown, a method needs a network that the effort
+            does not train, or there is no method.
+    """
+    known = [*fitting.METHODS, *fitting.ABLATIONS, *fitting.VARIANTS]
+    usable = _allowed(known, effort)
+    unknown = [name for name in methods if name not in known]
+    if unknown or not methods:
+        raise ConfigError(
+            "unknown method" if unknown else "no method to compare",
+            expected=", ".join(usable),
+            got=", ".join(unknown) or None,
+            mend="name one or more of the methods expected",
+        )
+    untrained = [name for name in methods if name not in usable]
+    if untrained:
+        raise ConfigError(
+            f"a method needs a network, and the effort {effort!r} trains none",
+            expected=", ".join(usable),
+            got=", ".join(untrained),
+            mend="raise the effort, or leave this method out",
+        )
+    return list(dict.fromkeys(methods))
+
+
+def check_gaps(every: Sequence[int], dense: Labels) -> list[int]:
+    """Return the gaps, each once.
+
+    Raises:
+        ConfigError: if a gap is below 1 or not below the clip's length, or there is none.
+        LabelsError: if a gap keeps no label or leaves none to score on.
+    """
+    labelled = dense.labelled_frames
+    n_frames = dense.n_frames or (int(labelled[-1]) + 1 if labelled.size else 0)
+    impossible = [gap for gap in every if not 1 <= gap < n_frames]
+    if impossible or not every:
+        raise ConfigError(
+            "labels cannot be kept on every k-th frame of this clip",
+            expected=f"gaps k from 1 to {n_frames - 1}, as the clip has {n_frames} frames",
+            got=", ".join(map(str, impossible)) or "no gap",
+            mend="choose gaps that are smaller than the clip",
+        )
+    for gap in every:
+        kept = keep_every(dense, gap)
+        if not kept.tracks or len(kept.labelled_frames) == len(labelled):
+            raise LabelsError(
+                f"keeping every {gap}-th label leaves nothing to "
+                + ("score on" if kept.tracks else "propagate from"),
+                expected=f"labels on frames {gap // 2}, {gap // 2 + gap}, ... and on others",
+                got=f"{len(labelled)} labelled frames, {len(kept.labelled_frames)} of them kept",
+                mend="choose another gap, or give labels of more frames",
+            )
+    return list(dict.fromkeys(every))
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """Return what timings depend on: system, processor, device and versions.
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
+    resolved = resolve_device(device)
+    return {
+        "system": platform.system(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "device": resolved.type,
+        "gpu": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def source_digest() -> str:
+    """Return a hash of this package's source files, so that parts made by other code are not used again."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _compare_at(
+    comparison: _Comparison, gap: int, methods: Sequence[str], done: int, total: int
+) -> list[dict[str, Any]]:
+    """Return the rows of one gap; flow and model are computed when the first method asks for them."""
+    kept = keep_every(comparison.dense, gap)
+    labels = {"dense": _labels_digest(comparison.dense), "every": gap}
+    rows = []
+    with open_video(comparison.video) as video:
+        fitting.check_labels(video, comparison.dense)
+        shared = _Shared(comparison, gap, kept, video)
+        for n, method in enumerate(methods):
+            comparison.progress("methods", done + n, total)
+            part = comparison.part(f"every{gap}-{method}", ".json", **labels, method=method)
+            row = _read_part(part)
+            if row is None:
+                row = _make_row(comparison, shared, method)
+                _write_part(part, row)
+            rows.append(row)
+    comparison.progress("methods", done + len(methods), total)
+    return rows
+
+
+class _Shared:
+    """What the methods of one gap share: the kept labels, the clip with its optical flow, the model."""
+
+    def __init__(self, comparison: _Comparison, gap: int, kept: Labels, video: Video) -> None:
+        self.comparison, self.gap, self.kept, self.video = comparison, gap, kept, video
+
+    @cached_property
+    def plain(self) -> tuple[Clip, float]:
+        """The clip without optical flow, and the seconds that took."""
+        return self._prepare(flow=False)
+
+    @cached_property
+    def carried(self) -> tuple[Clip, float]:
+        """The clip with optical flow, and the seconds that took."""
+        return self._prepare(flow=True)
+
+    def _prepare(self, *, flow: bool) -> tuple[Clip, float]:
+        started = time.perf_counter()
+        progress = _prefixed(self.comparison.progress, f"every {self.gap}")
+        clip = prepare_clip(self.video, self.kept, flow=flow, progress=progress)
+        return clip, time.perf_counter() - started
+
+    @cached_property
+    def model(self) -> tuple[PoseWarper, float]:
+        """The model fitted on the kept labels, and the seconds that took; from the cache if it is there."""
+        # The labels left out have no say in the model, so they are not in its key either.
+        name, key = f"every{self.gap}-model", {"kept": _labels_digest(self.kept)}
+        path = self.comparison.part(name, ".pt", **key)
+        record = self.comparison.part(name, ".json", **key)
+        known = _read_part(record)
+        if known and path and path.is_file() and _file_digest(path) == known["checkpoint"]:
+            try:
+                loaded = checkpoint.load_model(path).to(resolve_device(self.comparison.device))
+                return loaded, known["fit_seconds"]
+            except ModelError:
+                pass  # it is fitted again
+        clip, _ = self.carried
+        started = time.perf_counter()
+        model = fitting.fit_clip(
+            clip,
+            effort_config(self.comparison.effort),
+            self.comparison.network,
+            start=self.comparison.start,
+            seed=self.comparison.seed,
+            device=self.comparison.device,
+            progress=_prefixed(self.comparison.progress, f"every {self.gap}, fitting"),
+        )
+        seconds = time.perf_counter() - started
+        if path is not None:
+            checkpoint.save_model(path, model)
+            _write_part(record, {"fit_seconds": seconds, "checkpoint": _file_digest(path)})
+        return model, seconds
+
+
+def _make_row(comparison: _Comparison, shared: _Shared, method: str) -> dict[str, Any]:
+    model, fit_seconds = None, 0.0
+    if fitting.needs_model(method, comparison.effort):
+        model, fit_seconds = shared.model
+    looks = method not in fitting.INTERPOLATIONS
+    clip, clip_seconds = shared.carried if looks else shared.plain
+    started = time.perf_counter()
+    progress = _prefixed(comparison.progress, f"every {shared.gap}")
+    config = effort_config(comparison.effort)
+    poses = fitting.propagate_clip(
+        clip, method, model, config=config, seed=comparison.seed, progress=progress
+    )
+    seconds = clip_seconds + time.perf_counter() - started
+    score = score_clip(poses, comparison.dense, shared.kept)
+    path = Path(comparison.video)
+    return {
+        "clip": path.name if path.is_dir() else path.stem,
+        "every": shared.gap,
+        "n_labels": len(shared.kept.labelled_frames),
+        "method": method,
+        "seed": comparison.seed,
+        **score.to_row(),
+        "seconds": seconds,
+        "fit_seconds": fit_seconds,
+    }
+
+
+def _prefixed(progress: Progress, prefix: str) -> Callable[[str, int, int], None]:
+    return lambda what, done, total: progress(f"{prefix}: {what}", done, total)
+
+
+def _identity(video: str | os.PathLike[str], seed: int, effort: str, device: str) -> dict[str, Any]:
+    return {
+        "video": _video_digest(Path(video)),
+        "seed": seed,
+        "effort": effort,
+        "version": __version__,
+        "source": source_digest(),
+        "machine": describe_machine(device),
+    }
+
+
+def _read_part(path: Path | None) -> dict[str, Any] | None:
+    """Return what a part holds; None if there is none or it is damaged."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        part = json.loads(path.read_bytes())
+        return part["content"] if part["sha256"] == _content_digest(part["content"]) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_part(path: Path | None, content: dict[str, Any]) -> None:
+    if path is None:
+        return
+    part = {"sha256": _content_digest(content), "content": content}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(part, indent=1, allow_nan=False))
+
+
+def _content_digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _video_digest(path: Path) -> str:
+    if path.is_dir():
+        names = sorted(
+            (p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in path.iterdir() if p.is_file()
+        )
+        return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    if not path.is_file():
+        raise VideoError(
+            "there is no such video", path=path, mend="name a video file or a folder of frames that exists"
+        )
+    return _file_digest(path)
+
+
+def _labels_digest(labels: Labels) -> str:
+    skeleton = labels.skeleton
+    digest = hashlib.sha256()
+    size = None if labels.image_size is None else [int(n) for n in labels.image_size]
+    head = [skeleton.names, skeleton.edges, skeleton.flip_pairs, size, labels.n_frames]
+    digest.update(json.dumps([*head, labels.labelled_frames.tolist()]).encode())
+    for track_id, track in labels.tracks.items():
+        digest.update(f"track {track_id}, {len(track.frames)} labels\n".encode())
+        for array in (track.frames, track.keypoints, track.visibility, track.boxes, track.head_boxes):
+            digest.update(array.tobytes())
+    for frame in sorted(labels.ignore_regions):
+        regions = [region.tolist() for region in labels.ignore_regions[frame]]
+        digest.update(json.dumps([int(frame), regions]).encode())
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    """Return the processor's name; Python alone knows only its architecture on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,218 @@
+"""``posewarper benchmark``: methods side by side on a clip whose frames are all labelled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from posewarper.cli.common import (
+    BackboneWeights,
+    Device,
+    DeviceName,
+    Overwrite,
+    Quiet,
+    Seed,
+    progress_bar,
+    refuse_existing,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+Row = dict[str, Any]
+
+# Heading, key in a row, and which of a column's values is the best (None: none is).
+_COLUMNS = (
+    ("mean", "mean", min),
+    ("med", "median", min),
+    ("p95", "p95", min),
+    ("pck5", "pck05", max),
+    ("pck10", "pck10", max),
+    ("cov", "coverage", None),
+    ("btw", "between_mean", min),
+    ("byd", "beyond_mean", min),
+    ("s", "seconds", None),
+)
+_LEGEND = (
+    "mean, med, p95: error in percent of the box's longer side (mean, median, 95th percentile); pck5, pck10: "
+    "percent of keypoints within 5 and 10; cov: percent with a prediction (without one the error counts as "
+    "100); btw, byd: mean error between a track's labels and beyond them; s: seconds without fitting."
+)
+_NOISE = "Where the labels of a clip were made by networks, differences below 1 percent are noise."
+
+
+def run(
+    video: Annotated[Path, typer.Argument(help="A video file or a folder of frames.")],
+    labels: Annotated[
+        Path, typer.Option(metavar="DENSE.json", help="Labels of all or most frames of the video.")
+    ],
+    every: Annotated[
+        str,
+        typer.Option(
+            metavar="K,K,...",
+            help="Gaps: keep the labels on frames k//2, k//2 + k, ... and score on the others.",
+        ),
+    ],
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Methods, with commas in between; if left out all but the ablations (without-flow ...) and "
+            "the variants (warper-image, warper-correlation).",
+        ),
+    ] = None,
+    track: Annotated[int | None, typer.Option(metavar="ID", help="Use one track alone.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to this file as JSON.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where finished parts are kept, so that an interrupted run goes on from there.",
+        ),
+    ] = None,
+    effort: Annotated[str, typer.Option(metavar="fast|normal|best", help="How long to train.")] = "normal",
+    backbone_weights: BackboneWeights = "none",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    device: Device = DeviceName.AUTO,
+    seed: Seed = 0,
+) -> None:
+    """Compare methods on a densely labelled clip: hide most labels, propagate, score on the hidden ones.
+
+    Scored are visible keypoints on frames whose labels were not used. Finished parts are cached: after Ctrl-C
+    the same command goes on from there, and a run with more methods or gaps computes the new ones alone.
+    """
+    gaps = parse_gaps(every)
+    if json_file is not None:
+        refuse_existing(json_file, overwrite)
+
+    from rich.console import Console
+
+    from posewarper.benchmark import compare, describe_machine, usable_methods
+    from posewarper.formats.labels import read_labels
+    from posewarper.options import NetworkConfig
+    from posewarper.video.source import open_video
+
+    names = usable_methods(effort) if methods is None else parse_names(methods)
+    with open_video(video) as opened:
+        dense = read_labels(labels, video=opened)
+    if track is not None:
+        dense = dense.only_track(track)
+    with progress_bar(quiet) as progress:
+        rows = compare(
+            video,
+            dense,
+            every=gaps,
+            methods=names,
+            seed=seed,
+            effort=effort,
+            network=NetworkConfig(backbone_weights=backbone_weights),
+            device=device.value,
+            cache=cache or default_cache(),
+            progress=progress,
+        )
+    console = Console()
+    show_rows(console, rows)
+    console.print(_NOISE, style="dim", highlight=False)
+    if json_file is not None:
+        given = {"video": str(video), "labels": str(labels), "track": track, "effort": effort, "seed": seed}
+        given |= {} if backbone_weights == "none" else {"backbone_weights": backbone_weights}
+        _write(json_file, {**given, "machine": describe_machine(device.value), "rows": rows})
+        print(f"wrote {json_file}")
+
+
+def parse_gaps(text: str) -> list[int]:
+    """Return the gaps in a text like ``7,15,31``.
+
+    Raises:
+        ConfigError: if one is not a positive whole number.
+    """
+    from posewarper.errors import ConfigError
+
+    parts = parse_names(text)
+    if not parts or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(
+            "--every takes positive whole numbers with commas in between",
+            expected="for example 7,15,31",
+            got=repr(text),
+            mend="name the gaps between kept labels, in frames",
+        )
+    return [int(part) for part in parts]
+
+
+def parse_names(text: str) -> list[str]:
+    """Return the parts of a text with commas in between, without blanks and empty parts."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def default_cache() -> Path:
+    """Return the folder in the user's cache for finished parts."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG rules: a relative path, as also an empty one, does not count.
+    return (home if home.is_absolute() else Path.home() / ".cache") / "posewarper" / "benchmark"
+
+
+def show_rows(console: Console, rows: Sequence[Row]) -> None:
+    """Print one table a gap, the best of each column in bold, and what the columns mean."""
+    width = max(len(row["method"]) for row in rows)
+    for gap in dict.fromkeys(row["every"] for row in rows):
+        of_gap = [row for row in rows if row["every"] == gap]
+        console.print(_make_table(of_gap, width))
+        fitted = max(row["fit_seconds"] for row in of_gap)
+        if fitted:
+            users = ", ".join(row["method"] for row in of_gap if row["fit_seconds"])
+            console.print(f"fitting: {fitted:.0f} s, once for {users}", highlight=False)
+        console.print()
+    console.print(_LEGEND, style="dim", highlight=False)
+
+
+def _make_table(rows: Sequence[Row], width: int) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    first = rows[0]
+    table = Table(
+        title=f"{first['clip']}, every {first['every']}: {first['n_labels']} labelled frames kept, "
+        f"{first['n']} keypoints scored",
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=0,  # all columns in 80 characters
+    )
+    table.add_column("method", min_width=width, no_wrap=True)
+    columns = []
+    for heading, key, best_of in _COLUMNS:
+        table.add_column(heading, justify="right", min_width=5, no_wrap=True)
+        # What is shown alike is equally good.
+        known = [round(row[key], 1) for row in rows if row[key] is not None]
+        best = best_of(known) if best_of and known else None
+        columns.append([_format_cell(row[key], best) for row in rows])
+    for row, *cells in zip(rows, *columns, strict=True):
+        table.add_row(row["method"], *cells)
+    return table
+
+
+def _format_cell(value: float | None, best: float | None) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.1f}"
+    return f"[bold]{text}[/bold]" if round(value, 1) == best else text
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    from posewarper.files import replacing
+    from posewarper.version import __version__
+
+    report = {"clip": content["rows"][0]["clip"], "version": __version__, **content}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")

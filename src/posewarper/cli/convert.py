@@ -1,0 +1,274 @@
+"""``posewarper convert``: labels from one format to another, and parts of them; weights to our checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from posewarper.cli.common import (
+    DeviceName,
+    Overwrite,
+    UnusedDevice,
+    UnusedQuiet,
+    UnusedSeed,
+    count_of,
+    refuse_existing,
+)
+from posewarper.errors import ConfigError
+
+if TYPE_CHECKING:
+    from posewarper.structures import Labels
+    from posewarper.video.source import Video
+
+
+CHECKPOINT_SUFFIXES = (".pt", ".pth")
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Tell by its name whether a file holds weights."""
+    return path.suffix.lower() in CHECKPOINT_SUFFIXES
+
+
+def convert_weights(
+    source: Path, out: Path, *, skeleton: str | None, crop_size: str | None, overwrite: bool
+) -> None:
+    """Read weights of the original or of mmpose 0.x strictly, and write them as a checkpoint of ours.
+
+    Raises:
+        ModelError: if they cannot be read, or a tensor is missing, left over or misshapen.
+        ConfigError: if the output is no checkpoint by its name, or the crop size cannot be read.
+    """
+    if not is_checkpoint(out):
+        raise ConfigError(
+            "weights can only be written as a checkpoint",
+            expected="a name that ends in .pt",
+            got=out.name,
+            mend=f"name it {out.with_suffix('.pt').name}",
+        )
+    refuse_existing(out, overwrite)
+
+    from posewarper.model.checkpoint import load_model, save_model
+    from posewarper.skeletons import named_skeleton
+
+    size = None if crop_size is None else read_size(crop_size)
+    model = load_model(source, skeleton=named_skeleton(skeleton) if skeleton else None, crop_size=size)
+    save_model(out, model)
+    spec = model.spec
+    head = "with a trained warp head" if spec.trained.get("warp") else "without a trained warp head"
+    height, width = spec.crop_size
+    print(
+        f"wrote {out}: {spec.provenance.get('weights', 'checkpoint of posewarper')}, {spec.backbone}, "
+        f"{len(spec.skeleton)} keypoints, crops of {height} x {width}, {head}"
+    )
+    if not spec.trained.get("warp"):
+        print("its new head returns heatmaps as they are: for aggregation and propagation train it first")
+    for line in spec.provenance.get("unused", ()):
+        print(f"not used: {line}")
+    if assumed := spec.provenance.get("assumed"):
+        print(f"not told by the file, taken from the original's setup: {', '.join(assumed)}")
+
+
+def refuse_options(given: Mapping[str, object], what: str) -> None:
+    """Refuse options that say nothing about what is converted.
+
+    Raises:
+        ConfigError: naming those that were given.
+    """
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise ConfigError(
+            f"{', '.join(names)} cannot be used on {what}",
+            mend="leave it out" if len(names) == 1 else "leave them out",
+        )
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Return (height, width) from a text like ``384x288``.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    match = re.fullmatch(r"(\d+)\s*[xX]\s*(\d+)", text.strip())
+    if match is None:
+        raise ConfigError(
+            "cannot read this size", expected="HEIGHTxWIDTH, such as 384x288", got=text, mend="write it so"
+        )
+    return int(match[1]), int(match[2])
+
+
+def run(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="The label file or folder, or the weights (.pth), to read.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="The label file or folder, or the checkpoint (.pt), to write."),
+    ],
+    from_format: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FMT", help="Format of IN; told by its content if left out."),
+    ] = None,
+    to_format: Annotated[
+        str | None, typer.Option("--to", metavar="FMT", help="Format of OUT; by its suffix if left out.")
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The video (or folder of frames): labels are checked against it, and it tells times.",
+        ),
+    ] = None,
+    skeleton: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The keypoints that IN has: coco, posetrack, body_25b, body_25 or coco_18 (OpenPose).",
+        ),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, help="Keep the labels on frames k//2, k//2 + k, ... alone."),
+    ] = None,
+    track: Annotated[int | None, typer.Option(metavar="ID", help="Keep one track alone.")] = None,
+    frame_offset: Annotated[
+        int,
+        typer.Option(metavar="N", help="Add N to each frame index (-1 mends labels that count from 1)."),
+    ] = 0,
+    min_score: Annotated[
+        float, typer.Option(metavar="S", help="Drop keypoints with a score below S (0 keeps all).")
+    ] = 0.0,
+    crop_size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Of weights: the crops they were trained on, if not 384x288."),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: UnusedQuiet = False,
+    device: UnusedDevice = DeviceName.AUTO,
+    seed: UnusedSeed = 0,
+) -> None:
+    """Convert labels between formats, and parts of them; or released weights.
+
+    The format of IN is told by its content, that of OUT by its suffix: .json
+    is posetrack, .csv deeplabcut, .slp sleap, .nwb nwb. Any other is named
+    with --to; docs/formats.md says what each reads, writes and cannot hold.
+
+    posetrack: COCO keypoints JSON with the video fields of PoseTrack18, the
+    format of this program; official PoseTrack18 files are read as well.
+
+    coco: plain COCO keypoints JSON, also as CVAT and Label Studio export it.
+
+    deeplabcut: CollectedData_*.csv or .h5, or a project; with
+    deeplabcut-predictions the table that its analysis of a video makes.
+
+    sleap: a .slp project. nwb: an .nwb file with poses (ndx-pose).
+
+    openpose: a folder of *_keypoints.json, one for each frame.
+
+    csv: a long table, one row for each keypoint, with frame or time, track,
+    keypoint, x, y; the column time is written if --video is given.
+
+    Predictions on unlabelled frames are kept, and marked as such where OUT
+    can do so. What OUT cannot hold is named in a warning.
+
+    IN.pth OUT.pt: weights of the original (pose network or PoseWarper) or of
+    mmpose 0.x, to a checkpoint that describes itself. Those with 17 keypoints
+    are taken as PoseTrack's; --skeleton coco says otherwise.
+    """
+    if is_checkpoint(source):
+        foreign = {"--from": from_format, "--to": to_format, "--video": video, "--every": every}
+        foreign |= {"--track": track is not None, "--frame-offset": frame_offset, "--min-score": min_score}
+        refuse_options(foreign, "weights")
+        convert_weights(source, out, skeleton=skeleton, crop_size=crop_size, overwrite=overwrite)
+        return
+    refuse_options({"--crop-size": crop_size}, "labels")
+    from posewarper.formats.catalogue import format_to_write
+    from posewarper.formats.labels import read_annotations, write_labels
+    from posewarper.skeletons import named_skeleton
+
+    wanted = named_skeleton(skeleton) if skeleton is not None else None
+    to_format = format_to_write(out, to_format)
+    refuse_existing(out, overwrite)
+    opened = _open(video)
+    labels = read_annotations(
+        source, format=from_format, video=opened, skeleton=wanted, frame_offset=frame_offset
+    )
+    if track is not None:
+        labels = labels.only_track(track)
+    if min_score > 0:
+        labels = _drop_low_scores(labels, min_score, source)
+    if every is not None:
+        labels = _keep_every(labels, every, source)
+    write_labels(out, labels, format=to_format, video=opened)
+    print(f"wrote {out}: {_describe(labels)} ({to_format})")
+
+
+def _open(video: Path | None) -> Video | None:
+    from posewarper.video.source import open_video
+
+    return None if video is None else open_video(video)
+
+
+def _keep_every(labels: Labels, every: int, source: Path) -> Labels:
+    """Return the labels of every k-th frame, beginning in the middle of the first k frames.
+
+    Raises:
+        LabelsError: if none is left.
+    """
+    from posewarper.errors import LabelsError
+
+    last = max([*labels.labelled_frames.tolist(), *labels.instance_frames.tolist()], default=-1)
+    kept = labels.at(range(every // 2, last + 1, every))
+    if not kept.tracks:
+        raise LabelsError(
+            f"no labels are left on frames {every // 2}, {every // 2 + every}, ...",
+            path=source,
+            got=f"labels on {len(labels.instance_frames)} frames, the last is frame {last}",
+            mend="give a smaller --every",
+        )
+    return kept
+
+
+def _drop_low_scores(labels: Labels, least: float, source: Path) -> Labels:
+    """Return the labels without keypoints whose score is below ``least``; those without a score stay.
+
+    Raises:
+        LabelsError: if none is left.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    from posewarper.errors import LabelsError
+
+    tracks, best = {}, -np.inf
+    for track_id, track in labels.tracks.items():
+        low = track.keypoint_scores < least
+        best = max(best, track.keypoint_scores.max(initial=-np.inf, where=low))
+        kept = replace(
+            track,
+            visibility=np.where(low, 0, track.visibility),
+            keypoint_scores=np.where(low, np.nan, track.keypoint_scores),
+            expected_error=np.where(low, np.nan, track.expected_error),
+        )
+        kept = kept.at(kept.frames[kept.visibility.any(-1)])
+        if len(kept.frames):
+            tracks[track_id] = kept
+    if not tracks:
+        mend, got = "give a smaller --min-score", f"{best:g}, the highest score"
+        raise LabelsError(f"no keypoint has a score of {least:g}", path=source, got=got, mend=mend)
+    return replace(labels, tracks=tracks)
+
+
+def _describe(labels: Labels) -> str:
+    predicted = sum(frame not in set(labels.labelled_frames.tolist()) for frame in labels.instance_frames)
+    parts = [
+        count_of(len(labels.labelled_frames), "labelled frame"),
+        *([f"{predicted} predicted"] if predicted else []),
+        count_of(len(labels.tracks), "track"),
+        count_of(len(labels.skeleton), "keypoint"),
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,114 @@
+"""``posewarper evaluate``: how good predictions are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posewarper.cli.common import (
+    DeviceName,
+    Overwrite,
+    UnusedDevice,
+    UnusedQuiet,
+    UnusedSeed,
+    refuse_existing,
+)
+
+
+def run(
+    ground_truth: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH", help="Labels: PoseTrack's files or folders, or a label file (pck, oks)."
+        ),
+    ],
+    predictions: Annotated[
+        Path, typer.Option(metavar="PATH", help="Predictions: files of the same names, or a poses.json.")
+    ],
+    metric: Annotated[
+        str,
+        typer.Option(metavar="posetrack|pck|oks", help="PoseTrack's AP and MOTA, PCK, or COCO's OKS AP."),
+    ] = "posetrack",
+    neck: Annotated[
+        str,
+        typer.Option(
+            metavar="shoulders|head_bottom",
+            help="Where the predicted neck is: between the predicted shoulders, or as the file has it.",
+        ),
+    ] = "head_bottom",
+    normaliser: Annotated[
+        str | None,
+        typer.Option(
+            metavar="head|box|pixels|A,B",
+            help="pck: what distances are measured by; A,B is the distance between two keypoints. "
+            "Left out: the head box, or without one the box.",
+        ),
+    ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(metavar="T,T,...", help="pck: the largest distances, in units of the normaliser."),
+    ] = None,
+    sigmas: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="oks: one for each keypoint, or one for all.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to this file as JSON.")
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: UnusedQuiet = False,
+    device: UnusedDevice = DeviceName.AUTO,
+    seed: UnusedSeed = 0,
+) -> None:
+    """Compare predictions with labels: PoseTrack's official figures, PCK, or COCO's OKS AP.
+
+    Videos belong together by the names of their files, frames by the names of their images.
+
+    All figures are in percent. PoseTrack's tracking figures leave out the last frame of each video.
+    """
+    if json_file is not None:
+        refuse_existing(json_file, overwrite)
+
+    from posewarper.evaluation.protocols import evaluate, format_score
+
+    score = evaluate(
+        ground_truth,
+        predictions,
+        metric=metric,
+        neck=neck,
+        normaliser=normaliser,
+        thresholds=_parse_numbers("--thresholds", thresholds),
+        sigmas=_parse_numbers("--sigmas", sigmas),
+    )
+    print(format_score(score))
+    if json_file is not None:
+        given = {"ground_truth": str(ground_truth), "predictions": str(predictions), "metric": metric}
+        _write(json_file, {**given, "neck": neck, **score.to_dict()})
+        print(f"wrote {json_file}")
+
+
+def _parse_numbers(option: str, text: str | None) -> list[float] | None:
+    from posewarper.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(
+            f"{option} takes numbers with commas in between",
+            expected="for example 0.05,0.1,0.2",
+            got=repr(text),
+            mend="write numbers with a decimal point",
+        ) from None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    from posewarper.files import replacing
+    from posewarper.version import __version__
+
+    with replacing(path) as temporary:
+        text = json.dumps({"version": __version__, **content}, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")

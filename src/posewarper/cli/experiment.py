@@ -1,0 +1,130 @@
+"""``posewarper experiment``: the paper's experiments, end to end."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from posewarper.cli.common import Device, DeviceName, Quiet, UnusedOverwrite, UnusedSeed, progress_bar
+
+if TYPE_CHECKING:
+    from posewarper.experiments import ResultTable
+
+
+_HEADINGS = ("Head", "Shou", "Elb", "Wri", "Hip", "Knee", "Ank", "Mean")
+
+
+class DatasetKind(StrEnum):
+    """Whose recipes and published figures."""
+
+    POSETRACK17 = "posetrack17"
+    POSETRACK18 = "posetrack18"
+
+
+class ExperimentName(StrEnum):
+    """The paper's experiments."""
+
+    PROPAGATION = "propagation"
+    AUGMENTATION = "augmentation"
+    AGGREGATION = "aggregation"
+    ALL = "all"
+
+
+def run(
+    kind: Annotated[DatasetKind, typer.Argument(metavar="posetrack17|posetrack18")],
+    name: Annotated[ExperimentName, typer.Argument(metavar="propagation|augmentation|aggregation|all")],
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="The dataset: a folder that `posewarper prepare` has made.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for all stages; it may be run again.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value ...]", help="Settings to change in the recipes of all stages."),
+    ] = None,
+    config: Annotated[
+        str,
+        typer.Option(metavar="FILE.yaml", help="Sizes of the experiments: a file, or tiny_experiments.yaml."),
+    ] = "posetrack_experiments.yaml",
+    start: Annotated[
+        Path | None, typer.Option(metavar="CKPT", help="Weights that pose networks start from (COCO's).")
+    ] = None,
+    original: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="posetrack17_experiments of the original, whose weights are used."),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A detector's boxes of val; the labels' boxes if not given."),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Train with N processes (GPUs) by torchrun.")
+    ] = 1,
+    overwrite: UnusedOverwrite = False,
+    quiet: Quiet = False,
+    device: Device = DeviceName.AUTO,
+    seed: UnusedSeed = 0,
+) -> None:
+    """Run the paper's experiments: train, propagate, retrain, aggregate, and print the paper's tables.
+
+    What is done is skipped, so that the same command goes on after an interruption. DIR gets one folder a
+    stage (baseline, PoseWarper, baseline_wPoseWarperDataAug, as the original names them) and figures.json.
+    """
+    from posewarper.errors import ConfigError
+    from posewarper.experiments import EXPERIMENTS, Workshop, run_experiments
+    from posewarper.posetrack.dataset import open_dataset
+    from posewarper.training.recipes import read_experiment
+
+    dataset = open_dataset(data)
+    if dataset.kind != kind.value:
+        raise ConfigError(
+            "the dataset is of another kind", path=data, expected=kind.value, got=dataset.kind,
+            mend="name the dataset's own kind",
+        )  # fmt: skip
+    names = EXPERIMENTS if name == ExperimentName.ALL else (name.value,)
+    with progress_bar(quiet) as progress:
+        workshop = Workshop(
+            dataset,
+            out.absolute(),
+            read_experiment(config, changes or ()),
+            start=None if start is None else start.absolute(),
+            original=original,
+            boxes=boxes,
+            device=device.value,
+            processes=processes,
+            progress=progress,
+            tell=(lambda line: None) if quiet else _tell,
+        )
+        tables = run_experiments(workshop, names)
+    for table in tables:
+        _show(table, kind.value)
+    print(f"wrote {out / 'figures.json'}")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def _show(table: ResultTable, kind: str) -> None:
+    """Print a table with the published rows beside ours."""
+    from posewarper.experiments import GROUPS, NOTES, published_rows
+
+    known = published_rows(kind, table.experiment)
+    print(f"\n{table.experiment} ({kind}), official AP")
+    print(" " * 31 + "".join(f"{heading:>6}" for heading in _HEADINGS))
+    for row in dict.fromkeys([*table.rows, *known]):
+        figures = table.rows.get(row, {})
+        print(_line(row, [figures.get(group) for group in GROUPS]))
+        if row in known:
+            print(_line("  published", known[row]))
+    for note in (*table.notes, NOTES[table.experiment]):
+        print(textwrap.fill(note, 79, initial_indent="  ", subsequent_indent="  "))
+
+
+def _line(name: str, values: Iterable[float | None]) -> str:
+    cells = "".join("     -" if value is None else f"{value:6.1f}" for value in values)
+    return f"{name:31.31}{cells}"

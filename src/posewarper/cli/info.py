@@ -1,0 +1,507 @@
+"""``posewarper info``: what is installed here, and what is in a video, a label file or a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posewarper.cli.convert import is_checkpoint
+from posewarper.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from posewarper.model.network import PoseWarper
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from posewarper.cli.common import (
+    DeviceName,
+    Overwrite,
+    UnusedDevice,
+    UnusedQuiet,
+    UnusedSeed,
+    refuse_existing,
+)
+
+if TYPE_CHECKING:
+    from posewarper.structures import Labels
+    from posewarper.video.source import Video
+
+
+def check_options(path: Path | None, offsets: bool, video: Path | None, frames: str | None) -> None:
+    """Refuse offsets of anything but a checkpoint, and options that belong to them without them.
+
+    Raises:
+        ConfigError: saying so.
+    """
+    expected = "posewarper info CKPT --offsets [--video VIDEO --frames A,B] [--picture OUT.png]"
+    if offsets and (path is None or not is_checkpoint(path)):
+        got, mend = "no path" if path is None else path.name, "name a checkpoint (.pt, .pth)"
+        raise ConfigError(
+            "--offsets shows the warp head of a checkpoint", expected=expected, got=got, mend=mend
+        )
+    if not offsets and (video is not None or frames is not None):
+        mend = "add --offsets; a video to be described is named without --video"
+        raise ConfigError("--video and --frames belong to --offsets", expected=expected, mend=mend)
+    if (video is None) != (frames is None):
+        raise ConfigError(
+            "--video and --frames belong together",
+            expected=expected,
+            got="--video alone" if frames is None else "--frames alone",
+            mend="give both, or neither to see made-up heatmaps moved",
+        )
+
+
+def describe_offsets(
+    path: Path, *, video: Path | None, frames: str | None, labels: Path | None, picture: Path | None
+) -> dict[str, Any]:
+    """Return the offsets of a checkpoint's head by keypoint and dilation, and draw them if asked.
+
+    Args:
+        path: the checkpoint.
+        video: whose frames are looked at; made-up heatmaps if left out.
+        frames: ``SOURCE,TARGET``, two frame indices of the video.
+        labels: of the video, which tell where to look; the whole frame if left out.
+        picture: where to draw.
+
+    Raises:
+        ModelError: if the checkpoint cannot be read, or its head was not trained.
+        ConfigError: if the frames are not two of the video.
+        OutputError: if the picture cannot be written.
+    """
+    from posewarper.model.checkpoint import load_model
+    from posewarper.reporting.network_pictures import (
+        MADE_UP_STEP,
+        check_head,
+        made_up_pair,
+        probe_offsets,
+        tabulate_offsets,
+        write_offset_picture,
+    )
+    from posewarper.reporting.overlay import check_picture_name
+
+    if picture is not None:
+        check_picture_name(picture)
+    model = load_model(path)
+    check_head(model, path)
+    if video is None or frames is None:
+        source, target = made_up_pair(model)
+        looked_at = f"made-up heatmaps, each moved by {MADE_UP_STEP:g} heatmap pixels in its own direction"
+    else:
+        source, target = _see_frames(model, video, frames, labels)
+        looked_at = f"{video}, source and target frame {frames}"
+    probe = probe_offsets(model, source, target)
+    facts = {"looked at": looked_at, "unit": "heatmap pixels, x right and y down"}
+    if picture is not None:
+        write_offset_picture(picture, probe)
+        facts["picture"] = str(picture)
+    return facts | {"offsets": tabulate_offsets(probe)}
+
+
+def _see_frames(model: PoseWarper, path: Path, frames: str, labels: Path | None) -> tuple[Tensor, Tensor]:
+    """Return the heatmaps (1, K, h, w) that the network sees in two frames, in one crop."""
+    import numpy as np
+    import torch
+
+    from posewarper.crops import normalise, smooth_crop
+    from posewarper.formats.labels import read_annotations
+    from posewarper.geometry import crop_transform, keypoint_boxes, pad_box
+    from posewarper.video.source import open_video
+
+    video = open_video(path)
+    indices = [int(part) for part in frames.split(",") if part.strip().isdecimal()]
+    if len(indices) != 2 or len(frames.split(",")) != 2 or max(indices) >= video.n_frames:
+        raise ConfigError(
+            "cannot look at these frames",
+            expected=f"two frame indices from 0 to {video.n_frames - 1}, such as --frames 10,12",
+            got=frames,
+            mend="name the source and the target frame",
+        )
+    height, width = model.spec.crop_size
+    boxes = np.array([[-0.5, -0.5, video.image_size[1], video.image_size[0]]])
+    if labels is not None:
+        track = next(iter(read_annotations(labels, video=video).tracks.values()))
+        near = np.abs(track.frames - indices[0]).argmin()
+        boxes = keypoint_boxes(track.keypoints[[near]])
+    transform = crop_transform(pad_box(boxes, aspect_ratio=width / height)[0], (height, width))
+    crops = np.stack([smooth_crop(video[index], transform) for index in indices])
+    with torch.inference_mode():
+        heatmaps = model.heatmaps(torch.from_numpy(normalise(crops, model.spec.mean, model.spec.std)))
+    source, target = heatmaps.split(1)
+    return source, target
+
+
+Facts = dict[str, Any]
+_PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
+_LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".hdf5", ".slp", ".nwb")
+
+
+def run(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A video, a folder of frames, labels, a checkpoint (.pt, .pth), or an exported model."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A label file, checked against the video where one is given."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Draw the labels on their frames, or the offsets."),
+    ] = None,
+    offsets: Annotated[
+        bool,
+        typer.Option("--offsets", help="Of a checkpoint: from where its warp head reads, by keypoint."),
+    ] = False,
+    video: Annotated[
+        Path | None,
+        typer.Option(metavar="VIDEO", help="With --offsets: look at two frames of this video."),
+    ] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="With --offsets and --video: the source and the target frame."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file as JSON too.")
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: UnusedQuiet = False,
+    device: UnusedDevice = DeviceName.AUTO,
+    seed: UnusedSeed = 0,
+) -> None:
+    """Show versions and devices, or what is in a video, a label file or a checkpoint.
+
+    With a video and labels it also measures whether labels that lie close in time come too early or too
+    late; --picture draws the labels, so that a wrong skeleton, rotation or frame shift shows.
+
+    Of a checkpoint, --offsets shows whether its warp head follows motion: on made-up heatmaps, or on two
+    frames of a --video (around the --labels, where they are given).
+    """
+    for place in (json_file, picture):
+        if place is not None:
+            refuse_existing(place, overwrite)
+    check_options(path, offsets, video, frames)
+    if offsets and path is not None:
+        facts = {
+            "offsets": describe_offsets(path, video=video, frames=frames, labels=labels, picture=picture)
+        }
+    else:
+        if picture is not None:
+            _check_picture(picture, path, labels)
+        facts = _gather(path, labels, picture)
+    for title, values in facts.items():
+        _show(title, values)
+    if json_file is not None:
+        from posewarper.files import replacing
+
+        with replacing(json_file) as temporary:
+            temporary.write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Facts:
+    """Return the facts to show by their title."""
+    facts: Facts = {}
+    video = None
+    if path is not None and _is_labels(path):
+        facts["labels"] = describe_labels(path, None)
+    elif path is not None and is_checkpoint(path):
+        from posewarper.model.checkpoint import describe_checkpoint
+
+        facts["checkpoint"] = describe_checkpoint(path)
+    elif path is not None and _is_exported(path):
+        from posewarper.model.export import ONNX_SUFFIX, describe_onnx, describe_program
+
+        is_onnx = path.suffix.lower() == ONNX_SUFFIX
+        facts["exported model"] = describe_onnx(path) if is_onnx else describe_program(path)
+    elif path is not None:
+        from posewarper.video.source import open_video
+
+        video = open_video(path)
+        facts["video"] = describe_video(video)
+    if labels is not None:
+        # A label file named twice, as PATH and as --labels, is told about once more.
+        facts["labels"] = describe_labels(labels, video)
+        if video is not None:
+            facts["labels"] |= describe_fit(labels, video, picture)
+    if not facts:
+        facts["environment"] = describe_environment()
+    return facts
+
+
+def _check_picture(picture: Path, path: Path | None, labels: Path | None) -> None:
+    """Refuse a picture of nothing, or of a kind that cannot be written, before the work.
+
+    Raises:
+        ConfigError: if there is no video, or there are no labels.
+        OutputError: if the name is not that of a picture.
+    """
+    from posewarper.errors import ConfigError
+    from posewarper.reporting.overlay import check_picture_name
+
+    check_picture_name(picture)
+    is_video = path is not None and not (_is_labels(path) or is_checkpoint(path) or _is_exported(path))
+    if not is_video or labels is None:
+        raise ConfigError(
+            "--picture draws labels on the frames of a video, and needs both",
+            expected="posewarper info VIDEO --labels FILE --picture OUT.png",
+            got="no labels" if is_video else "no video",
+            mend="name the labels with --labels" if is_video else "name the video that was labelled",
+        )
+
+
+def _is_exported(path: Path) -> bool:
+    return path.suffix.lower() in (".onnx", ".pt2")
+
+
+def _is_labels(path: Path) -> bool:
+    """Return whether a path is a label file, or a folder that holds labels rather than frames."""
+    if not path.is_dir():
+        return path.is_file() and path.suffix.lower() in _LABEL_SUFFIXES
+    from posewarper.formats.catalogue import is_label_folder
+
+    return is_label_folder(path)
+
+
+# --- facts ------------------------------------------------------------------------------------------------
+
+
+def describe_environment() -> Facts:
+    """Return versions, devices, CPU threads and whether bfloat16 is used."""
+    import os
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from posewarper.model.runtime import half_precision, resolve_device
+    from posewarper.version import __version__
+
+    versions = {"posewarper": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = ["cpu"]
+    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    device = resolve_device("auto")
+    return {
+        "versions": versions,
+        "system": platform.platform(),
+        "devices": devices,
+        "device taken by auto": str(device),
+        "CPU cores": os.cpu_count(),
+        "CPU threads": torch.get_num_threads(),
+        "bfloat16": half_precision(device),
+    }
+
+
+def describe_video(video: Video) -> Facts:
+    """Return length and size of a video; of a file also speed and codec, of a folder which files."""
+    import numpy as np
+
+    height, width = video.image_size
+    facts: Facts = {"path": str(video.path), "frames": video.n_frames, "width": width, "height": height}
+    if video.frame_names:  # image files tell no time
+        return facts | {"files": f"{video.frame_names[0]} to {video.frame_names[-1]}"}
+    steps = np.diff(video.times)
+    return facts | {
+        "fps": round(float(video.fps), 4),
+        "seconds": round(float(video.times[-1] - video.times[0]) + 1 / float(video.fps), 3),
+        # Timestamps are rounded by the container, to 1 ms in the coarsest one that is common.
+        "steady frame rate": bool(steps.size == 0 or np.ptp(steps) < 0.0025),
+        **_describe_stream(str(video.path)),
+    }
+
+
+def _describe_stream(path: str) -> Facts:
+    """Return how the frames of a video file are stored; the rotation is the one that players apply."""
+    import av
+
+    with av.open(path) as container:
+        stream = container.streams.best("video")
+        if stream is None:
+            return {}
+        frame = next(container.decode(stream), None)
+        facts = {
+            "container": container.format.name,
+            "codec": stream.codec_context.name,
+            "pixel format": frame.format.name if isinstance(frame, av.VideoFrame) else None,
+            "rotation": getattr(frame, "rotation", None),
+        }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def describe_labels(path: Path, video: Video | None) -> Facts:
+    """Return format, skeleton, tracks and keypoints of a label file.
+
+    Raises:
+        LabelsError: if it cannot be used, or does not fit the video.
+    """
+    from posewarper.formats.catalogue import detect_format
+    from posewarper.formats.labels import read_annotations
+
+    labels = read_annotations(path, video=video)
+    names = labels.skeleton.names
+    frames = labels.labelled_frames.tolist()
+    predicted = sorted(set(labels.instance_frames.tolist()) - set(frames))
+    size = labels.image_size
+    return {
+        "path": str(path),
+        "format": detect_format(path),
+        "video": labels.video,
+        "frames": labels.n_frames,
+        "width": None if size is None else size[1],
+        "height": None if size is None else size[0],
+        "labelled frames": len(frames),
+        "labelled": _ranges(frames),
+        "predicted frames": len(predicted),
+        "skeleton": {
+            "name": labels.skeleton.name,
+            "keypoints": list(names),
+            "edges": [f"{names[a]}-{names[b]}" for a, b in labels.skeleton.edges],
+            "flip pairs": [f"{names[a]}-{names[b]}" for a, b in labels.skeleton.flip_pairs],
+        },
+        "tracks": _describe_tracks(labels),
+        "keypoints": _describe_keypoints(labels),
+    }
+
+
+def describe_fit(path: Path, video: Video, picture: Path | None) -> Facts:
+    """Return by how many frames the labels should be moved, where that can be told, and draw them if asked.
+
+    Warns:
+        PosewarperWarning: if they fit better elsewhere beyond doubt.
+    """
+    import warnings
+
+    from posewarper.errors import PosewarperWarning
+    from posewarper.formats.labels import read_annotations
+    from posewarper.motion.label_shift import measure_shift
+    from posewarper.reporting.label_sheet import write_label_sheet
+
+    labels = read_annotations(path, video=video)
+    facts: Facts = {}
+    if picture is not None:
+        # Of a file without any label its predictions are shown.
+        write_label_sheet(picture, video, labels.only_labelled() if labels.labelled_frames.size else labels)
+        facts["picture"] = str(picture)
+    shift = measure_shift(video, labels)
+    if shift is None:
+        return facts
+    if shift.is_clear:
+        frames = round(shift.frames) or (1 if shift.frames > 0 else -1)
+        count = f"{frames:+d} frame{'' if abs(frames) == 1 else 's or more'}"
+        warnings.warn(
+            f"{path}: the labels fit the video better when moved by {count} ({shift.low:+.1f} to "
+            f"{shift.high:+.1f}, by optical flow at {shift.places} places): look at them with --picture, and "
+            f"move them with `posewarper convert --frame-offset {frames}`",
+            PosewarperWarning,
+            stacklevel=2,
+        )
+    span = [round(shift.low, 2), round(shift.high, 2)]
+    verdict = "no" if shift.is_clear else "yes" if shift.is_none else "cannot tell"
+    fit = {"in time": verdict, "fits best moved by": round(shift.frames, 2), "frames, between": span}
+    return facts | fit
+
+
+def _describe_tracks(labels: Labels) -> list[Facts]:
+    rows = []
+    for track_id, track in labels.tracks.items():
+        labelled = labels.at(labels.labelled_frames).tracks.get(track_id)
+        rows.append(
+            {
+                "track": track_id,
+                "first frame": int(track.frames[0]),
+                "last frame": int(track.frames[-1]),
+                "labels": 0 if labelled is None else len(labelled.frames),
+                "predictions": len(track.frames) - (0 if labelled is None else len(labelled.frames)),
+            }
+        )
+    return rows
+
+
+def _describe_keypoints(labels: Labels) -> list[Facts]:
+    """Return for each keypoint how often it is labelled, and the shares that are hidden and missing."""
+    import numpy as np
+
+    tracks = [track.visibility for track in labels.only_labelled().tracks.values()]
+    seen = np.concatenate([*tracks, np.zeros((0, len(labels.skeleton)), np.uint8)])
+    total = max(len(seen), 1)
+    return [
+        {
+            "keypoint": name,
+            "labelled": int((column > 0).sum()),
+            "hidden %": round(100 * float((column == 1).sum()) / total, 1),
+            "missing %": round(100 * float((column == 0).sum()) / total, 1),
+        }
+        for name, column in zip(labels.skeleton.names, seen.T, strict=True)
+    ]
+
+
+def _ranges(frames: Sequence[int]) -> str:
+    """Return rising numbers as text, runs in short: 0-99, 7, 22, 37."""
+    runs: list[list[int]] = []
+    for frame in frames:
+        if runs and frame == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], frame]
+        else:
+            runs.append([frame])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
+# --- showing ----------------------------------------------------------------------------------------------
+
+
+def _show(title: str, facts: Mapping[str, Any]) -> None:
+    """Print facts as a table of names and values; lists of facts become tables of their own."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    lists = {}
+    for name, value in _flatten(facts):
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lists[name] = value
+        elif value is not None:
+            table.add_row(_as_text(name), _as_text(value))
+    console.print(table)
+    for rows in lists.values():
+        inner = Table(box=box.SIMPLE)
+        for i, column in enumerate(rows[0]):
+            inner.add_column(column, justify="right" if i else "left")
+        for row in rows:
+            inner.add_row(*[_as_text(value) for value in row.values()])
+        console.print(inner)
+
+
+def _flatten(facts: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value)
+        else:
+            yield name, value
+
+
+def _as_text(value: object) -> str:
+    """Return a value for a table cell, without what a terminal or rich would choke on."""
+    from rich.markup import escape
+
+    if isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, list | tuple):
+        text = ", ".join(map(str, value))
+    else:
+        text = str(value)
+    return escape(text.encode("utf-8", "backslashreplace").decode())

@@ -1,0 +1,84 @@
+"""``posewarper train``: a recipe, run on this machine or started by torchrun on many."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, progress_bar
+
+
+def run(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE.yaml", help="A recipe: a file, or the name of a shipped one.")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value ...]", help="Settings to change, such as train.epochs=3."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run; runs/<recipe> if not given.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run in DIR stopped; begin if there is none.")
+    ] = False,
+    debug_images: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Draw N batches of each epoch: crops, labels, heatmaps.")
+    ] = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    device: Device = DeviceName.AUTO,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Seed of everything random; else the recipe's."),
+    ] = None,
+) -> None:
+    """Train a recipe: a pose network, or a warper on top of one.
+
+    Writes DIR/model.pt (the end), DIR/checkpoints (best and last), log.jsonl and tensorboard. Killed at any
+    moment, the same command with --resume ends with the same parameters as if it had not been.
+
+    On many GPUs: torchrun --nproc-per-node 8 -m posewarper train RECIPE.yaml ...
+    """
+    from posewarper.model.checkpoint import parameters_sha256
+    from posewarper.runs import describe_process, peak_memory, write_json
+    from posewarper.training.recipes import read_recipe
+    from posewarper.training.run import is_first_process, run_recipe
+
+    words = [*(changes or []), *([] if seed is None else [f"train.seed={seed}"])]
+    settings = read_recipe(recipe, words)
+    place = out or Path("runs") / Path(recipe).stem
+    started = time.perf_counter()
+    with progress_bar(quiet or not is_first_process()) as progress:
+        result = run_recipe(
+            settings,
+            place,
+            resume=resume,
+            overwrite=overwrite,
+            debug_images=debug_images,
+            device=device.value,
+            progress=progress,
+            tell=(lambda line: None) if quiet else _tell,
+        )
+    if not is_first_process():
+        return
+    facts = {
+        **describe_process(str(next(result.model.parameters()).device.type)),
+        "recipe": settings.model_dump(mode="json"),
+        "validation": {"last": result.figure, "best": result.best, "best_epoch": result.best_epoch},
+        "parameters_sha256": parameters_sha256(result.model),
+        "seconds": {"this_part": round(time.perf_counter() - started, 2), "total": round(result.seconds, 2)},
+        "peak_memory_bytes": peak_memory(),
+    }
+    write_json(place / "run.json", facts)
+    best = (
+        "" if result.best is None else f"; best validation {result.best:.1f} after epoch {result.best_epoch}"
+    )
+    print(f"wrote {place / 'model.pt'}{best}")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)

@@ -1,1 +1,0 @@
-"""Training samples: pairs, augmentation, batches."""

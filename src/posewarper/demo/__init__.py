@@ -1,0 +1,1 @@
+"""The clip that ``demo`` renders, and the made-up PoseTrack of ``tiny.yaml``. Frozen."""

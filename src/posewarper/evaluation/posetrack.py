@@ -1,0 +1,480 @@
+"""PoseTrack's official evaluation: average precision of the points, and how well they are tracked.
+
+The figures are those of the evaluation code that the original PoseWarper bundles (poseval, with motmetrics
+1.0.2), its oddities among them:
+
+* Frames without an annotated person are dropped together with what is predicted there.
+* A frame with people but no prediction (or the other way round, once the ignore regions have swallowed
+  points) counts, for every point, one object, one miss and one false positive in the tracking.
+* The tracking leaves out the last frame of each video.
+* A point that is predicted and never annotated has no AP: the mean over all points passes over it, that of
+  its group does not exist. A point that is never predicted has an AP of 0.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.evaluation.clips import without_nan
+from posewarper.evaluation.pairing import FramePair, VideoPair, pair_videos
+from posewarper.evaluation.scales import head_sizes, is_ignored, match_people
+from posewarper.posetrack.points import POINT_KEYPOINTS, POINTS, apply_neck_rule
+from posewarper.skeletons import POSETRACK
+from posewarper.structures import NO_TRACK, Floats, InstanceTable, Ints, is_there
+
+
+class PrecisionRecall(NamedTuple):
+    """Shares from 0 to 1; ``ap`` and ``recall`` are NaN where there are predictions and nothing to find."""
+
+    ap: float
+    precision: float
+    recall: float
+
+
+def score_detections(scores: Floats, hits: NDArray[np.bool_], n_labelled: int) -> PrecisionRecall:
+    """Return average precision, and precision and recall with all predictions together.
+
+    The average precision is the area under the envelope of the precision, which falls with the recall.
+    Without any prediction all three are 0, also where there is nothing to find.
+
+    Args:
+        scores: (n,) of the predicted points.
+        hits: (n,) which of them are right.
+        n_labelled: number of annotated points.
+
+    Example:
+        >>> score_detections(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), 2)
+        PrecisionRecall(ap=0.8333333333333333, precision=0.6666666666666666, recall=1.0)
+    """
+    if not len(scores):
+        return PrecisionRecall(0.0, 0.0, 0.0)
+    # The reference turns numpy's default order round, which is not stable. Where of equal scores some are
+    # right and some are wrong the figure hangs on it: only the same call gives the same figure.
+    order = np.argsort(scores)[::-1]
+    found = np.cumsum(hits[order])
+    precision = found / np.arange(1, len(found) + 1)
+    if n_labelled == 0:
+        return PrecisionRecall(np.nan, float(precision[-1]), np.nan)
+    recall = found / n_labelled
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    steps = np.diff(recall, prepend=0.0)
+    return PrecisionRecall(float((steps * envelope).sum()), float(precision[-1]), float(recall[-1]))
+
+
+_NOBODY = -1
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """G objects and P predictions of a frame, with K points each.
+
+    Args:
+        objects: (G,) track ids of the objects.
+        tracks: (P,) track ids of the predictions, each once.
+        labelled: (G, K) points that the objects have.
+        predicted: (P, K) points that the predictions have.
+        distances: (G, P, K), NaN where two points cannot be the same.
+    """
+
+    objects: Ints
+    tracks: Ints
+    labelled: NDArray[np.bool_]
+    predicted: NDArray[np.bool_]
+    distances: Floats
+
+
+@dataclass(frozen=True)
+class TrackingCounts:
+    """Events of each of K points; ``detections`` are the matches, switches among them.
+
+    Args:
+        misses: (K,) objects without a prediction.
+        switches: (K,) matches with another track than before.
+        false_positives: (K,) predictions without an object.
+        objects: (K,) objects.
+        detections: (K,) matches.
+        distance: (K,) sum of the distances of the matches.
+    """
+
+    misses: Ints
+    switches: Ints
+    false_positives: Ints
+    objects: Ints
+    detections: Ints
+    distance: Floats
+
+    def __add__(self, other: TrackingCounts) -> TrackingCounts:
+        """Return the events of both."""
+        mine, theirs = vars(self), vars(other)
+        return TrackingCounts(**{name: mine[name] + theirs[name] for name in mine})
+
+
+def no_counts(n_points: int) -> TrackingCounts:
+    """Return the counts of no frame at all."""
+    none = np.zeros(n_points, np.int64)
+    return TrackingCounts(none, none, none, none, none, np.zeros(n_points))
+
+
+def count_events(frames: Sequence[TrackedFrame], n_points: int) -> TrackingCounts:
+    """Follow the objects of one video through its frames.
+
+    Args:
+        frames: in the order of time.
+        n_points: K.
+    """
+    ids = np.unique(np.concatenate([np.zeros(0, np.int64), *(frame.objects for frame in frames)]))
+    tracks = np.unique(np.concatenate([np.zeros(0, np.int64), *(frame.tracks for frame in frames)]))
+    last = np.full((len(ids), n_points), _NOBODY)  # the track that each object had
+    counts = no_counts(n_points)
+    for frame in frames:
+        counts = counts + _count_frame(
+            frame, last, np.searchsorted(ids, frame.objects), np.searchsorted(tracks, frame.tracks)
+        )
+    return counts
+
+
+def _count_frame(frame: TrackedFrame, last: Ints, objects: Ints, tracks: Ints) -> TrackingCounts:
+    """Return the events of one frame, and note in ``last`` who was matched with whom."""
+    within_reach = np.isfinite(frame.distances)
+    before = last[objects]
+    kept = within_reach & (tracks[None, :, None] == before[:, None, :])
+    # Two objects may remember the same track: the first one in the file has it.
+    kept &= np.cumsum(kept, axis=0) == 1
+    left = within_reach & ~kept.any(1)[:, None] & ~kept.any(0)[None]
+    assigned = _assign(frame, left)
+    switches = np.zeros(last.shape[1], np.int64)
+    for row, which in enumerate(objects):
+        new = assigned[row].any(0)
+        if new.any():
+            track = tracks[assigned[row].argmax(0)]
+            switches += new & (last[which] != _NOBODY) & (last[which] != track)
+            last[which] = np.where(new, track, last[which])
+    matched = kept | assigned
+    detections = matched.sum((0, 1))
+    n_objects, n_predicted = frame.labelled.sum(0), frame.predicted.sum(0)
+    distance = np.where(matched, frame.distances, 0.0).sum((0, 1))
+    return TrackingCounts(
+        n_objects - detections, switches, n_predicted - detections, n_objects, detections, distance
+    )
+
+
+def _assign(frame: TrackedFrame, left: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which of the pairs that are left (G, P, K) are matched, at the least total distance."""
+    contested = ((left.sum(0) > 1).any(0)) | ((left.sum(1) > 1).any(0))
+    assigned = left.copy()
+    for point in np.flatnonzero(contested):
+        rows, columns = np.flatnonzero(frame.labelled[:, point]), np.flatnonzero(frame.predicted[:, point])
+        distances = frame.distances[np.ix_(rows, columns, [point])][..., 0]
+        # As motmetrics 1.0.2: a pair out of reach costs a little more than two pairs within.
+        cost = np.where(left[np.ix_(rows, columns, [point])][..., 0], distances, 2 * np.nanmax(distances) + 1)
+        chosen = np.zeros_like(assigned[..., point])
+        pairs = linear_sum_assignment(cost)
+        chosen[rows[pairs[0]], columns[pairs[1]]] = True
+        assigned[..., point] &= chosen
+    return assigned
+
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "head": ("head_top", "neck", "nose"),
+    **{
+        part: (f"right_{part}", f"left_{part}")
+        for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    },
+}
+# A predicted point without a score ranks below all others.
+LOWEST_SCORE = -9999.0
+_N_POINTS = len(POINTS)
+
+
+@dataclass(frozen=True)
+class DetectionFigures:
+    """How well points are found, in percent, (15,) each; NaN where a figure does not exist."""
+
+    ap: Floats
+    precision: Floats
+    recall: Floats
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return figures by point, with the total, and the AP by group."""
+        return {
+            "per_joint": by_point(self.ap),
+            "precision": by_point(self.precision),
+            "recall": by_point(self.recall),
+            "groups": {**by_group(self.ap), "total": total_of(self.ap)},
+        }
+
+
+@dataclass(frozen=True)
+class TrackingFigures:
+    """How well points are tracked, in percent, (15,) each; NaN where a figure does not exist."""
+
+    mota: Floats
+    motp: Floats
+    precision: Floats
+    recall: Floats
+    counts: TrackingCounts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return figures and raw counts by point, and those that PoseTrack's table prints."""
+        names = ("misses", "switches", "false_positives", "objects", "detections")
+        counts = vars(self.counts)
+        return {
+            "mota": by_point(self.mota),
+            "motp": by_point(self.motp),
+            "pre": by_point(self.precision),
+            "rec": by_point(self.recall),
+            "counts": {
+                point: {f"num_{name}": int(counts[name][k]) for name in names}
+                for k, point in enumerate(POINTS)
+            },
+            "sum_distance_of_matches": dict(zip(POINTS, self.counts.distance.tolist(), strict=True)),
+            "groups": {
+                **{f"mota_{group}": value for group, value in by_group(self.mota).items()},
+                "mota_total": total_of(self.mota),
+                "motp_total": total_of(self.motp),
+                "precision_total": total_of(self.precision),
+                "recall_total": total_of(self.recall),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class PoseTrackScore:
+    """The figures of PoseTrack's evaluation.
+
+    Args:
+        n_frames: frames that were evaluated.
+        detection: how well the points are found.
+        tracking: how well they are tracked; None where the files do not tell.
+    """
+
+    n_frames: int
+    detection: DetectionFigures
+    tracking: TrackingFigures | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dicts that JSON can hold: NaN becomes None."""
+        figures = {
+            "n_frames_evaluated": self.n_frames,
+            "ap": self.detection.to_dict(),
+            "mot": None if self.tracking is None else self.tracking.to_dict(),
+        }
+        return without_nan(figures)
+
+
+def by_point(values: Floats) -> dict[str, float]:
+    """Return figures (15,) by the name of the point, and their ``total``."""
+    return {**dict(zip(POINTS, values.tolist(), strict=True)), "total": total_of(values)}
+
+
+def by_group(values: Floats) -> dict[str, float]:
+    """Return the mean of each group of points; NaN if one of its points has no figure."""
+    index = {point: k for k, point in enumerate(POINTS)}
+    return {group: float(np.mean(values[[index[p] for p in points]])) for group, points in GROUPS.items()}
+
+
+def total_of(values: Floats) -> float:
+    """Return the mean of the figures that exist, NaN if none does."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def score_posetrack(
+    truth: Mapping[str, InstanceTable],
+    predictions: Mapping[str, InstanceTable],
+    *,
+    neck: str = "head_bottom",
+) -> PoseTrackScore:
+    """Compare predictions with annotations as PoseTrack does.
+
+    Args:
+        truth: stem of a file -> annotations of one video, with head boxes.
+        predictions: stem of a file -> what was predicted, with a score for each point.
+        neck: ``head_bottom`` takes the predicted neck as it is; ``shoulders`` puts it between the shoulders.
+
+    Raises:
+        LabelsError: if a video or a frame has no predictions, or an annotated person no head box.
+        ConfigError: if there is no such rule for the neck.
+
+    Warns:
+        PosewarperWarning: if predicted points have no scores, or there can be no tracking figures.
+    """
+    _check_keypoints("ground truth", truth)
+    _check_keypoints("predictions", predictions)
+    pairs = pair_videos(
+        truth, {name: apply_neck_rule(t, neck) for name, t in predictions.items()}, _frames_with_people
+    )
+    _warn_of_scores(pairs)
+    comparisons = [_compare(pair) for pair in pairs]
+    obstacle = _find_obstacle(pairs, comparisons)
+    if obstacle:
+        warnings.warn(f"no tracking figures: {obstacle}", PosewarperWarning, stacklevel=2)
+    return PoseTrackScore(
+        sum(len(pair.frames) for pair in pairs),
+        _score_points(comparisons),
+        None if obstacle else _score_tracking(comparisons),
+    )
+
+
+def _check_keypoints(side: str, tables: Mapping[str, InstanceTable]) -> None:
+    for name, table in tables.items():
+        if table.skeleton.names != POSETRACK.names:
+            raise LabelsError(
+                f"{side} of {name}: the keypoints are not PoseTrack's",
+                expected=", ".join(POSETRACK.names),
+                got=", ".join(table.skeleton.names),
+                mend="use another metric, which takes any skeleton (--metric pck or oks)",
+            )
+
+
+def _warn_of_scores(pairs: Sequence[VideoPair]) -> None:
+    lacking = points = 0
+    for pair in pairs:
+        there = is_there(pair.predictions.keypoints)
+        points += int(there.sum())
+        lacking += int((there & np.isnan(pair.predictions.keypoint_scores)).sum())
+    if lacking:
+        text = "the predicted points have no scores, so that all of them count as equally sure"
+        if lacking < points:
+            text = f"{lacking} of {points} predicted points have no score and rank below all others"
+        warnings.warn(f"{text}; the AP of such predictions says little", PosewarperWarning, stacklevel=3)
+
+
+# --- one video --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Predicted points (n, 15) of all scored frames of a video in order, and the frames for the tracking."""
+
+    scores: Floats
+    predicted: NDArray[np.bool_]
+    hits: NDArray[np.bool_]
+    n_labelled: Ints
+    frames: list[TrackedFrame]
+
+
+def _frames_with_people(table: InstanceTable) -> Ints:
+    # A person without points counts here, although nothing of it is scored.
+    return np.unique(table.rows)
+
+
+def _compare(pair: VideoPair) -> _Comparison:
+    truth, predictions = pair.truth, pair.predictions
+    true_points, points = truth.keypoints[:, POINT_KEYPOINTS], predictions.keypoints[:, POINT_KEYPOINTS]
+    scores = predictions.keypoint_scores[:, POINT_KEYPOINTS]
+    scores = np.where(np.isnan(scores), LOWEST_SCORE, scores)
+    sizes = head_sizes(truth.head_boxes)
+    _check_head_boxes(pair, true_points, sizes)
+    empty = np.zeros((0, _N_POINTS))
+    parts, frames = [(empty, empty > 0, empty > 0)], []
+    n_labelled = np.zeros(_N_POINTS, np.int64)
+    for frame in pair.frames:
+        regions = truth.ignore_regions.get(frame.row, ())
+        people, their_points = _scored_people(truth, frame.truth, true_points, regions)
+        found, found_points = _scored_people(predictions, frame.predictions, points, regions)
+        match = match_people(their_points, sizes[people], found_points)
+        labelled, predicted = is_there(their_points), is_there(found_points)
+        n_labelled += labelled.sum(0)
+        parts.append((scores[found], predicted, match.hits))
+        if len(people) and len(found):
+            tracks = truth.tracks[people], predictions.tracks[found]
+            frames.append(TrackedFrame(*tracks, labelled, predicted, match.distances))
+        else:
+            frames.append(_lost_frame())
+    every_score, predicted, hits = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _Comparison(every_score, predicted, hits, n_labelled, frames)
+
+
+def _scored_people(
+    table: InstanceTable, instances: Ints, points: Floats, regions: Sequence[Floats]
+) -> tuple[Ints, Floats]:
+    """Return the instances of a frame that take part, and their points outside of the ignore regions."""
+    inside = points[instances]
+    if regions:
+        inside = np.where(is_ignored(inside, regions)[..., None], np.nan, inside)
+    elif table.image_ids is not None:
+        # A person without points is there all the same in PoseTrack18's files, and is not in PoseTrack17's.
+        return instances, inside
+    stays = np.any(is_there(inside), axis=1)
+    return instances[stays], inside[stays]
+
+
+def _lost_frame() -> TrackedFrame:
+    """Return what stands in the tracking for a frame in which one side has nobody at all."""
+    one, every = np.array([NO_TRACK]), np.ones((1, _N_POINTS), bool)
+    return TrackedFrame(one, one, every, every, np.full((1, 1, _N_POINTS), np.nan))
+
+
+def _check_head_boxes(pair: VideoPair, points: Floats, sizes: Floats) -> None:
+    lacking = np.flatnonzero(np.any(is_there(points), axis=1) & np.isnan(sizes))
+    if lacking.size:
+        row = pair.truth.rows[lacking[0]]
+        raise LabelsError(
+            f"ground truth of {pair.name}: a person has no head box, by which distances are measured",
+            expected="x1, y1, x2, y2 (PoseTrack17) or bbox_head (PoseTrack18) for every person with points",
+            got=f"{lacking.size} without, the first in {pair.truth.frame_names[row]}",
+            mend="use the official annotations as ground truth, or another metric (--metric pck)",
+        )
+
+
+# --- all videos -------------------------------------------------------------------------------------------
+
+
+def _score_points(comparisons: Sequence[_Comparison]) -> DetectionFigures:
+    scores = np.concatenate([c.scores for c in comparisons])
+    predicted = np.concatenate([c.predicted for c in comparisons])
+    hits = np.concatenate([c.hits for c in comparisons])
+    n_labelled = np.sum([c.n_labelled for c in comparisons], axis=0)
+    figures = [
+        score_detections(scores[predicted[:, k], k], hits[predicted[:, k], k], int(n_labelled[k]))
+        for k in range(_N_POINTS)
+    ]
+    return DetectionFigures(*(100.0 * np.array(column) for column in zip(*figures, strict=True)))
+
+
+def _score_tracking(comparisons: Sequence[_Comparison]) -> TrackingFigures:
+    every = [count_events(c.frames[:-1], _N_POINTS) for c in comparisons]
+    counts = reduce(TrackingCounts.__add__, every, no_counts(_N_POINTS))
+    errors = counts.misses + counts.switches + counts.false_positives
+    n_predicted = counts.false_positives + counts.detections
+    with np.errstate(invalid="ignore", divide="ignore"):
+        objects = np.where(counts.objects > 0, counts.objects, np.nan)
+        mota = 1.0 - errors / objects
+        motp = np.where(counts.detections > 0, 1.0 - counts.distance / counts.detections, 0.0)
+        precision = counts.detections / np.where(n_predicted > 0, n_predicted, np.nan)
+        recall = counts.detections / objects
+    return TrackingFigures(100.0 * mota, 100.0 * motp, 100.0 * precision, 100.0 * recall, counts)
+
+
+def _find_obstacle(pairs: Sequence[VideoPair], comparisons: Sequence[_Comparison]) -> str | None:
+    """Return why nothing can be said about the tracking, None if something can."""
+    if all(len(comparison.frames) < 2 for comparison in comparisons):
+        return "no video has two annotated frames, of which the evaluation leaves out the last"
+    for pair in pairs:
+        for frame in pair.frames:
+            obstacle = _find_obstacle_in_frame(pair, frame)
+            if obstacle:
+                return obstacle
+    return None
+
+
+def _find_obstacle_in_frame(pair: VideoPair, frame: FramePair) -> str | None:
+    where = f"{pair.name} in {pair.truth.frame_names[frame.row]}"
+    tracks = pair.predictions.tracks[frame.predictions]
+    if (pair.truth.tracks[frame.truth] == NO_TRACK).any():
+        return f"ground truth of {where}: a person has no track id"
+    if (tracks == NO_TRACK).any():
+        return f"predictions of {where}: a person has no track id"
+    if len(set(tracks.tolist())) < len(tracks):
+        return f"predictions of {where}: several people have the same track id"
+    return None

@@ -1,0 +1,412 @@
+"""The three experiments, each a few lines of stages (paper, section 4)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWarning
+from posewarper.evaluation.protocols import evaluate
+from posewarper.files import replacing
+from posewarper.model.checkpoint import load_model
+from posewarper.model.network import PoseWarper
+from posewarper.model.runtime import resolve_device
+from posewarper.options import STAGES, ExperimentSettings, Recipe
+from posewarper.paper.carrying import Rules
+from posewarper.paper.prediction import PredictionConfig, predict_dataset
+from posewarper.paper.propagation import Plan, plan_dataset, propagate_dataset, score_propagation
+from posewarper.posetrack.dataset import Dataset
+from posewarper.posetrack.selection import Step
+from posewarper.structures import Progress, silent
+from posewarper.training.engine import FINAL
+from posewarper.training.recipes import read_recipe
+from posewarper.training.run import RECIPE, run_recipe
+from posewarper.training.samples import samples_of_dataset
+
+GROUPS = ("head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle", "total")
+
+Row = tuple[float | None, ...]
+
+# (dataset, experiment) -> name of our row -> what was published, by GROUPS.
+PUBLISHED: dict[tuple[str, str], dict[str, Row]] = {
+    ("posetrack17", "propagation"): {
+        "per-frame pseudo-labels": (79.1, 86.5, 81.4, 74.7, 81.4, 79.4, 72.3, 79.3),
+        "optical flow (FlowNet2)": (82.7, 91.0, 83.8, 78.4, 89.7, 83.6, 78.1, 83.8),
+        "PoseWarper": (86.0, 92.7, 89.5, 86.0, 91.5, 89.1, 86.6, 88.7),
+    },
+    ("posetrack17", "aggregation"): {
+        "per-frame": (*[None] * 7, 80.9),
+        "PoseWarper": (81.4, 88.3, 83.9, 78.0, 82.4, 80.5, 73.6, 81.2),
+    },
+    ("posetrack18", "aggregation"): {
+        "per-frame": (*[None] * 7, 79.4),
+        "PoseWarper": (79.9, 86.3, 82.4, 77.5, 79.8, 78.8, 73.2, 79.7),
+    },
+}
+NOTES = {
+    "aggregation": "published: PoseWarper by its authors, per-frame by others who ran it; detected boxes",
+    "propagation": "published: labelled frames themselves count, as in ours",
+    "augmentation": "the paper's figures of these sweeps are not known here",
+}
+
+
+def published_rows(dataset: str, experiment: str) -> dict[str, Row]:
+    """Return the published rows of an experiment by the name of our row; none where none is known."""
+    return PUBLISHED.get((dataset, experiment), {})
+
+
+Figures = dict[str, float | None]
+# Folders of the original's helper scripts, by our stage.
+ORIGINAL_FOLDERS = {
+    "sparse_pose": "baseline",
+    "sparse_warper": "PoseWarper",
+    "retraining": "baseline_wPoseWarperDataAug",
+}
+_MIN_SCORE = 0.2
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and with what the experiments run.
+
+    Args:
+        dataset: prepared.
+        out: folder for everything.
+        settings: of the experiments.
+        start: checkpoint that pose networks start from; None for random weights.
+        original: ``posetrack17_experiments`` of the original, whose weights are used where it has some.
+        boxes: a detector's box file for prediction; None for the labels' boxes.
+        device: ``auto``, ``cpu``, ...
+        processes: so many are started by torchrun for each training; 1 trains in this process.
+        progress: is told of the work.
+        tell: is given lines of text.
+    """
+
+    dataset: Dataset
+    out: Path
+    settings: ExperimentSettings
+    start: Path | None = None
+    original: Path | None = None
+    boxes: Path | None = None
+    device: str = "auto"
+    processes: int = 1
+    progress: Progress = silent
+    tell: Callable[[str], None] = field(default=lambda line: None)
+
+    # --- training -----------------------------------------------------------------------------------------
+
+    def check_recipes(self) -> None:
+        """Read the recipes of all stages, so that none fails after hours of work on others.
+
+        Raises:
+            ConfigError: if a setting is unknown or has an impossible value.
+        """
+        for stage in STAGES:
+            self._recipe(stage, None, None, None)
+
+    def weights(
+        self,
+        stage: str,
+        *,
+        subset: tuple[int, int] | None = None,
+        start: Path | None = None,
+        pseudo_labels: Path | None = None,
+    ) -> Path:
+        """Return the checkpoint of a stage, trained now unless it is there.
+
+        Args:
+            stage: one of ``posewarper.options.STAGES``.
+            subset: (V, N) of the stages on sparse labels.
+            start: checkpoint to start from; the workshop's if left out.
+            pseudo_labels: folder of propagated poses that join the labels.
+        """
+        name = f"V{subset[0]}_N{subset[1]}" if subset else ""
+        title = f"{stage} {name}".strip()
+        found = self._original(stage, name)
+        if found is not None:
+            self.tell(f"{title}: {found}")
+            return found
+        folder = self.out / ORIGINAL_FOLDERS.get(stage, stage) / name
+        recipe = self._recipe(stage, subset, start or self.start, pseudo_labels)
+        done = folder / FINAL
+        if done.is_file():
+            _check_same(folder, recipe)
+            self.tell(f"{title}: done")
+            return done
+        self.tell(f"{title}: training")
+        if self.processes > 1:
+            self._train_elsewhere(recipe, folder)
+        else:
+            run_recipe(
+                recipe, folder, resume=True, device=self.device, progress=self.progress, tell=self.tell
+            )
+        return done
+
+    def _original(self, stage: str, subset: str) -> Path | None:
+        if self.original is None or stage not in ORIGINAL_FOLDERS or not subset:
+            return None
+        folder = self.original / ORIGINAL_FOLDERS[stage] / subset
+        found = sorted(folder.rglob("*.pth"))
+        final = [path for path in found if "final" in path.name]
+        if len(final or found) > 1:
+            raise OutputError(
+                "this folder of the original holds several checkpoints",
+                path=folder,
+                expected="one .pth file, or one with 'final' in its name",
+                got=", ".join(path.name for path in found[:5]),
+                mend="leave the one that counts",
+            )
+        return (final or found or [None])[0]
+
+    def _recipe(
+        self, stage: str, subset: tuple[int, int] | None, start: Path | None, pseudo_labels: Path | None
+    ) -> Recipe:
+        name = stage if stage in ORIGINAL_FOLDERS else f"{_recipe_family(self.dataset.kind)}_{stage}"
+        recipe = read_recipe(f"{name}.yaml", self.settings.stages.get(stage, ()))
+        data = {"dataset": str(self.dataset.root)}
+        if subset is not None:
+            data |= {"videos": subset[0], "labelled_frames": subset[1]}
+        if pseudo_labels is not None:
+            data["pseudo_labels"] = str(pseudo_labels)
+        changed = {
+            "data": recipe.data.model_copy(update=data),
+            "model": recipe.model.model_copy(update={"start": None if start is None else str(start)}),
+        }
+        return recipe.model_copy(update=changed)
+
+    def _train_elsewhere(self, recipe: Recipe, folder: Path) -> None:
+        """Train by torchrun, one process a device."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "requested.yaml"
+        path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(self.processes), "-m", "posewarper", "train", str(path)]
+        command += ["--out", str(folder), "--resume", "--device", self.device]
+        environment = {**os.environ, **({"ACCELERATE_USE_CPU": "true"} if self.device == "cpu" else {})}
+        with subprocess.Popen(command, env=environment) as processes:
+            try:
+                code = processes.wait()
+            except KeyboardInterrupt:
+                # torchrun's processes do not hear Ctrl-C: it ends them itself, if it is given the time.
+                processes.terminate()
+                processes.wait()
+                raise
+        if code or not (folder / FINAL).is_file():
+            raise ModelError(
+                "the training of this stage ended early", path=folder, got=f"exit code {code}",
+                mend="look at its messages above; the same command goes on where it stopped",
+            )  # fmt: skip
+
+    # --- use ----------------------------------------------------------------------------------------------
+
+    def model(self, path: Path) -> PoseWarper:
+        """Load a checkpoint for use on the workshop's device."""
+        return load_model(path).to(resolve_device(self.device)).eval()
+
+    def predict(self, path: Path, folder: str, *, aggregate: str) -> Figures:
+        """Predict the labelled frames of val and return the official AP by group."""
+        place = self.out / "predictions" / folder
+        predict_dataset(
+            self.dataset,
+            self.model(path),
+            place,
+            split="val",
+            boxes=self.boxes,
+            config=PredictionConfig(aggregate=aggregate),  # type: ignore[arg-type]
+            progress=self.progress,
+        )
+        truth = self.dataset.root / "annotations" / "val"
+        return _ap(lambda: evaluate(truth, place / "results").to_dict())
+
+    def propagate(
+        self,
+        path: Path,
+        folder: str,
+        *,
+        split: str,
+        method: str,
+        plan: Plan,
+        pseudo: bool,
+    ) -> Path:
+        """Propagate labels by a method and return the folder of poses."""
+        result = propagate_dataset(
+            self.dataset,
+            self.model(path),
+            self.out / "propagated" / folder,
+            split=split,
+            method=method,
+            plan=plan,
+            rules=Rules(min_score=_MIN_SCORE if pseudo else None),
+            progress=self.progress,
+        )
+        return result.folder
+
+    def score_propagated(self, folder: Path, plan: Plan) -> Figures:
+        """Return the official AP of propagated poses on val by group, labelled frames among them."""
+        return _ap(lambda: score_propagation(self.dataset, folder, split="val", plan=plan).to_dict())
+
+    def validation_plan(self) -> dict[str, list[Step]]:
+        """Return the steps of the propagation experiment."""
+        return plan_dataset(self.dataset, "val", "consecutive")
+
+    def training_plan(self, subset: tuple[int, int]) -> dict[str, list[Step]]:
+        """Return the steps from the labelled frames of a subset of train to their neighbours."""
+        recipe = self._recipe("sparse_pose", subset, None, None)
+        samples = samples_of_dataset(
+            self.dataset,
+            recipe.data.split,
+            1.0,
+            selection=recipe.data.selection,
+            videos=recipe.data.videos,
+            labelled_frames=recipe.data.labelled_frames,
+            subset_seed=recipe.data.subset_seed,
+        )
+        stems = {str(self.dataset.images / video.folder): video.file_stem for video in self.dataset.videos}
+        chosen: dict[str, set[int]] = {}
+        for place, number in zip(samples.video_of.tolist(), samples.numbers.tolist(), strict=True):
+            chosen.setdefault(stems[samples.videos[place].path], set()).add(number)
+        return plan_dataset(self.dataset, "train", "neighbours", selection=chosen)
+
+
+def _recipe_family(kind: str) -> str:
+    # PoseTrack21 has PoseTrack18's videos, and no recipe of its own is known.
+    return "posetrack17" if kind == "posetrack17" else "posetrack18"
+
+
+def _check_same(folder: Path, recipe: Recipe) -> None:
+    noted = folder / RECIPE
+    theirs = yaml.safe_load(noted.read_text(encoding="utf-8")) if noted.is_file() else None
+    ours = yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))
+    if theirs != ours:
+        raise OutputError(
+            "this stage was trained with other settings",
+            path=folder,
+            mend="give the same settings, or another --out",
+        )
+
+
+def _ap(score: Callable[[], dict]) -> Figures:
+    with warnings.catch_warnings():
+        # Every person has the same track id in the original's result files: there are no tracking figures.
+        warnings.filterwarnings("ignore", message="no tracking figures", category=PosewarperWarning)
+        return dict(score()["ap"]["groups"])
+
+
+EXPERIMENTS = ("propagation", "augmentation", "aggregation")
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """One experiment's figures.
+
+    Args:
+        experiment: its name.
+        rows: name of the row -> AP by group, in percent.
+        notes: what could not be done, and why.
+    """
+
+    experiment: str
+    rows: dict[str, Figures]
+    notes: tuple[str, ...] = ()
+
+
+def run_propagation(workshop: Workshop) -> ResultTable:
+    """Carry sparse labels through the videos of val, by four methods; labelled frames themselves count."""
+    own = workshop.settings.propagation
+    subset = (own.videos, own.labelled_frames)
+    plan = workshop.validation_plan()  # first: without frames to fill there is no need to train
+    pose = workshop.weights("sparse_pose", subset=subset)
+    warper = workshop.weights("sparse_warper", subset=subset, start=pose)
+    rows, notes = {}, []
+    for row, method, weights in (
+        ("per-frame pseudo-labels", "frame", pose),
+        ("optical flow (DIS)", "dis", pose),
+        ("optical flow (RAFT)", "raft", pose),
+        ("PoseWarper", "warper", warper),
+    ):
+        try:
+            poses = workshop.propagate(
+                weights, f"val_{method}", split="val", method=method, plan=plan, pseudo=False
+            )
+        except ModelError as error:
+            if method != "raft":  # whose weights may not be to be had
+                raise
+            notes.append(f"{row} was left out: {error.what}. {error.mend}")
+            continue
+        rows[row] = workshop.score_propagated(poses, plan)
+    return ResultTable("propagation", rows, tuple(notes))
+
+
+def run_augmentation(workshop: Workshop) -> ResultTable:
+    """Train on sparse labels, and again on sparse labels plus propagated poses, for each (V, N)."""
+    rows: dict[str, Figures] = {}
+    for subset in workshop.settings.sweeps:
+        name = f"V{subset[0]}_N{subset[1]}"
+        pose = workshop.weights("sparse_pose", subset=subset)
+        warper = workshop.weights("sparse_warper", subset=subset, start=pose)
+        plan = workshop.training_plan(subset)
+        poses = workshop.propagate(
+            warper, f"train_{name}", split="train", method="warper", plan=plan, pseudo=True
+        )
+        retrained = workshop.weights("retraining", subset=subset, pseudo_labels=poses)
+        shown = f"V={subset[0]} N={subset[1]}"  # with what follows no wider than the printed table
+        rows[f"{shown}: labels alone"] = workshop.predict(pose, f"baseline_{name}", aggregate="none")
+        rows[f"{shown}: and propagated poses"] = workshop.predict(
+            retrained, f"retrained_{name}", aggregate="none"
+        )
+    return ResultTable("augmentation", rows)
+
+
+def run_aggregation(workshop: Workshop) -> ResultTable:
+    """Train on all labels, and predict val from one frame and from five."""
+    pose = workshop.weights("pose")
+    warper = workshop.weights("warper", start=pose)
+    rows = {
+        "per-frame": workshop.predict(pose, "per_frame", aggregate="none"),
+        "PoseWarper": workshop.predict(warper, "aggregated", aggregate="paper"),
+    }
+    return ResultTable("aggregation", rows)
+
+
+RUNS = {"propagation": run_propagation, "augmentation": run_augmentation, "aggregation": run_aggregation}
+
+
+def run_experiments(workshop: Workshop, names: tuple[str, ...]) -> list[ResultTable]:
+    """Run experiments in order and keep their figures in ``figures.json``.
+
+    Args:
+        workshop: where and with what.
+        names: of :data:`EXPERIMENTS`.
+
+    Raises:
+        ConfigError: if a stage's recipe cannot be used.
+        Interrupted: on Ctrl-C; what was done is kept.
+    """
+    workshop.check_recipes()
+    tables = []
+    try:
+        for name in names:
+            workshop.tell(f"--- {name}")
+            table = RUNS[name](workshop)
+            tables.append(table)
+            _keep(workshop, table)
+    except KeyboardInterrupt:
+        raise Interrupted("what was done is kept; the same command goes on") from None
+    return tables
+
+
+def _keep(workshop: Workshop, table: ResultTable) -> None:
+    path = workshop.out / "figures.json"
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known[table.experiment] = {"rows": table.rows, "notes": list(table.notes)}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")

@@ -1,1 +1,0 @@
-"""The paper's three experiments, end to end: stages in order, what is done is skipped, tables at the end."""

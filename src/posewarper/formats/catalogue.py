@@ -1,0 +1,292 @@
+"""The formats of labels: what each is, how it is told, read and written, and what it cannot hold.
+
+A new format is one line here and one file beside, whose ``read_clip`` gives a :class:`Clip` and whose
+``write_labels`` takes :class:`Labels`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from posewarper.errors import LabelsError
+from posewarper.formats import coco, deeplabcut, nwb, openpose, records, sleap, table
+from posewarper.formats.clips import Clip, VideoFacts, warn_of_losses
+from posewarper.formats.records import PathLike, read_json, read_text
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels
+
+# (path, video, skeleton) -> what the file says. Only formats that don't name keypoints use the skeleton.
+Reader = Callable[[PathLike, VideoFacts | None, Skeleton | None], Clip]
+# (path, labels, video): the opened video, where there is one, knows the times of the frames.
+Writer = Callable[[PathLike, Labels, VideoFacts | None], None]
+
+
+@dataclass(frozen=True)
+class LabelFormat:
+    """What one format is.
+
+    Args:
+        what: what it is, with its article, as in "a DeepLabCut table".
+        reads: what kind of file or folder is read.
+        suffixes: what the names of files in this format end in; none for folders. A name that ends so is
+            written in the first format of the table that has it, when no format is named.
+        read: gives what a file says.
+        write: writes labels; None where writing makes no sense.
+        cannot_hold: which of :data:`posewarper.formats.clips.PIECES` it has no place for.
+        partly: which pieces it holds in some cases only; its writer warns where it does not.
+        told: by what a file or folder is told to be in this format, when no format is named.
+        writes: what is written, where that is not the same as what is read.
+        extra: the extra of this package that has to be installed, None if none.
+    """
+
+    what: str
+    reads: str
+    suffixes: tuple[str, ...]
+    read: Reader
+    write: Writer | None
+    cannot_hold: frozenset[str] = frozenset()
+    partly: frozenset[str] = frozenset()
+    told: str = ""
+    writes: str | None = None
+    extra: str | None = None
+
+
+FORMATS: dict[str, LabelFormat] = {
+    "posetrack": LabelFormat(
+        what="COCO keypoints JSON with PoseTrack18's video fields",
+        reads="a .json file: ours, or an official PoseTrack18 file",
+        suffixes=(".json",),
+        read=lambda path, video, skeleton: coco.read_clip(
+            read_json(path), path, native=True, video=video, skeleton=skeleton
+        ),
+        write=lambda path, labels, video: coco.write_native(path, labels),
+        told="JSON with frame_id or vid_id in an image",
+        writes="a .json file",
+    ),
+    "coco": LabelFormat(
+        what="plain COCO keypoints JSON",
+        reads="a .json file",
+        suffixes=(".json",),
+        read=lambda path, video, skeleton: coco.read_clip(
+            read_json(path), path, native=False, video=video, skeleton=skeleton
+        ),
+        write=lambda path, labels, video: coco.write_plain(path, labels),
+        cannot_hold=frozenset({"the number of frames"}),
+        told="JSON with images, without frame_id and vid_id",
+    ),
+    "deeplabcut": LabelFormat(
+        what="a DeepLabCut table",
+        reads="a project (its folder or config.yaml), CollectedData_*.csv, or .h5 with the extra formats; "
+        "also predictions",
+        suffixes=(".csv", ".h5"),
+        read=lambda path, video, skeleton: deeplabcut.read(path, video),
+        write=lambda path, labels, video: deeplabcut.write_labels(path, labels),
+        cannot_hold=deeplabcut.CANNOT_HOLD,
+        partly=frozenset({"the names of the frames' files"}),
+        told="a header that begins with scorer; config.yaml in a folder; HDF5 of pandas",
+        writes="a table, .csv or .h5",
+    ),
+    "deeplabcut-predictions": LabelFormat(
+        what="a DeepLabCut table of predictions",
+        reads="<video>DLC_*.csv or .h5",
+        suffixes=(".csv", ".h5"),
+        read=lambda path, video, skeleton: deeplabcut.read(path, video),
+        write=lambda path, labels, video: deeplabcut.write_predictions(path, labels),
+        cannot_hold=deeplabcut.PREDICTIONS_CANNOT_HOLD,
+        partly=frozenset(
+            {"which poses are predictions", "which keypoints have no score", "the video's name"}
+        ),
+        told="as deeplabcut, which reads it as well",
+    ),
+    "sleap": LabelFormat(
+        what="a SLEAP project",
+        reads="a .slp file, also one that holds images",
+        suffixes=(".slp",),
+        read=lambda path, video, skeleton: sleap.read_clip(path, video),
+        write=lambda path, labels, video: sleap.write_labels(path, labels),
+        cannot_hold=sleap.CANNOT_HOLD,
+        partly=frozenset(
+            {
+                *("track ids", "track names", "scores", "mirror pairs"),
+                *("the number of frames", "the names of the frames' files"),
+            }
+        ),
+        told="HDF5 with SLEAP's tables",
+        writes="a .slp file that names the video",
+        extra="formats",
+    ),
+    "nwb": LabelFormat(
+        what="an NWB file with ndx-pose",
+        reads="a .nwb file with labels (PoseTraining) or predictions (PoseEstimation)",
+        suffixes=(".nwb",),
+        read=lambda path, video, skeleton: nwb.read_clip(path, video),
+        write=nwb.write_labels,
+        cannot_hold=nwb.CANNOT_HOLD,
+        partly=frozenset(
+            {
+                *("track ids", "track names", "scores", "which keypoints are hidden"),
+                "what an instance is called",
+            }
+        ),
+        told="HDF5 with NWB's version",
+        writes="a .nwb file that names the video",
+        extra="formats",
+    ),
+    "openpose": LabelFormat(
+        what="a folder of OpenPose's JSON files",
+        reads="a folder with a file for each frame, *_keypoints.json",
+        suffixes=(),
+        read=lambda path, video, skeleton: openpose.read_clip(path, video, skeleton),
+        write=lambda path, labels, video: openpose.write_labels(path, labels),
+        cannot_hold=openpose.CANNOT_HOLD,
+        told="a folder of JSON files with people",
+    ),
+    "csv": LabelFormat(
+        what="a long table",
+        reads="a .csv file with a row for each keypoint: frame or time, track, keypoint, x, y, ...",
+        suffixes=(".csv", ".tsv"),
+        read=lambda path, video, skeleton: table.read_clip(read_text(path), path, video, skeleton),
+        write=lambda path, labels, video: table.write_labels(path, labels, video),
+        cannot_hold=table.CANNOT_HOLD,
+        told="a header that names these columns",
+    ),
+}
+
+
+def is_label_folder(path: PathLike) -> bool:
+    """Return whether a folder holds labels: a project, or a file for each frame."""
+    return deeplabcut.is_project(path) or openpose.is_folder(path)
+
+
+def detect_format(path: PathLike) -> str:
+    """Return which of :data:`FORMATS` a label file has, by its content.
+
+    Raises:
+        LabelsError: if it cannot be read, or has none of them.
+    """
+    if is_label_folder(path):
+        return "deeplabcut" if deeplabcut.is_project(path) else "openpose"
+    if Path(path).is_dir():
+        raise LabelsError(
+            "this folder holds no labels",
+            path=path,
+            expected="OpenPose's *_keypoints.json, or config.yaml of a DeepLabCut project",
+            got=", ".join(sorted(p.name for p in Path(path).iterdir())[:5]) or "an empty folder",
+            mend="name the folder or the file that holds the labels",
+        )
+    head = _read_head(path)
+    if head.startswith(records.SIGNATURE):
+        return records.tell_format(path)
+    text = head.decode("utf-8-sig", "replace").lstrip()
+    if deeplabcut.is_csv(text) or deeplabcut.is_config(text):
+        return "deeplabcut"
+    if table.is_table(text):
+        return "csv"
+    if text.startswith(("{", "[")):
+        document = read_json(path)
+        if openpose.is_document(document):
+            return "openpose"
+        return "posetrack" if coco.is_native(document) else "coco"
+    read_text(path)  # says so if it is empty, or no text at all
+    raise LabelsError(
+        "this is no label file in a known format",
+        path=path,
+        expected=f"one of {', '.join(FORMATS)}",
+        got=f"a file that begins with {text[:20]!r}",
+        mend="export the labels as COCO keypoints JSON, or name the format (--from)",
+    )
+
+
+def _read_head(path: PathLike, count: int = 4096) -> bytes:
+    try:
+        with Path(path).open("rb") as handle:
+            return handle.read(count)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            raise
+        mend = "name an existing file that you may read"
+        raise LabelsError("cannot read this label file", path=path, got=error, mend=mend) from error
+
+
+def read_clip(
+    path: PathLike, format: str | None, video: VideoFacts | None, skeleton: Skeleton | None
+) -> Clip:
+    """Return what a file says, in the format named or in the one that its content tells.
+
+    Raises:
+        LabelsError: if anything in it is not as it should be, or the format is unknown.
+    """
+    name = detect_format(path) if format is None else known_format(path, format)
+    return FORMATS[name].read(path, video, skeleton)
+
+
+def write_in_format(path: PathLike, labels: Labels, format: str, video: VideoFacts | None = None) -> None:
+    """Write labels in a format by name, and warn of what it cannot hold.
+
+    Raises:
+        LabelsError: if the format is unknown or is only read.
+        OutputError: if the file cannot be written.
+    """
+    chosen = FORMATS[known_format(path, format)]
+    if chosen.write is None:
+        writable = ", ".join(name for name, f in FORMATS.items() if f.write is not None)
+        mend = "name one of these"
+        raise LabelsError("this format is only read", path=path, expected=writable, got=format, mend=mend)
+    chosen.write(path, labels, video)
+    warn_of_losses(path, chosen.what, labels, chosen.cannot_hold)
+
+
+def known_format(path: PathLike, format: str) -> str:
+    """Return the name of a format if there is such a one.
+
+    Raises:
+        LabelsError: if there is none.
+    """
+    if format not in FORMATS:
+        expected = ", ".join(FORMATS)
+        mend = "name one of these, or leave the format out"
+        raise LabelsError("unknown label format", path=path, expected=expected, got=format, mend=mend)
+    return format
+
+
+def formats_by_suffix() -> dict[str, str]:
+    """Return the format that is written for each suffix when no format is named."""
+    names: dict[str, str] = {}
+    for name, form in FORMATS.items():
+        for suffix in form.suffixes:
+            names.setdefault(suffix, name)
+    return names
+
+
+def format_to_write(path: PathLike, format: str | None = None) -> str:
+    """Return the format in which labels are written to a path: the one asked for, or that of the suffix.
+
+    Raises:
+        LabelsError: if neither tells a format, or the name is not one that files of the format have.
+    """
+    suffix = Path(path).suffix.lower()
+    if format is not None:
+        wanted = FORMATS[known_format(path, format)].suffixes
+        if wanted and suffix not in wanted:
+            raise LabelsError(
+                f"this is no name for {FORMATS[format].what}",
+                path=path,
+                expected=f"a name that ends in {' or '.join(wanted)}",
+                got=suffix or "no suffix",
+                mend="name it so, so that other programs know it; whole projects are not written",
+            )
+        return format
+    by_suffix = formats_by_suffix()
+    if suffix not in by_suffix:
+        raise LabelsError(
+            "the suffix does not tell a format of labels",
+            path=path,
+            expected=f"{', '.join(by_suffix)}, or a format by name (--to)",
+            got=suffix or "no suffix",
+            mend="name the file .json (COCO with PoseTrack fields), .csv or .h5 (DeepLabCut), .slp (SLEAP) "
+            "or .nwb, or name the format: --to openpose makes a folder",
+        )
+    return by_suffix[suffix]

@@ -1,0 +1,175 @@
+"""From the names of image files to frame indices, and from the names of videos to the one that is meant."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.formats.clips import VideoFacts
+from posewarper.formats.records import LARGEST_INDEX, PathLike
+
+
+def base_name(name: str) -> str:
+    """Return a path's last part; both kinds of slash separate, since labels travel between systems."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def folder_name(name: str) -> str | None:
+    """Return the name of the folder that a path's last part lies in, or None."""
+    parts = name.replace("\\", "/").split("/")
+    return parts[-2] or None if len(parts) > 1 else None
+
+
+def without_upload(name: str) -> str:
+    """Return a path's last part without what Label Studio puts before the names of uploaded files.
+
+    Example:
+        >>> without_upload("/data/upload/3/1a2b3c4d-frame_0012.png")
+        'frame_0012.png'
+    """
+    return re.sub(r"^(\?d=)?([0-9a-f]{8}-)?", "", base_name(name))
+
+
+def stem_of(name: str) -> str:
+    """Return a path's last part without its suffix."""
+    base = base_name(name)
+    return base.rsplit(".", 1)[0] or base
+
+
+def number_in(name: str) -> int | None:
+    """Return the last number in a file's name, or None.
+
+    Example:
+        >>> number_in("clip2/img0012.png")
+        12
+    """
+    runs = re.findall("[0-9]+", stem_of(without_upload(name)))
+    digits = runs[-1].lstrip("0") or "0" if runs else ""
+    return int(digits) if digits and len(digits) <= 10 and int(digits) <= LARGEST_INDEX else None
+
+
+_UPLOADED = ((without_upload, base_name), (without_upload, stem_of))
+
+
+def find_frame_indices(
+    path: PathLike,
+    places: Sequence[str],
+    names: Sequence[str | None],
+    given: Sequence[int | None],
+    video: VideoFacts | None,
+) -> list[int]:
+    """Return the frame index of each image of a label file.
+
+    The files of a folder of frames count first, where all names are found there; then the index that the
+    label file gives; then the number in the file's name.
+
+    Args:
+        path: the label file.
+        places: where each image stands in it, for messages.
+        names: file name of each image.
+        given: frame index of each image as the label file gives it.
+        video: the opened video.
+
+    Raises:
+        LabelsError: if an image is not in the folder, has no number, or two have the same index.
+    """
+    found = _find_in_folder(names, video)
+    if names and all(index is not None for index in found):
+        if any(g not in (None, f) for g, f in zip(given, found, strict=True)):
+            warnings.warn(
+                f"{path}: frame_id differs from the image's place in the folder of frames; the place counts",
+                PosewarperWarning,
+                stacklevel=2,
+            )
+        indices = found
+    elif any(index is not None for index in found) and any(g is None for g in given):
+        i = found.index(None)
+        raise LabelsError(
+            f"{places[i]}: this image is not in the folder of frames, although others are",
+            path=path,
+            got=names[i],
+            mend="use the folder that the labels were made on, or remove the image from the labels",
+        )
+    else:
+        indices = [
+            (number_in(name) if name else None) if index is None else index
+            for index, name in zip(given, names, strict=True)
+        ]
+    return _check_indices(path, places, names, indices)
+
+
+def _find_in_folder(names: Sequence[str | None], video: VideoFacts | None) -> list[int | None]:
+    """Return the place of each name among the frames of a folder, None for those not found.
+
+    Where no name is found as it is, the suffix is left out (labels made on .png, frames kept as .jpg), or
+    what Label Studio puts before the names of uploaded files, or both.
+    """
+    frame_names = list(video.frame_names) if video is not None else []
+    for strip, simplify in ((base_name, base_name), (base_name, stem_of), *_UPLOADED) if frame_names else ():
+        simple = [simplify(name) for name in frame_names]
+        if len(set(simple)) < len(simple):
+            continue
+        place = {name: i for i, name in enumerate(simple)}
+        found = [place.get(simplify(strip(name))) if name else None for name in names]
+        if any(index is not None for index in found):
+            return found
+    return [None] * len(names)
+
+
+def _check_indices(
+    path: PathLike, places: Sequence[str], names: Sequence[str | None], indices: Sequence[int | None]
+) -> list[int]:
+    seen: dict[int, str] = {}
+    checked: list[int] = []
+    for place, name, index in zip(places, names, indices, strict=True):
+        if index is None:
+            raise LabelsError(
+                f"{place}: cannot tell which frame of the video this image is",
+                path=path,
+                expected="a file name with the frame's number, like img0012.png for the 13th frame",
+                got=name if name else "no file_name",
+                mend="number the file names from 0, add frame_id, or give the folder of frames as video",
+            )
+        if index in seen:
+            raise LabelsError(
+                f"{place}: this image is the same frame as another",
+                path=path,
+                expected="one image a frame",
+                got=f"frame {index} for {seen[index]} and {place}",
+                mend="remove one of the two, or correct its frame number",
+            )
+        seen[index] = place
+        checked.append(index)
+    return checked
+
+
+def choose_video(path: PathLike, names: Mapping[str, Iterable[str]], video: VideoFacts | None) -> str:
+    """Return the key of the video that is meant, of those that a label file is about.
+
+    Args:
+        path: the label file.
+        names: key -> the names that this video goes by in the file.
+        video: the opened video; its own name picks one.
+
+    Raises:
+        LabelsError: if there are several and none is picked.
+    """
+    if len(names) == 1:
+        return next(iter(names))
+    opened = Path(video.path).absolute() if video is not None else None
+    wanted = {opened.name, opened.stem} if opened is not None else set()
+    chosen = [key for key, others in names.items() if wanted & {key, *others}]
+    if len(chosen) == 1:
+        return chosen[0]
+    known = sorted({"/".join(sorted({key, *others})) for key, others in names.items()})
+    listed = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+    raise LabelsError(
+        f"the file holds labels of {len(names)} videos",
+        path=path,
+        expected="labels of one video, or a video whose name is one of them",
+        got=f"{listed}; " + (f"the video opened is {opened.name}" if opened else "no video opened"),
+        mend="give the video, named like one of them, or keep the labels of one video in a file of their own",
+    )

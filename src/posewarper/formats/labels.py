@@ -1,0 +1,354 @@
+"""Labels and poses in and out, in every format: the border at which they are checked.
+
+The formats are those of :data:`posewarper.formats.catalogue.FORMATS`. Behind the border every label is what
+:class:`Labels` promises.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.formats import coco
+from posewarper.formats.catalogue import format_to_write, read_clip, write_in_format
+from posewarper.formats.clips import Clip, Instance, VideoFacts, group_by_track
+from posewarper.formats.frame_names import base_name, stem_of
+from posewarper.formats.records import LARGEST_INDEX, VIDEO_SUFFIXES, PathLike
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Floats, Labels, LabelTrack, Poses, PoseTrack
+
+
+def read_labels(
+    path: PathLike,
+    *,
+    format: str | None = None,
+    video: VideoFacts | None = None,
+    skeleton: Skeleton | None = None,
+) -> Labels:
+    """Read labels of one video; predictions on frames that nobody has labelled are left out.
+
+    Args:
+        path: the label file, or the folder of formats that are folders.
+        format: one of :data:`~posewarper.formats.catalogue.FORMATS`; told by the content when left out.
+        video: the opened video. The labels are checked against its size and length; its name picks one video
+            of a file with several; the file names of a folder of frames give the frame indices.
+        skeleton: the keypoints that the labels must have, in this order.
+
+    Returns:
+        Labels: coordinates in pixels (x, y), exactly as in the file.
+
+    Raises:
+        LabelsError: if anything in the file is wrong, or does not fit the video or the skeleton.
+
+    Warns:
+        PosewarperWarning: about what is odd but usable, such as keypoints outside of the image or never
+            labelled.
+
+    Example:
+        >>> labels = read_labels("labels.json")
+        >>> labels.labelled_frames.tolist(), list(labels.tracks), labels.skeleton.names[:2]
+        ([3, 10, 16], [0], ('nose', 'left_paw'))
+    """
+    clip = _read(path, format, video, skeleton)
+    labels = _build(clip, path, video, frame_offset=0).only_labelled()
+    if not labels.tracks:
+        predicted = sum(instance.frame not in clip.labelled_frames for instance in clip.instances)
+        raise LabelsError(
+            "no frame is labelled",
+            path=path,
+            expected="at least one labelled keypoint on a frame with is_labeled true",
+            got=f"{predicted} annotations on frames with is_labeled false" if predicted else "no label",
+            mend="label at least one frame, and mark it as labelled",
+        )
+    never = [n for n, seen in zip(labels.skeleton.names, labels.labelled_keypoints, strict=True) if not seen]
+    if never:
+        _warn(path, f"keypoints that are never labelled stay empty: {', '.join(never)}")
+    return labels
+
+
+def read_annotations(
+    path: PathLike,
+    *,
+    format: str | None = None,
+    video: VideoFacts | None = None,
+    skeleton: Skeleton | None = None,
+    frame_offset: int = 0,
+) -> Labels:
+    """Read everything that a file says about one video: labels, and predictions on unlabelled frames.
+
+    The arguments and errors are those of :func:`read_labels`. Frames in ``labelled_frames`` hold labels, all
+    others predictions. ``frame_offset`` is added to each frame index before it is checked; the names of the
+    image files are then dropped, as they no longer tell the frame.
+    """
+    clip = _read(path, format, video, skeleton)
+    labels = _build(clip, path, video, frame_offset=frame_offset)
+    if not labels.tracks:
+        raise LabelsError("the file has no keypoints", path=path, mend="label at least one frame")
+    return labels
+
+
+def read_poses(path: PathLike) -> Poses:
+    """Read poses back from a ``poses.json``, with scores, visibility and expected errors.
+
+    Frames, tracks and keypoints are those of :class:`Poses`; keypoints without a score have the score 1.
+
+    Raises:
+        LabelsError: if anything in the file is not as it should be, or it does not tell the image size.
+    """
+    clip = _read(path, None, None, None)
+    if clip.image_size is None:
+        mend = "give width and height of each image"
+        raise LabelsError("the file does not tell the size of the images", path=path, mend=mend)
+    last = max(_frames_in(clip), default=-1)
+    n_frames = last + 1 if clip.n_frames is None else clip.n_frames
+    _check_frames(clip, path, n_frames)
+    return Poses(
+        clip.skeleton,
+        {i: _build_poses(track) for i, track in group_by_track(clip.instances, path).items()},
+        clip.image_size,
+        n_frames,
+        _as_frames(clip.labelled_frames),
+        clip.video,
+        clip.frame_names,
+    )
+
+
+def write_labels(
+    path: PathLike, labels: Labels, *, format: str | None = None, video: VideoFacts | None = None
+) -> None:
+    """Write labels; reading them back gives the same coordinates, bit by bit.
+
+    Args:
+        path: the file (or folder) to write, replaced when it exists.
+        labels: what to write; frames outside ``labelled_frames`` are marked as predictions.
+        format: one of :data:`~posewarper.formats.catalogue.FORMATS`; by the suffix when left out (.json
+            posetrack, .csv deeplabcut, .slp sleap, .nwb nwb).
+        video: the opened video, whose times go into formats that have a place for them.
+
+    Raises:
+        LabelsError: if the format is unknown.
+        OutputError: if the file cannot be written.
+
+    Warns:
+        PosewarperWarning: about what the format cannot hold.
+
+    Example:
+        >>> first = read_labels("labels.json").at([3])
+        >>> write_labels("first.json", first)
+        >>> read_labels("first.json").labelled_frames.tolist()
+        [3]
+    """
+    write_in_format(path, labels, format_to_write(path, format), video)
+
+
+def write_poses(path: PathLike, poses: Poses) -> None:
+    """Write poses as ``poses.json``: every frame, with scores; labels exactly, predictions to 0.001 pixels.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    coco.write_poses(path, poses)
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def _read(path: PathLike, format: str | None, video: VideoFacts | None, skeleton: Skeleton | None) -> Clip:
+    clip = read_clip(path, format, video, skeleton)
+    if skeleton is not None:
+        _check_skeleton(clip.skeleton, skeleton, path)
+        clip.skeleton = skeleton
+    return clip
+
+
+def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset: int) -> Labels:
+    """Return what was read as labels, checked against the video."""
+    if frame_offset:
+        _shift(clip, frame_offset, path)
+    if video is not None:
+        _check_size(clip, video, path)
+        _warn_of_another_video(clip, video, path)
+        if clip.n_frames not in (None, video.n_frames):
+            _warn(
+                path,
+                f"the labels were made on a video of {clip.n_frames} frames, this one has {video.n_frames}; "
+                "check that they belong together",
+            )
+        clip.n_frames, clip.image_size = video.n_frames, video.image_size
+    if clip.n_frames is not None:
+        _leave_out_moved(clip, frame_offset, path, clip.n_frames)
+        _check_frames(clip, path, clip.n_frames)
+    _warn_of_outside(clip, path)
+    return Labels(
+        clip.skeleton,
+        {i: _build_labels(track) for i, track in group_by_track(clip.instances, path).items()},
+        _as_frames(clip.labelled_frames),
+        clip.image_size,
+        clip.n_frames,
+        clip.video or (Path(video.path).name if video is not None else None),
+        clip.frame_names,
+        clip.ignore_regions,
+        clip.track_names,
+    )
+
+
+def _as_frames(frames: set[int]) -> np.ndarray:
+    return np.array(sorted(frames), dtype=np.int64)
+
+
+def _stack(arrays: Sequence[Floats | None], columns: int) -> Floats:
+    """Return arrays (columns,) as rows, NaN for those that are not there."""
+    empty = np.full(columns, np.nan)
+    return np.stack([empty if array is None else array for array in arrays])
+
+
+def _build_labels(track: Sequence[Instance]) -> LabelTrack:
+    visibility = np.stack([i.visibility for i in track])
+    there = visibility > 0
+    k = visibility.shape[1]
+    scores, error = _stack([i.scores for i in track], k), _stack([i.expected_error for i in track], k)
+    return LabelTrack(
+        np.array([i.frame for i in track]),
+        np.stack([i.keypoints for i in track]),
+        visibility,
+        _stack([i.box for i in track], 4),
+        _stack([i.head_box for i in track], 4),
+        np.where(there, scores, np.nan),
+        np.where(there, error, np.nan),
+    )
+
+
+def _build_poses(track: Sequence[Instance]) -> PoseTrack:
+    visibility = np.stack([i.visibility for i in track])
+    k = visibility.shape[1]
+    known = any(i.expected_error is not None for i in track)
+    return PoseTrack(
+        np.array([i.frame for i in track]),
+        np.stack([i.keypoints for i in track]),
+        np.stack([np.ones(k) if i.scores is None else i.scores for i in track]),
+        visibility,
+        _stack([i.expected_error for i in track], k) if known else None,
+    )
+
+
+# --- checks -----------------------------------------------------------------------------------------------
+
+
+def _warn(path: PathLike, text: str) -> None:
+    warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=2)
+
+
+def _check_skeleton(found: Skeleton, wanted: Skeleton, path: PathLike) -> None:
+    if found.names == wanted.names:
+        return
+    missing = [name for name in wanted.names if name not in found.names]
+    extra = [name for name in found.names if name not in wanted.names]
+    differences = [
+        *([f"missing: {', '.join(missing)}"] if missing else []),
+        *([f"extra: {', '.join(extra)}"] if extra else []),
+    ]
+    raise LabelsError(
+        "the labels have other keypoints than the skeleton",
+        path=path,
+        expected=", ".join(wanted.names),
+        got="; ".join(differences) or f"another order: {', '.join(found.names)}",
+        mend="rename or reorder the keypoints, or leave the skeleton out",
+    )
+
+
+def _warn_of_another_video(clip: Clip, video: VideoFacts, path: PathLike) -> None:
+    """Warn if the labels name the file of another video; a name without a suffix may be any folder's."""
+    opened, named = Path(video.path), clip.video or ""
+    is_file_name = Path(named).suffix.lower() in VIDEO_SUFFIXES
+    if is_file_name and opened.is_file() and stem_of(named) != opened.stem:
+        text = f"the labels name the video {base_name(named)}, and this is {opened.name}"
+        _warn(path, f"{text}; check that they belong together")
+
+
+def _check_size(clip: Clip, video: VideoFacts, path: PathLike) -> None:
+    if clip.image_size is None or clip.image_size == tuple(video.image_size):
+        return
+    (height, width), (video_height, video_width) = clip.image_size, video.image_size
+    if (width, height) == (video_height, video_width):
+        mend = (
+            "the video is rotated: make the labels on the upright video, or use the video they were made on"
+        )
+    else:
+        mend = "the video was resized or cropped: use the video that the labels were made on, or scale them"
+    raise LabelsError(
+        "the labels were made on frames of another size than the video has",
+        path=path,
+        expected=f"{video_width} x {video_height} pixels (width x height)",
+        got=f"{width} x {height} pixels",
+        mend=mend,
+    )
+
+
+def _frames_in(clip: Clip) -> set[int]:
+    return clip.labelled_frames | {instance.frame for instance in clip.instances}
+
+
+def _check_frames(clip: Clip, path: PathLike, n_frames: int) -> None:
+    beyond = sorted(frame for frame in _frames_in(clip) if frame >= n_frames)
+    if beyond:
+        raise LabelsError(
+            "a label lies beyond the last frame of the video",
+            path=path,
+            expected=f"frame indices from 0 to {n_frames - 1}",
+            got=f"frame {beyond[-1]}" + (f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""),
+            mend="check that they belong together; labels that count from 1 are mended by "
+            "'posewarper convert --frame-offset -1'",
+        )
+
+
+def _shift(clip: Clip, offset: int, path: PathLike) -> None:
+    frames = _frames_in(clip)
+    if frames and not (min(frames) + offset >= 0 and max(frames) + offset <= LARGEST_INDEX):
+        raise LabelsError(
+            "the frame offset moves labels before the first frame or out of reach",
+            path=path,
+            expected=f"an offset of at least {-min(frames)}",
+            got=offset,
+            mend="give another offset",
+        )
+    for instance in clip.instances:
+        instance.frame += offset
+    clip.labelled_frames = {frame + offset for frame in clip.labelled_frames}
+    clip.ignore_regions = {frame + offset: r for frame, r in clip.ignore_regions.items()}
+    clip.frame_names = {}
+
+
+def _leave_out_moved(clip: Clip, offset: int, path: PathLike, n_frames: int) -> None:
+    """Leave out, with a warning, what only the offset has moved beyond the last frame, in place.
+
+    Networks (OpenPose) label every frame, the last ones too. What has no scores may come from a person, and
+    is not left out.
+    """
+    moved = {frame for frame in _frames_in(clip) if n_frames <= frame < n_frames + offset}
+    by_person = any(i.scores is None or np.isnan(i.scores).all() for i in clip.instances if i.frame in moved)
+    if by_person or not moved or moved == _frames_in(clip):
+        return
+    clip.instances = [instance for instance in clip.instances if instance.frame not in moved]
+    clip.labelled_frames -= moved
+    _warn(path, f"frames that the offset moves beyond the last one are left out: {len(moved)}")
+
+
+def _warn_of_outside(clip: Clip, path: PathLike) -> None:
+    """Warn of labelled keypoints that lie outside of the image; they are kept."""
+    if clip.image_size is None:
+        return
+    height, width = clip.image_size
+    where = []
+    for instance in clip.instances:
+        if instance.frame not in clip.labelled_frames:
+            continue
+        x, y = instance.keypoints.T
+        # The centre of the first pixel is 0, so the image reaches from -0.5 to size - 0.5.
+        outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+        where += [instance.where] * int(outside.sum())
+    if where:
+        _warn(path, f"{len(where)} labelled keypoints lie outside of the image, the first in {where[0]}")

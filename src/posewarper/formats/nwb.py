@@ -1,0 +1,613 @@
+"""Poses in NWB files (ndx-pose). Writing, through pynwb.
+
+Labels become ``PoseTraining`` in the module "behavior", predictions one ``PoseEstimation`` a track in a
+module of the video, both named as sleap-io names them, which reads such files. Tracks are listed in the
+``SubjectsTable`` of ndx-multisubjects. NWB asks for a time of each frame: that of the opened video, and
+without one a frame counts as a second.
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.files import replacing
+from posewarper.formats.clips import Clip, Instance, VideoFacts
+from posewarper.formats.frame_names import base_name, stem_of
+from posewarper.formats.projects import (
+    choose_labelled,
+    identify_tracks,
+    losses_of_names,
+    name_all_tracks,
+    need_all_tracks,
+)
+from posewarper.formats.records import (
+    LARGEST_COORDINATE,
+    LARGEST_INDEX,
+    PathLike,
+    import_extra,
+    open_hdf5,
+    quiet,
+)
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Floats, Ints, Labels, LabelTrack, is_there
+
+MEND = "export it again, with ndx-pose's PoseTraining or PoseEstimation"
+TRACK = "track="  # how sleap-io begins the name of a track's predictions
+
+
+@dataclass
+class Movie:
+    """A video: size (height, width), number of frames, and the times of the frames or their rate."""
+
+    name: str = ""
+    size: tuple[int, int] | None = None
+    n_frames: int | None = None
+    times: Floats | None = None
+    start: float = 0.0
+    rate: float | None = None
+
+
+@dataclass
+class Estimation:
+    """Predictions of one instance: of each keypoint (node, times (t,), xy (t, 2), confidence (t,))."""
+
+    name: str
+    movie: str
+    skeleton: Skeleton
+    series: list[tuple[str, Floats, Floats, Floats]]
+
+
+@dataclass
+class Content:
+    """What a file holds; instances and skeletons go with the name of their video."""
+
+    movies: dict[str, Movie] = field(default_factory=dict)
+    subjects: list[str] = field(default_factory=list)
+    instances: list[tuple[str, Skeleton, Instance]] = field(default_factory=list)
+    frames: list[tuple[str, int]] = field(default_factory=list)
+    estimations: list[Estimation] = field(default_factory=list)
+    # Groups of the file that were read before: every frame and every instance links to them.
+    seen: dict[Any, Any] = field(default_factory=dict)
+
+
+def safe_name(name: str) -> str:
+    """Return a name as it may stand in an NWB file."""
+    return name.replace("/", "_").replace(":", "_")
+
+
+def read_content(file: Any) -> Content:
+    """Return the labels and predictions of an NWB file, an ``h5py.File``.
+
+    Raises:
+        LabelsError: if it holds none.
+    """
+    content = Content()
+    if "general/SubjectsTable/subject_id" in file:
+        content.subjects = _texts(file["general/SubjectsTable/subject_id"])
+    found: list[Any] = []
+
+    def visit(name: str, node: Any) -> None:
+        if _kind(node) in ("PoseTraining", "PoseEstimation"):
+            found.append(node)
+
+    file.visititems(visit)
+    if not found:
+        raise LabelsError(
+            "the NWB file holds no poses",
+            expected="PoseTraining or PoseEstimation, of the extension ndx-pose",
+            got=f"modules {', '.join(file.get('processing', ())) or '(none)'}",
+            mend=MEND,
+        )
+    for node in found:
+        if _kind(node) == "PoseTraining":
+            _read_training(node, content)
+        else:
+            content.estimations.append(_read_estimation(node, content))
+    return content
+
+
+def _kind(node: Any) -> str:
+    value = getattr(node, "attrs", {}).get("neurodata_type", "")
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _texts(dataset: Any) -> list[str]:
+    return [v.decode() if isinstance(v, bytes) else str(v) for v in np.ravel(dataset[()]).tolist()]
+
+
+def _children(group: Any, kind: str) -> list[Any]:
+    """Return the members of a kind, in the natural order of their names ("frame_9" before "frame_10")."""
+    names = sorted(group, key=lambda name: (len(name), name))
+    return [group[name] for name in names if _kind(group.get(name)) == kind]
+
+
+def _read_movie(series: Any, content: Content) -> Movie:
+    """Return what an ImageSeries says of its video."""
+    if series not in content.seen:
+        movie = _describe_movie(series)
+        content.seen[series] = content.movies.setdefault(movie.name, movie)
+    return content.seen[series]
+
+
+def _describe_movie(series: Any) -> Movie:
+    files = _texts(series["external_file"]) if "external_file" in series else []
+    movie = Movie(files[0] if files else base_name(series.name))
+    if "dimension" in series:
+        movie.size = _size(np.ravel(series["dimension"][()]).tolist())
+    if "timestamps" in series and series["timestamps"].shape[0]:
+        movie.times = np.asarray(series["timestamps"][()], np.float64)
+        movie.n_frames = len(movie.times)
+        return movie
+    # One sample is what stands there where nobody knew the number.
+    count = int(series["num_samples"][()]) if "num_samples" in series else 0
+    movie.n_frames = count if count > 1 else None
+    if "starting_time" in series:
+        movie.start = float(series["starting_time"][()])
+        movie.rate = float(series["starting_time"].attrs["rate"])
+    return movie
+
+
+def _size(sides: Sequence[float]) -> tuple[int, int] | None:
+    """Return (height, width), of width and height; None if they are not known."""
+    width, height = (int(side) for side in sides[:2])
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _read_skeleton(group: Any, content: Content) -> Skeleton:
+    """Return the skeleton that a group links to, or lists itself, as old versions of ndx-pose do."""
+    linked = _children(group, "Skeleton")
+    holder = linked[0] if linked else group
+    if holder not in content.seen:
+        pairs = np.asarray(holder["edges"][()], np.int64).reshape(-1, 2).tolist() if "edges" in holder else []
+        edges = tuple((a, b) for a, b in pairs)
+        name = base_name(linked[0].name) if linked else "animal"
+        content.seen[holder] = Skeleton(tuple(_texts(holder["nodes"])), edges, name=name)
+    return content.seen[holder]
+
+
+def _read_training(group: Any, content: Content) -> None:
+    for frame in _children(group["training_frames"], "TrainingFrame"):
+        if "source_video_frame_index" not in frame.attrs or "source_video" not in frame:
+            raise ValueError(f"{base_name(frame.name)} does not tell which frame of which video it is")
+        movie = _read_movie(frame["source_video"], content)
+        index = int(frame.attrs["source_video_frame_index"])
+        content.frames.append((movie.name, index))
+        for number, instance in enumerate(_children(frame["skeleton_instances"], "SkeletonInstance")):
+            skeleton = _read_skeleton(instance, content)
+            points = _flat(instance["node_locations"], base_name(frame.name))
+            seen = np.ones(len(points), bool)
+            if "node_visibility" in instance:
+                seen = np.asarray(instance["node_visibility"][()], bool)
+            visibility = np.where(is_there(points), np.where(seen, 2, 1), 0).astype(np.uint8)
+            if not len(points) == len(skeleton) == len(visibility):
+                raise ValueError(f"{base_name(frame.name)} has not the points of its skeleton")
+            points[visibility == 0] = np.nan
+            track = int(instance.attrs["id"]) if "id" in instance.attrs else None
+            where = f"frame {index}, instance {number + 1}"
+            item = Instance(index, track, points, visibility, where)
+            content.instances.append((movie.name, skeleton, item))
+
+
+def _flat(dataset: Any, where: str) -> Floats:
+    """Return points (n, 2)."""
+    points = np.array(dataset[()], np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"{where} holds points of shape {points.shape}, not x and y")
+    return points
+
+
+def _read_estimation(group: Any, content: Content) -> Estimation:
+    movie = _read_movie(group["source_video"], content) if "source_video" in group else None
+    if movie is None:
+        files = _texts(group["original_videos"]) if "original_videos" in group else []
+        movie = Movie(files[0] if files else next(iter(content.movies), ""))
+        if "dimensions" in group and np.size(group["dimensions"]):
+            movie.size = _size(np.asarray(group["dimensions"][()]).reshape(-1, 2)[0].tolist())
+        content.movies.setdefault(movie.name, movie)
+    found = _children(group, "PoseEstimationSeries")
+    series = [(base_name(one.name), _read_series(one)) for one in found]
+    names = [name for name, _ in series]
+    try:
+        skeleton = _read_skeleton(group, content)
+    except KeyError:  # neither linked nor listed
+        skeleton = Skeleton(tuple(names), name="animal")
+    node_of = _match_nodes(names, skeleton.names)
+    if node_of is None:
+        skeleton, node_of = Skeleton(tuple(names), name=skeleton.name), {name: name for name in names}
+    return Estimation(
+        base_name(group.name), movie.name, skeleton, [(node_of[n], *rows) for n, rows in series]
+    )
+
+
+def _match_nodes(names: Sequence[str], nodes: Sequence[str]) -> dict[str, str] | None:
+    """Return series -> node; None if the series are not called like the nodes.
+
+    A series may have something before the node's name ("mouse1_snout"), such as the animal's.
+    """
+    safe = {safe_name(node): node for node in nodes}
+    matched = {}
+    for name in names:
+        ends = [node for key, node in safe.items() if name == key or name.endswith(f"_{key}")]
+        if not ends:
+            return None
+        matched[name] = safe.get(name) or max(ends, key=len)
+    return matched if len(set(matched.values())) == len(names) else None
+
+
+def _read_series(series: Any) -> tuple[Floats, Floats, Floats]:
+    """Return times (t,) in seconds, xy (t, 2) in pixels and confidence (t,)."""
+    where, data = base_name(series.name), series["data"]
+    unit = data.attrs.get("unit", "pixels")
+    if not str(unit.decode() if isinstance(unit, bytes) else unit).lower().startswith("p"):
+        raise ValueError(f"{where} is in {unit!r}, not in pixels")
+    points = _flat(data, where) * float(data.attrs.get("conversion", 1)) + float(data.attrs.get("offset", 0))
+    if "timestamps" in series:
+        times = np.asarray(series["timestamps"][()], np.float64)
+    else:
+        start = series["starting_time"]
+        times = float(start[()]) + np.arange(len(points)) / float(start.attrs["rate"])
+    scores = np.full(len(points), np.nan)
+    if "confidence" in series:
+        scores = np.asarray(series["confidence"][()], np.float64)
+    if not len(times) == len(points) == len(scores) or not np.isfinite(times).all():
+        raise ValueError(f"{where} has not one time and one confidence for each point")
+    return times, points, scores
+
+
+_WHAT = "an NWB file with poses"
+
+
+def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
+    """Return what an NWB file says about one video.
+
+    Args:
+        path: the file.
+        video: the opened video; picks one of several.
+
+    Raises:
+        LabelsError: if the file is damaged or holds no poses, or h5py is not installed.
+
+    Warns:
+        PosewarperWarning: if the times of predictions have gaps, or only some instances have tracks.
+    """
+    with open_hdf5(path, _WHAT, MEND) as file:
+        content = read_content(file)
+    keys = {key for key, _ in content.frames} | {estimation.movie for estimation in content.estimations}
+    names = {key: {base_name(key), stem_of(key)} - {""} for key in content.movies}
+    chosen = choose_labelled(path, names, keys, video)
+    movie = content.movies[chosen]
+    estimations = [e for e in content.estimations if e.movie == chosen]
+    own = [(skeleton, instance) for key, skeleton, instance in content.instances if key == chosen]
+    skeleton = _agree([*(s for s, _ in own), *(e.skeleton for e in estimations)], path)
+    labelled = {frame for key, frame in content.frames if key == chosen}
+    instances = [instance for _, instance in own]
+
+    tracks, track_names = _name_tracks(content.subjects, [e.name for e in estimations], bool(instances))
+    for instance in instances:
+        known = instance.track is not None and instance.track < len(content.subjects)
+        instance.track = tracks[instance.track] if known and instance.track is not None else None
+    frames = _find_frames(estimations, movie, path)
+    for estimation, found, track in zip(estimations, frames, tracks[len(content.subjects) :], strict=True):
+        predicted = _arrange(estimation, found, len(skeleton))
+        instances += [
+            _predict(frame, track, *pose) for frame, pose in predicted.items() if frame not in labelled
+        ]
+    instances = [instance for instance in instances if instance.visibility.any()]
+    _check(instances, path)
+    need_all_tracks(instances, path)
+    used = {instance.track for instance in instances}
+    return Clip(
+        skeleton,
+        instances,
+        labelled,
+        _upright(movie.size, video),
+        movie.n_frames,
+        base_name(movie.name) or None,
+        track_names={i: name for i, name in track_names.items() if i in used},
+    )
+
+
+# --- predictions ------------------------------------------------------------------------------------------
+
+
+def _find_frames(estimations: Sequence[Estimation], movie: Movie, path: PathLike) -> list[list[Ints]]:
+    """Return for each keypoint of each estimation the frame indices of its rows."""
+    every = [times for estimation in estimations for _, times, _, _ in estimation.series]
+    known = np.unique(np.concatenate(every)) if every else np.zeros(0)
+    if movie.times is not None:
+        middles = (movie.times[1:] + movie.times[:-1]) / 2
+        frames = np.searchsorted(middles, known)
+    elif movie.rate is not None:
+        frames = np.round((known - movie.start) * movie.rate)
+    elif (known == np.round(known)).all():
+        frames = known
+    else:
+        steps = np.diff(known)
+        frames = np.arange(len(known))
+        if steps.max(initial=0) > 1.5 * np.median(steps):
+            frames = np.round((known - known[0]) / np.median(steps))
+            warnings.warn(
+                f"{path}: the times of the predictions have gaps; frames were counted from the first time, "
+                f"{np.median(steps):.4g} s each",
+                PosewarperWarning,
+                stacklevel=2,
+            )
+    if known.size and (
+        frames.min() < 0 or frames.max() > LARGEST_INDEX or len(np.unique(frames)) < len(known)
+    ):
+        raise LabelsError(
+            "the times of the predictions do not tell the frames",
+            path=path,
+            expected="a time of its own for each frame, in seconds from the first",
+            got=f"{len(known)} times from {known[0]:g} to {known[-1]:g} s",
+            mend="export it again with the times of the video's frames",
+        )
+    index = frames.astype(np.int64)
+    return [
+        [index[np.searchsorted(known, times)] for _, times, _, _ in estimation.series]
+        for estimation in estimations
+    ]
+
+
+def _arrange(estimation: Estimation, frames: Sequence[Ints], k: int) -> dict[int, tuple[Floats, Floats]]:
+    """Return frame -> points (K, 2) and scores (K,)."""
+    every = np.unique(np.concatenate(frames)) if frames else np.zeros(0, np.int64)
+    points, scores = np.full((len(every), k, 2), np.nan), np.full((len(every), k), np.nan)
+    for (node, _, xy, confidence), rows in zip(estimation.series, frames, strict=True):
+        place = np.searchsorted(every, rows), estimation.skeleton.names.index(node)
+        points[place], scores[place] = xy, confidence
+    return dict(zip(every.tolist(), zip(points, scores, strict=True), strict=True))
+
+
+def _predict(frame: int, track: int | None, points: Floats, scores: Floats) -> Instance:
+    there = is_there(points)
+    xy = np.where(there[:, None], points, np.nan)
+    return Instance(frame, track, xy, there.astype(np.uint8) * 2, f"frame {frame}", scores=scores)
+
+
+# --- both -------------------------------------------------------------------------------------------------
+
+
+def _agree(skeletons: Sequence[Skeleton], path: PathLike) -> Skeleton:
+    """Return the skeleton that all have."""
+    if not skeletons:
+        raise LabelsError("no frame of this video shows anybody", path=path, mend="label at least one frame")
+    other = next((s for s in skeletons if s.names != skeletons[0].names), None)
+    if other is not None:
+        raise LabelsError(
+            "the instances of this video have several skeletons",
+            path=path,
+            expected=", ".join(skeletons[0].names)[:200],
+            got=", ".join(other.names)[:200],
+            mend="keep the instances of one skeleton in a file",
+        )
+    return skeletons[0]
+
+
+def _name_tracks(
+    subjects: Sequence[str], estimations: Sequence[str], has_labels: bool
+) -> tuple[list[int | None], Mapping[int, str]]:
+    """Return the track of each subject and of each estimation, and the names of those that have one."""
+    names = [name.removeprefix(TRACK) for name in estimations]
+    if not subjects and len(names) == 1:
+        # One instance need not be told from others, unless it has a name.
+        unnamed = has_labels or names[0] in (estimations[0], "untracked")
+        if unnamed:
+            return [None], {}
+    place = {safe_name(subject): i for i, subject in enumerate(subjects)}
+    every = [*subjects, *(name for name in names if name not in place)]
+    ids, track_names = identify_tracks(every)
+    index = {name: i for name, i in zip(every, ids, strict=True)} | {n: ids[i] for n, i in place.items()}
+    return [*ids[: len(subjects)], *(index[name] for name in names)], track_names
+
+
+def _upright(size: tuple[int, int] | None, video: VideoFacts | None) -> tuple[int, int] | None:
+    """Return (height, width); some programs write the sides of a video the other way round."""
+    if size is not None and video is not None and size[::-1] == tuple(video.image_size):
+        return size[1], size[0]
+    return size
+
+
+def _check(instances: Sequence[Instance], path: PathLike) -> None:
+    for instance in instances:
+        if instance.frame > LARGEST_INDEX or (np.abs(instance.keypoints) > LARGEST_COORDINATE).any():
+            raise LabelsError(
+                f"{instance.where}: a coordinate is wrong",
+                path=path,
+                expected="coordinates in pixels",
+                got=f"{np.nanmax(np.abs(instance.keypoints)):g}",
+                mend=MEND,
+            )
+
+
+CANNOT_HOLD = frozenset(
+    {
+        *("boxes", "head boxes", "expected errors", "mirror pairs", "ignore regions"),
+        "the names of the frames' files",
+    }
+)
+_REFERENCE = "x to the right, y down; (0, 0) is the centre of the top-left pixel"
+
+
+def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> None:
+    """Write labels and predictions as an NWB file of ndx-pose.
+
+    Args:
+        path: the file to write.
+        labels: what to write. A single track without a name is written without subjects.
+        video: the opened video, whose times are written.
+
+    Raises:
+        LabelsError: if pynwb and its extensions are not installed.
+        OutputError: if the file cannot be written.
+
+    Warns:
+        PosewarperWarning: about what the format has a place for, but not in this case.
+    """
+    pynwb, ndx_pose = import_extra("pynwb", path), import_extra("ndx_pose", path)
+    subjects = import_extra("ndx_multisubjects", path)
+    names = name_all_tracks(labels)
+    with quiet():
+        tracked = list(labels.tracks) != [0] or 0 in labels.track_names
+        build = subjects.NdxMultiSubjectsNWBFile if tracked else pynwb.NWBFile
+        nwb = build(
+            session_description="Keypoints by posewarper",
+            identifier=str(uuid.uuid4()),
+            session_start_time=datetime.datetime.now(
+                datetime.UTC
+            ),  # which the format wants, and nobody knows
+        )
+        if tracked:
+            nwb.subjects_table = _list_subjects(subjects, list(names.values()))
+        times = _times(labels, video)
+        series = _describe_video(pynwb, labels, times)
+        skeleton = _build_skeleton(ndx_pose, labels)
+        behavior = nwb.create_processing_module(name="behavior", description="keypoints")
+        behavior.add(ndx_pose.Skeletons(skeletons=[skeleton]))
+        if labels.labelled_frames.size:
+            behavior.add(_build_training(ndx_pose, labels, series, skeleton))
+        else:
+            nwb.add_acquisition(series)
+        module = None
+        for i, track in labels.tracks.items():
+            rows = ~np.isin(track.frames, labels.labelled_frames) & (track.visibility > 0).any(1)
+            if not rows.any():
+                continue
+            if module is None:
+                name = f"SLEAP_VIDEO_000_{safe_name(stem_of(labels.video or 'video'))}"
+                module = nwb.create_processing_module(name=name, description="predicted keypoints")
+            module.add(
+                _build_estimation(
+                    ndx_pose, labels, track.at(track.frames[rows]), names[i], times, series, skeleton
+                )
+            )
+        with replacing(path) as temporary, pynwb.NWBHDF5IO(str(temporary), "w") as output:
+            output.write(nwb)
+    _warn_of_losses(path, labels)
+
+
+def _times(labels: Labels, video: VideoFacts | None) -> Floats | None:
+    """Return the times of all frames in seconds, None without a video file of that length."""
+    if video is None or video.frame_names or labels.n_frames not in (None, video.n_frames):
+        return None
+    return np.asarray(video.times, np.float64)
+
+
+def _list_subjects(subjects: Any, names: list[str]) -> Any:
+    table = subjects.SubjectsTable(description="the tracks")
+    for name in names:
+        table.add_row(subject_id=name, sex="U", species="unknown")
+    return table
+
+
+def _describe_video(pynwb: Any, labels: Labels, times: Floats | None) -> Any:
+    clock: dict[str, Any] = {"rate": 1.0, "starting_time": 0.0, "num_samples": labels.n_frames or 0}
+    if times is not None:
+        clock = {"timestamps": times}
+    sides = {} if labels.image_size is None else {"dimension": list(labels.image_size[::-1])}
+    return pynwb.image.ImageSeries(
+        name="video_0",
+        description="the video" if times is not None else "the video; a frame counts as a second",
+        unit="NA",
+        format="external",
+        external_file=[labels.video or "video"],
+        starting_frame=[0],
+        **sides,
+        **clock,
+    )
+
+
+def _build_skeleton(ndx_pose: Any, labels: Labels) -> Any:
+    edges = np.array(labels.skeleton.edges, np.uint32).reshape(-1, 2)
+    name, nodes = safe_name(labels.skeleton.name), list(labels.skeleton.names)
+    return ndx_pose.Skeleton(name=name, nodes=nodes, edges=edges)
+
+
+def _build_training(ndx_pose: Any, labels: Labels, series: Any, skeleton: Any) -> Any:
+    people: dict[int, list[Any]] = {frame: [] for frame in labels.labelled_frames.tolist()}
+    for number, track in enumerate(labels.tracks.values()):
+        for row, frame in enumerate(track.frames.tolist()):
+            if frame in people and track.visibility[row].any():
+                person = ndx_pose.SkeletonInstance(
+                    name=f"instance_{number}",
+                    id=np.uint32(number),
+                    node_locations=track.keypoints[row],
+                    node_visibility=track.visibility[row] == 2,
+                    skeleton=skeleton,
+                )
+                people[frame].append(person)
+    frames = [
+        ndx_pose.TrainingFrame(
+            name=f"frame_{n}",
+            skeleton_instances=ndx_pose.SkeletonInstances(skeleton_instances=instances),
+            source_video=series,
+            source_video_frame_index=np.uint32(frame),
+        )
+        for n, (frame, instances) in enumerate(people.items())
+    ]
+    return ndx_pose.PoseTraining(
+        training_frames=ndx_pose.TrainingFrames(training_frames=frames),
+        source_videos=ndx_pose.SourceVideos(image_series=[series]),
+    )
+
+
+def _build_estimation(
+    ndx_pose: Any,
+    labels: Labels,
+    track: LabelTrack,
+    name: str,
+    times: Floats | None,
+    series: Any,
+    skeleton: Any,
+) -> Any:
+    clock: Any = track.frames.astype(np.float64) if times is None else times[track.frames]
+    points = []
+    for k, node in enumerate(labels.skeleton.names):
+        points.append(
+            ndx_pose.PoseEstimationSeries(
+                name=safe_name(node),
+                description=f"positions of {node}",
+                data=track.keypoints[:, k],
+                unit="pixels",
+                reference_frame=_REFERENCE,
+                timestamps=clock,
+                confidence=track.keypoint_scores[:, k],
+                confidence_definition="score from 0 to 1",
+            )
+        )
+        clock = points[0]  # the others link to its times
+    return ndx_pose.PoseEstimation(
+        name=TRACK + safe_name(name),
+        pose_estimation_series=points,
+        description="predicted keypoints of one track",
+        original_videos=[labels.video or "video"],
+        scorer="posewarper",
+        source_software="posewarper",
+        skeleton=skeleton,
+        source_video=series,
+    )
+
+
+def _warn_of_losses(path: PathLike, labels: Labels) -> None:
+    lost = losses_of_names(labels)
+    on_labels = [track.at(labels.labelled_frames) for track in labels.tracks.values()]
+    if any(np.isfinite(track.keypoint_scores).any() for track in on_labels):
+        lost.append("scores of labels")
+    predicted = [
+        track.visibility[~np.isin(track.frames, labels.labelled_frames)] for track in labels.tracks.values()
+    ]
+    if any((visibility == 1).any() for visibility in predicted):
+        lost.append("which keypoints are hidden in predictions")
+    if safe_name(labels.skeleton.name) != labels.skeleton.name:
+        lost.append("what an instance is called, if with a slash or colon")
+    if lost:
+        text = f"{path}: an NWB file cannot hold: {'; '.join(lost)}"
+        warnings.warn(text, PosewarperWarning, stacklevel=5)

@@ -1,0 +1,344 @@
+"""OpenPose: a folder with one JSON file a frame. Reading and writing.
+
+A file's name tells its frame (``clip_000000000012_keypoints.json`` is frame 12). Each person has
+``pose_keypoints_2d``, x, y and confidence of each keypoint; a confidence of 0 stands for a keypoint that is
+not there. The files name no keypoints: how many there are tells the model, except that BODY_25, the default,
+and BODY_25B both have 25. ``person_id`` is [-1] unless OpenPose tracked the people.
+
+Coordinates are taken as they are: by default OpenPose scales them to the source image, by the rule that the
+centres of the first and of the last pixels fall together.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.files import replacing_folder
+from posewarper.formats.clips import Clip, Instance, VideoFacts, refuse_too_many
+from posewarper.formats.frame_names import find_frame_indices, stem_of
+from posewarper.formats.projects import need_all_tracks
+from posewarper.formats.records import LARGEST_COORDINATE, PathLike, Record, as_numbers, read_json, shown
+from posewarper.skeletons import BODY_25, COCO_18, Skeleton
+from posewarper.structures import Labels
+
+# The parts of a person lie where the person is in the frame before or after, to this share of the size.
+_CLOSE = 0.2
+# Most of the keypoints of the smaller part that the other part may have as well.
+_MOST_SHARED = 0.25
+
+
+def join_halves(instances: Sequence[Instance], path: PathLike) -> list[Instance]:
+    """Return the instances, with two of a frame as one where they are the parts of one person.
+
+    They are, if they share next to no keypoint, the frame before or after has fewer people, and both lie
+    where one and the same person is there. Of a keypoint that both have, the one nearer to that person's
+    counts.
+
+    Args:
+        instances: people without ids.
+        path: the folder, for the warning.
+
+    Warns:
+        PosewarperWarning: if some were joined.
+    """
+    frames: dict[int, list[Instance]] = {}
+    for instance in instances:
+        frames.setdefault(instance.frame, []).append(instance)
+    joined = 0
+    for frame, people in frames.items():
+        beside = [frames.get(frame + step, []) for step in (-1, 1)]
+        wholes = [person for others in beside if len(others) < len(people) for person in others]
+        for a, b in combinations(list(people), 2):
+            if any(a is p for p in people) and any(b is p for p in people) and _share_little(a, b):
+                whole = next((p for p in wholes if _is_part(a, b, p) and _is_part(b, a, p)), None)
+                if whole is not None:
+                    people[:] = [p for p in people if p is not a and p is not b] + [_join(a, b, whole)]
+                    joined += 1
+    if joined:
+        warnings.warn(
+            f"{path}: people whom OpenPose found in two parts were joined: {joined}",
+            PosewarperWarning,
+            stacklevel=2,
+        )
+    return [instance for people in frames.values() for instance in people]
+
+
+def _share_little(a: Instance, b: Instance) -> bool:
+    there = np.stack([a.visibility, b.visibility]) > 0
+    return bool(there.all(0).sum() <= _MOST_SHARED * there.sum(1).min())
+
+
+def _distances(part: Instance, whole: Instance) -> np.ndarray:
+    """Return (K,) pixels from each keypoint to that of the whole person, infinity where one is not there."""
+    away = np.linalg.norm(part.keypoints - whole.keypoints, axis=-1)
+    return np.where(np.isfinite(away), away, np.inf)
+
+
+def _is_part(part: Instance, other: Instance, whole: Instance) -> bool:
+    """Return whether what a part has and the other has not lies on a person."""
+    away = _distances(part, whole)[other.visibility == 0]
+    away = away[np.isfinite(away)]
+    size = np.ptp(whole.keypoints[whole.visibility > 0], axis=0).max()
+    return bool(away.size and away.mean() < _CLOSE * size)
+
+
+def _join(a: Instance, b: Instance, whole: Instance) -> Instance:
+    of_a = (a.visibility > 0) & ((b.visibility == 0) | (_distances(a, whole) <= _distances(b, whole)))
+    scores = [np.full(len(of_a), np.nan) if i.scores is None else i.scores for i in (a, b)]
+    return Instance(
+        a.frame,
+        None,
+        np.where(of_a[:, None], a.keypoints, b.keypoints),
+        np.where(of_a, a.visibility, b.visibility),
+        f"{a.where} and {b.where.rpartition(' ')[2]}",
+        scores=np.where(of_a, *scores),
+    )
+
+
+CANNOT_HOLD = frozenset(
+    {
+        *("the keypoints' names", "what an instance is called", "which keypoints are hidden", "boxes"),
+        *("head boxes", "scores of 0 and below", "which keypoints have no score", "expected errors"),
+        *("which poses are predictions", "which frames nobody has labelled", "track names", "edges"),
+        *("mirror pairs", "ignore regions", "the image size", "the number of frames", "the video's name"),
+        "the names of the frames' files",
+    }
+)
+_SUFFIX = "_keypoints"
+_BY_LENGTH = {25: BODY_25, 18: COCO_18}
+# What is written as the confidence of a keypoint whose score is 0 or below, since 0 would remove it.
+_LEAST_CONFIDENCE = 1e-6
+_OTHER_KEYS = (
+    *("face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d", "pose_keypoints_3d"),
+    *("face_keypoints_3d", "hand_left_keypoints_3d", "hand_right_keypoints_3d"),
+)
+
+
+def is_document(document: Mapping[str, Any]) -> bool:
+    """Return whether a JSON file looks like one that OpenPose wrote."""
+    return "people" in document and "images" not in document
+
+
+def is_folder(path: PathLike) -> bool:
+    """Return whether a folder looks like OpenPose's, by the names and the beginning of its files."""
+    files = _list_files(Path(path)) if Path(path).is_dir() else []
+    if not files:
+        return False
+    try:
+        with files[0].open("rb") as handle:
+            return files[0].stem.endswith(_SUFFIX) or b'"people"' in handle.read(4096)
+    except OSError:
+        return False
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """Return the files that hold frames: those named as OpenPose does, else all JSON files."""
+    found = [p for p in folder.iterdir() if p.suffix.lower() == ".json" and not p.name.startswith(".")]
+    return sorted([p for p in found if p.stem.endswith(_SUFFIX)] or found)
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
+    """Return what a folder of OpenPose's files says about one video.
+
+    Every file is a labelled frame, also where nobody is; the confidences become scores.
+
+    Args:
+        path: the folder.
+        video: the opened video; if it is a folder of frames, their names give the indices.
+        skeleton: the keypoints, in order, since the files do not name them.
+
+    Raises:
+        LabelsError: if anything in the folder is not as it should be.
+
+    Warns:
+        PosewarperWarning: if the names of the keypoints are a guess, coordinates are no pixels, or people
+            were found in two parts.
+    """
+    folder = Path(path)
+    files = _list_frames(folder)
+    names = [f"{p.stem.removesuffix(_SUFFIX)}.json" for p in files]
+    frames = find_frame_indices(path, [p.name for p in files], names, [None] * len(files), video)
+    instances = [
+        instance for file, frame in zip(files, frames, strict=True) for instance in _read_file(file, frame)
+    ]
+    lengths = {len(instance.keypoints): instance for instance in reversed(instances)}
+    if len(lengths) > 1:
+        found = ", ".join(f"{k} in {i.where}" for k, i in lengths.items())
+        mend = "keep the files of one run of OpenPose in a folder"
+        raise LabelsError("people have different numbers of keypoints", path=path, got=found, mend=mend)
+    skeleton = _choose_skeleton(path, next(iter(lengths), None), skeleton)
+    instances = [instance for instance in instances if instance.visibility.any()]
+    _warn_of_scale(path, instances)
+    need_all_tracks(instances, path)
+    if any(instance.track is None for instance in instances):
+        instances = join_halves(instances, path)
+    return Clip(skeleton, instances, labelled_frames=set(frames))
+
+
+def _list_frames(folder: Path) -> list[Path]:
+    mend = "give the folder that OpenPose wrote with --write_json"
+    if folder.is_file():
+        raise LabelsError(
+            "this is a single file of OpenPose's, which holds one frame",
+            path=folder,
+            expected="the folder with the files of all frames",
+            mend=f"give the folder: {folder.parent}",
+        )
+    try:
+        files = _list_files(folder)
+    except (OSError, ValueError) as error:
+        raise LabelsError("cannot read this folder", path=folder, got=error, mend=mend) from error
+    if not files:
+        expected = "files like clip_000000000012_keypoints.json"
+        raise LabelsError("the folder has no files of OpenPose's", path=folder, expected=expected, mend=mend)
+    return files
+
+
+def _read_file(file: Path, frame: int) -> list[Instance]:
+    document = read_json(file)
+    people = document.get("people")
+    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
+        raise LabelsError(
+            "people is wrong" if "people" in document else "people is missing",
+            path=file,
+            expected="a list of objects, one a person",
+            got=shown(people) if "people" in document else shown(dict(document)),
+            mend="run OpenPose on this frame again, or remove the file",
+        )
+    found = [_read_person(Record(file, f"people[{i}]", p), frame, file) for i, p in enumerate(people)]
+    return [instance for instance in found if instance is not None]
+
+
+def _read_person(record: Record, frame: int, file: Path) -> Instance | None:
+    """Return a person, or None where only a face or hands were found."""
+    key = "pose_keypoints_2d" if "pose_keypoints_2d" in record.values else "pose_keypoints"
+    if key not in record.values:
+        raise record.missing("pose_keypoints_2d", "x, y, confidence of each keypoint")
+    values = record.items(key)
+    if values is None:
+        return None
+    array = as_numbers(values, gaps=False)
+    if array is None or len(array) % 3 or not np.isfinite(array).all():
+        raise record.wrong(key, "finite numbers: x, y, confidence of each keypoint")
+    triples = array.reshape(-1, 3)
+    there = triples[:, 2] > 0
+    if (np.abs(triples[there]) > LARGEST_COORDINATE).any():
+        raise record.wrong(key, "coordinates in pixels and confidences")
+    xy, scores = triples[:, :2].copy(), np.where(there, triples[:, 2], np.nan)
+    xy[~there] = np.nan
+    where = f"{file.name}: {record.where}"
+    return Instance(frame, _read_id(record), xy, there.astype(np.uint8) * 2, where, scores=scores)
+
+
+def _read_id(record: Record) -> int | None:
+    value = record.values.get("person_id")
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value in (None, []):
+        return None
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise record.wrong("person_id", "a whole number in a list, [-1] for none")
+    return None if value == -1 else value
+
+
+def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) -> Skeleton:
+    if given is not None:
+        if count not in (None, len(given)):
+            raise LabelsError(
+                "the files have another number of keypoints than the skeleton",
+                path=path,
+                expected=f"{len(given)}: {', '.join(given.names)}"[:200],
+                got=count,
+                mend="name the skeleton of the model that OpenPose ran with (--skeleton), or leave it out",
+            )
+        return given
+    if count in (None, 25):
+        if count is not None:
+            _warn(
+                path,
+                "25 keypoints are taken for those of BODY_25, OpenPose's default model; "
+                "if it was BODY_25B, say so with --skeleton body_25b",
+            )
+        return BODY_25
+    if count in _BY_LENGTH:
+        return _BY_LENGTH[count]
+    _warn(
+        path,
+        f"no model with {count} keypoints is known; they are named keypoint_0, keypoint_1, ...; "
+        "if they are those of another known skeleton, name it (--skeleton)",
+    )
+    return Skeleton(tuple(f"keypoint_{k}" for k in range(count)))
+
+
+def _warn_of_scale(path: PathLike, instances: Sequence[Instance]) -> None:
+    largest = max((np.nanmax(np.abs(i.keypoints)) for i in instances), default=2.0)
+    if largest <= 1:
+        _warn(
+            path,
+            "all coordinates lie between -1 and 1, and are no pixels; "
+            "run OpenPose with its default, --keypoint_scale 0",
+        )
+
+
+def _warn(path: PathLike, text: str) -> None:
+    warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=2)
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def write_labels(path: PathLike, labels: Labels) -> None:
+    """Write labels as a folder of OpenPose's files, the coordinates exactly as given.
+
+    There is a file for each frame, from 0 to the last of the video, or to the last labelled one where the
+    video's length is not known. Scores become confidences; keypoints that have none get 1.
+
+    Raises:
+        OutputError: if the folder cannot be written, or holds other files.
+
+    Warns:
+        PosewarperWarning: if a track has the id -1, which means "no track" here.
+    """
+    last = max([*labels.labelled_frames.tolist(), *labels.instance_frames.tolist()], default=-1)
+    count = labels.n_frames or last + 1
+    refuse_too_many(path, count, "files")
+    ids = {track: track for track in labels.tracks}
+    if -1 in ids:
+        ids[-1] = max(-1, *ids) + 1
+        _warn(path, f"an id of -1 means that there is no track; track -1 is written as {ids[-1]}")
+    people: dict[int, list[dict[str, Any]]] = {}
+    for track_id, track in labels.tracks.items():
+        for i, frame in enumerate(track.frames.tolist()):
+            if track.visibility[i].any():
+                values = _flatten(track.keypoints[i], track.visibility[i], track.keypoint_scores[i])
+                person = {"person_id": [ids[track_id]], "pose_keypoints_2d": values}
+                people.setdefault(frame, []).append(person | {key: [] for key in _OTHER_KEYS})
+    stem = stem_of(labels.video) if labels.video else "video"
+    with replacing_folder(path, _is_ours) as folder:
+        for frame in range(count):
+            text = json.dumps({"version": 1.3, "people": people.get(frame, [])}, separators=(",", ":"))
+            file = folder / f"{stem}_{frame:012d}{_SUFFIX}.json"
+            file.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_file() and path.name.endswith(f"{_SUFFIX}.json")
+
+
+def _flatten(keypoints: np.ndarray, visibility: np.ndarray, scores: np.ndarray) -> list[float]:
+    """Return x, y, confidence of each keypoint, 0 for those that are not there."""
+    confidence = np.where(np.isfinite(scores), np.where(scores > 0, scores, _LEAST_CONFIDENCE), 1.0)
+    triples = np.column_stack([keypoints, confidence])
+    triples[visibility == 0] = 0
+    return triples.ravel().tolist()

@@ -1,0 +1,350 @@
+"""HDF5 files of other tools: the packages that read them, who wrote one, and errors that name the file."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from posewarper.errors import LabelsError, PosewarperError
+
+PathLike = str | os.PathLike[str]
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts")
+LARGEST_INDEX = 2**31 - 1
+# Pixels; no image is that large, so a coordinate beyond it is damage rather than a keypoint off the image.
+LARGEST_COORDINATE = 1e6
+
+
+# What a file is read as -> what to call it, and how to write it anew.
+_KINDS = {
+    "labels": ("label file", "JSON or CSV", "export the labels as COCO JSON or DeepLabCut CSV"),
+    "boxes": ("box file", "JSON or MOT text", "write the boxes as JSON"),
+}
+
+
+def shown(value: object) -> str:
+    """Return a value as it stands in a JSON file, short enough for a message."""
+    if isinstance(value, list) and (len(value) > 6 or any(isinstance(v, list | dict) for v in value)):
+        return f"a list of {len(value)} values"
+    if isinstance(value, dict):
+        return f"an object with the keys {', '.join(map(str, value))[:80] or '(none)'}"
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> str:
+    """Return a text file; a byte order mark is dropped.
+
+    Args:
+        path: the file.
+        what: it is read for, which the errors say.
+
+    Raises:
+        LabelsError: if the file cannot be read, is empty or is not UTF-8.
+    """
+    kind, formats, anew = _KINDS[what]
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            raise
+        mend = "name an existing file that you may read"
+        raise LabelsError(f"cannot read this {kind}", path=path, got=error, mend=mend) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelsError(
+            "the file is not text in UTF-8",
+            path=path,
+            expected=f"a {kind}: {formats}",
+            got=f"byte 0x{data[error.start]:02x} at position {error.start}",
+            mend=f"this looks like a video: give it as VIDEO, and the {kind} as {what}"
+            if Path(path).suffix.lower() in VIDEO_SUFFIXES
+            else f"save it as UTF-8, or {anew}",
+        ) from error
+    if not text.strip():
+        raise LabelsError("the file is empty", path=path, mend=f"write the {what} again")
+    return text
+
+
+def parse_json(text: str, path: PathLike) -> Mapping[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        LabelsError: if the text is no JSON, or its top is not an object.
+    """
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LabelsError(
+            "the file is no valid JSON",
+            path=path,
+            got=f"{error.msg} in line {error.lineno}, column {error.colno}",
+            mend="export the labels again; a file that breaks off at its end was not written completely",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        mend = "export the labels again"
+        raise LabelsError("the file is no usable JSON", path=path, got=error, mend=mend) from error
+    if not isinstance(document, dict):
+        raise LabelsError(
+            "the file does not hold a set of labels",
+            path=path,
+            expected="an object with images, annotations and categories",
+            got=shown(document),
+            mend="export the labels as COCO keypoints JSON (a bare list of results lacks images and names)",
+        )
+    return document
+
+
+def read_json(path: PathLike) -> Mapping[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        LabelsError: if it cannot be read, is no JSON, or its top is not an object.
+    """
+    return parse_json(read_text(path), path)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One object of a JSON file, with the place at which it stands."""
+
+    path: PathLike
+    where: str
+    values: Mapping[str, Any]
+
+    def problem(self, what: str, *, mend: str, expected: object = None, got: object = None) -> LabelsError:
+        """Return the error that names this place."""
+        return LabelsError(f"{self.where}: {what}", path=self.path, expected=expected, got=got, mend=mend)
+
+    def wrong(self, key: str, expected: str) -> LabelsError:
+        """Return the error for a value that is not what was expected."""
+        value = self.values.get(key)
+        return self.problem(
+            f"{key} is wrong", expected=expected, got=shown(value), mend=f"correct {key} or export again"
+        )
+
+    def missing(self, key: str, expected: str) -> LabelsError:
+        """Return the error for a value that has to be there."""
+        return self.problem(
+            f"{key} is missing", expected=expected, got=shown(dict(self.values)), mend=f"add {key}"
+        )
+
+    def whole(self, key: str, *, low: int = 0, high: int = LARGEST_INDEX) -> int | None:
+        """Return a whole number from ``low`` to ``high``; None when it is absent or null."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if type(value) is float and value.is_integer():
+            value = int(value)
+        if type(value) is not int or not low <= value <= high:
+            raise self.wrong(key, f"a whole number from {low} to {high}")
+        return value
+
+    def identifier(self, key: str) -> int | str | None:
+        """Return a whole number or a text; None when it is absent or null."""
+        value = self.values.get(key)
+        if type(value) is float and value.is_integer():
+            value = int(value)
+        if value is None or type(value) is int or type(value) is str:
+            return value
+        raise self.wrong(key, "a whole number or a text")
+
+    def text(self, key: str) -> str | None:
+        """Return a text; None when it is absent, null or empty."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.wrong(key, "a text")
+        return value or None
+
+    def flag(self, key: str) -> bool | None:
+        """Return true or false (also written 1 or 0); None when it is absent or null."""
+        value = self.values.get(key)
+        if value is not None and value not in (0, 1):
+            raise self.wrong(key, "true or false")
+        return None if value is None else bool(value)
+
+    def items(self, key: str) -> list[Any] | None:
+        """Return a list; None when it is absent, null or empty."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, list):
+            raise self.wrong(key, "a list")
+        return value or None
+
+    def numbers(
+        self, key: str, count: int, *, gaps: bool = False, limit: float = LARGEST_COORDINATE * 1e6
+    ) -> np.ndarray | None:
+        """Return ``count`` numbers as float64; None when the list is absent, null or empty.
+
+        ``gaps`` allows null, which becomes NaN; none may be larger than ``limit``, below 0 or above.
+        """
+        values = self.items(key)
+        if values is None:
+            return None
+        array = as_numbers(values, gaps=gaps)
+        if array is None or len(array) != count or np.isinf(array).any():
+            raise self.wrong(key, f"a list of {count} finite numbers")
+        if not gaps and not np.isfinite(array).all():
+            raise self.wrong(key, f"a list of {count} finite numbers, without NaN")
+        if np.any(np.abs(array) > limit):
+            raise self.wrong(key, f"{count} numbers from {-limit:.0f} to {limit:.0f}")
+        return array
+
+
+def as_numbers(values: list[Any], *, gaps: bool) -> np.ndarray | None:
+    """Return a list of JSON numbers as float64, or None if it holds anything else (also true or "1").
+
+    ``gaps`` allows null, which becomes NaN.
+    """
+    kinds = set(map(type, values))
+    if not kinds <= ({int, float, type(None)} if gaps else {int, float}):
+        return None
+    try:
+        return np.array(values, dtype=np.float64)  # null becomes NaN
+    except OverflowError:
+        return None
+
+
+def records_of(document: Mapping[str, Any], key: str, path: PathLike) -> list[Record]:
+    """Return the objects of a list of a JSON file.
+
+    Raises:
+        LabelsError: if the list is missing, or something else stands in it.
+    """
+    values = document.get(key)
+    if not isinstance(values, list):
+        raise LabelsError(
+            f"{key} is {'wrong' if key in document else 'missing'}",
+            path=path,
+            expected=f"a list of {key}, as in COCO keypoints JSON",
+            got=shown(values) if key in document else shown(dict(document)),
+            mend="export again as COCO JSON, with images, annotations and categories",
+        )
+    records = []
+    for i, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise LabelsError(
+                f"{key}[{i}] is wrong",
+                path=path,
+                expected="an object",
+                got=shown(value),
+                mend="export again",
+            )
+        name = value.get("id")
+        known = f" (id {name})" if type(name) in (int, str) and len(str(name)) < 40 else ""
+        records.append(Record(path, f"{key}[{i}]{known}", value))
+    return records
+
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+INSTALL = 'pip install "posewarper[formats]"'
+
+
+def import_extra(name: str, path: PathLike, *, instead: str = "") -> Any:
+    """Return a package of the extra ``formats``.
+
+    Args:
+        name: the package, as it is imported.
+        path: the file that asks for it, for the message.
+        instead: what can be done without it.
+
+    Raises:
+        LabelsError: if it is not installed.
+    """
+    try:
+        with quiet():
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise LabelsError(
+            "this format needs packages that are not installed",
+            path=path,
+            expected=f"the package {name.partition('.')[0]}",
+            got=error,
+            mend=INSTALL + instead,
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings of other packages from the user's terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def reading(path: PathLike, what: str, mend: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside of another package into an error that names the file.
+
+    Args:
+        path: the file.
+        what: what it should be, with its article.
+        mend: what the user can do.
+
+    Raises:
+        LabelsError: in place of any other exception. A failing disk stays an ``OSError``.
+    """
+    try:
+        with quiet():
+            yield
+    except PosewarperError as error:
+        if error.path is not None:
+            raise
+        raise LabelsError(
+            error.what, path=path, expected=error.expected, got=error.got, mend=error.mend
+        ) from error
+    # Which exceptions a damaged file leads to, no package says: HDF5 files have been seen to end in
+    # KeyError, ValueError, TypeError, RuntimeError, OSError, struct.error and AssertionError, and in a
+    # MemoryError where a damaged size asks for a petabyte.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            raise
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        got = f"{type(error).__name__}: {first_line}"[:200]
+        raise LabelsError(f"this cannot be read as {what}", path=path, got=got, mend=mend) from error
+
+
+@contextmanager
+def open_hdf5(path: PathLike, what: str, mend: str) -> Iterator[Any]:
+    """Give an HDF5 file opened for reading, an ``h5py.File``.
+
+    Raises:
+        LabelsError: if it cannot be opened, or anything goes wrong while it is read.
+    """
+    h5py = import_extra("h5py", path)
+    with reading(path, what, mend), h5py.File(path, "r") as file:
+        yield file
+
+
+def tell_format(path: PathLike) -> str:
+    """Return which of the formats of labels an HDF5 file has: "sleap", "nwb" or "deeplabcut".
+
+    Raises:
+        LabelsError: if it has none of them, cannot be opened, or h5py is not installed.
+    """
+    mend = "copy it again from where it was made; a file that breaks off was not written completely"
+    with open_hdf5(path, "an HDF5 file", mend) as file:
+        if "nwb_version" in file.attrs:
+            return "nwb"
+        if "frames" in file and "videos_json" in file:
+            return "sleap"
+        # Data frames that pandas wrote are groups with this attribute; DeepLabCut's tables are such.
+        if any("pandas_type" in getattr(file.get(name), "attrs", ()) for name in file):
+            return "deeplabcut"
+        holds = ", ".join(file)[:80]
+    raise LabelsError(
+        "this HDF5 file is in no known format",
+        path=path,
+        expected="a SLEAP project (.slp), an NWB file, or a DeepLabCut table (.h5)",
+        got=f"a file that holds {holds or 'nothing'}",
+        mend="export the labels in one of these formats",
+    )

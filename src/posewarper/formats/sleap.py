@@ -1,0 +1,430 @@
+"""SLEAP projects (``.slp``). Writing, through sleap-io and without the video."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.files import replacing
+from posewarper.formats.clips import Clip, Instance, VideoFacts
+from posewarper.formats.frame_names import base_name, find_frame_indices, folder_name, stem_of
+from posewarper.formats.projects import (
+    choose_labelled,
+    identify_tracks,
+    losses_of_names,
+    name_all_tracks,
+    need_all_tracks,
+)
+from posewarper.formats.records import (
+    LARGEST_COORDINATE,
+    LARGEST_INDEX,
+    PathLike,
+    import_extra,
+    open_hdf5,
+    quiet,
+    reading,
+)
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Floats, Labels, LabelTrack
+
+_WHAT = "a SLEAP project"
+_MEND = "save it again in SLEAP, or copy it again from where it was made"
+_USER, _PREDICTED = 0, 1
+
+
+@dataclass(frozen=True)
+class _Project:
+    """A project as it stands in the file: sleap-io's objects, and the tables of numbers."""
+
+    videos: Sequence[Any]
+    tracks: Sequence[str]
+    skeletons: Sequence[Any]
+    format: float
+    frames: np.ndarray
+    instances: np.ndarray
+    points: np.ndarray
+    predicted_points: np.ndarray
+    negative: frozenset[tuple[int, int]]
+
+
+def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
+    """Return what a SLEAP project says about one video.
+
+    Args:
+        path: the project.
+        video: the opened video; picks one of several.
+
+    Raises:
+        LabelsError: if the file is damaged, or sleap-io is not installed.
+
+    Warns:
+        PosewarperWarning: about predictions beside labels, and about instances without tracks.
+    """
+    project = _load(path)
+    with reading(path, _WHAT, _MEND):
+        index_of = _index_videos(project)
+        rows = [row for row in project.frames if _says_something(project, row)]
+        names = [_names_of(v) for v in project.videos]
+        keys = [f"{all_names[0]} (video {i + 1})" for i, all_names in enumerate(names)]
+        labelled = {keys[index_of[int(row["video"])]] for row in rows}
+    chosen = choose_labelled(path, dict(zip(keys, names, strict=True)), labelled, video)
+    number = keys.index(chosen)
+    with reading(path, _WHAT, _MEND):
+        source = _describe_video(project.videos[number])
+        rows = [row for row in rows if index_of[int(row["video"])] == number]
+        skeleton = _read_skeleton(project, rows)
+        ids, track_names = identify_tracks(project.tracks)
+        instances, labelled_frames, left_out = _read_frames(project, rows, source, skeleton, ids)
+    _check(instances, path)
+    if left_out:
+        text = f"{path}: {left_out} predictions beside labels in the same frame are left out"
+        warnings.warn(text, PosewarperWarning, stacklevel=2)
+    need_all_tracks(instances, path)
+    clip = Clip(skeleton, instances, labelled_frames, source.image_size, source.n_frames, source.name)
+    used = {instance.track for instance in instances}
+    clip.track_names = {i: name for i, name in track_names.items() if i in used}
+    if source.images:
+        _find_images(clip, source.images, path, video)
+    return clip
+
+
+def _load(path: PathLike) -> _Project:
+    sleap_io = import_extra("sleap_io", path)
+    tables = import_extra("sleap_io.io.utils", path)
+    with open_hdf5(path, _WHAT, _MEND) as file:
+        count = float(file["metadata"].attrs["format_id"])
+        negative = tables.read_hdf5_dataset(path, "negative_frames") if "negative_frames" in file else ()
+    with reading(path, _WHAT, _MEND):
+        # Lazily, because the tables are read below as whole arrays; and an absolute path is never an address.
+        labels = sleap_io.load_slp(os.path.abspath(path), open_videos=False, lazy=True)
+        names = ("frames", "instances", "points", "pred_points")
+        frames, instances, points, predicted = (tables.read_hdf5_dataset(path, name) for name in names)
+        return _Project(
+            list(labels.videos),
+            [str(track.name) for track in labels.tracks],
+            list(labels.skeletons),
+            count,
+            frames,
+            instances,
+            points,
+            predicted,
+            frozenset((int(row["video_id"]), int(row["frame_idx"])) for row in negative),
+        )
+
+
+# --- videos -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the project says of a video: ``offset`` xy is where its crop begins in the whole frame."""
+
+    name: str
+    images: tuple[str, ...]
+    image_size: tuple[int, int] | None
+    n_frames: int | None
+    offset: tuple[int, int]
+
+
+def _index_videos(project: _Project) -> Mapping[int, int]:
+    """Return number of a video in the table of frames -> its place in the list of videos.
+
+    The numbers are places as a rule, but where images were packed into the project, a video keeps the number
+    that is in the name of its group ("video15/video").
+    """
+    used = {int(row["video"]) for row in project.frames}
+    places = {i: i for i in range(len(project.videos))}
+    if used == set(places):
+        return places
+    packed = {}
+    for i, video in enumerate(project.videos):
+        match = re.match("video([0-9]+)/", str(video.backend_metadata.get("dataset") or ""))
+        packed[int(match[1]) if match else i] = i
+    return packed
+
+
+def _origin(video: Any) -> Any:
+    """Return the video from which the images were taken that a project holds."""
+    return video if video.original_video is None else video.original_video  # an empty one counts as false
+
+
+def _names_of(video: Any) -> list[str]:
+    """Return the names that a video goes by, the best first."""
+    names = []
+    for file_name in (_origin(video).filename, video.filename):
+        if isinstance(file_name, str):
+            names += [base_name(file_name), stem_of(file_name)]
+        else:  # a folder of images
+            names.append(folder_name(str(file_name[0])) or stem_of(str(file_name[0])))
+    return list(dict.fromkeys(names))
+
+
+def _describe_video(video: Any) -> _Source:
+    origin = _origin(video)
+    facts, packed = origin.backend_metadata, video.backend_metadata
+    crop = packed.get("crop")
+    shape = [packed.get("source_shape") if crop else None, facts.get("shape"), packed.get("shape")]
+    height, width = next(((s[1], s[2]) for s in shape if s and s[1] and s[2]), (None, None))
+    images = origin.filename if isinstance(origin.filename, list) else []
+    count = (facts.get("source_shape") or facts.get("shape") or [None])[0]
+    is_packed = origin is video and facts.get("has_embedded_images")
+    return _Source(
+        _names_of(video)[0],
+        tuple(map(str, images)),
+        (int(height), int(width)) if height and width else None,
+        int(count) if count and not is_packed else None,
+        (int(crop[0]), int(crop[1])) if crop else (0, 0),
+    )
+
+
+def _find_images(clip: Clip, images: Sequence[str], path: PathLike, video: VideoFacts | None) -> None:
+    """Name the files of the frames, and find them in the folder of frames that was opened, in place."""
+    used = sorted(clip.labelled_frames | {instance.frame for instance in clip.instances})
+    beyond = [frame for frame in used if frame >= len(images)]
+    if beyond:
+        expected = f"frame indices from 0 to {len(images) - 1}"
+        raise LabelsError(
+            "a label lies beyond the last image", path=path, expected=expected, got=beyond[0], mend=_MEND
+        )
+    clip.frame_names = dict(enumerate(images))
+    if video is None or not video.frame_names:
+        return
+    places = [f"frame {frame}" for frame in used]
+    found = find_frame_indices(path, places, [images[frame] for frame in used], used, video)
+    place = dict(zip(used, found, strict=True))
+    for instance in clip.instances:
+        instance.frame = place[instance.frame]
+    clip.labelled_frames = {place[frame] for frame in clip.labelled_frames}
+    clip.frame_names = {place[frame]: images[frame] for frame in used}
+    clip.n_frames = None
+
+
+# --- frames -----------------------------------------------------------------------------------------------
+
+
+def _instances_of(project: _Project, row: np.void) -> np.ndarray:
+    start, end = int(row["instance_id_start"]), int(row["instance_id_end"])
+    if not 0 <= start <= end <= len(project.instances):
+        raise ValueError("a frame points to instances that are not there")
+    return project.instances[start:end]
+
+
+def _says_something(project: _Project, row: np.void) -> bool:
+    return len(_instances_of(project, row)) > 0 or _is_negative(project, row)
+
+
+def _is_negative(project: _Project, row: np.void) -> bool:
+    return (int(row["video"]), int(row["frame_idx"])) in project.negative
+
+
+def _read_skeleton(project: _Project, frames: Sequence[np.void]) -> Skeleton:
+    """Return the skeleton that the video's instances have."""
+    used = {int(row["skeleton"]) for frame in frames for row in _instances_of(project, frame)} or {0}
+    names = {tuple(project.skeletons[i].node_names) for i in used}
+    if len(names) > 1:
+        raise ValueError("the instances of this video have several skeletons")
+    skeleton = project.skeletons[min(used)]
+    pairs = [tuple(pair) for pair in skeleton.symmetry_inds]
+    return Skeleton(
+        tuple(skeleton.node_names),
+        tuple(skeleton.edge_inds),
+        tuple(pairs) if pairs else None,  # type: ignore[arg-type]  # None: read from the names
+        name=skeleton.name or "animal",
+    )
+
+
+def _read_frames(
+    project: _Project,
+    frames: Sequence[np.void],
+    source: _Source,
+    skeleton: Skeleton,
+    ids: Sequence[int],
+) -> tuple[list[Instance], set[int], int]:
+    """Return the instances, the labelled frames, and how many predictions beside labels are left out."""
+    instances: list[Instance] = []
+    labelled: set[int] = set()
+    left_out = 0
+    for frame in frames:
+        index = int(frame["frame_idx"])
+        if index > LARGEST_INDEX:
+            raise ValueError(f"frame {index} is out of reach")
+        rows = _instances_of(project, frame)
+        by_user = rows[rows["instance_type"] == _USER]
+        predicted = rows[rows["instance_type"] == _PREDICTED]
+        if len(by_user):
+            # A user's instance replaces the prediction that it was made from, and that of the same track.
+            replaced = set(by_user["from_predicted"].tolist())
+            tracks = set(by_user["track"].tolist()) - {-1}
+            left_out += sum(
+                row["instance_id"] not in replaced and row["track"] not in tracks for row in predicted
+            )
+        if len(by_user) or _is_negative(project, frame):
+            labelled.add(index)
+        for n, row in enumerate(by_user if index in labelled else predicted):
+            instance = _read_instance(project, row, index, f"frame {index}, instance {n + 1}", skeleton)
+            instance.keypoints += source.offset
+            instance.track = ids[int(row["track"])] if row["track"] >= 0 else None
+            if instance.visibility.any():
+                instances.append(instance)
+    return instances, labelled, left_out
+
+
+def _read_instance(project: _Project, row: np.void, frame: int, where: str, skeleton: Skeleton) -> Instance:
+    table = project.points if row["instance_type"] == _USER else project.predicted_points
+    points = table[int(row["point_id_start"]) : int(row["point_id_end"])]
+    if len(points) != len(skeleton):
+        raise ValueError(f"{where} has {len(points)} points, the skeleton {len(skeleton)}")
+    keypoints = np.stack([points["x"], points["y"]], axis=-1).astype(np.float64)
+    if project.format < 1.1:
+        keypoints -= 0.5
+    there = points["visible"].astype(bool) & np.isfinite(keypoints).all(-1)
+    keypoints[~there] = np.nan
+    scores = None if row["instance_type"] == _USER else np.where(there, points["score"], np.nan)
+    return Instance(frame, None, keypoints, there.astype(np.uint8) * 2, where, scores=scores)
+
+
+def _check(instances: Sequence[Instance], path: PathLike) -> None:
+    for instance in instances:
+        points: Floats = instance.keypoints
+        if (np.abs(points) > LARGEST_COORDINATE).any():
+            raise LabelsError(
+                f"{instance.where}: a coordinate is wrong",
+                path=path,
+                expected="coordinates in pixels",
+                got=f"{points[np.argmax((np.abs(points) > LARGEST_COORDINATE).any(-1))]}",
+                mend="correct it in SLEAP and save again",
+            )
+
+
+CANNOT_HOLD = frozenset(
+    {"which keypoints are hidden", "boxes", "head boxes", "expected errors", "ignore regions"}
+)
+
+
+def write_labels(path: PathLike, labels: Labels) -> None:
+    """Write labels as a SLEAP project of one video, which it names but does not hold.
+
+    Labels become instances of the user, predictions predicted ones with their scores. Hidden keypoints are
+    written as visible, because SLEAP does not use those that are marked as not visible. Frames that show
+    nobody are marked as negative. A single track without a name is written without tracks.
+
+    Raises:
+        LabelsError: if sleap-io is not installed.
+        OutputError: if the file cannot be written.
+
+    Warns:
+        PosewarperWarning: about what SLEAP has a place for, but not in this case.
+    """
+    sleap_io = import_extra("sleap_io", path)
+    skeleton = _build_skeleton(sleap_io, labels.skeleton)
+    video = sleap_io.Video(open_backend=False, **_describe_video_of_sleap_output(labels))
+    tracks = {}
+    if list(labels.tracks) != [0] or 0 in labels.track_names:
+        tracks = {i: sleap_io.Track(name) for i, name in name_all_tracks(labels).items()}
+    frames: dict[int, list[Any]] = {
+        frame: [] for frame in np.union1d(labels.labelled_frames, labels.instance_frames).tolist()
+    }
+    labelled = set(labels.labelled_frames.tolist())
+    for i, track in labels.tracks.items():
+        for row, frame in enumerate(track.frames.tolist()):
+            if track.visibility[row].any():
+                build = _build_label if frame in labelled else _build_prediction
+                frames[frame].append(build(sleap_io, track, row, skeleton, tracks.get(i)))
+    project = sleap_io.Labels(
+        [
+            sleap_io.LabeledFrame(
+                video=video,
+                frame_idx=frame,
+                instances=instances,
+                is_negative=frame in labelled and not instances,
+            )
+            for frame, instances in frames.items()
+            if instances or frame in labelled
+        ],
+        videos=[video],
+        skeletons=[skeleton],
+        tracks=list(tracks.values()),
+    )
+    with replacing(path) as temporary, quiet():
+        sleap_io.save_slp(project, str(temporary), embed=False, verbose=False)
+    _warn_of_losses(path, labels)
+
+
+def _build_skeleton(sleap_io: Any, skeleton: Skeleton) -> Any:
+    return sleap_io.Skeleton(
+        nodes=list(skeleton.names),
+        edges=[(skeleton.names[a], skeleton.names[b]) for a, b in skeleton.edges],
+        symmetries=[(skeleton.names[a], skeleton.names[b]) for a, b in skeleton.flip_pairs],
+        name=skeleton.name,
+    )
+
+
+def _build_label(sleap_io: Any, track: LabelTrack, row: int, skeleton: Any, owner: Any) -> Any:
+    return sleap_io.Instance.from_numpy(track.keypoints[row], skeleton=skeleton, track=owner)
+
+
+def _build_prediction(sleap_io: Any, track: LabelTrack, row: int, skeleton: Any, owner: Any) -> Any:
+    scores = track.keypoint_scores[row]
+    known = scores[np.isfinite(scores)]
+    return sleap_io.PredictedInstance.from_numpy(
+        track.keypoints[row],
+        skeleton=skeleton,
+        track=owner,
+        point_scores=scores,
+        score=float(known.mean()) if known.size else 0.0,
+    )
+
+
+def _describe_video_of_sleap_output(labels: Labels) -> dict[str, Any]:
+    """Return what sleap-io asks of a video: its file, or its images where all of them have names."""
+    images = _list_images(labels)
+    name = images or labels.video or "video"
+    facts: dict[str, Any] = {
+        "type": "ImageVideo" if images else "MediaVideo",
+        "filename": images[0] if images else name,
+        "grayscale": False,
+    }
+    if labels.image_size is not None:
+        facts["shape"] = [labels.n_frames or 0, *labels.image_size, 3]
+    if images:
+        facts["filenames"] = images
+    return {"filename": name, "backend_metadata": facts}
+
+
+def _list_images(labels: Labels) -> list[str]:
+    """Return the names of the files of all frames; none if some are unknown or they bear another name."""
+    count = labels.n_frames or 0
+    # The lengths first: a number of frames that is wrong may be too large for a set.
+    if not 0 < count <= len(labels.frame_names) or not labels.frame_names.keys() >= set(range(count)):
+        return []
+    images = [labels.frame_names[frame] for frame in range(count)]
+    folders = {folder_name(image) for image in images}
+    return images if folders == {labels.video} else []
+
+
+def _warn_of_losses(path: PathLike, labels: Labels) -> None:
+    lost = losses_of_names(labels)
+    images = _list_images(labels)
+    if any(
+        np.isfinite(track.at(labels.labelled_frames).keypoint_scores).any()
+        for track in labels.tracks.values()
+    ):
+        lost.append("scores of labels")
+    if labels.n_frames is not None and labels.image_size is None and not images:
+        lost.append("the number of frames where the image size is not known")
+    if labels.frame_names and not images:
+        lost.append(
+            "the names of the frames' files, unless all are known and in a folder of the video's name"
+        )
+    if not labels.skeleton.flip_pairs and Skeleton(labels.skeleton.names).flip_pairs:
+        lost.append("mirror pairs: that there are none")
+    if lost:
+        text = f"{path}: a SLEAP project cannot hold: {'; '.join(lost)}"
+        warnings.warn(text, PosewarperWarning, stacklevel=5)

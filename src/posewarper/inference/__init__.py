@@ -1,1 +1,0 @@
-"""Poses for use: evidence, trajectories, propagation."""

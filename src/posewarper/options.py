@@ -1,0 +1,275 @@
+"""The settings of a training run. Defaults are the paper's, for PoseTrack."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from posewarper.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """A frozen group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """Build the settings from plain values.
+
+        Raises:
+            ConfigError: if a name is unknown (with the nearest known one) or a value is out of its limits.
+        """
+        for name in values:
+            if name not in cls.model_fields:
+                near = difflib.get_close_matches(name, cls.model_fields, n=1)
+                raise ConfigError(
+                    f"unknown setting {name!r}",
+                    expected=", ".join(cls.model_fields),
+                    got=name,
+                    mend=f"did you mean {near[0]!r}?" if near else "use one of the names expected",
+                )
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(
+                f"setting {'.'.join(map(str, first['loc']))} has an impossible value",
+                expected=first["msg"],
+                got=first["input"],
+                mend="give a value within the limits",
+            ) from error
+
+
+class NetworkConfig(Settings):
+    """Architecture of a model for one's own clips; the paper's is hrnet_w48 with 20 blocks of 128."""
+
+    backbone: str = "hrnet_w18_small"
+    backbone_weights: str = Field(
+        default="none",
+        description="to start from: none (random), imagenet (timm's own), or a file of weights",
+    )
+    crop_size: tuple[int, int] = Field(default=(192, 192), description="(height, width), multiples of 32")
+    head_width: int = Field(default=32, ge=1)
+    head_blocks: int = Field(default=4, ge=1)
+    # The paper adds 18 and 24, which on heatmaps of 48 pixels reach outside; see docs/experiments.md.
+    head_dilations: tuple[int, ...] = (3, 6, 12)
+
+
+class FitConfig(Settings):
+    """How a model is fitted to a clip. Budgets are iterations, never seconds."""
+
+    pose_iterations: int = Field(default=250, ge=0)
+    pseudo_iterations: int = Field(
+        default=120, ge=0, description="on labels and propagated poses; 0 for none"
+    )
+    warp_iterations: int = Field(default=150, ge=0)
+    pose_batch: int = Field(default=16, ge=2)
+    warp_batch: int = Field(default=8, ge=2)
+    pose_learning_rate: float = Field(default=2e-3, gt=0)
+    warp_learning_rate: float = Field(default=1e-3, gt=0)
+    sigma: float = Field(default=2.0, gt=0, description="of the target Gaussians, in heatmap pixels")
+    rotation: float = Field(default=30.0, ge=0, description="largest rotation in degrees")
+    scale: float = Field(default=0.25, ge=0, lt=1, description="largest change of scale, as a share")
+    shift: float = Field(default=0.06, ge=0, lt=1, description="largest shift, as a share of the crop")
+    half_body: float = Field(default=0.15, ge=0, le=1, description="probability of showing half of the body")
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a mirror image")
+
+
+EFFORTS: dict[str, FitConfig] = {
+    "fast": FitConfig(pose_iterations=0, pseudo_iterations=0, warp_iterations=0),
+    "normal": FitConfig(),
+    "best": FitConfig(pose_iterations=900, pseudo_iterations=400, warp_iterations=500),
+}
+
+
+def effort_config(effort: str) -> FitConfig:
+    """Return the settings of an effort by name.
+
+    Raises:
+        ConfigError: if there is no such effort.
+    """
+    if effort not in EFFORTS:
+        raise ConfigError(
+            "unknown effort", expected=", ".join(EFFORTS), got=effort, mend="use one of the names expected"
+        )
+    return EFFORTS[effort]
+
+
+_PAPER_DILATIONS = (3, 6, 12, 18, 24)
+SOURCES = ("dataset", "made_up", "clips", "clips_file")
+"""The settings of ``data`` that say what is learned from; one of them is given."""
+STAGES = ("pose", "warper", "sparse_pose", "sparse_warper", "retraining")
+
+
+class ModelSettings(Settings):
+    """The network, and the weights that it starts from."""
+
+    backbone: str = Field(default="hrnet_w48", description="timm name of the backbone")
+    skeleton: str = Field(
+        default="posetrack", description="a preset, or 'labels' for the skeleton of the clips' labels"
+    )
+    crop_size: tuple[int, int] = Field(default=(384, 288), description="(height, width), multiples of 32")
+    sigma: float = Field(default=3.0, gt=0, description="of the target Gaussians, in heatmap pixels")
+    head_width: int = Field(default=128, ge=1)
+    head_blocks: int = Field(default=20, ge=1)
+    head_dilations: tuple[int, ...] = _PAPER_DILATIONS
+    start: str | None = Field(
+        default=None, description="checkpoint to start from: model.pt, or a .pth of the original or of mmpose"
+    )
+
+
+class ClipSettings(Settings):
+    """One video of one's own and its labels."""
+
+    video: str
+    labels: str
+    pseudo_labels: str | None = Field(
+        default=None, description="propagated poses that join: poses.json of `posewarper propagate`"
+    )
+
+
+class PseudoSettings(Settings):
+    """Poses that are propagated before the training, from labels to the frames around them, and join them."""
+
+    model: str | None = Field(default=None, description="checkpoint of a trained warper")
+    reach: int = Field(default=3, ge=1, description="frames to either side of a labelled one")
+    min_score: float = Field(default=0.2, ge=0, description="keypoints that score no more are left out")
+    max_cycle: float | None = Field(
+        default=0.05,
+        gt=0,
+        description="so far off a keypoint may come back to its label, as a share of the crop's longer side",
+    )
+
+
+class MadeUpSettings(Settings):
+    """A made-up PoseTrack, drawn at the start of the run."""
+
+    videos: tuple[int, int] = Field(default=(6, 2), description="of train and val")
+    frames: int = Field(default=24, ge=8)
+    size: tuple[int, int] = Field(default=(96, 128), description="(height, width) of the frames")
+    people: tuple[int, int] = (1, 2)
+    seed: int = Field(default=0, ge=0)
+
+
+class DataSettings(Settings):
+    """What is learned from: a prepared PoseTrack, clips of one's own, or a made-up PoseTrack."""
+
+    dataset: str | None = Field(default=None, description="folder that `posewarper prepare` made")
+    made_up: MadeUpSettings | None = None
+    clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to learn from")
+    validation_clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to validate on")
+    clips_file: str | None = Field(
+        default=None, description="the clips in a file: columns video, labels and split (train or val)"
+    )
+    split: str = "train"
+    validation: str | None = Field(default="val", description="split to validate on; none to leave it out")
+    selection: str | None = Field(
+        default=None, description="the original's JSON file of labelled frames: its stem, or a path"
+    )
+    videos: int | None = Field(default=None, ge=1, description="V: learn from this many videos")
+    labelled_frames: int | None = Field(
+        default=None, ge=1, description="N: learn from this many labelled frames of each video"
+    )
+    subset_seed: int = Field(default=0, ge=0, description="by which V and N are drawn")
+    pseudo_labels: str | None = Field(
+        default=None, description="folder or file of propagated poses that join the labels"
+    )
+    pseudo: PseudoSettings | None = Field(default=None, description="make such poses first")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in SOURCES if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"one of {', '.join(SOURCES)}, not {' and '.join(given)}")
+        has_poses = self.pseudo_labels is not None or any(clip.pseudo_labels for clip in self.clips)
+        if self.pseudo is not None and has_poses:
+            raise ValueError("either pseudo_labels, which are there, or pseudo, by which they are made")
+        return self
+
+
+class AugmentationSettings(Settings):
+    """The random crops of training."""
+
+    scale: float = Field(default=0.35, ge=0, lt=1)
+    rotation: float = Field(default=45.0, ge=0, description="degrees")
+    rotated: float = Field(default=0.6, ge=0, le=1, description="share of the samples that are rotated")
+    flipped: float = Field(default=0.5, ge=0, le=1)
+    half_body: float = Field(default=0.3, ge=0, le=1)
+    half_body_keypoints: int = Field(default=8, ge=0)
+    reach: int = Field(default=2, ge=0, description="the neighbour of a pair is at most so many frames away")
+
+
+class TrainSettings(Settings):
+    """How it is learned."""
+
+    stage: Literal["pose", "warper"] = "pose"
+    targets: Literal["paper", "exact"] = Field(
+        default="paper", description="targets on whole heatmap pixels and quarter-pixel decoding, or neither"
+    )
+    epochs: int = Field(default=10, ge=1)
+    drops: tuple[int, ...] = Field(default=(5, 7), description="epochs after which the rate falls to a tenth")
+    early_drops: bool = Field(default=True, description="each drop an epoch early, as in the original")
+    learning_rate: float = Field(default=1e-4, gt=0)
+    batch_per_device: int | None = Field(default=None, ge=1)
+    global_batch: int | None = Field(default=None, ge=1)
+    min_epoch_steps: int = Field(
+        default=1,
+        ge=1,
+        description="with few samples an epoch goes through them so often that it has as many",
+    )
+    accumulate: int = Field(default=1, ge=1, description="batches whose gradients are added up")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    batch_norm: Literal["paper", "frozen_backbone", "evaluation"] = Field(
+        default="paper",
+        description="how batch norms work: see docs/training.md",
+    )
+    match_head: bool = Field(
+        default=False,
+        description="the warper also learns what the head of model.start warps: for a light head",
+    )
+    workers: int = Field(default=2, ge=0, description="processes that read and cut, on each device")
+    checkpoint_steps: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")
+    validate_epochs: int = Field(default=1, ge=1, description="epochs between validations")
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_batch(self) -> Self:
+        if (self.batch_per_device is None) == (self.global_batch is None):
+            raise ValueError("either batch_per_device or global_batch")
+        if self.match_head and self.stage != "warper":
+            raise ValueError("match_head belongs to the stage warper")
+        return self
+
+
+class Recipe(Settings):
+    """A whole recipe."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    train: TrainSettings
+
+
+class SubsetSettings(Settings):
+    """A part of the training data."""
+
+    videos: int = Field(ge=1, description="V")
+    labelled_frames: int = Field(ge=1, description="N, of each video")
+
+
+class ExperimentSettings(Settings):
+    """The paper's three experiments; each stage is a recipe of its own."""
+
+    propagation: SubsetSettings = SubsetSettings(videos=250, labelled_frames=5)
+    sweeps: tuple[tuple[int, int], ...] = Field(
+        default=((100, 1), (175, 1), (250, 1), (50, 1), (50, 2), (50, 4)),
+        description="(V, N) of the augmentation experiment",
+    )
+    changes: tuple[str, ...] = Field(default=(), description="key=value, for the recipes of all stages")
+    stages: dict[str, tuple[str, ...]] = Field(
+        default={}, description="stage -> key=value, for its recipe: " + ", ".join(STAGES)
+    )

@@ -1,0 +1,359 @@
+"""The paper's propagation over a prepared dataset: label files of propagated poses, and their official AP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchvision.models.optical_flow import RAFT
+
+from posewarper.errors import ConfigError, Interrupted, LabelsError, PosewarperWarning
+from posewarper.evaluation.posetrack import PoseTrackScore, score_posetrack
+from posewarper.model.checkpoint import parameters_sha256
+from posewarper.model.network import PoseWarper
+from posewarper.motion.flow import load_raft
+from posewarper.paper.carrying import Rules, check_method, propagate_video
+from posewarper.paper.prediction import dataset_frames
+from posewarper.posetrack.dataset import Dataset, DatasetVideo
+from posewarper.posetrack.posetrack18 import read_posetrack18, write_posetrack18
+from posewarper.posetrack.selection import REACH, Step, longest_run, propagation_plan
+from posewarper.runs import claim_folder, counter
+from posewarper.structures import InstanceTable, Progress, silent
+from posewarper.version import __version__
+
+PLANS = ("consecutive", "neighbours")
+
+
+def consecutive_steps(table: InstanceTable, *, keep: Collection[int] | None = None) -> list[Step]:
+    """Return the steps of the propagation experiment: a run of labelled frames, filled from every seventh.
+
+    The rule is :func:`posewarper.posetrack.selection.propagation_plan`, on the longest run of
+    consecutive labelled frames. Where that is three frames or fewer there are no steps; the original stops.
+
+    Args:
+        table: the labels.
+        keep: numbers of the labelled frames that may be used and filled; None for all.
+    """
+    numbers = _labelled(table, keep)
+    if not numbers or len(longest_run(numbers)) <= REACH:
+        return []
+    return propagation_plan(numbers)
+
+
+def neighbour_steps(
+    table: InstanceTable,
+    *,
+    reach: int = REACH,
+    keep: Collection[int] | None = None,
+    numbers: Collection[int] | None = None,
+) -> list[Step]:
+    """Return the steps of the augmentation experiment: from every labelled frame to those around it.
+
+    A frame that two labelled frames reach is filled once, from the nearer, and from the earlier on a tie; the
+    original fills it from both. No labelled frame is filled.
+
+    Args:
+        table: the labels.
+        reach: how many frames to either side.
+        keep: numbers of the frames that count as labelled; None for all that are.
+        numbers: of the frames that there are; None for those of the table.
+
+    Returns:
+        The steps, labelled frame by labelled frame, rising.
+    """
+    labelled = _labelled(table, keep)
+    there = set(table.frame_numbers.tolist() if numbers is None else numbers) - set(labelled)
+    nearest: dict[int, Step] = {}
+    for source in labelled:
+        for delta in (*range(-reach, 0), *range(1, reach + 1)):
+            known = nearest.get(source + delta)
+            if source + delta in there and (known is None or abs(delta) < abs(known.delta)):
+                nearest[source + delta] = Step(source + delta, source, delta)
+    return sorted(nearest.values(), key=lambda step: (step.labelled, step.number))
+
+
+def plan_dataset(
+    dataset: Dataset,
+    split: str,
+    plan: str,
+    *,
+    selection: Mapping[str, Collection[int]] | None = None,
+    reach: int = REACH,
+) -> dict[str, list[Step]]:
+    """Return the steps of every video of a split that has any, by file stem.
+
+    Args:
+        dataset: made by ``posewarper prepare``.
+        split: ``train`` or ``val``.
+        plan: ``consecutive`` (:func:`consecutive_steps`) or ``neighbours`` (:func:`neighbour_steps`, onto
+            frames that can be read).
+        selection: file stem -> numbers of the frames that count as labelled; other videos are left out. None
+            for all videos and labels.
+        reach: of ``neighbours``.
+
+    Raises:
+        ConfigError: if there is no such plan.
+        LabelsError: if the selection names a video or a labelled frame that is not there, or no video has
+            any step.
+    """
+    if plan not in PLANS:
+        raise ConfigError(
+            "unknown plan of propagation",
+            expected=", ".join(PLANS),
+            got=plan,
+            mend="use one of the names expected",
+        )
+    videos = {video.file_stem: video for video in dataset.of_split(split)}
+    strangers = sorted(set(selection or ()) - set(videos))
+    if strangers:
+        raise LabelsError(
+            f"{len(strangers)} of the selected videos are not in the split {split!r}",
+            path=dataset.root,
+            expected=", ".join(list(videos)[:3]) or "videos",
+            got=", ".join(strangers[:3]),
+            mend="name file stems of this split",
+        )
+    steps: dict[str, list[Step]] = {}
+    for stem in videos if selection is None else [stem for stem in videos if stem in selection]:
+        keep, table = None if selection is None else selection[stem], dataset.table(videos[stem])
+        if plan == "consecutive":
+            steps[stem] = consecutive_steps(table, keep=keep)
+        else:
+            there = set(videos[stem].numbers) - dataset.missing(videos[stem])
+            steps[stem] = neighbour_steps(table, reach=reach, keep=keep, numbers=there)
+    found = {stem: own for stem, own in steps.items() if own}
+    if not found:
+        raise LabelsError(
+            f"there is nothing to propagate in the {len(steps)} videos of the split {split!r}",
+            path=dataset.root,
+            expected="labelled frames"
+            if plan == "neighbours"
+            else f"a video with more than {REACH} labelled frames in a row",
+            mend="name another split, selection or plan",
+        )
+    return found
+
+
+def _labelled(table: InstanceTable, keep: Collection[int] | None) -> list[int]:
+    labelled = np.unique(table.frame_numbers[table.is_labelled]).tolist()
+    if keep is None:
+        return labelled
+    strangers = sorted(set(keep) - set(labelled))
+    if strangers:
+        raise LabelsError(
+            f"frames of {table.video} are to count as labelled and are not",
+            expected="numbers of labelled frames",
+            got=strangers[:10],
+            mend="select labelled frames only",
+        )
+    return sorted(set(keep))
+
+
+POSES = "poses"
+"""The folder of the label files in a folder of results."""
+
+Plan = Mapping[str, Sequence[Step]]
+
+
+@dataclass(frozen=True)
+class PropagationResult:
+    """What a propagation over a dataset came to.
+
+    Args:
+        folder: of the label files, one a video.
+        videos: number of videos.
+        frames: number of frames that were filled, labelled ones included.
+        unfilled: number of steps that were left out because a frame is missing.
+        instances: number of poses.
+        reused: number of videos that an earlier run had done already.
+    """
+
+    folder: Path
+    videos: int
+    frames: int
+    unfilled: int
+    instances: int
+    reused: int
+
+
+def propagate_dataset(
+    dataset: Dataset,
+    model: PoseWarper | None,
+    out: str | os.PathLike[str],
+    *,
+    split: str,
+    method: str,
+    plan: Plan,
+    rules: Rules | None = None,
+    raft: RAFT | None = None,
+    batch: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> PropagationResult:
+    """Propagate the labels of a split and write ``out/poses/STEM.json``, a PoseTrack18 file a video.
+
+    What a file holds is told by :func:`posewarper.paper.carrying.propagate_video`. Videos that
+    an earlier run with the same request has done are kept: a run goes on where it was interrupted, and one
+    that is done does nothing.
+
+    Args:
+        dataset: made by ``posewarper prepare``.
+        model: in evaluation mode, on its device; None for methods that need none.
+        out: the folder to write.
+        split: ``train`` or ``val``.
+        method: one of ``posewarper.paper.carrying.METHODS``.
+        plan: file stem -> steps, as of :func:`posewarper.paper.propagation.plan_dataset`.
+        rules: which keypoints are kept.
+        raft: for the method ``raft``; left out: torchvision's weights, which may be downloaded.
+        batch: crops or pairs at a time; None for what suits the device.
+        overwrite: begin anew, and replace what is there.
+        progress: is told of the steps done.
+
+    Raises:
+        ConfigError: if the method is unknown, or cannot be carried back.
+        ModelError: if the method needs a network that is not given, or keypoints differ.
+        LabelsError: if the plan names a video that the split does not have.
+        OutputError: if ``out`` holds something else.
+        Interrupted: on Ctrl-C; the next run goes on.
+
+    Warns:
+        PosewarperWarning: if the warp head was never trained, which leaves labels where they are.
+    """
+    rules = rules or Rules()
+    videos = _videos(dataset, split, plan)
+    if method == "raft" and raft is None:
+        raft = load_raft(device="cpu" if model is None else model.device)
+    check_method(method, model, rules, raft)
+    if method == "warper" and model is not None and "warp" not in model.spec.trained:
+        text = "the warp head of this model was never trained: labels stay where they are"
+        warnings.warn(text, PosewarperWarning, stacklevel=2)
+    place = Path(out)
+    used = model if method in ("frame", "warper") else None
+    request = _request(dataset, used, split, method, plan, rules, raft)
+    claim_folder(place, request, (POSES,), overwrite=overwrite)
+    tables: dict[str, InstanceTable] = {}
+    done, total, reused = 0, sum(len(plan[stem]) for stem in videos), 0
+    try:
+        for stem, video in videos.items():
+            path = place / POSES / f"{stem}.json"
+            progress("propagation", done, total)
+            if path.is_file():
+                tables[stem] = read_posetrack18(path)
+                reused += 1
+            else:
+                tables[stem] = propagate_video(
+                    used,
+                    dataset.table(video),
+                    plan[stem],
+                    dataset_frames(dataset, video),
+                    method=method,
+                    rules=rules,
+                    raft=raft,
+                    frame_name=_namer(dataset, video),
+                    batch=batch,
+                    advance=counter(progress, "propagation", done, total),
+                )
+                write_posetrack18(path, tables[stem])
+            done += len(plan[stem])
+    except KeyboardInterrupt:
+        kept = f"{len(tables)} of {len(videos)} videos are done in {place / POSES}"
+        raise Interrupted(f"{kept}; the same command goes on from there") from None
+    progress("propagation", total, total)
+    frames = sum(int(table.is_labelled.sum()) for table in tables.values())
+    return PropagationResult(
+        place / POSES,
+        len(videos),
+        frames,
+        total - frames,
+        sum(table.n_instances for table in tables.values()),
+        reused,
+    )
+
+
+def score_propagation(
+    dataset: Dataset,
+    folder: str | os.PathLike[str],
+    *,
+    split: str,
+    plan: Plan,
+    neck: str = "head_bottom",
+) -> PoseTrackScore:
+    """Compare propagated poses with the labels of the frames of their plan, labelled frames among them.
+
+    Args:
+        dataset: its labels are the ground truth.
+        folder: ``PropagationResult.folder``.
+        split: ``train`` or ``val``.
+        plan: the one that the poses were made with.
+        neck: ``head_bottom`` takes the propagated neck as it is; ``shoulders`` puts it between the shoulders.
+
+    Raises:
+        LabelsError: if a video has no propagated poses, or an annotated person no head box.
+    """
+    truth, predicted = {}, {}
+    for stem, video in _videos(dataset, split, plan).items():
+        table = dataset.table(video)
+        numbers = [step.number for step in plan[stem]]
+        # Frames without anybody are not scored, so that leaving out their people leaves out the frames.
+        truth[stem] = table.take(np.isin(table.frame_numbers[table.rows], numbers))
+        predicted[stem] = read_posetrack18(Path(folder) / f"{stem}.json")
+    return score_posetrack(truth, predicted, neck=neck)
+
+
+def _videos(dataset: Dataset, split: str, plan: Plan) -> dict[str, DatasetVideo]:
+    """Return the videos of a plan by file stem, in the order of the dataset."""
+    videos = {video.file_stem: video for video in dataset.of_split(split) if video.file_stem in plan}
+    strangers = sorted(set(plan) - set(videos))
+    if strangers or not plan:
+        raise LabelsError(
+            f"the plan of propagation does not fit the split {split!r}",
+            path=dataset.root,
+            expected=f"videos of this split: {', '.join(v.file_stem for v in dataset.of_split(split)[:3])}",
+            got=", ".join(strangers[:3]) or "no videos",
+            mend="make the plan with plan_dataset, of the same split",
+        )
+    return videos
+
+
+def _namer(dataset: Dataset, video: DatasetVideo) -> Callable[[int], str]:
+    """Return what names a frame as the download's labels would, by its own file."""
+    return lambda number: f"{video.folder}/{dataset.frame_path(video, number).name}"
+
+
+def _request(
+    dataset: Dataset,
+    model: PoseWarper | None,
+    split: str,
+    method: str,
+    plan: Plan,
+    rules: Rules,
+    raft: RAFT | None,
+) -> dict[str, Any]:
+    """Return what decides on the poses; a run with the same request may go on with another's videos."""
+    steps = json.dumps({stem: [tuple(step) for step in plan[stem]] for stem in sorted(plan)})
+    weights = None if raft is None or method != "raft" else _sha256_of_raft(raft)
+    return {
+        "posewarper": __version__,
+        "dataset": hashlib.sha256((dataset.root / "dataset.json").read_bytes()).hexdigest(),
+        "split": split,
+        "method": method,
+        "model": None if model is None else parameters_sha256(model),
+        "raft": weights,
+        "plan": hashlib.sha256(steps.encode()).hexdigest(),
+        "rules": asdict(rules),
+    }
+
+
+def _sha256_of_raft(raft: RAFT) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(raft.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

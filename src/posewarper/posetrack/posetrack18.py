@@ -1,0 +1,427 @@
+"""PoseTrack18's files, which PoseTrack21 shares: COCO keypoints JSON with video fields, as instance tables.
+
+In official files ``frame_id`` is the image id, so that a frame's number comes from its file name; elsewhere
+``frame_id`` is the number. Visibility above 0 means that a keypoint is there. Predictions have ``scores``, a
+number a keypoint, or ``score``, or put the score in place of the visibility.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posewarper.errors import LabelsError
+from posewarper.files import replacing
+from posewarper.formats.coco import read_skeleton
+from posewarper.formats.frame_names import base_name, folder_name, number_in
+from posewarper.formats.records import (
+    LARGEST_COORDINATE,
+    LARGEST_INDEX,
+    PathLike,
+    Record,
+    as_numbers,
+    read_json,
+    records_of,
+    shown,
+)
+from posewarper.posetrack.annolist import labelled_flags, single_number
+from posewarper.posetrack.points import frame_name
+from posewarper.skeletons import POSETRACK, Skeleton
+from posewarper.structures import NO_TRACK, Floats, InstanceTable, is_there
+
+_HEAD_BOXES = ("bbox_head", "head_box")
+_LARGEST_TRACK = 2**62
+
+
+def read_columns(
+    annotations: Sequence[Record], skeleton: Skeleton, category: int | str | None
+) -> tuple[dict[str, Any], Skeleton]:
+    """Return the columns of all annotations, without their frames, and their skeleton.
+
+    Keypoints that are all PoseTrack's are put into PoseTrack's order.
+
+    Args:
+        annotations: the file's.
+        skeleton: of the file.
+        category: id of the category of people, None if the file has no categories.
+
+    Raises:
+        LabelsError: if a value is not as it should be.
+    """
+    n, k = len(annotations), len(skeleton)
+    triples = _read_triples(annotations, k)
+    keypoints, third = triples[..., :2], triples[..., 2]
+    scores = np.full((n, k), np.nan)
+    stated = np.zeros(n, bool)
+    for i, record in enumerate(annotations):
+        given = record.numbers("scores", k, gaps=True)
+        if given is not None:
+            scores[i], stated[i] = given, True
+    # Some write the score in place of the visibility, which is then no 0, 1 or 2.
+    if not np.isin(third, (0, 1, 2)).all():
+        scores = np.where(stated[:, None], scores, third)
+    keypoints[~(third > 0)] = np.nan
+    columns = {
+        "keypoints": keypoints,
+        "keypoint_scores": np.where(is_there(keypoints), scores, np.nan),
+        "scores": np.array([single_number(record, "score") for record in annotations], np.float64),
+        "tracks": np.array([_track(record) for record in annotations], np.int64),
+        "boxes": _read_boxes(annotations, ("bbox",)),
+        "head_boxes": _read_boxes(annotations, _HEAD_BOXES),
+        "is_person": np.array([_is_person(record, category) for record in annotations], bool),
+    }
+    return columns, _arrange(columns, skeleton)
+
+
+def _read_triples(annotations: Sequence[Record], k: int) -> Floats:
+    """Return x, y and the third number of each keypoint (n, K, 3)."""
+    triples = np.zeros((len(annotations), 3 * k))
+    for i, record in enumerate(annotations):
+        values = record.values.get("keypoints")
+        if not values:  # a person with a box alone
+            continue
+        array = as_numbers(values, gaps=True) if isinstance(values, list) else None
+        if array is None or len(array) != 3 * k:
+            expected = f"a list of {3 * k} numbers: x, y, visibility of {k} keypoints"
+            mend = "correct it, or export again"
+            raise record.problem("keypoints is wrong", expected=expected, got=shown(values), mend=mend)
+        triples[i] = array
+    triples = triples.reshape(-1, k, 3)
+    # The third number may be a score, but none that is infinite.
+    bad = (np.abs(triples) > LARGEST_COORDINATE).any(-1) & (triples[..., 2] > 0)
+    if bad.any():
+        i, j = np.argwhere(bad)[0]
+        raise annotations[i].problem(
+            f"keypoint {j + 1} of {k} is wrong",
+            expected="x and y in pixels, and visibility or score",
+            got=", ".join(f"{number:g}" for number in triples[i, j]),
+            mend="correct it, or give it visibility 0",
+        )
+    return triples
+
+
+def _read_boxes(annotations: Sequence[Record], keys: Sequence[str]) -> Floats:
+    boxes = np.full((len(annotations), 4), np.nan)
+    for i, record in enumerate(annotations):
+        for key in keys:
+            box = record.numbers(key, 4)
+            if box is not None:
+                boxes[i] = box
+                break
+    return boxes
+
+
+def _is_person(record: Record, category: int | str | None) -> bool:
+    area = single_number(record, "area")
+    own = record.identifier("category_id")
+    return not record.values.get("iscrowd") and not area <= 0 and (own is None or own == category)
+
+
+def _track(record: Record) -> int:
+    track = record.whole("track_id", low=-_LARGEST_TRACK, high=_LARGEST_TRACK)
+    return NO_TRACK if track is None else track
+
+
+def _arrange(columns: dict[str, Any], skeleton: Skeleton) -> Skeleton:
+    """Put keypoints that are PoseTrack's into its order, and return the skeleton that they then have."""
+    if not set(skeleton.names) <= set(POSETRACK.names):
+        return skeleton
+    if skeleton.names != POSETRACK.names:
+        places = [POSETRACK.names.index(name) for name in skeleton.names]
+        for key in ("keypoints", "keypoint_scores"):
+            old = columns[key]
+            columns[key] = np.full((len(old), len(POSETRACK), *old.shape[2:]), np.nan)
+            columns[key][:, places] = old
+    return POSETRACK
+
+
+_IDS = 2**62
+
+
+def read_posetrack18(path: PathLike) -> InstanceTable:
+    """Return the instances of a PoseTrack18-style file of one video, ground truth or predictions.
+
+    Raises:
+        LabelsError: if the file cannot be read, something in it is not as it should be, or it is about
+            several videos.
+    """
+    tables = read_posetrack18_videos(path)
+    if len(tables) > 1:
+        names = ", ".join(list(tables)[:5])
+        raise LabelsError(
+            f"the file is about {len(tables)} videos",
+            path=path,
+            expected="one video in a file",
+            got=names + (", ..." if len(tables) > 5 else ""),
+            mend="name a file of one video",
+        )
+    return next(iter(tables.values()))
+
+
+def read_posetrack18_videos(path: PathLike) -> dict[str, InstanceTable]:
+    """Return the instances of each video of a PoseTrack18-style file, in the order of the file.
+
+    A video is named after the folder of its images, with the folders above it where two would have the same
+    name, or after ``vid_id`` where the images are in no folder.
+
+    Raises:
+        LabelsError: if the file cannot be read or something in it is not as it should be.
+    """
+    return tables_of_coco(read_json(path), path)
+
+
+def tables_of_coco(document: Mapping[str, Any], path: PathLike) -> dict[str, InstanceTable]:
+    """Return the instances of each video of a parsed file; see :func:`read_posetrack18_videos`."""
+    images = records_of(document, "images", path)
+    if not images:
+        raise LabelsError("the file has no images", path=path, mend="export it again")
+    ids = [_identifier(image, "id", "a whole number that no other image has") for image in images]
+    place = {identifier: i for i, identifier in enumerate(ids)}
+    if len(place) < len(ids):
+        repeated = next(i for i, identifier in enumerate(ids) if place[identifier] != i)
+        raise images[repeated].problem(
+            "two images have the same id", got=f"id {ids[repeated]}", mend="number the images anew"
+        )
+    annotations = records_of(document, "annotations", path) if "annotations" in document else []
+    skeleton, annotations = read_skeleton(document, annotations, path, POSETRACK)
+    owners = np.array([_owner(record, place) for record in annotations], np.int64)
+    categories = records_of(document, "categories", path) if document.get("categories") else []
+    # As the original: the first category is the person.
+    person = categories[0].identifier("id") if categories else None
+    columns, skeleton = read_columns(annotations, skeleton, person)
+
+    videos = _group(images, document, path)
+    tables = {}
+    row_of, video_of = np.zeros(len(images), np.int64), np.zeros(len(images), np.int64)
+    for v, members in enumerate(videos.values()):
+        row_of[members], video_of[members] = np.arange(len(members)), v
+    of_video = video_of[owners]
+    order = np.argsort(of_video, kind="stable")
+    ends = np.searchsorted(of_video[order], np.arange(len(videos) + 1))
+    for v, (name, members) in enumerate(videos.items()):
+        chosen = order[ends[v] : ends[v + 1]]
+        table = _read_frames([images[i] for i in members], row_of[owners[chosen]])
+        image_ids = [ids[i] for i in members]
+        tables[name] = InstanceTable(
+            video=name,
+            image_ids=np.array(image_ids),
+            rows=row_of[owners[chosen]],
+            skeleton=skeleton,
+            **{key: column[chosen] for key, column in columns.items()},
+            **table,
+        )
+    return tables
+
+
+# --- images -------------------------------------------------------------------------------------------------
+
+
+def _identifier(record: Record, key: str, expected: str) -> int:
+    value = record.whole(key, low=-_IDS, high=_IDS)
+    if value is None:
+        raise record.missing(key, expected)
+    return value
+
+
+def _file_name(image: Record) -> str:
+    name = image.text("file_name")
+    if name is None:
+        raise image.missing("file_name", "the file name of the frame")
+    return frame_name(name)
+
+
+def _group(images: Sequence[Record], document: Mapping[str, Any], path: PathLike) -> dict[str, list[int]]:
+    """Return for each video, by name, the positions of its images."""
+    groups: dict[str, list[int]] = {}
+    for i, image in enumerate(images):
+        folder = _file_name(image).rpartition("/")[0]
+        video = image.identifier("vid_id")
+        groups.setdefault(folder or ("" if video is None else str(video)), []).append(i)
+    info = document.get("info")
+    stated = info.get("video") if isinstance(info, dict) and len(groups) == 1 else None
+    if isinstance(stated, str) and stated:
+        return {stated: next(iter(groups.values()))}
+    short = [base_name(key) for key in groups]
+    names = [base if short.count(base) == 1 else key for base, key in zip(short, groups, strict=True)]
+    return {name or Path(path).stem: group for name, group in zip(names, groups.values(), strict=True)}
+
+
+def _frame_number(image: Record, name: str) -> int:
+    stated = image.whole("frame_id", low=-_IDS, high=_IDS)
+    official = stated is None or stated == image.values["id"] or abs(stated) > LARGEST_INDEX
+    number = number_in(name) if official else stated
+    if number is None and stated is not None and abs(stated) <= LARGEST_INDEX:
+        number = stated
+    if number is None:
+        raise image.problem(
+            "cannot tell the number of this frame",
+            expected="a file name with the number, like 000012.jpg",
+            got=name,
+            mend="number the file names, or give frame_id",
+        )
+    return number
+
+
+def _read_frames(images: Sequence[Record], rows: np.ndarray) -> dict[str, Any]:
+    """Return what the table of one video says about its frames."""
+    names = [_file_name(image) for image in images]
+    if len(set(names)) < len(names):
+        repeated = next(i for i, name in enumerate(names) if name in names[:i])
+        raise images[repeated].problem(
+            "two images have the same file name", got=names[repeated], mend="keep one of the two"
+        )
+    counts = [n for image in images if (n := image.whole("nframes")) is not None]
+    sizes = {(image.whole("height"), image.whole("width")) for image in images} - {(None, None), (0, 0)}
+    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    return {
+        "frame_names": tuple(names),
+        "frame_numbers": [_frame_number(image, name) for image, name in zip(images, names, strict=True)],
+        "is_labelled": labelled_flags([image.flag("is_labeled") for image in images], rows),
+        "ignore_regions": {row: found for row, image in enumerate(images) if (found := _regions(image))},
+        "n_frames": max(counts, default=None),
+        "image_size": (height, width) if height and width else None,
+    }
+
+
+def _regions(image: Record) -> tuple[Floats, ...]:
+    """Return the polygons of an image, each (m, 2) xy, in which nothing is scored."""
+    sides: list[list[Any]] = []
+    for axis in "xy":
+        values: list[Any] = image.items(f"ignore_regions_{axis}") or []
+        # One region may come without the list around it.
+        sides.append([values] if values and not isinstance(values[0], list) else values)
+    if len(sides[0]) != len(sides[1]):
+        raise image.wrong("ignore_regions_y", f"{len(sides[0])} lists of numbers, as ignore_regions_x has")
+    polygons = []
+    for xs, ys in zip(*sides, strict=True):
+        x, y = (as_numbers(side, gaps=False) if isinstance(side, list) else None for side in (xs, ys))
+        if x is None or y is None or len(x) != len(y) or not (np.abs([x, y]) <= LARGEST_COORDINATE).all():
+            raise image.wrong("ignore_regions_x", "a list of numbers a region, as long as ignore_regions_y")
+        if len(x):
+            polygons.append(np.stack([x, y], axis=-1))
+    return tuple(polygons)
+
+
+def _owner(record: Record, place: Mapping[int, int]) -> int:
+    image = _identifier(record, "image_id", "the id of an image")
+    if image not in place:
+        raise record.problem(
+            "image_id points to no image",
+            expected="the id of one of the images",
+            got=image,
+            mend="correct image_id, add the image, or remove the annotation",
+        )
+    return place[image]
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def write_posetrack18(path: PathLike, table: InstanceTable) -> None:
+    """Write a table as a PoseTrack18 JSON file; all that it holds comes back when it is read.
+
+    Raises:
+        OutputError: if the place cannot be written.
+    """
+    text = json.dumps(posetrack18_document(table), allow_nan=False, separators=(",", ":"))
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def posetrack18_document(table: InstanceTable) -> dict[str, Any]:
+    """Return a table as the content of a PoseTrack18 file.
+
+    A frame's name gets ``images/`` in front. Frames without ids get them in the official form,
+    ``1VVVVVVFFFF`` for video V and frame F, where the names allow it.
+    """
+    ids = _image_ids(table)
+    skeleton = table.skeleton
+    document: dict[str, Any] = {
+        "images": _images(table, ids),
+        "annotations": _annotations(table, ids),
+        "categories": [
+            {
+                "id": 1,
+                "name": skeleton.name,
+                "supercategory": skeleton.name,
+                "keypoints": list(skeleton.names),
+                "skeleton": [[a + 1, b + 1] for a, b in skeleton.edges],
+            }
+        ],
+    }
+    if {folder_name(name) for name in table.frame_names} != {table.video}:
+        document["info"] = {"video": table.video}
+    return document
+
+
+def _image_ids(table: InstanceTable) -> list[int]:
+    if table.image_ids is not None:
+        return table.image_ids.tolist()
+    digits = re.match(r"\d{1,6}(?!\d)", table.video)
+    video = int(digits.group()) if digits else 0
+    numbers = table.frame_numbers
+    if len(np.unique(numbers)) < len(numbers) or ((numbers < 0) | (numbers > 9999)).any():
+        numbers = np.arange(len(numbers))
+    return [10**10 + video * 10**4 + number for number in numbers.tolist()]
+
+
+def _images(table: InstanceTable, ids: list[int]) -> list[dict[str, Any]]:
+    digits = re.match(r"\d+", table.video)
+    images = []
+    for row, name in enumerate(table.frame_names):
+        number = int(table.frame_numbers[row])
+        image: dict[str, Any] = {
+            "file_name": f"images/{name}",
+            "id": ids[row],
+            "frame_id": ids[row] if number_in(name) == number else number,
+            "vid_id": digits.group() if digits else table.video,
+            "is_labeled": bool(table.is_labelled[row]),
+        }
+        if table.n_frames is not None:
+            image["nframes"] = table.n_frames
+        if table.image_size is not None:
+            image["height"], image["width"] = table.image_size
+        regions = [np.asarray(region, float) for region in table.ignore_regions.get(row, ())]
+        if regions:
+            for axis, key in enumerate(("ignore_regions_x", "ignore_regions_y")):
+                image[key] = [region[:, axis].tolist() for region in regions]
+        images.append(image)
+    return images
+
+
+def _annotations(table: InstanceTable, ids: list[int]) -> list[dict[str, Any]]:
+    there = is_there(table.keypoints)
+    triples = np.zeros((*there.shape, 3))
+    triples[there, :2], triples[there, 2] = table.keypoints[there], 1
+    scores = np.where(there, table.keypoint_scores, 0)
+    scored = np.asarray(np.any(np.isfinite(table.keypoint_scores) & there, axis=1))
+    counts = [0] * len(ids)
+    # Two digits of an id count the people of a frame.
+    crowded = max(np.bincount(table.rows).tolist(), default=0) > 100
+    annotations = []
+    for i, row in enumerate(table.rows.tolist()):
+        annotation: dict[str, Any] = {
+            "id": i + 1 if crowded else ids[row] * 100 + counts[row],
+            "image_id": ids[row],
+            "category_id": 1,
+            "keypoints": [number for x, y, v in triples[i].tolist() for number in (x, y, int(v))],
+        }
+        counts[row] += 1
+        if not table.is_person[i]:
+            annotation["iscrowd"] = 1
+        if table.tracks[i] != NO_TRACK:
+            annotation["track_id"] = int(table.tracks[i])
+        for key, box in (("bbox", table.boxes[i]), ("bbox_head", table.head_boxes[i])):
+            if np.isfinite(box).all():
+                annotation[key] = box.tolist()
+        if np.isfinite(table.scores[i]):
+            annotation["score"] = float(table.scores[i])
+        if scored[i]:
+            annotation["scores"] = [s if np.isfinite(s) else None for s in scores[i].tolist()]
+        annotations.append(annotation)
+    return annotations

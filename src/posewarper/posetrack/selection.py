@@ -1,0 +1,368 @@
+"""Subsets of a dataset: V labelled videos and N labelled frames of each, listed by a file or drawn.
+
+The original lists the frames of each experiment in a file of its own (``posetrack_train_N1_per_video``,
+``..._V100_videos``, the same with ``_wPseudoGT``). Where there is no such file they are drawn. Draws are
+nested: the videos of a smaller V are among those of a larger, the frames of a smaller N among those of a
+larger, and what is drawn in one video depends on the seed and the video's name alone.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posewarper.errors import ConfigError, LabelsError
+from posewarper.formats.frame_names import number_in
+from posewarper.formats.records import read_json
+from posewarper.posetrack.dataset import Dataset, DatasetVideo
+from posewarper.posetrack.points import frame_name
+from posewarper.posetrack.samples import has_keypoints, label_boxes, paper_annotations
+from posewarper.skeletons import POSETRACK
+from posewarper.structures import Floats, Ints
+
+REACH = 3
+"""How many frames to either side a labelled frame stands for."""
+
+
+class Step(NamedTuple):
+    """One frame to be filled: its number, that of its labelled frame, and the first less the second."""
+
+    number: int
+    labelled: int
+    delta: int
+
+
+def longest_run(numbers: ArrayLike) -> Ints:
+    """Return the longest stretch of consecutive numbers, rising; the first one on a tie.
+
+    Example:
+        >>> longest_run([7, 1, 2, 3, 8, 9]).tolist()
+        [1, 2, 3]
+    """
+    numbers = np.unique(np.asarray(numbers, np.int64))
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return max(runs, key=len)
+
+
+def labelled_numbers(run: ArrayLike) -> list[int]:
+    """Return which frames of a run of consecutive numbers count as labelled.
+
+    Raises:
+        LabelsError: if the run is too short for one.
+
+    Example:
+        >>> labelled_numbers(range(10, 25))
+        [13, 20, 24]
+    """
+    run = np.asarray(run, np.int64)
+    if len(run) <= REACH:
+        raise LabelsError(
+            "a video's longest run of consecutive frames is too short to choose labelled frames from",
+            expected=f"{REACH + 1} frames or more",
+            got=run.tolist(),
+            mend="leave the video out, or list more of its frames",
+        )
+    chosen = run[REACH :: 2 * REACH + 1].tolist()
+    last = int(run[-1])
+    return [*chosen, last] if last - chosen[-1] > REACH else chosen
+
+
+def propagation_plan(numbers: ArrayLike) -> list[Step]:
+    """Return how the frames of a video's longest run are filled from its labelled frames.
+
+    A frame within reach of two labelled frames takes the nearer, and the earlier on a tie.
+
+    Args:
+        numbers: the frame numbers of the video, in any order.
+
+    Returns:
+        One step a frame, the labelled ones with a delta of 0, in the order in which the original goes through
+        them: each labelled frame first, then its neighbours.
+
+    Raises:
+        LabelsError: if the longest run has three frames or fewer.
+
+    Example:
+        >>> [(step.number, step.delta) for step in propagation_plan(range(1, 9))]
+        [(4, 0), (1, -3), (2, -2), (3, -1), (5, 1), (6, 2), (7, -1), (8, 0)]
+    """
+    run = longest_run(numbers)
+    chosen = labelled_numbers(run)
+    within = set(run.tolist())
+    steps: dict[int, Step] = {}
+    for labelled in chosen:
+        for delta in (0, *range(-REACH, 0), *range(1, REACH + 1)):
+            number = labelled + delta
+            known = steps.get(number)
+            if number in within and (known is None or abs(delta) < abs(known.delta)):
+                steps[number] = Step(number, labelled, delta)
+    return list(steps.values())
+
+
+@dataclass(frozen=True)
+class FilledFrame:
+    """One frame of the propagated result.
+
+    Args:
+        labelled_file: file name of its labelled frame.
+        delta: its number less that of its labelled frame.
+        rows: the rows of the result that it fills, one a person of the labelled frame.
+        annotation_ids: the labelled annotations of those people.
+    """
+
+    labelled_file: str
+    delta: int
+    rows: tuple[int, ...]
+    annotation_ids: tuple[int, ...]
+
+
+def paper_rows(document: Mapping[str, Any]) -> tuple[dict[str, FilledFrame], int]:
+    """Lay out the original's array of propagated poses for a whole COCO document.
+
+    People are the annotations that have any keypoint. The array has as many rows as there are people in all
+    frames; frames are filled video by video, and what is left over stays zero.
+
+    Args:
+        document: ``images`` and ``annotations``; a video is a folder of the file names.
+
+    Returns:
+        File name -> what the frame is filled with, in the order of rows; and the number of rows.
+
+    Raises:
+        LabelsError: where the original stops: a video with no run of more than three frames, a labelled frame
+            without people, and more people to fill in than the array has rows; or a file name without a
+            number.
+    """
+    people: dict[Any, list[int]] = {}
+    for annotation in document["annotations"]:
+        if has_keypoints(annotation):
+            people.setdefault(annotation["image_id"], []).append(annotation["id"])
+    n_rows = sum(len(ids) for ids in people.values())
+    frames: dict[str, FilledFrame] = {}
+    used = 0
+    for video, images in _videos(document["images"]).items():
+        for step in _plan_of(video, images):
+            labelled = images[step.labelled]
+            ids = people.get(labelled["id"], [])
+            if not ids:
+                raise LabelsError(
+                    f"nobody has a keypoint in {labelled['file_name']}, which is to count as labelled",
+                    expected="at least one person in each labelled frame",
+                    mend="label somebody there, or leave the video out",
+                )
+            rows = tuple(range(used, used + len(ids)))
+            used += len(ids)
+            frames[images[step.number]["file_name"]] = FilledFrame(
+                labelled["file_name"], step.delta, rows, tuple(ids)
+            )
+    if used > n_rows:
+        raise LabelsError(
+            "the labelled frames hold more people than the frames that they stand for, so the original's "
+            "array has too few rows",
+            expected=f"{n_rows} people to fill in at most, as many as are annotated",
+            got=used,
+            mend="propagate video by video with propagation_plan, which knows no such limit",
+        )
+    return frames, n_rows
+
+
+def _videos(images: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
+    # Folder -> frame number -> image, in the order of the file.
+    videos: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for image in images:
+        folder, _, base = str(image["file_name"]).rpartition("/")
+        number = number_in(base)
+        if number is None:
+            raise LabelsError(
+                "a file name tells no frame number",
+                expected="a name such as bonn/000001/00000004.jpg",
+                got=image["file_name"],
+                mend="name the frames by their numbers",
+            )
+        videos.setdefault(folder, {})[number] = image
+    return videos
+
+
+def _plan_of(video: str, images: Mapping[int, Any]) -> list[Step]:
+    try:
+        return propagation_plan(list(images))
+    except LabelsError as error:
+        raise LabelsError(
+            f"{video}: {error.what}", expected=error.expected, got=error.got, mend=error.mend
+        ) from error
+
+
+_GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+def _draws(seed: int, video: str) -> NDArray[np.float64]:
+    """Return the two numbers from 0 to 1 that decide on a video: its place in the queue, its first frame."""
+    return np.random.default_rng((seed, zlib.crc32(video.encode()))).random(2)
+
+
+def draw_videos(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
+    """Draw some of the videos, all subsets of one size being equally likely.
+
+    Args:
+        names: of the videos that have labels.
+        count: V, how many to draw.
+        seed: of the draw.
+
+    Returns:
+        ``count`` names, in the order given.
+
+    Raises:
+        ConfigError: if there are fewer videos.
+
+    Example:
+        >>> names = ("a", "b", "c", "d")
+        >>> set(draw_videos(names, 1, 7)) < set(draw_videos(names, 2, 7)), len(draw_videos(names, 3, 7))
+        (True, 3)
+    """
+    if count > len(names):
+        raise ConfigError(
+            f"{count} labelled videos were asked for",
+            expected=f"at most {len(names)}, as there are with labels",
+            got=count,
+            mend="ask for fewer videos",
+        )
+    chosen = set(sorted(names, key=lambda name: (_draws(seed, name)[0], name))[:count])
+    return tuple(name for name in names if name in chosen)
+
+
+def draw_frames(numbers: ArrayLike, count: int, seed: int, video: str) -> Ints:
+    """Draw some of a video's labelled frames, spread over them.
+
+    The first is drawn; each next one lies a golden section of all labelled frames further, beginning anew at
+    the end, so that any number of them are spread. Where that frame is taken already it is the nearest other.
+
+    Args:
+        numbers: of the labelled frames.
+        count: N, how many to draw; all are taken where there are no more.
+        seed: of the draw.
+        video: name of the video.
+
+    Returns:
+        The numbers of the frames, rising.
+
+    Example:
+        >>> drawn = draw_frames(range(10, 40), 3, 0, "000001_bonn_train")
+        >>> set(draw_frames(range(10, 40), 2, 0, "000001_bonn_train").tolist()) < set(drawn.tolist())
+        True
+    """
+    rest = np.unique(np.asarray(numbers, np.int64)).tolist()
+    every, start = np.array(rest), _draws(seed, video)[1]
+    drawn: list[int] = []
+    for n in range(min(count, len(every))):
+        wanted = every[int((start + n * _GOLDEN) % 1 * len(every))]
+        drawn.append(min(rest, key=lambda number: (abs(number - wanted), number)))
+        rest.remove(drawn[-1])
+    return np.sort(np.array(drawn, np.int64))
+
+
+def find_selection(dataset: Dataset, split: str, videos: int | None, labelled: int | None) -> str | None:
+    """Return the stem of the original's file for V videos and N labelled frames of each, None without one.
+
+    Args:
+        dataset: prepared, from a download with the original's files or without.
+        split: "train".
+        videos: V; None for all.
+        labelled: N; the original has no files without.
+    """
+    if labelled is None:
+        return None
+    stem = f"posetrack_{split}_N{labelled}_per_video"
+    every = videos is None or videos == len(dataset.of_split(split))
+    stems = ([] if videos is None else [f"{stem}_V{videos}_videos"]) + ([stem] if every else [])
+    return next((one for one in stems if one in dataset.selections), None)
+
+
+@dataclass(frozen=True)
+class SelectedLabels:
+    """The instances of a file of the original, n in number.
+
+    Args:
+        frame_names: n names of frames, without leading ``images/``.
+        keypoints: (n, 17, 2) xy in pixels, NaN where there is none.
+        boxes: (n, 4) xywh in pixels, cut to the image as the original does.
+    """
+
+    frame_names: tuple[str, ...]
+    keypoints: Floats
+    boxes: Floats
+
+
+def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> SelectedLabels:
+    """Read a file of the original that lists labelled frames and their instances.
+
+    Args:
+        dataset: it knows the files that the original comes with by their stems.
+        selection: such a stem, or the path of a file.
+
+    Raises:
+        LabelsError: if there is no such file, or it is not of this kind.
+    """
+    path = dataset.selections.get(os.fspath(selection), Path(selection))
+    if not path.is_file():
+        raise LabelsError(
+            "there is no such selection of labelled frames",
+            path=path,
+            expected=", ".join(dataset.selections) or "the path of a file; the dataset comes with none",
+            got=os.fspath(selection),
+            mend="name one of these, or a file; or leave it out and give the numbers of videos and frames",
+        )
+    document = read_json(path)
+    try:
+        annotations = paper_annotations(document)
+        images = {image["id"]: image for image in document["images"]}
+        names = tuple(frame_name(images[a["image_id"]]["file_name"]) for a in annotations)
+        triples = np.array([a["keypoints"] for a in annotations], np.float64)
+        triples = triples.reshape(len(annotations), len(POSETRACK), 3)
+        boxes = [
+            label_boxes(a["bbox"], (images[a["image_id"]]["height"], images[a["image_id"]]["width"]))[0][0]
+            for a in annotations
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LabelsError(
+            "this is not a file of labelled frames like the original's",
+            path=path,
+            expected="COCO JSON of images with sizes, and annotations with 17 keypoints and a box",
+            got=repr(error),
+            mend="name another file",
+        ) from error
+    keypoints = np.where(triples[..., 2:] > 0, triples[..., :2], np.nan)
+    return SelectedLabels(names, keypoints, np.array(boxes, np.float64).reshape(-1, 4))
+
+
+def find_frames(
+    dataset: Dataset, videos: Sequence[DatasetVideo], names: Sequence[str]
+) -> list[tuple[int, int] | None]:
+    """Return for each frame name the position of its video and its number, None where there is no such frame.
+
+    Args:
+        dataset: prepared.
+        videos: those to look in.
+        names: without leading ``images/``; regular ones (the original's) or the download's.
+    """
+    at = {video.folder: v for v, video in enumerate(videos)}
+    files: dict[int, dict[str, int]] = {}
+    found: list[tuple[int, int] | None] = []
+    for name in names:
+        folder, _, base = name.rpartition("/")
+        v, stem, number = at.get(folder), base.rsplit(".", 1)[0], None
+        if v is not None and stem.isdecimal():
+            number = int(stem)
+        elif v is not None:
+            if v not in files:
+                files[v] = {dataset.frame_path(videos[v], n).name: n for n in videos[v].numbers}
+            number = files[v].get(base)
+        there = v is not None and number is not None and number in videos[v].numbers
+        found.append((v, number) if there else None)  # type: ignore[arg-type]
+    return found

@@ -1,0 +1,1 @@
+"""A trained model on new videos: boxes, windows of frames, tracks."""

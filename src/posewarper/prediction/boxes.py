@@ -1,0 +1,190 @@
+"""Boxes of people, or of another of COCO's categories, by one of torchvision's detectors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision import models
+
+from posewarper.crops import Image
+from posewarper.errors import ConfigError
+from posewarper.model.pretrained import (
+    PathLike,
+    downloaded_state,
+    hub_folder,
+    load_state,
+    read_state,
+)
+from posewarper.prediction.stream import FrameBoxes
+from posewarper.prediction.tracker import Tracker
+from posewarper.structures import Floats, Labels
+from posewarper.video.track_crops import instance_boxes
+
+NOBODY = FrameBoxes(np.zeros((0, 4)), np.zeros(0))
+
+
+@dataclass(frozen=True)
+class BoxSource:
+    """Finds the boxes of one frame after another.
+
+    Args:
+        known: frame index -> boxes that are given.
+        detect: image -> boxes, where there is a detector.
+        detect_every: frames from one detection to the next; between them tracks are followed.
+        follows: whether boxes of frames without any come from the tracks' own previous poses.
+        whole_frame: wherever nobody is known, whoever uses this has to look at the whole frame.
+    """
+
+    known: Mapping[int, FrameBoxes] = field(default_factory=dict)
+    detect: Callable[[Image], FrameBoxes] | None = None
+    detect_every: int = 1
+    follows: bool = False
+    whole_frame: bool = False
+
+    def find(self, frame: int, image: Image, new_scene: bool, tracker: Tracker) -> FrameBoxes:
+        """Return the boxes of a frame, given the tracks of the frames before it."""
+        if frame in self.known:
+            return self.known[frame]
+        if self.detect is not None and (new_scene or frame % self.detect_every == 0):
+            return self.detect(image)
+        if not self.follows:
+            return NOBODY
+        boxes = tracker.expected_boxes(frame)[1]
+        if len(boxes):
+            return FrameBoxes(boxes, np.ones(len(boxes)))
+        return NOBODY if self.detect is None else self.detect(image)
+
+
+def boxes_of_labels(labels: Labels, *, around_keypoints: bool = True) -> dict[int, FrameBoxes]:
+    """Return the boxes around the labels of every labelled frame, by frame index.
+
+    Args:
+        labels: boxes that they give serve where there are fewer than two keypoints to go by.
+        around_keypoints: False takes the boxes that they give, whatever the keypoints.
+    """
+    found: dict[int, list[Floats]] = {int(frame): [] for frame in labels.labelled_frames}
+    for track in labels.tracks.values():
+        keypoints = track.keypoints if around_keypoints else np.full_like(track.keypoints, np.nan)
+        for frame, box in zip(track.frames.tolist(), instance_boxes(keypoints, track.boxes), strict=True):
+            if np.isfinite(box).all():
+                found.setdefault(frame, []).append(box)
+    return {
+        frame: FrameBoxes(np.array(boxes).reshape(-1, 4), np.ones(len(boxes)))
+        for frame, boxes in found.items()
+    }
+
+
+DEFAULT_DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
+# The batch normalisation of torchvision's weights for these adds nothing to the variance.
+_WITHOUT_EPSILON = {
+    f"{kind}_resnet50_fpn" for kind in ("fasterrcnn", "keypointrcnn", "maskrcnn", "retinanet")
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A network that finds boxes, and what it calls them.
+
+    Args:
+        network: takes a list of (3, H, W) images from 0 to 1 and returns for each a dict of ``boxes`` (n, 4)
+            (left, top, right, bottom, counted from the image's corner), ``labels`` (n,) and ``scores`` (n,).
+        categories: name of each label, from 0 on; the first is the background.
+    """
+
+    network: nn.Module
+    categories: tuple[str, ...]
+
+
+def load_detector(
+    name: str = DEFAULT_DETECTOR,
+    weights: PathLike | None = None,
+    device: torch.device | str = "cpu",
+) -> Detector:
+    """Return one of torchvision's detectors with trained weights, in evaluation mode.
+
+    Args:
+        name: as torchvision calls it.
+        weights: a ``.pth`` file of this detector for COCO's categories. Left out: torchvision's own, from the
+            folder ``checkpoints`` of ``torch.hub`` (below ``TORCH_HOME``), to which they are downloaded if
+            they are not there.
+        device: where it is to run.
+
+    Raises:
+        ConfigError: if torchvision has no such detector.
+        ModelError: if the file is missing or holds other weights, or the download fails.
+    """
+    known = models.list_models(models.detection)
+    if name not in known:
+        raise ConfigError(
+            "torchvision has no such detector",
+            expected=" or ".join(known),
+            got=name,
+            mend=_suggest(name, known),
+        )
+    best = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    what, mend = f"the detector {name}", _mend(best.url)
+    state = downloaded_state(best, what, mend) if weights is None else read_state(weights, what, mend)
+    categories = tuple(best.meta["categories"])
+    network = models.get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
+    load_state(network, state, weights, what, mend)
+    if name in _WITHOUT_EPSILON:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 0.0
+    return Detector(network.to(device).eval(), categories)
+
+
+def detect(
+    detector: Detector, image: Image, category: str = "person", threshold: float = 0.5
+) -> tuple[Floats, Floats]:
+    """Return the boxes (n, 4) xywh of one category in an image, and their scores (n,), the best first.
+
+    A detector counts from the corner of the image, so that the whole image is (0, 0, W, H); here the centre
+    of the top-left pixel is at (0, 0), and the whole image begins at -0.5: half a pixel is taken off left and
+    top. Boxes without area are left out.
+
+    Args:
+        detector: on its device.
+        image: (H, W, 3) uint8 RGB.
+        category: as COCO calls it ("person", "dog", ...).
+        threshold: score (0 to 1) from which a box counts. Detectors themselves leave out what is below about
+            0.05.
+
+    Raises:
+        ConfigError: if the detector knows no such category.
+    """
+    known = [c for c in detector.categories[1:] if c != "N/A"]
+    if category not in known:
+        raise ConfigError(
+            "the detector knows no such category",
+            expected="one of " + ", ".join(known),
+            got=category,
+            mend=_suggest(category, known),
+        )
+    place = next(detector.network.parameters()).device
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(place).permute(2, 0, 1).float() / 255
+    with torch.inference_mode():
+        found = detector.network([pixels])[0]
+    corners, scores = found["boxes"].double().cpu().numpy(), found["scores"].double().cpu().numpy()
+    size = corners[:, 2:] - corners[:, :2]
+    wanted = found["labels"].cpu().numpy() == detector.categories.index(category)
+    chosen = np.flatnonzero(wanted & (scores >= threshold) & (size > 0).all(1))
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
+    return np.concatenate([corners[chosen, :2] - 0.5, size[chosen]], axis=1), scores[chosen]
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else "name one of these"
+
+
+def _mend(url: str) -> str:
+    return (
+        f"on a machine with a network fetch {url}, then give it by --detector-weights FILE, or put it into "
+        f"{hub_folder()} (TORCH_HOME moves that folder); or give boxes from a file"
+    )

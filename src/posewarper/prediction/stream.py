@@ -1,0 +1,397 @@
+"""Poses of a video as its frames come: each is decoded once, and seen by the network as seldom as can be.
+
+A frame's poses are there as soon as the window's later frames are; with a causal window that is at once. What
+is kept are the frames of one window and their heatmaps, however long the video is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from posewarper.crops import Image, crop_image, smooth_crop
+from posewarper.errors import ConfigError
+from posewarper.geometry import pad_box, paper_center_scale, paper_crop_transform
+from posewarper.model.heatmap_runner import HeatmapEngine, find_points
+from posewarper.prediction.windows import Window
+from posewarper.structures import Floats
+
+_SIDE = 32  # pixels of the small picture that frames are compared by
+_BINS = 8  # of each colour's histogram
+# A cut changes both what is where and which colours there are: panning changes the first alone, and a lamp
+# that is switched on the second less.
+_LEAST_CHANGE, _LEAST_RECOLOURED = 22.0, 0.25
+_TIMES_BEFORE = 3.0  # and more than the frames before, which a shaking camera changes too
+
+
+class CutFinder:
+    """Tells frame by frame whether a new scene begins, from the frame and the two before it."""
+
+    LOOKS_BACK = 2
+
+    def __init__(self) -> None:
+        self._previous: NDArray[np.float32] | None = None
+        self._last_change = 0.0
+
+    def begins_scene(self, image: Image) -> bool:
+        """Return whether ``image`` (H, W, 3) shows another scene than the one before; the first does not."""
+        small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        previous, self._previous = self._previous, small
+        if previous is None:
+            return False
+        change = float(np.abs(small - previous).mean())
+        usual, self._last_change = self._last_change, change
+        return bool(
+            change > max(_LEAST_CHANGE, _TIMES_BEFORE * usual)
+            and _recoloured(small, previous) > _LEAST_RECOLOURED
+        )
+
+
+def _recoloured(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the share of the pixels whose colour has to change to make one picture's colours the other's."""
+    counts = [
+        np.stack([np.histogram(small[..., c], _BINS, (0, 256))[0] for c in range(3)])
+        for small in (one, other)
+    ]
+    return float(np.abs(counts[0] - counts[1]).sum() / (2 * 3 * _SIDE**2))
+
+
+BOXES = ("exact", "held")
+_FAR = 1.0  # a box that is farther off than its own size belongs to somebody else
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One cut-out, for one frame or for many.
+
+    Args:
+        number: tells it from others of the run.
+        box: (4,) tight box xywh in image pixels, not yet padded.
+    """
+
+    number: int
+    box: tuple[float, float, float, float]
+
+
+class CropKeeper:
+    """Gives every box of a frame its crop, frame after frame.
+
+    Args:
+        boxes: ``exact`` gives each box a crop of its own; ``held`` keeps a crop until its box has moved by
+            more than ``share`` of its size, or has grown or shrunk by more.
+        aspect_ratio: width divided by height of crops.
+        share: of the padded box. With a padding of 1.25 the tight box reaches the crop's edge at 0.1.
+
+    Raises:
+        ConfigError: if ``boxes`` is unknown or the share is not between 0 and 0.5.
+    """
+
+    def __init__(self, boxes: str, aspect_ratio: float, share: float = 0.08) -> None:
+        if boxes not in BOXES:
+            raise ConfigError(
+                "unknown way to cut crops",
+                expected=", ".join(BOXES),
+                got=boxes,
+                mend="use one of the names expected",
+            )
+        if not 0 <= share <= 0.5:
+            raise ConfigError(
+                "a crop cannot be held so long",
+                expected="a share of its size from 0 to 0.5",
+                got=share,
+                mend="correct it",
+            )
+        self._held, self._aspect, self._share = boxes == "held", aspect_ratio, share
+        self._crops: list[Crop] = []
+        self._count = 0
+
+    def place(self, boxes: Floats) -> list[Crop]:
+        """Return the crop of each of the boxes (n, 4) xywh of the next frame."""
+        kept = self._match(boxes) if self._held and self._crops and len(boxes) else {}
+        self._crops = [kept.get(n) or self._new(box) for n, box in enumerate(boxes)]
+        return self._crops
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Numbers of the crops that the next frame may be looked at in as well."""
+        return frozenset(crop.number for crop in self._crops) if self._held else frozenset()
+
+    def forget(self) -> None:
+        """Hold nothing over: another scene begins."""
+        self._crops = []
+
+    def _new(self, box: Floats) -> Crop:
+        self._count += 1
+        x, y, w, h = (float(value) for value in box)
+        return Crop(self._count, (x, y, w, h))
+
+    def _match(self, boxes: Floats) -> dict[int, Crop]:
+        held = pad_box([crop.box for crop in self._crops], aspect_ratio=self._aspect)
+        new = pad_box(boxes, aspect_ratio=self._aspect)
+        size = held[None, :, 2:]
+        moved = new[:, None, :2] + new[:, None, 2:] / 2 - held[None, :, :2] - size / 2
+        distance = np.abs(moved / size).max(-1)
+        grown = np.abs(np.log(new[:, None, 2] / held[None, :, 2]))
+        rows, columns = linear_sum_assignment(np.minimum(distance + grown, _FAR))
+        # What is still inside of the crop may be left out by growth on one side and by a move on the other.
+        reach = distance + (np.exp(grown) - 1) / 2
+        return {
+            int(row): self._crops[column]
+            for row, column in zip(rows, columns, strict=True)
+            if reach[row, column] <= self._share
+        }
+
+    def state_dict(self) -> dict[str, object]:
+        """Return plain values that :meth:`load_state_dict` takes back."""
+        return {"count": self._count, "crops": [[crop.number, list(crop.box)] for crop in self._crops]}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take up a state."""
+        self._count = state["count"]
+        self._crops = [Crop(number, tuple(box)) for number, box in state["crops"]]
+
+
+_THREADS = 4
+
+
+class FrameBoxes(NamedTuple):
+    """What is looked at in a frame: tight boxes (n, 4) xywh in pixels, and their scores (n,)."""
+
+    boxes: Floats
+    scores: Floats
+
+
+@dataclass(frozen=True)
+class FramePoses:
+    """The poses of one frame.
+
+    Args:
+        frame: its index.
+        keypoints: (n, K, 2) xy in image pixels.
+        keypoint_scores: (n, K), the maxima of the heatmaps.
+        boxes: (n, 4) xywh that were looked at.
+        scores: (n,) of the boxes.
+        new_scene: whether a cut lies before this frame.
+        held_error: (n, K) how far keypoints lie from those of crops of their own, in pixels; None where that
+            was not looked at.
+    """
+
+    frame: int
+    keypoints: Floats
+    keypoint_scores: Floats
+    boxes: Floats
+    scores: Floats
+    new_scene: bool
+    held_error: Floats | None = None
+
+
+@dataclass
+class StreamCounts:
+    """How often heatmaps were asked for, and how often they had to be computed."""
+
+    asked: int = 0
+    computed: int = 0
+
+    @property
+    def reuse(self) -> float:
+        """Share of the heatmaps that were there already; NaN before the first."""
+        return 1 - self.computed / self.asked if self.asked else float("nan")
+
+
+@dataclass
+class PoseStream:
+    """Turns frames into poses, one after another.
+
+    Args:
+        engine: the network.
+        window: the frames that are summed.
+        keeper: which crop each instance is looked at in.
+        find_boxes: (frame, image, whether a scene begins) -> boxes; called for each frame in order, after the
+            poses of the frames before it were taken.
+        chunk: frames that go through the network together; more than 1 only if ``find_boxes`` does not need
+            the poses of the frame before.
+        audit: every so many frames poses are also found with crops of their own; 0 for never.
+        counts: what was done.
+    """
+
+    engine: HeatmapEngine
+    window: Window
+    keeper: CropKeeper
+    find_boxes: Callable[[int, Image, bool], FrameBoxes]
+    chunk: int = 1
+    audit: int = 0
+    counts: StreamCounts = field(default_factory=StreamCounts)
+
+    def __post_init__(self) -> None:
+        self._before, self._after = -min(self.window.offsets), max(self.window.offsets)
+        self._images: dict[int, Image] = {}
+        self._scenes: dict[int, int] = {}
+        self._heatmaps: dict[tuple[int, int], Tensor] = {}
+        self._n_own = 0
+        self.looked_at = -1  # the last frame whose crops were chosen
+        self._pool = ThreadPoolExecutor(_THREADS)
+
+    @property
+    def looks_back(self) -> int:
+        """How many frames before the first one wanted have to be given, so that it is treated like others."""
+        return self._before + CutFinder.LOOKS_BACK
+
+    def run(self, frames: Iterable[tuple[int, Image]], start: int = 0) -> Iterator[FramePoses]:
+        """Yield the poses of every frame from ``start`` on.
+
+        Args:
+            frames: (index, image), indices rising by 1; they begin :attr:`looks_back` frames before
+                ``start``, or at 0.
+            start: the first frame whose poses are wanted.
+        """
+        cuts, scene, waiting = CutFinder(), 0, []
+        with self._pool:
+            for index, image in frames:
+                scene += cuts.begins_scene(image)
+                self._images[index], self._scenes[index] = image, scene
+                ready = index - self._after
+                if ready >= start:
+                    waiting.append(ready)
+                if len(waiting) >= self.chunk:
+                    yield from self._work(waiting)
+                    waiting = []
+            last = max(self._images, default=-1)
+            # The end of the video: the last frames have fewer neighbours.
+            waiting += [n for n in range(max(last - self._after + 1, start), last + 1) if n in self._images]
+            for first in range(0, len(waiting), self.chunk):
+                yield from self._work(waiting[first : first + self.chunk])
+
+    def glance(self, image: Image, box: Floats) -> tuple[Floats, Floats]:
+        """Return keypoints (K, 2) and maxima (K,) of what is in one box (4,) of one image, by it alone."""
+        x, y, w, h = (float(value) for value in box)
+        crop = Crop(0, (x, y, w, h))
+        points, maxima = self._decode(self.engine.heatmaps(self._cut(image, crop)[None]), [crop])
+        return points[0], maxima[0]
+
+    def _work(self, numbers: list[int]) -> Iterator[FramePoses]:
+        """Yield the poses of frames that follow each other, and let go of what is not needed any more."""
+        if not numbers:
+            return
+        looked = [self._look(number) for number in numbers]
+        yield from self._poses(looked)
+        oldest = numbers[-1] + 1 - self._before
+        self._images = {n: image for n, image in self._images.items() if n >= oldest}
+        self._scenes = {n: scene for n, scene in self._scenes.items() if n >= oldest - 1}
+        held = self.keeper.held
+        self._heatmaps = {
+            key: maps for key, maps in self._heatmaps.items() if key[0] >= oldest and key[1] in held
+        }
+
+    def _look(self, number: int) -> _Looked:
+        cut = self._scenes.get(number - 1, self._scenes[number]) != self._scenes[number]
+        if cut:
+            self.keeper.forget()
+        boxes, scores = self.find_boxes(number, self._images[number], cut)
+        crops = self.keeper.place(boxes)
+        self.looked_at = number
+        is_checked = self.audit > 0 and number % self.audit == 0 and len(crops) > 0
+        own = [self._own_crop(box) for box in boxes.tolist()] if is_checked else []
+        return _Looked(number, boxes, scores, cut, crops, own)
+
+    def _own_crop(self, box: list[float]) -> Crop:
+        self._n_own += 1
+        return Crop(-self._n_own, (box[0], box[1], box[2], box[3]))  # those that may be held count up
+
+    def _poses(self, looked: list[_Looked]) -> Iterator[FramePoses]:
+        wanted = [(look.number, crop) for look in looked for crop in (*look.crops, *look.own)]
+        keypoints, maxima = self._find(wanted)
+        at = 0
+        for look in looked:
+            n, m = len(look.crops), len(look.own)
+            found, seen = keypoints[at : at + n], maxima[at : at + n]
+            error = np.linalg.norm(keypoints[at + n : at + n + m] - found, axis=-1) if m else None
+            at += n + m
+            yield FramePoses(look.number, found, seen, look.boxes, look.scores, look.cut, error)
+
+    def _find(self, wanted: list[tuple[int, Crop]]) -> tuple[Floats, Floats]:
+        """Return the keypoints (n, K, 2) in image pixels and the maxima (n, K) of n instances."""
+        spec = self.engine.spec
+        k = len(spec.skeleton)
+        if not wanted:
+            return np.zeros((0, k, 2)), np.zeros((0, k))
+        windows = [self._neighbours(number) for number, _ in wanted]
+        self._compute([(n, crop) for (_, crop), (ns, _) in zip(wanted, windows, strict=True) for n in ns])
+        present = torch.stack([self._heatmaps[number, crop.number] for number, crop in wanted])
+        if len(self.window.offsets) > 1:
+            present = self._sum(present, wanted, windows)
+        return self._decode(present, [crop for _, crop in wanted])
+
+    def _decode(self, heatmaps: Tensor, crops: list[Crop]) -> tuple[Floats, Floats]:
+        spec = self.engine.spec
+        aspect = spec.crop_size[1] / spec.crop_size[0]
+        centers, scales = paper_center_scale([crop.box for crop in crops], aspect)
+        return find_points(spec, heatmaps.cpu().numpy(), centers, scales)
+
+    def _sum(
+        self, present: Tensor, wanted: list[tuple[int, Crop]], windows: list[tuple[list[int], Floats]]
+    ) -> Tensor:
+        sources, targets, shares = [], [], []
+        for n, ((_, crop), (numbers, weights)) in enumerate(zip(wanted, windows, strict=True)):
+            sources += [self._heatmaps[number, crop.number] for number in numbers[1:]]
+            targets += [n] * (len(numbers) - 1)
+            shares += weights[1:].tolist()
+        own = [float(weights[0]) for _, weights in windows]
+        stacked = torch.stack(sources) if sources else present[:0]
+        return self.engine.aggregate(present, own, stacked, targets, shares)
+
+    def _neighbours(self, number: int) -> tuple[list[int], Floats]:
+        """Return the frames that are summed, the present one first, and their weights.
+
+        Frames beyond a cut or an end of the video are left out, and the weights of the others grow.
+        """
+        weights = np.array(self.window.weights)
+        scene = self._scenes[number]
+        there = np.array(
+            [
+                self._scenes.get(number + o) == scene and number + o in self._images
+                for o in self.window.offsets
+            ]
+        )
+        numbers = [number + o for o, has in zip(self.window.offsets, there, strict=True) if has]
+        return numbers, weights[there] * (weights.sum() / weights[there].sum())
+
+    def _compute(self, asked: list[tuple[int, Crop]]) -> None:
+        """Make sure that the heatmaps of these frames and crops are there."""
+        missing = {
+            (number, crop.number): (number, crop)
+            for number, crop in asked
+            if (number, crop.number) not in self._heatmaps
+        }
+        self.counts.asked += len(asked)
+        self.counts.computed += len(missing)
+        if missing:
+            places = ((self._images[number], crop) for number, crop in missing.values())
+            cut = np.stack(list(self._pool.map(lambda place: self._cut(*place), places)))
+            self._heatmaps.update(zip(missing, self.engine.heatmaps(cut), strict=True))
+
+    def _cut(self, image: Image, crop: Crop) -> NDArray[np.uint8]:
+        spec = self.engine.spec
+        height, width = spec.crop_size
+        center, scale = paper_center_scale(crop.box, width / height)
+        transform = paper_crop_transform(center, scale, 0.0, (width, height))
+        # The paper picks single pixels where a crop is smaller than its box; models of our own average them.
+        cut = crop_image if spec.targets == "paper" else smooth_crop
+        return cut(image, transform)
+
+
+class _Looked(NamedTuple):
+    number: int
+    boxes: Floats
+    scores: Floats
+    cut: bool
+    crops: list[Crop]
+    own: list[Crop]

@@ -1,0 +1,1 @@
+"""The main job: from a few labels to a pose on every frame of a clip."""

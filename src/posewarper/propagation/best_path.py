@@ -1,0 +1,322 @@
+"""Which of several places each keypoint was at: one path a keypoint, chosen over a whole stretch at once.
+
+Where limbs cross, a heatmap has a peak on each of them, and the higher one is often on the wrong limb for
+many frames in a row: networks that have seen a few labels confuse left and right. Motion tells them apart.
+Candidates are all peaks of a keypoint's heatmaps *and of its mirror keypoint's*, and labels carried by flow.
+A path through them pays for places that nothing speaks for, for motion that the flow contradicts, for sudden
+changes of velocity, for left and right in one place, and for limbs longer than any labelled one. The
+cheapest path is found exactly, by dynamic programming over pairs of consecutive frames; a left and a right
+keypoint are solved together. Limbs tie keypoints to each other: a second sweep sees the others' paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from posewarper.propagation.trajectory import Sighting, Steps
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Floats, Ints, is_there
+
+# Lengths are shares of the subject's size; costs are logarithms of odds.
+_CANDIDATES, _APART = 8, 0.015
+_SEEN_SIGMA, _SEEN_COST, _SEEN_FLOOR, _SEEN_POWER = 0.02, 1.0, 0.05, 2.0
+_WARPED_SIGMA, _WARPED_COST, _WARPED_FLOOR = 0.04, 0.2, 0.2
+_CARRIED_COST, _CARRIED_FLOOR, _CARRIED_SURE = 0.6, 0.1, 0.03
+_MIRRORED = 0.9  # what a peak of the mirror keypoint counts
+_MOTION_SIGMA, _MOTION_COST, _MOTION_FLOOR = 0.03, 0.2, 1e-3
+_TURN_SIGMA, _TURN_COST = 0.03, 0.5
+_TOGETHER_REACH, _TOGETHER_COST = 0.03, 1.0
+_LIMB_SLACK, _LIMB_SIGMA, _LIMB_COST = 0.15, 0.03, 1.0
+_SWEEPS = 2
+_NEVER = 1e5
+
+Limbs = Mapping[tuple[int, int], float]
+"""(keypoint, keypoint), both ways round -> their longest labelled distance, as a share of the size."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Several places for each keypoint of each frame.
+
+    Args:
+        points: (t, K, n, 2) xy in image pixels, NaN where there are fewer.
+        heights: (t, K, n) of the peaks, NaN where there are fewer.
+    """
+
+    points: Floats
+    heights: Floats
+
+
+@dataclass(frozen=True)
+class PathEvidence:
+    """What is known of a stretch of consecutive frames.
+
+    Args:
+        anchors: (t, K, 2) where keypoints are for certain, NaN elsewhere.
+        rough: (t, K, 2) places to fall back on, NaN where there are none.
+        seen: peaks of the pose network, or None.
+        warped: peaks of labelled heatmaps warped here, for each label.
+        carried: labels carried here by optical flow, for each side.
+        size: (t,) of the subject in pixels.
+        origin: (t, 2) a place that moves with the subject.
+        trust_in_seen: (K,) 1 where the pose network shows a keypoint as exactly as usual, else more or
+            less: by that share counts what it says.
+        trust_in_flow: 1 where optical flow is as good as in most clips, less where it is worse: by that share
+            counts what it says.
+    """
+
+    anchors: Floats
+    rough: Floats
+    seen: Peaks | None
+    warped: Sequence[Peaks]
+    carried: Sequence[Sighting]
+    size: Floats
+    origin: Floats
+    trust_in_seen: Floats
+    trust_in_flow: float = 1.0
+
+
+def measure_limbs(keypoints: Floats, size: Floats, skeleton: Skeleton) -> dict[tuple[int, int], float]:
+    """Return the longest labelled distance of each pair of keypoints that the skeleton joins.
+
+    Args:
+        keypoints: (n, K, 2) labels, NaN where there are none.
+        size: (n,) of the subject in pixels.
+        skeleton: its edges.
+    """
+    limbs: dict[tuple[int, int], float] = {}
+    for a, b in skeleton.edges:
+        lengths = np.linalg.norm(keypoints[:, a] - keypoints[:, b], axis=-1) / size
+        if np.isfinite(lengths).any():
+            limbs[a, b] = limbs[b, a] = float(np.nanmax(lengths))
+    return limbs
+
+
+def choose_paths(
+    evidence: PathEvidence, steps: Steps, flip_order: Sequence[int], limbs: Limbs, known: Ints
+) -> Floats:
+    """Choose the cheapest path of every keypoint; see the description of this file.
+
+    Args:
+        evidence: what is known.
+        steps: reads the motion at guesses, (t, n, 2) in image pixels.
+        flip_order: k -> the keypoint that k becomes in a mirror image.
+        limbs: from :func:`measure_limbs`.
+        known: keypoints that are looked for; the others are NaN.
+
+    Returns:
+        (t, K, 2) xy in image pixels; NaN where there was no candidate.
+    """
+    t, k = evidence.anchors.shape[:2]
+    paths = np.full((t, k, 2), np.nan)
+    if t < 2:
+        paths[:, known] = np.where(is_there(evidence.anchors)[..., None], evidence.anchors, evidence.rough)[
+            :, known
+        ]
+        return paths
+    wanted = set(known.tolist())
+    groups = []
+    for a in sorted(wanted):
+        b = int(flip_order[a])
+        if a <= b or b not in wanted:
+            groups.append(_Group(evidence, steps, (a, b) if b != a and b in wanted else (a,), flip_order))
+    for _ in range(_SWEEPS):
+        for group in groups:
+            for keypoint, path in zip(group.keypoints, group.solve(paths, limbs), strict=True):
+                paths[:, keypoint] = path
+    return paths
+
+
+class _Group:
+    """A keypoint, or a left and a right one, with their common candidates."""
+
+    def __init__(
+        self, evidence: PathEvidence, steps: Steps, keypoints: tuple[int, ...], flip_order: Sequence[int]
+    ) -> None:
+        self.keypoints, self.size = keypoints, evidence.size
+        self.places = _choose_candidates(evidence, keypoints)
+        costs = []
+        for n, keypoint in enumerate(keypoints):
+            mirror = int(flip_order[keypoint])
+            cost = _place_costs(evidence, self.places, keypoint, None if mirror == keypoint else mirror)
+            # A label has a place of its own, at the end, and no other.
+            labelled = is_there(evidence.anchors[:, keypoint])
+            cost[labelled] = _NEVER
+            cost[labelled, -1 - n] = 0.0
+            costs.append(cost)
+        self.costs = costs
+        self.motion = evidence.trust_in_flow * _motion_costs(steps, self.places, evidence.size)
+        self.relative = (self.places - evidence.origin[:, None]) / evidence.size[:, None, None]
+        # Where flow is lost, motion is quick and jerky; but then steadiness is all there is, so less is lost.
+        self.turn_cost = _TURN_COST * np.sqrt(evidence.trust_in_flow)
+
+    def solve(self, paths: Floats, limbs: Limbs) -> list[Floats]:
+        """Return the path (t, 2) of each keypoint, given those of the others that have one already."""
+        costs = [
+            cost + self._limb_costs(keypoint, paths, limbs)
+            for keypoint, cost in zip(self.keypoints, self.costs, strict=True)
+        ]
+        rows = np.arange(len(self.size))
+        if len(costs) == 1:
+            chosen = (_cheapest(costs[0], self.motion, self.relative, self.turn_cost),)
+        else:
+            apart = np.linalg.norm(self.places[:, :, None] - self.places[:, None], axis=-1)
+            share = apart / self.size[:, None, None]
+            together = np.nan_to_num(_TOGETHER_COST * np.exp(-(share**2) / (2 * _TOGETHER_REACH**2)))
+            both = costs[0][:, :, None] + costs[1][:, None, :] + together
+            chosen = _cheapest_pair(both, self.motion, self.relative, self.turn_cost)
+        return [self.places[rows, path] for path in chosen]
+
+    def _limb_costs(self, keypoint: int, paths: Floats, limbs: Limbs) -> Floats:
+        total = np.zeros(self.places.shape[:2])
+        for (a, b), longest in limbs.items():
+            if a == keypoint:
+                length = np.linalg.norm(self.places - paths[:, b, None], axis=-1) / self.size[:, None]
+                over = np.maximum(length - longest * (1 + _LIMB_SLACK), 0.0)
+                total += np.nan_to_num(_LIMB_COST * np.log1p((over / _LIMB_SIGMA) ** 2))
+        return total
+
+
+def _choose_candidates(evidence: PathEvidence, keypoints: Sequence[int]) -> Floats:
+    """Return (t, n, 2): the likeliest places that lie apart from each other, labels last."""
+    points, weights = [], []
+    for keypoint in keypoints:
+        if evidence.seen is not None:
+            points.append(evidence.seen.points[:, keypoint])
+            weights.append(evidence.seen.heights[:, keypoint])
+        for peaks in evidence.warped:
+            points.append(peaks.points[:, keypoint])
+            weights.append(0.5 * peaks.heights[:, keypoint])
+        for side in evidence.carried:
+            points.append(side.points[:, keypoint, None])
+            sure = _CARRIED_SURE * evidence.size / side.sigma[:, keypoint]
+            weights.append(np.minimum(1.0, sure)[:, None])
+    t = len(evidence.size)
+    places = np.full((t, _CANDIDATES, 2), np.nan)
+    if points:
+        places = _thin_out(np.concatenate(points, 1), np.concatenate(weights, 1), _APART * evidence.size)
+    for n, keypoint in enumerate(keypoints):
+        labelled = is_there(evidence.anchors[:, keypoint])
+        places[labelled, -1 - n] = evidence.anchors[labelled, keypoint]
+    nowhere = ~is_there(places).any(1)
+    for n, keypoint in enumerate(keypoints):
+        places[nowhere, n] = evidence.rough[nowhere, keypoint]
+    return places
+
+
+def _thin_out(points: Floats, weights: Floats, radius: Floats) -> Floats:
+    """Return (t, n, 2): of points (t, m, 2) the heaviest, none within the radius (t,) of a heavier one."""
+    weights = np.where(is_there(points) & np.isfinite(weights), weights, -1.0)
+    rows = np.arange(len(points))
+    kept = np.full((len(points), _CANDIDATES, 2), np.nan)
+    for n in range(_CANDIDATES):
+        best = weights.argmax(1)
+        there = weights[rows, best] >= 0
+        kept[there, n] = points[rows, best][there]
+        with np.errstate(invalid="ignore"):
+            near = np.linalg.norm(points - kept[:, n, None], axis=-1) < radius[:, None]
+        weights = np.where(near, -1.0, weights)
+    return kept
+
+
+def _place_costs(evidence: PathEvidence, places: Floats, keypoint: int, mirror: int | None) -> Floats:
+    """Return (t, n): what speaks against a keypoint being at each of its candidates."""
+    size = evidence.size[:, None]
+    cost = np.zeros(places.shape[:2])
+
+    def support(peaks: Peaks, sigma: float, power: float) -> Floats:
+        own = _support(places, peaks.points[:, keypoint], peaks.heights[:, keypoint], sigma * size, power)
+        if mirror is None:
+            return own
+        other = _support(places, peaks.points[:, mirror], peaks.heights[:, mirror], sigma * size, power)
+        return np.maximum(own, _MIRRORED * other)
+
+    if evidence.seen is not None:
+        near = support(evidence.seen, _SEEN_SIGMA, _SEEN_POWER)
+        cost -= evidence.trust_in_seen[keypoint] * _SEEN_COST * np.log(_SEEN_FLOOR + near)
+    for peaks in evidence.warped:
+        cost -= _WARPED_COST * np.log(_WARPED_FLOOR + support(peaks, _WARPED_SIGMA, 1.0))
+    for side in evidence.carried:
+        sigma = side.sigma[:, keypoint, None]
+        sure = np.minimum(1.0, _CARRIED_SURE * size / sigma)
+        near = _support(places, side.points[:, keypoint, None], sure, sigma, 1.0)
+        cost -= evidence.trust_in_flow * _CARRIED_COST * np.log(_CARRIED_FLOOR + near)
+    return np.where(is_there(places), cost, _NEVER)
+
+
+def _support(places: Floats, points: Floats, heights: Floats, sigma: Floats, power: float) -> Floats:
+    """Return (t, n): the highest Gaussian of points (t, m, 2) at places (t, n, 2), sigma (t, 1)."""
+    squared = ((places[:, :, None] - points[:, None]) ** 2).sum(-1)
+    weight = np.clip(heights, 0.0, 1.0)[:, None] ** power
+    return np.nan_to_num(weight * np.exp(-squared / (2 * sigma[:, :, None] ** 2))).max(-1)
+
+
+def _motion_costs(steps: Steps, places: Floats, size: Floats) -> Floats:
+    """Return (t - 1, n, n): what the flow says against going from one candidate to one of the next frame."""
+    forward, backward = steps(places)
+    arrives, came = places[:-1] + forward, places[1:] - backward
+    off = np.linalg.norm(places[1:, None] - arrives[:, :, None], axis=-1)
+    back_off = np.linalg.norm(came[:, None] - places[:-1, :, None], axis=-1)
+    share = (off + back_off) / 2 / size[:-1, None, None]
+    cost = -_MOTION_COST * np.log(_MOTION_FLOOR + np.exp(-(share**2) / (2 * _MOTION_SIGMA**2)))
+    return np.nan_to_num(cost)  # a candidate that is not there is charged for that already
+
+
+def _turn_costs(relative: Floats, row: int, cost: float) -> Floats:
+    """Return (n, n, n): the cost of the change of velocity over the rows before, at and after ``row``."""
+    before, here, after = relative[row - 1], relative[row], relative[row + 1]
+    change = after[None, None] - 2 * here[None, :, None] + before[:, None, None]
+    return np.nan_to_num(cost * np.log1p((change**2).sum(-1) / (2 * _TURN_SIGMA**2)))
+
+
+def _cheapest(costs: Floats, motion: Floats, relative: Floats, turn_cost: float) -> Ints:
+    """Return (t,) candidates of the cheapest path: states are pairs of consecutive candidates."""
+    total = costs[0][:, None] + motion[0] + costs[1][None]
+    before = []
+    for row in range(1, len(costs) - 1):
+        through = total[:, :, None] + _turn_costs(relative, row, turn_cost)
+        before.append(through.argmin(0))
+        total = through.min(0) + motion[row] + costs[row + 1][None]
+    a, b = np.unravel_index(int(total.argmin()), total.shape)
+    path = [int(b), int(a)]
+    for came in reversed(before):
+        path.append(int(came[path[-1], path[-2]]))
+    return np.array(path[::-1])
+
+
+def _cheapest_pair(both: Floats, motion: Floats, relative: Floats, turn_cost: float) -> tuple[Ints, Ints]:
+    """Return (t,) candidates of the left and of the right keypoint: the cheapest two paths together.
+
+    States are the candidates of both on two consecutive frames. What ties a path to its past is a sum of one
+    term for the left and one for the right, so that the two are minimised one after the other.
+
+    Args:
+        both: (t, n, n) costs of the left one at one candidate and the right one at another.
+        motion: (t - 1, n, n).
+        relative: (t, n, 2).
+        turn_cost: of changes of velocity.
+    """
+
+    def moving(row: int) -> Floats:
+        return motion[row][:, None, :, None] + motion[row][None, :, None, :] + both[row + 1][None, None]
+
+    total = both[0][:, :, None, None] + moving(0)  # left, right, left after, right after
+    before = []
+    for row in range(1, len(both) - 1):
+        turn = _turn_costs(relative, row, turn_cost)
+        through = total[..., None] + turn[:, None, :, None, :]  # left, right, left, right, left
+        came_left = through.argmin(0).astype(np.int8)
+        through = through.min(0)[..., None] + turn[:, None, :, None, :]  # right, left, right, left, right
+        came_right = through.argmin(0).astype(np.int8)
+        before.append((came_left, came_right))
+        total = through.min(0) + moving(row)
+    a, b, c, d = np.unravel_index(int(total.argmin()), total.shape)
+    left, right = [int(c), int(a)], [int(d), int(b)]
+    for came_left, came_right in reversed(before):
+        right_before = int(came_right[left[-1], right[-1], left[-2], right[-2]])
+        left.append(int(came_left[right_before, left[-1], right[-1], left[-2]]))
+        right.append(right_before)
+    return np.array(left[::-1]), np.array(right[::-1])

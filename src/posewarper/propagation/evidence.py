@@ -1,0 +1,247 @@
+"""What the network sees of a track: peaks on each frame, and labelled heatmaps warped from both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posewarper.crops import normalise
+from posewarper.geometry import CropTransform
+from posewarper.heatmaps import (
+    crop_to_heatmap,
+    decode,
+    decode_peaks,
+    encode,
+    flip_heatmaps,
+    heatmap_to_crop,
+)
+from posewarper.model.backbone import STRIDE
+from posewarper.model.network import PoseWarper
+from posewarper.model.runtime import precision
+from posewarper.motion.flow import dense_flow, sample_flow, to_grey
+from posewarper.propagation.best_path import Peaks
+from posewarper.structures import Floats, is_there
+from posewarper.video.track_crops import TrackCrops
+
+
+@dataclass(frozen=True)
+class MotionField:
+    """Dense flow between the consecutive crops of a track.
+
+    Because a crop follows its track, the flow inside the crops is small; the motion of the crop itself is
+    known and added back.
+
+    Args:
+        there: (t - 1, h, w, 2) from each crop to the next, in crop pixels.
+        back: (t - 1, h, w, 2) from each next crop to the one before.
+        transforms: t maps from image to crop pixels.
+    """
+
+    there: NDArray[np.float16]
+    back: NDArray[np.float16]
+    transforms: tuple[CropTransform, ...]
+
+    def steps(self, points: Floats) -> tuple[Floats, Floats]:
+        """Read the motion at a guess of the trajectory.
+
+        Args:
+            points: (t, K, 2) xy in image pixels; NaN gives NaN.
+
+        Returns:
+            ``(t - 1, K, 2)`` displacements from each frame to the next, read at the earlier frame's points;
+            and the same displacements as read at the later frame's points. Where both agree, the flow is
+            consistent forward and backward, and the guess lies on it.
+        """
+        inside = [t.to_crop(p) for t, p in zip(self.transforms, points, strict=True)]
+        forward, backward = np.full((2, *points[1:].shape), np.nan)
+        for n in range(len(points) - 1):
+            after = inside[n] + sample_flow(self.there[n], inside[n])
+            forward[n] = self.transforms[n + 1].to_image(after) - points[n]
+            before = inside[n + 1] + sample_flow(self.back[n], inside[n + 1])
+            backward[n] = points[n + 1] - self.transforms[n].to_image(before)
+        return forward, backward
+
+
+def measure_motion(crops: TrackCrops) -> MotionField:
+    """Compute the flow between consecutive crops, both ways."""
+    grey = [to_grey(image, 1.0) for image in crops.images]
+    shape = (max(len(grey) - 1, 0), *crops.images.shape[1:3], 2)
+    there, back = np.zeros(shape, np.float16), np.zeros(shape, np.float16)
+    for n in range(len(grey) - 1):
+        there[n], back[n] = dense_flow(grey[n], grey[n + 1]), dense_flow(grey[n + 1], grey[n])
+    return MotionField(there, back, crops.transforms)
+
+
+_BATCH = 16
+_WARPED_PEAKS = 2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Peaks of heatmaps.
+
+    Args:
+        points: (t, K, 2) xy in image pixels.
+        scores: (t, K) height of the peak.
+    """
+
+    points: Floats
+    scores: Floats
+
+
+@dataclass(frozen=True)
+class Warped:
+    """Labels warped to a stretch from its ends.
+
+    Args:
+        blended: peaks of the sum of all, in which the nearer label weighs more.
+        single: the peaks of each label alone.
+    """
+
+    blended: Seen
+    single: tuple[Peaks, ...]
+
+
+@dataclass(frozen=True)
+class LabelledCrop:
+    """A labelled frame of a track as a source of warps.
+
+    Args:
+        row: its row in the stretch.
+        values: (K, H, W) labelled heatmaps.
+        has: (K,) True where there is a label.
+    """
+
+    row: int
+    values: Tensor
+    has: NDArray[np.bool_]
+
+
+@torch.inference_mode()
+def see_heatmaps(model: PoseWarper, images: NDArray[np.uint8]) -> Tensor:
+    """Return the heatmaps (t, K, H, W) of crops (t, h, w, 3), averaged with those of the mirror images."""
+    parts = []
+    order = model.spec.skeleton.flip_order
+    device = model.device
+    for first in range(0, len(images), _BATCH):
+        tensor = torch.from_numpy(normalise(images[first : first + _BATCH], model.spec.mean, model.spec.std))
+        tensor = tensor.to(device, memory_format=torch.channels_last)
+        with precision(device):
+            both = model.heatmaps(torch.cat([tensor, tensor.flip(-1)])).float()
+        plain, mirrored = both.chunk(2)
+        parts.append((plain + flip_heatmaps(mirrored, order)) / 2)
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def see_views(model: PoseWarper, images: NDArray[np.uint8], heatmaps: Tensor) -> Tensor:
+    """Return what the warp head compares (t, C, H, W) of crops (t, h, w, 3) with heatmaps (t, K, H, W)."""
+    parts = []
+    for first in range(0, len(images), _BATCH):
+        own = slice(first, first + _BATCH)
+        tensor = torch.from_numpy(normalise(images[own], model.spec.mean, model.spec.std))
+        with precision(model.device):
+            view = model.view(heatmaps[own], tensor.to(model.device, memory_format=torch.channels_last))
+        parts.append(view.float())
+    return torch.cat(parts)
+
+
+def to_image(points: Floats, transforms: Sequence[CropTransform]) -> Floats:
+    """Carry points (t, K, 2) from heatmap pixels into the image."""
+    crops = heatmap_to_crop(points, STRIDE)
+    return np.stack([t.to_image(p) for t, p in zip(transforms, crops, strict=True)])
+
+
+def find_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform]) -> Seen:
+    """Decode heatmaps (t, K, H, W) into image coordinates."""
+    points, scores = decode(heatmaps.cpu().numpy())
+    return Seen(to_image(points, transforms), scores)
+
+
+def labelled_crop(
+    row: int,
+    keypoints: Floats,
+    visibility: NDArray[np.uint8],
+    transform: CropTransform,
+    model: PoseWarper,
+) -> LabelledCrop:
+    """Draw the heatmaps of a label (K, 2) in its crop."""
+    points = crop_to_heatmap(transform.to_crop(keypoints), STRIDE)
+    points = np.where((visibility > 0)[:, None], points, np.nan)
+    values = torch.from_numpy(encode(points, model.heatmap_size, model.spec.sigma))
+    has = is_there(points)
+    return LabelledCrop(row, values.to(model.device), has)
+
+
+def find_all_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform], n: int) -> Peaks:
+    """Decode up to ``n`` peaks of each of the heatmaps (t, K, H, W) into image coordinates."""
+    points, heights = decode_peaks(heatmaps.cpu().numpy(), n)
+    return Peaks(to_image(points, transforms), heights)
+
+
+@torch.inference_mode()
+def warp_label(model: PoseWarper, label: LabelledCrop, views: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    """Warp one label's heatmaps to frames of its stretch.
+
+    The labelled frame is the source, each frame of ``rows`` the target.
+
+    Args:
+        model: its head warps.
+        label: what is moved.
+        views: (t, C, H, W) of the whole stretch, the heatmaps as a rule; see :meth:`PoseWarper.view`.
+        rows: the frames wanted, as rows of the stretch.
+
+    Returns:
+        (len(rows), K, H, W).
+    """
+    parts = []
+    for first in range(0, len(rows), _BATCH):
+        target = views[torch.from_numpy(rows[first : first + _BATCH])]
+        source = views[label.row].expand_as(target)
+        values = label.values.expand(len(target), -1, -1, -1)
+        parts.append(model.warp(values, source=source, target=target))
+    return torch.cat(parts) if parts else label.values.new_zeros(0, *label.values.shape)
+
+
+def warp_from_both(
+    model: PoseWarper, labels: Sequence[LabelledCrop], views: Tensor, crops: TrackCrops
+) -> Warped:
+    """Warp the labels at the ends of a stretch to all of its frames, and add them: the nearer weighs more.
+
+    Args:
+        model: its head warps.
+        labels: one or two labelled crops of the stretch.
+        views: (t, C, H, W) of the stretch, the heatmaps as a rule; see :meth:`PoseWarper.view`.
+        crops: the stretch's crops.
+    """
+    rows = np.arange(len(crops.frames))
+    distance = np.stack([np.abs(crops.frames - crops.frames[label.row]) for label in labels]) + 0.5
+    share = (1 / distance)[:, :, None] * np.stack([label.has for label in labels])[:, None, :]
+    total = share.sum(0)
+    share = share / np.where(total > 0, total, 1.0)
+    summed = views.new_zeros(len(views), *labels[0].values.shape)
+    single = []
+    for label, weight in zip(labels, share, strict=True):
+        weights = torch.from_numpy(weight.astype(np.float32)).to(summed.device)
+        warped = warp_label(model, label, views, rows)
+        summed += warped * weights[..., None, None]
+        has = torch.from_numpy(label.has)
+        peaks = find_all_peaks(warped[:, has], crops.transforms, _WARPED_PEAKS)
+        single.append(_spread(peaks, label.has))
+    seen = find_peaks(summed, crops.transforms)
+    there = total > 0
+    blended = Seen(np.where(there[..., None], seen.points, np.nan), np.where(there, seen.scores, 0.0))
+    return Warped(blended, tuple(single))
+
+
+def _spread(peaks: Peaks, has: NDArray[np.bool_]) -> Peaks:
+    """Return peaks of all keypoints, where they are known of some: NaN for the others."""
+    t, _, n = peaks.heights.shape
+    points, heights = np.full((t, len(has), n, 2), np.nan), np.full((t, len(has), n), np.nan)
+    points[:, has], heights[:, has] = peaks.points, peaks.heights
+    return Peaks(points, heights)

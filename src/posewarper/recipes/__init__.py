@@ -1,1 +1,0 @@
-"""Recipes: what is trained, on what and how, as YAML files with validated settings."""

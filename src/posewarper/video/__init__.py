@@ -1,0 +1,1 @@
+"""Videos in and out: frames by their index, folders of frames, live sources, crops of tracks, writing."""

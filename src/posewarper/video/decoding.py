@@ -1,0 +1,289 @@
+"""Frames of a video file by their index, each exactly the one asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from itertools import dropwhile
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from posewarper.errors import PosewarperWarning, VideoError
+from posewarper.video.images import FrameCache
+from posewarper.video.indexing import (
+    NO_TIME,
+    FrameIndex,
+    decode,
+    index_by_decoding,
+    index_by_time,
+    open_stream,
+    read_packets,
+    scan_packets,
+)
+
+Image = NDArray[np.uint8]
+
+_CHECKED_AT_START = 16  # frames decoded on opening, to see whether the index is right
+_LATE = 16  # a frame that is overtaken by more than this many will not come
+_WORTH_SEEKING = 8  # up to this many frames ahead, decoding on is quicker than a seek
+# The colour matrices that FFmpeg's scaler takes, by FFmpeg's numbers; others count as unspecified.
+_KNOWN_MATRICES, _UNSPECIFIED = (0, 1, 2, 4, 5, 6, 7, 9), 2
+_STEP_BACK = 5.0  # seconds, where a seek has landed too late
+
+
+class FileFrames:
+    """The frames of a video file.
+
+    Decoded frames are kept as the decoder gives them (half the bytes of RGB) and converted when asked for.
+    The index is made from timestamps where these are sound; as soon as the decoder contradicts it, the file
+    is decoded once from end to end and the index made anew.
+
+    Args:
+        path: the video file.
+        cache_bytes: most bytes of decoded frames to keep.
+
+    Raises:
+        VideoError: if the file holds no frame that can be decoded.
+    """
+
+    frame_names: tuple[str, ...] = ()
+
+    def __init__(self, path: str, cache_bytes: int) -> None:
+        self._path = path
+        self._cache: FrameCache[VideoFrame] = FrameCache(cache_bytes)
+        self._upright = UprightConverter()
+        self._opened: tuple[InputContainer, VideoStream] | None = None
+        self._raw_size: tuple[int, int] | None = None
+        self._warned_of_size = False
+        packets = scan_packets(path)
+        doubtful = packets.truncated or bool(packets.corrupt.any()) or not packets.sound
+        self._use(index_by_decoding(path, packets) if doubtful else index_by_time(packets))
+        if not self.index.verified and not self._starts_as_indexed():
+            self._use(index_by_decoding(path, packets))
+        first = self._frame(0)
+        self._raw_size = (first.height, first.width)
+        height, width = self._convert(first).shape[:2]
+        self.image_size: tuple[int, int] = (height, width)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """(T,) seconds since the first frame."""
+        return self.index.times
+
+    @property
+    def fps(self) -> float:
+        """Frames a second on average."""
+        return self.index.fps
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of decoded frames that are kept now."""
+        return self._cache.n_bytes
+
+    def read(self, i: int) -> Image:
+        """Return frame i, which must exist, as (H, W, 3) uint8 RGB, upright."""
+        return self._convert(self._frame(i))
+
+    def close(self) -> None:
+        """Close the file and forget the frames kept."""
+        self._run: Iterator[tuple[int, VideoFrame]] = iter(())
+        self._last = -1  # the frame that the run has brought last
+        if self._opened is not None:
+            self._opened[0].close()
+        self._opened = None
+        self._cache.clear()
+
+    def _use(self, index: FrameIndex) -> None:
+        self.close()
+        self.index = index
+        self._frame_of_packet = index.frame_of_packet()
+        self._starts, self._first_right = index.starts()
+        pts = index.packets.pts.tolist() if index.packets.seekable else []
+        self._number_of_pts: dict[int, int] = {time: number for number, time in enumerate(pts)}
+        self._contradicted = False
+
+    def _starts_as_indexed(self) -> bool:
+        self._begin(0)
+        for i in range(min(_CHECKED_AT_START, len(self.index))):
+            position, _ = self._next()
+            if position != i:
+                return False
+        return True
+
+    def _frame(self, i: int) -> VideoFrame:
+        while (frame := self._find(int(self.index.shown[i]))) is None:
+            self._relearn(i)
+        return frame
+
+    def _relearn(self, i: int) -> None:
+        """Frame i did not come: make a better index or, if there is none, give up seeking."""
+        if not self.index.verified:
+            promised, index = len(self.index), index_by_decoding(self._path, self.index.packets)
+            if len(index) != promised:
+                text = f"of {promised} frames promised {len(index)} can be decoded; the last is repeated"
+                warnings.warn(f"{self._path}: {text}", PosewarperWarning, stacklevel=2)
+            # The number of frames stays: whoever asked for it has made room for so many.
+            self._use(index.resized(promised))
+        elif self._number_of_pts:
+            self._number_of_pts = {}
+        else:
+            what = f"frame {i} cannot be decoded any more"
+            raise VideoError(what, path=self._path, mend="check that nothing has changed the file meanwhile")
+
+    def _find(self, i: int) -> VideoFrame | None:
+        frame = self._cache.get(i)
+        if frame is not None:
+            return frame
+        nearest = int(np.searchsorted(self._first_right, i, side="right")) - 1
+        if self._last < i and (i - self._last <= _WORTH_SEEKING or self._first_right[nearest] <= self._last):
+            frame = self._advance_to(i)
+        # A decoder that starts at a key frame may hold frames back until it has recovered: so step back.
+        for start in dict.fromkeys((nearest, max(nearest - 1, 0), 0)):
+            if frame is None and not self._contradicted:
+                self._begin(start)
+                frame = self._advance_to(i)
+        return frame
+
+    def _advance_to(self, i: int) -> VideoFrame | None:
+        overtaken = 0
+        while overtaken <= _LATE:
+            position, frame = self._next()
+            if position is None or position == i:
+                return frame
+            overtaken += position > i
+        return None
+
+    def _next(self) -> tuple[int, VideoFrame] | tuple[None, None]:
+        position, frame = next(self._run, (None, None))
+        if position is None or frame is None:
+            return None, None
+        self._last = position
+        self._cache.put(position, frame, sum(plane.buffer_size for plane in frame.planes))
+        return position, frame
+
+    def _begin(self, start: int) -> None:
+        """Start a run of decoding at one of the places where that is possible."""
+        first_right = int(self._first_right[start])
+        stream, numbered = self._packets_from(int(self._starts[start]))
+        self._run = self._place(decode(stream, numbered, []), first_right)
+        self._last = first_right - 1
+
+    def _place(self, frames: Iterator[VideoFrame], first_right: int) -> Iterator[tuple[int, VideoFrame]]:
+        previous = -1
+        for n, frame in enumerate(frames):
+            position = n if self.index.counted else -1
+            if not self.index.counted and frame.pts is not None:
+                position = int(self._frame_of_packet[frame.pts])
+            if not self.index.verified and (position < 0 or -1 < previous != position - 1):
+                self._contradicted = True  # a frame too many, or one too few
+                return
+            if position >= first_right:
+                yield position, frame
+                previous = position
+
+    def _packets_from(self, start: int) -> tuple[VideoStream, Iterator[tuple[int, av.Packet]]]:
+        """Return the stream and its packets from number ``start`` on, each with its number."""
+        self._run = iter(())
+        fresh = self._opened is None
+        container, stream = self._opened or open_stream(self._path, one_thread=self.index.one_thread)
+        self._opened = container, stream
+        times = self._seek_times(start) if start or not fresh else []
+        for time in times:
+            try:
+                container.seek(time, stream=stream)
+            except FFmpegError:
+                continue
+            packets = read_packets(container, stream, len(self.index.packets.pts))
+            for packet in packets:
+                number = self._number_of_pts.get(NO_TIME if packet.pts is None else packet.pts, -1)
+                if number == start:
+                    return stream, self._in_step(packet, packets, start)
+                if number > start:
+                    break
+        if times or not fresh:
+            container.close()
+            container, stream = self._opened = open_stream(self._path, one_thread=self.index.one_thread)
+        packets = read_packets(container, stream, len(self.index.packets.pts))
+        return stream, dropwhile(lambda pair: pair[0] < start, enumerate(packets))
+
+    def _seek_times(self, start: int) -> list[int]:
+        if not self._number_of_pts:
+            return []
+        packets = self.index.packets
+        pts, dts = int(packets.pts[start]), int(packets.dts[start])
+        earliest = pts if dts == NO_TIME else min(pts, dts)
+        return [pts, earliest, earliest - round(_STEP_BACK / packets.time_base)]
+
+    def _in_step(
+        self, packet: av.Packet, packets: Iterator[av.Packet], start: int
+    ) -> Iterator[tuple[int, av.Packet]]:
+        yield start, packet
+        pts = self.index.packets.pts
+        for number, packet in enumerate(packets, start + 1):
+            if number == len(pts) or packet.pts != pts[number]:
+                self._number_of_pts = {}  # other packets than the first time: seeking is no use here
+                return
+            yield number, packet
+
+    def _convert(self, frame: VideoFrame) -> Image:
+        """Return a frame as RGB in the size of the first one, turned as its display matrix says."""
+        height, width = size = (frame.height, frame.width)
+        if self._raw_size is not None and size != self._raw_size:
+            if not self._warned_of_size:
+                text = f"the picture size changes from {self._raw_size} to {size}; frames are rescaled"
+                warnings.warn(f"{self._path}: {text}", PosewarperWarning, stacklevel=2)
+            self._warned_of_size = True
+            height, width = self._raw_size
+        return self._upright.convert(frame, (height, width))
+
+
+class UprightConverter:
+    """Converts the frames of one video to RGB, turned as their display matrix says."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._matrices: dict[int, NDArray[np.int32] | None] = {}
+
+    def convert(self, frame: VideoFrame, size: tuple[int, int]) -> Image:
+        """Return a decoded frame as RGB (H, W, 3) of its own memory.
+
+        Args:
+            frame: as the decoder gives it.
+            size: (height, width) to which it is scaled before it is turned.
+        """
+        if frame.colorspace not in _KNOWN_MATRICES:
+            frame.colorspace = _UNSPECIFIED
+        converted = self._reformatter.reformat(frame, width=size[1], height=size[0], format="rgb24")
+        image = np.asarray(converted.to_ndarray(), np.uint8)
+        matrix = self._matrix_of(frame)
+        if matrix is not None:
+            image = _turn(image, matrix)
+        # A frame that needed no conversion may be kept: it must not be handed out to be drawn upon.
+        return image.copy(order="C") if converted is frame else np.ascontiguousarray(image)
+
+    def _matrix_of(self, frame: VideoFrame) -> NDArray[np.int32] | None:
+        # A frame whose side data was asked for stays in memory until the garbage collector comes: PyAV ties
+        # the two to each other. So they are read once for each angle, which PyAV gives without them.
+        angle = frame.rotation
+        if angle not in self._matrices:
+            data = frame.side_data.get("DISPLAYMATRIX")
+            self._matrices[angle] = None if data is None else np.array(np.frombuffer(data, np.int32))
+        return self._matrices[angle]
+
+
+def _turn(image: Image, matrix: NDArray[np.int32]) -> Image:
+    """Apply a display matrix (a, b, u, c, d, v, ...), which takes x to (a, b) and y to (c, d), y down."""
+    a, b, c, d = (int(matrix[k]) for k in (0, 1, 3, 4))
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

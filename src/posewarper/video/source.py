@@ -1,0 +1,204 @@
+"""Frames that come once and in order: a pipe, a camera, a network stream."""
+
+from __future__ import annotations
+
+import operator
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from posewarper.errors import VideoError
+from posewarper.video.decoding import FileFrames, Image, UprightConverter
+from posewarper.video.images import IMAGE_SUFFIXES, FolderFrames
+
+CACHE_BYTES = 256 * 2**20
+FOLDER_FPS = 25.0
+_LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".slp", ".nwb")
+
+
+class Video:
+    """Frames of a video by their index in order of presentation. Made by :func:`open_video`.
+
+    ``video[i]`` is frame i as (H, W, 3) uint8 RGB, contiguous, upright, free to be drawn upon. One video
+    belongs to one thread and one process.
+
+    Attributes:
+        path: the file or folder.
+        image_size: (height, width) of the upright frames.
+        frame_names: the file names of a folder's frames; empty for a video file.
+    """
+
+    def __init__(self, path: str, frames: FileFrames | FolderFrames) -> None:
+        self.path = path
+        self.image_size = frames.image_size
+        self.frame_names = frames.frame_names
+        self._frames = frames
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; frames cannot be read any more."""
+        self._frames.close()
+        self._closed = True
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames that can be read."""
+        return len(self._frames)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second on average."""
+        return float(self._frames.fps)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """(T,) seconds from the first frame to each."""
+        return self._frames.times
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of decoded frames that are kept now."""
+        return self._frames.cached_bytes
+
+    def __getitem__(self, i: int) -> NDArray[np.uint8]:
+        i = operator.index(i)
+        if self._closed:
+            raise ValueError(f"{self.path} is closed; open it anew to read frames")
+        if not 0 <= i < len(self):
+            last = len(self) - 1
+            raise IndexError(f"{self.path}: there is no frame {i}; the frames go from 0 to {last}")
+        return self._frames.read(i)
+
+    def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (index, frame) in the order given; quickest when the indices rise."""
+        for i in indices:
+            yield operator.index(i), self[i]
+
+
+def open_video(
+    path: str | os.PathLike[str], *, cache_bytes: int = CACHE_BYTES, folder_fps: float = FOLDER_FPS
+) -> Video:
+    """Open a video file, a folder of frames or a single image.
+
+    Frame indices count from 0 in order of presentation, and count what the decoder really shows. Frames that
+    are damaged keep their place and show the frame before; where the picture size changes, frames are scaled
+    to the size of the first. The display rotation is applied, and EXIF orientation for images; the aspect
+    ratio of the pixels is not.
+
+    Args:
+        path: a file that FFmpeg reads; a folder of jpg, png, bmp, tif or webp images; or one such image.
+        cache_bytes: most bytes of decoded frames that are kept for the next access.
+        folder_fps: frames a second of a folder of frames, from which its times come.
+
+    Raises:
+        VideoError: if there is nothing to read at ``path``, or no frame in it can be decoded.
+
+    Warns:
+        PosewarperWarning: if the file is cut off, or some of its frames are damaged.
+
+    Example:
+        >>> with open_video("clip.mp4") as video:
+        ...     print(video.n_frames, video.image_size, video[5].shape)
+        20 (96, 128) (96, 128, 3)
+    """
+    name = os.fspath(path)
+    if os.path.isdir(name):
+        return Video(name, FolderFrames(name, cache_bytes, folder_fps))
+    if not os.path.isfile(name):
+        raise VideoError(
+            "there is no such file or folder",
+            path=name,
+            expected="a video file or a folder of frames",
+            got="nothing" if not os.path.exists(name) else "neither a file nor a folder",
+            mend="check the path",
+        )
+    if name.lower().endswith(_LABEL_SUFFIXES):
+        raise VideoError(
+            "this looks like labels, not like a video",
+            path=name,
+            expected="a video file or a folder of frames",
+            got=os.path.splitext(name)[1],
+            mend="give the video as VIDEO, and this file as labels",
+        )
+    if name.lower().endswith(IMAGE_SUFFIXES):
+        return Video(name, FolderFrames(name, cache_bytes, folder_fps))
+    return Video(name, FileFrames(name, cache_bytes))
+
+
+PIPE = "-"
+_SCHEMES = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "tcp://")
+
+
+def is_live(name: str) -> bool:
+    """Return whether a name is that of standard input, a camera (``/dev/video0``) or a network stream."""
+    return name == PIPE or name.startswith(("/dev/video", *_SCHEMES))
+
+
+class LiveVideo:
+    """Frames as they come, each once, upright and in the size of the first one.
+
+    Args:
+        name: ``-`` for standard input, a device, or a URL that FFmpeg knows.
+
+    Raises:
+        VideoError: if nothing can be read there.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.path = name
+        if name == PIPE and sys.stdin is None:
+            raise VideoError(
+                "standard input is closed: no frames can come from it",
+                mend="send a video to it (ffmpeg ... - | posewarper predict - ...), or name a file or camera",
+            )
+        source = sys.stdin.buffer if name == PIPE else name
+        self._upright = UprightConverter()
+        camera = "v4l2" if name.startswith("/dev/video") else None
+        try:
+            self._container = av.open(source, "r", format=camera)
+            self._frames = self._container.decode(video=0)
+            first = next(self._frames)
+            self._raw_size = (first.height, first.width)
+            self._first = self._convert(first)
+        except (FFmpegError, OSError, IndexError, StopIteration) as error:
+            raise VideoError(
+                "no frames come from here",
+                path="standard input" if name == PIPE else name,
+                expected="a stream that FFmpeg reads without going back, such as MPEG-TS or Matroska",
+                got=error,
+                mend="check what is sent",
+            ) from error
+        self.image_size = (self._first.shape[0], self._first.shape[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._container.close()
+
+    def frames(self) -> Iterator[tuple[int, Image]]:
+        """Yield (index, frame (H, W, 3) uint8 RGB) until the stream ends; may be gone through once."""
+        yield 0, self._first
+        try:
+            for index, frame in enumerate(self._frames, start=1):
+                yield index, self._convert(frame)
+        except FFmpegError:
+            return  # a stream that breaks off has ended
+
+    def _convert(self, frame: av.VideoFrame) -> Image:
+        return self._upright.convert(frame, self._raw_size)

@@ -1,0 +1,236 @@
+"""Whole videos: records, tracks, and runs that are stopped and go on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWarning
+from posewarper.model.network import ModelSpec
+from posewarper.prediction.boxes import BoxSource, boxes_of_labels
+from posewarper.prediction.stream import FrameBoxes
+from posewarper.prediction.video import ClipPredictionConfig, FrameFeed, predict_clip
+from posewarper.runs import PoseLog
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels, LabelTrack
+
+SIZE = (60, 90)
+DOTS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)])
+SKELETON = Skeleton(("red", "green", "blue"))
+N_FRAMES = 140
+
+
+class DotFinder(torch.nn.Module):
+    """A pose network that knows the colours of the dots that are its keypoints."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = ModelSpec(
+            "none", SKELETON, (64, 48), 1.0, mean=(0, 0, 0), std=(1, 1, 1), trained={"pose": 1, "warp": 1},
+            targets="exact",
+        )  # fmt: skip
+
+    def heatmaps(self, crops):
+        pure = torch.stack([2 * crops[:, c] - crops.sum(1) for c in range(3)], 1).clamp(0, 1)
+        return torch.nn.functional.max_pool2d(pure, 4)
+
+    def warp(self, values, *, source, target):
+        return values
+
+
+def true_points(frame: int) -> np.ndarray:
+    """Return (2, 3, 2): two figures that walk across each other."""
+    shape = np.array([[0, -9], [4, 0], [-3, 9]])
+    left, right = np.array([14 + 0.4 * frame, 20]), np.array([76 - 0.4 * frame, 40])
+    return np.stack([left + shape, right + shape * (1, 0.9)])
+
+
+def picture(frame: int) -> np.ndarray:
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    image = np.zeros((*SIZE, 3))
+    for points in true_points(frame):
+        for point, colour in zip(points, DOTS, strict=True):
+            image += np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / 4)[..., None] * colour
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def feed(n: int = N_FRAMES, reads=None, stop_at: int | None = None) -> FrameFeed:
+    def read(first: int):
+        for frame in range(first, n):
+            if reads is not None:
+                reads.append(frame)
+            if frame == stop_at:
+                raise KeyboardInterrupt
+            yield frame, picture(frame)
+
+    return FrameFeed(read, SIZE, n, "dots.mp4", {})
+
+
+def boxes(frame: int) -> FrameBoxes:
+    points = true_points(frame)
+    low, high = points.min(1) - 2, points.max(1) + 2
+    return FrameBoxes(np.concatenate([low, high - low], 1), np.ones(2))
+
+
+def given(n: int = N_FRAMES) -> BoxSource:
+    return BoxSource({frame: boxes(frame) for frame in range(n)})
+
+
+def labels(*frames: int) -> Labels:
+    points = np.stack([true_points(frame) for frame in frames], 1)
+    seen = np.full((len(frames), 3), 2)
+    tracks = {i: LabelTrack(np.array(frames), points[i], seen) for i in (0, 1)}
+    return Labels(SKELETON, tracks, n_frames=N_FRAMES)
+
+
+PLAIN = ClipPredictionConfig(precision="float32", patience=10)
+
+
+@pytest.mark.parametrize(
+    ("source", "config"),
+    [
+        (given(), PLAIN),
+        (given(), PLAIN.model_copy(update={"crops": "held"})),
+        (BoxSource(boxes_of_labels(labels(0)), follows=True), PLAIN),
+        (given(), PLAIN.model_copy(update={"causal": True, "aggregate": "confidence"})),
+    ],
+)
+def test_two_figures_keep_their_ids(source, config) -> None:
+    if config.aggregate == "confidence" or config.aggregate == "paper":
+        config = config.model_copy(update={"window": 0})  # this warp moves nothing
+    found = predict_clip(feed(), DotFinder(), source, config=config)
+    assert found.frames == N_FRAMES and list(found.poses.tracks) == [1, 2]
+    for i, track in enumerate(found.poses.tracks.values()):
+        assert len(track.frames) > 0.95 * N_FRAMES
+        truth = np.stack([true_points(frame)[i] for frame in track.frames])
+        assert np.median(np.linalg.norm(track.keypoints - truth, axis=-1)) < 1
+
+
+def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path) -> None:
+    config = PLAIN.model_copy(update={"crops": "held"})
+    whole = predict_clip(feed(), DotFinder(), given(), config=config)
+    for stop in (9, 61, 133):
+        with pytest.raises(Interrupted, match="same command goes on"):
+            predict_clip(feed(stop_at=stop), DotFinder(), given(), config=config, log=tmp_path)
+    with (tmp_path / "000000.jsonl").open("a") as handle:
+        handle.write('{"frame": 7, "tra')  # what a kill leaves
+    reads: list[int] = []
+    found = predict_clip(feed(reads=reads), DotFinder(), given(), config=config, log=tmp_path)
+    assert reads[0] > 80
+    assert found.frames == N_FRAMES and found.reuse == pytest.approx(whole.reuse, abs=0.05)
+    for track, other in zip(whole.poses.tracks.values(), found.poses.tracks.values(), strict=True):
+        np.testing.assert_array_equal(track.frames, other.frames)
+        np.testing.assert_allclose(track.keypoints, other.keypoints, atol=1e-3)
+
+
+def test_each_frame_is_read_once() -> None:
+    reads: list[int] = []
+    predict_clip(feed(30, reads), DotFinder(), given(30), config=PLAIN)
+    assert reads == list(range(30))
+
+
+def test_frames_of_unknown_number_end_by_a_stop() -> None:
+    live = replace(feed(stop_at=40), n_frames=None)
+    with pytest.warns(PosewarperWarning, match="stopped after"):
+        found = predict_clip(live, DotFinder(), given(), config=PLAIN.model_copy(update={"causal": True}))
+    assert 35 <= found.frames <= 40 and found.poses.n_frames == found.frames
+
+
+def test_the_whole_frame_finds_a_lone_figure_and_follows_it() -> None:
+    def alone(frame: int) -> np.ndarray:
+        image = picture(frame)
+        image[30:] = 0
+        return image
+
+    shown = FrameFeed(lambda first: ((n, alone(n)) for n in range(first, 60)), SIZE, 60, "one.mp4", {})
+    config = PLAIN.model_copy(update={"window": 0})
+    found = predict_clip(shown, DotFinder(), BoxSource(follows=True, whole_frame=True), config=config)
+    (track,) = found.poses.tracks.values()
+    truth = np.stack([true_points(frame)[0] for frame in track.frames])
+    assert len(track.frames) == 60 and np.median(np.linalg.norm(track.keypoints - truth, axis=-1)) < 1
+
+
+def test_nobody_is_in_a_frame_without_a_sure_keypoint() -> None:
+    def read(first: int):
+        for n in range(first, 12):
+            yield n, picture(0)[:30] if n >= 6 else np.zeros((30, SIZE[1], 3), np.uint8)
+
+    shown = FrameFeed(read, (30, SIZE[1]), 12, "dark.mp4", {})
+    config = PLAIN.model_copy(update={"window": 0})
+    found = predict_clip(shown, DotFinder(), BoxSource(follows=True, whole_frame=True), config=config)
+    assert found.frames == 12 and {n for t in found.poses.tracks.values() for n in t.frames} == {
+        *range(6, 12)
+    }
+
+
+def test_an_untrained_head_is_refused() -> None:
+    model = DotFinder()
+    model.spec = replace(model.spec, trained={"pose": 1})
+    with pytest.raises(ModelError, match="never trained"):
+        predict_clip(feed(3), model, given(3))
+    predict_clip(feed(3), model, given(3), config=PLAIN.model_copy(update={"aggregate": "none"}))
+
+
+def test_boxes_of_labels() -> None:
+    found = boxes_of_labels(replace(labels(0, 5), labelled_frames=np.array([0, 3, 5])))
+    assert {frame: len(own.boxes) for frame, own in found.items()} == {0: 2, 3: 0, 5: 2}
+
+
+def test_a_log_keeps_what_was_kept(tmp_path) -> None:
+    with PoseLog(tmp_path, lines_per_file=2) as log:
+        for n in range(5):
+            log.append({"frame": n})
+            if n != 4:
+                log.keep({"done": n + 1})
+        assert [record["frame"] for record in log.records()] == [0, 1, 2, 3, 4]
+    with PoseLog(tmp_path) as log:
+        assert log.state == {"done": 4} and [record["frame"] for record in log.records()] == [0, 1, 2, 3]
+        assert len(list(tmp_path.glob("*.jsonl"))) == 3
+        log.append({"frame": 4})
+        assert [record["frame"] for record in log.records()] == [0, 1, 2, 3, 4]
+
+
+def test_a_log_has_one_writer(tmp_path) -> None:
+    with PoseLog(tmp_path) as log:
+        log.append({"frame": 0})
+        with pytest.raises(OutputError, match="another run is writing"):
+            PoseLog(tmp_path)
+        assert [record["frame"] for record in log.records()] == [0]
+    PoseLog(tmp_path).__exit__()
+
+
+@pytest.mark.parametrize("frames", [[9, 10, 0], [0, 1], [0, 1, 1]])
+def test_records_that_are_not_one_a_frame_are_not_gone_on_with(tmp_path, frames) -> None:
+    with PoseLog(tmp_path) as log:
+        for frame in frames:
+            log.append({"frame": frame, "tracks": [], "keypoints": [], "scores": []})
+        log.keep({"done": 3, "tracker": {}, "crops": {}, "heatmaps": [0, 0], "errors": []})
+    before = (tmp_path / "000000.jsonl").read_bytes()
+    with pytest.raises(OutputError, match=r"damaged(.|\n)*--overwrite"):
+        predict_clip(feed(5), DotFinder(), given(5), config=PLAIN, log=tmp_path)
+    assert (tmp_path / "000000.jsonl").read_bytes() == before
+
+
+def test_progress_is_told_before_the_records_are_opened(tmp_path) -> None:
+    log = tmp_path / "log"
+    seen: list[tuple[int, bool]] = []
+    predict_clip(
+        feed(3), DotFinder(), given(3), config=PLAIN, log=log,
+        progress=lambda what, done, total: seen.append((done, log.exists())),
+    )  # fmt: skip
+    assert seen == [(0, False), (1, True), (2, True), (3, True)]
+
+
+@pytest.mark.parametrize(
+    "damage", ["not json", json.dumps({"file": 0, "lines": 1, "bytes": 99, "state": {}})]
+)
+def test_a_damaged_log_is_not_gone_on_with(tmp_path, damage) -> None:
+    (tmp_path / "state.json").write_text(damage)
+    with pytest.raises(OutputError, match="damaged"):
+        PoseLog(tmp_path)

@@ -1,0 +1,99 @@
+"""What is given to ``predict``: labels that only say where to look, boxes, frames of a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from clip_files import encode_clip
+from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.formats.labels import write_labels
+from posewarper.model.network import ModelSpec
+from posewarper.prediction.video import ClipPredictionConfig, predict
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels, LabelTrack, RunResult
+
+SIZE, N_FRAMES = (96, 128), 4
+SKELETON, OTHER = Skeleton(("head", "tail")), Skeleton(("nose", "tail"))
+ALONE = ClipPredictionConfig(aggregate="none", precision="float32")
+LEFT, RIGHT = np.array([30.0, 40.0]), np.array([90.0, 60.0])
+BOX = np.array([-10.0, -20.0, 20.0, 40.0])
+
+
+class Centre(torch.nn.Module):
+    """A pose network that finds the keypoints above and below the middle of each crop."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = ModelSpec("none", SKELETON, (64, 64), 1.0, trained={"pose": 1}, targets="exact")
+
+    def heatmaps(self, crops):
+        maps = torch.zeros(len(crops), 2, 16, 16)
+        maps[:, 0, 4, 8] = maps[:, 1, 12, 8] = 1
+        return maps
+
+
+def labels(skeleton: Skeleton = SKELETON, *, boxes: bool = True, image_size=SIZE) -> Labels:
+    """Frame 1 with two figures, whose boxes lie around LEFT and RIGHT."""
+    tracks = {}
+    for i, middle in ((7, LEFT), (1, RIGHT)):
+        given = np.array([[*(middle + BOX[:2]), *BOX[2:]]]) if boxes else None
+        points = middle + np.array([[(0, -15), (0, 15)]])
+        tracks[i] = LabelTrack(np.array([1]), points, np.full((1, 2), 2), boxes=given)
+    return Labels(skeleton, tracks, image_size=image_size, n_frames=N_FRAMES)
+
+
+@pytest.fixture
+def clip(tmp_path, monkeypatch) -> Path:
+    path = encode_clip(tmp_path / "clip.mp4", [np.full((*SIZE, 3), 90, np.uint8)] * N_FRAMES)
+    with path.open("rb") as source:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=source))
+        yield path
+
+
+def middles(result: RunResult) -> list[list[float]]:
+    return sorted(track.keypoints[0].mean(0).round(-1).tolist() for track in result.poses.tracks.values())
+
+
+def test_labels_only_say_where_to_look(clip) -> None:
+    result = predict(clip, Centre(), labels=labels(), config=ALONE)
+    assert list(result.poses.tracks) == [1, 2] and middles(result) == [LEFT.tolist(), RIGHT.tolist()]
+    # Ids of the poses are not those of the labels: nothing may match one with the other.
+    assert not result.labels.tracks and not len(result.poses.labelled_frames)
+
+
+def test_of_labels_of_other_keypoints_the_boxes_are_used(clip, tmp_path) -> None:
+    write_labels(tmp_path / "labels.json", labels(OTHER))
+    with pytest.warns(
+        PosewarperWarning, match=r"labels\.json: .*\(nose, tail\) than the model \(head, tail\)"
+    ):
+        result = predict(clip, Centre(), labels=tmp_path / "labels.json", config=ALONE)
+    assert result.poses.skeleton == SKELETON and middles(result) == [LEFT.tolist(), RIGHT.tolist()]
+    with pytest.raises(LabelsError, match="not all of them have a box"):
+        predict(clip, Centre(), labels=labels(OTHER, boxes=False), config=ALONE)
+
+
+@pytest.mark.parametrize("from_pipe", [False, True])
+def test_labels_of_another_size_are_refused(clip, from_pipe) -> None:
+    with pytest.raises(LabelsError, match=r"another size[\s\S]*128 x 96[\s\S]*256 x 192"):
+        predict("-" if from_pipe else clip, Centre(), labels=labels(image_size=(192, 256)), config=ALONE)
+
+
+@pytest.mark.parametrize("frames", [(0, 9), (8, 9)])
+def test_boxes_of_frames_that_did_not_come_are_told(clip, tmp_path, frames) -> None:
+    boxes = [{"frame": frame, "bbox": [*(LEFT + BOX[:2]), *BOX[2:]]} for frame in frames]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    with pytest.warns(PosewarperWarning) as told:
+        result = predict("-", Centre(), boxes=tmp_path / "boxes.json", config=ALONE)
+    assert result.poses.n_frames == N_FRAMES
+    said = [note for note in result.notes if "did not come" in note]
+    assert len(said) == 1 and f"frame {next(f for f in frames if f >= N_FRAMES)} of 4" in said[0]
+    assert said[0] in [str(one.message) for one in told]

@@ -1,0 +1,44 @@
+"""The paper's way of propagating: nearest label, its crop, and what an untrained head makes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.propagation import methods
+from posewarper.propagation.methods import nearest_labels, warp_in_fixed_crops
+from posewarper.skeletons import Skeleton
+from posewarper.structures import LabelTrack
+
+
+class Clip:
+    """Twelve frames of noise, by index."""
+
+    image_size = (96, 128)
+
+    def frames(self, indices):
+        for i in indices:
+            yield i, np.random.default_rng(i).integers(0, 255, (96, 128, 3), np.uint8)
+
+
+def test_the_nearest_label_is_the_earlier_one_on_a_tie() -> None:
+    assert nearest_labels(np.arange(7), np.array([1, 5])).tolist() == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_an_untrained_head_copies_the_nearest_label_and_nothing_moves_with_the_frame(monkeypatch) -> None:
+    torch.manual_seed(0)
+    spec = ModelSpec("hrnet_w18_small", Skeleton(("a", "b", "c")), (64, 64), 2.0, head_width=8, head_blocks=1)
+    model = PoseWarper(spec).eval()
+    keypoints = np.array([[[30.0, 20], [60, 40], [45, 70]], [[70.0, 30], [90, 60], [80, 80]]])
+    visibility = np.array([[2, 2, 2], [2, 0, 2]])
+    track = LabelTrack(np.array([2, 8]), keypoints, visibility)
+    told: list[int] = []
+    monkeypatch.setattr(methods, "_LONGEST", 3)  # in pieces
+    points, scores = warp_in_fixed_crops(Clip(), track, np.arange(12), model, told.append)
+    expected = np.where(np.arange(12)[:, None, None] <= 5, track.keypoints[0], track.keypoints[1])
+    missing = np.isnan(expected)
+    assert np.array_equal(np.isnan(points), missing)
+    assert np.abs(points - expected)[~missing].max() < 0.2
+    assert (scores[6:, 1] == 0).all()
+    assert sum(told) == 12

@@ -1,0 +1,79 @@
+"""On which frames a track is there: hand-made cases of the rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from posewarper.errors import LabelsError
+from posewarper.propagation.clip import present_frames
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels, LabelTrack
+
+
+def labels_of(tracks: dict[int, list[int]], labelled: list[int] | None = None) -> Labels:
+    made = {
+        i: LabelTrack(np.array(frames), np.zeros((len(frames), 1, 2)), np.full((len(frames), 1), 2))
+        for i, frames in tracks.items()
+    }
+    return Labels(Skeleton(("nose",)), made, None if labelled is None else np.array(labelled))
+
+
+def span(*stretches: tuple[int, int]) -> list[int]:
+    """Frames from each first to each last, both included."""
+    return [frame for first, last in stretches for frame in range(first, last + 1)]
+
+
+@pytest.mark.parametrize(
+    ("own", "labelled", "n_frames", "expected"),
+    [
+        # One gap (10) at both ends.
+        ([20, 30, 40], [20, 30, 40], 100, span((10, 50))),
+        # The clip ends first.
+        ([3, 10, 17], [3, 10, 17], 20, span((0, 19))),
+        # A labelled frame without the track between two labels: the whole open stretch is out.
+        ([10, 20, 40], [10, 20, 30, 40], 60, span((0, 20), (40, 50))),
+        # Two such frames in one stretch, and one in another.
+        ([0, 30, 50], [0, 10, 20, 30, 40, 50], 56, [0, 30, *span((50, 55))]),
+        # Before the first and after the last label, up to but not on a labelled frame without the track.
+        ([20, 30], [10, 20, 30, 40], 100, span((11, 39))),
+        # Uneven labels: the median spacing (10) counts, not the track's own (30).
+        ([30, 60], [30, 40, 50, 60, 100], 200, [*span((20, 30)), *span((60, 70))]),
+        # A nearer lacking frame cuts the end shorter than the gap.
+        ([20, 40], [16, 20, 40, 60], 100, span((17, 59))),
+        # An even number of spacings: the median of 4 and 7 is 5.5, of which whole frames are taken.
+        ([20, 24, 31], [20, 24, 31], 100, span((15, 36))),
+        # One labelled frame: the gap is the whole clip.
+        ([7], [7], 12, span((0, 11))),
+        # One label of the track among several labelled frames.
+        ([20], [0, 10, 20, 30], 50, span((11, 29))),
+    ],
+)
+def test_rule(own, labelled, n_frames, expected):
+    frames = present_frames(labels_of({3: own}, labelled), 3, n_frames)
+    assert frames.dtype == np.int64
+    assert frames.tolist() == expected
+
+
+def test_other_tracks_decide_what_was_labelled():
+    labels = labels_of({0: [0, 10, 20, 30], 1: [0, 30]})
+    assert present_frames(labels, 0, 40).tolist() == span((0, 39))
+    assert present_frames(labels, 1, 40).tolist() == [0, *span((30, 39))]
+
+
+def test_extend_fills_the_clip():
+    labels = labels_of({0: [10, 30]}, [10, 20, 30])
+    assert present_frames(labels, 0, 50, extend=True).tolist() == span((0, 49))
+
+
+def test_predictions_are_no_labels():
+    # The track's instances on frames 11 to 19 lie on frames that nobody has labelled.
+    labels = labels_of({0: span((10, 20)), 1: [15]}, [10, 30])
+    assert present_frames(labels, 0, 50).tolist() == span((0, 29))
+    for extend in (False, True):
+        assert present_frames(labels, 1, 50, extend=extend).size == 0
+
+
+def test_unknown_track():
+    with pytest.raises(LabelsError, match="no track 5"):
+        present_frames(labels_of({0: [1]}), 5, 10)
