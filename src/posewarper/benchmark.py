@@ -153,7 +153,7 @@ def check_methods(methods: Sequence[str], effort: str) -> list[str]:
             "unknown method" if unknown else "no method to compare",
             expected=", ".join(usable),
             got=", ".join(unknown) or None,
-            mend="name one or more of the methods expected",
+            fix="name one or more of the methods expected",
         )
     untrained = [name for name in methods if name not in usable]
     if untrained:
@@ -161,7 +161,7 @@ def check_methods(methods: Sequence[str], effort: str) -> list[str]:
             f"a method needs a network, and the effort {effort!r} trains none",
             expected=", ".join(usable),
             got=", ".join(untrained),
-            mend="raise the effort, or leave this method out",
+            fix="raise the effort, or leave this method out",
         )
     return list(dict.fromkeys(methods))
 
@@ -181,7 +181,7 @@ def check_gaps(every: Sequence[int], dense: Labels) -> list[int]:
             "labels cannot be kept on every k-th frame of this clip",
             expected=f"gaps k from 1 to {n_frames - 1}, as the clip has {n_frames} frames",
             got=", ".join(map(str, impossible)) or "no gap",
-            mend="choose gaps that are smaller than the clip",
+            fix="choose gaps that are smaller than the clip",
         )
     for gap in every:
         kept = keep_every(dense, gap)
@@ -191,7 +191,7 @@ def check_gaps(every: Sequence[int], dense: Labels) -> list[int]:
                 + ("score on" if kept.tracks else "propagate from"),
                 expected=f"labels on frames {gap // 2}, {gap // 2 + gap}, ... and on others",
                 got=f"{len(labelled)} labelled frames, {len(kept.labelled_frames)} of them kept",
-                mend="choose another gap, or give labels of more frames",
+                fix="choose another gap, or give labels of more frames",
             )
     return list(dict.fromkeys(every))
 
@@ -379,7 +379,7 @@ def _video_digest(path: Path) -> str:
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()
     if not path.is_file():
         raise VideoError(
-            "there is no such video", path=path, mend="name a video file or a folder of frames that exists"
+            "there is no such video", path=path, fix="name a video file or a folder of frames that exists"
         )
     return _file_digest(path)
 

@@ -1,4 +1,4 @@
-"""One family of errors, each of which says how to mend what is wrong.
+"""One family of errors, each of which says how to fix what is wrong.
 
 Everything that a user can cause (a file, a label, an option) ends in a :class:`PosewarperError`; the
 command line prints its text and leaves with exit code 2. What is odd but has a sensible result is a
@@ -11,11 +11,11 @@ import os
 
 
 class PosewarperError(Exception):
-    """Bad input, with the place, the expectation and the mend in one readable message.
+    """Bad input, with the place, the expectation and the fix in one readable message.
 
     Args:
         what: what is wrong, one sentence without a full stop.
-        mend: what the user can do about it.
+        fix: what the user can do about it.
         path: the file or folder concerned.
         expected: what would have been right.
         got: what was found instead.
@@ -25,19 +25,19 @@ class PosewarperError(Exception):
         self,
         what: str,
         *,
-        mend: str,
+        fix: str,
         path: str | os.PathLike[str] | None = None,
         expected: object = None,
         got: object = None,
     ) -> None:
-        self.what, self.mend, self.path = what, mend, path
+        self.what, self.fix, self.path = what, fix, path
         self.expected, self.got = expected, got
         lines = [f"{os.fspath(path)}: {what}" if path is not None else what]
         if expected is not None:
             lines.append(f"  expected: {expected}")
         if got is not None:
             lines.append(f"  got:      {got}")
-        lines.append(f"  mend:     {mend}")
+        lines.append(f"  fix:      {fix}")
         super().__init__("\n".join(lines))
 
 

@@ -163,7 +163,7 @@ class Workshop:
                 path=folder,
                 expected="one .pth file, or one with 'final' in its name",
                 got=", ".join(path.name for path in found[:5]),
-                mend="leave the one that counts",
+                fix="leave the one that counts",
             )
         return (final or found or [None])[0]
 
@@ -203,7 +203,7 @@ class Workshop:
         if code or not (folder / FINAL).is_file():
             raise ModelError(
                 "the training of this stage ended early", path=folder, got=f"exit code {code}",
-                mend="look at its messages above; the same command goes on where it stopped",
+                fix="look at its messages above; the same command goes on where it stopped",
             )  # fmt: skip
 
     # --- use ----------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
         raise OutputError(
             "this stage was trained with other settings",
             path=folder,
-            mend="give the same settings, or another --out",
+            fix="give the same settings, or another --out",
         )
 
 
@@ -340,7 +340,7 @@ def run_propagation(workshop: Workshop) -> ResultTable:
         except ModelError as error:
             if method != "raft":  # whose weights may not be to be had
                 raise
-            notes.append(f"{row} was left out: {error.what}. {error.mend}")
+            notes.append(f"{row} was left out: {error.what}. {error.fix}")
             continue
         rows[row] = workshop.score_propagated(poses, plan)
     return ResultTable("propagation", rows, tuple(notes))

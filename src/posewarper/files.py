@@ -34,7 +34,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise OutputError(
-            "cannot make this folder", path=target.parent, got=error, mend="name another output folder"
+            "cannot make this folder", path=target.parent, got=error, fix="name another output folder"
         ) from error
     try:
         yield temporary
@@ -44,7 +44,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except (IsADirectoryError, PermissionError) as error:
         raise OutputError(
-            "cannot write this file", path=target, got=error, mend="name another place"
+            "cannot write this file", path=target, got=error, fix="name another place"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -64,14 +64,14 @@ def replacing_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], boo
     """
     target = Path(path).absolute()
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise OutputError("this is no folder", path=target, mend="name another place")
+        raise OutputError("this is no folder", path=target, fix="name another place")
     strangers = sorted(p.name for p in target.iterdir() if not is_ours(p)) if target.is_dir() else []
     if strangers:
         raise OutputError(
             "this folder holds other files, which would be lost",
             path=target,
             got=", ".join(strangers[:5]) + (f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""),
-            mend="name a new folder",
+            fix="name a new folder",
         )
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
@@ -84,7 +84,7 @@ def replacing_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], boo
         os.replace(temporary, target)
     except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise OutputError(
-            "cannot write this folder", path=target, got=error, mend="name another place"
+            "cannot write this folder", path=target, got=error, fix="name another place"
         ) from error
     finally:
         if old.exists() and not target.exists():

@@ -81,7 +81,7 @@ def check_labels(video: Video, labels: Labels) -> Labels:
     """
     if not any((track.visibility > 0).any() for track in labels.tracks.values()):
         raise LabelsError(
-            "there are no labels", path=labels.video, mend="label at least one frame with one keypoint"
+            "there are no labels", path=labels.video, fix="label at least one frame with one keypoint"
         )
     last = int(labels.labelled_frames[-1])
     if last >= video.n_frames:
@@ -90,7 +90,7 @@ def check_labels(video: Video, labels: Labels) -> Labels:
             path=video.path,
             expected=f"frame indices from 0 to {video.n_frames - 1}",
             got=f"frame {last}",
-            mend="check that the labels belong to this video and count frames from 0",
+            fix="check that the labels belong to this video and count frames from 0",
         )
     if labels.image_size is not None and tuple(labels.image_size) != tuple(video.image_size):
         raise LabelsError(
@@ -98,7 +98,7 @@ def check_labels(video: Video, labels: Labels) -> Labels:
             path=video.path,
             expected=f"height x width {video.image_size[0]} x {video.image_size[1]}, as in the video",
             got=f"{labels.image_size[0]} x {labels.image_size[1]}",
-            mend="label this very video, or scale the labels to its size",
+            fix="label this very video, or scale the labels to its size",
         )
     return labels
 
@@ -109,7 +109,7 @@ def _check_budget(config: FitConfig) -> None:
             "no iterations to train a network with",
             expected="at least 1 for pose_iterations",
             got=config.pose_iterations,
-            mend="take the effort normal or best",
+            fix="take the effort normal or best",
         )
 
 
@@ -119,7 +119,7 @@ def _check_variant(method: str, config: FitConfig) -> None:
             f"no iterations to train the head of {method} with",
             expected="at least 1 for warp_iterations",
             got=config.warp_iterations,
-            mend="take the effort normal or best",
+            fix="take the effort normal or best",
         )
 
 
@@ -237,7 +237,7 @@ def _fitting_model(model: PoseWarper, labels: Labels) -> PoseWarper:
             "the model's skeleton is not that of the labels",
             expected=", ".join(labels.skeleton.names),
             got=", ".join(model.spec.skeleton.names),
-            mend="use a model that was trained on this skeleton, or leave --model out to train one",
+            fix="use a model that was trained on this skeleton, or leave --model out to train one",
         )
     return model
 

@@ -240,5 +240,5 @@ def _empty_box(got: object) -> LabelsError:
         "a crop cannot be cut out of a box without area",
         expected="a box xywh with a width and a height above 0",
         got=got,
-        mend="give the instance a box, or at least two labelled keypoints that lie apart",
+        fix="give the instance a box, or at least two labelled keypoints that lie apart",
     )

@@ -30,7 +30,7 @@ class Settings(BaseModel):
                     f"unknown setting {name!r}",
                     expected=", ".join(cls.model_fields),
                     got=name,
-                    mend=f"did you mean {near[0]!r}?" if near else "use one of the names expected",
+                    fix=f"did you mean {near[0]!r}?" if near else "use one of the names expected",
                 )
         try:
             return cls(**values)
@@ -40,7 +40,7 @@ class Settings(BaseModel):
                 f"setting {'.'.join(map(str, first['loc']))} has an impossible value",
                 expected=first["msg"],
                 got=first["input"],
-                mend="give a value within the limits",
+                fix="give a value within the limits",
             ) from error
 
 
@@ -94,7 +94,7 @@ def effort_config(effort: str) -> FitConfig:
     """
     if effort not in EFFORTS:
         raise ConfigError(
-            "unknown effort", expected=", ".join(EFFORTS), got=effort, mend="use one of the names expected"
+            "unknown effort", expected=", ".join(EFFORTS), got=effort, fix="use one of the names expected"
         )
     return EFFORTS[effort]
 

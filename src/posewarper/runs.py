@@ -46,18 +46,18 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _take(place: Path) -> BinaryIO | None:
-    path, mend = place / LOCK, "name another output folder"
+    path, fix = place / LOCK, "name another output folder"
     while True:
         try:
             above = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
             if not above.is_dir():
-                raise OutputError("this is a file, not a folder", path=above, mend=mend)
+                raise OutputError("this is a file, not a folder", path=above, fix=fix)
             place.mkdir(parents=True, exist_ok=True)
             if sys.platform == "win32":
                 return None
             held = path.open("ab")
         except OSError as error:
-            raise OutputError("this folder cannot be written", path=place, got=error, mend=mend) from error
+            raise OutputError("this folder cannot be written", path=place, got=error, fix=fix) from error
         try:
             _lock(held)
             # Whoever held it before has removed its file, perhaps after we opened that.
@@ -69,7 +69,7 @@ def _take(place: Path) -> BinaryIO | None:
             raise OutputError(
                 "another run is writing here",
                 path=place,
-                mend="wait until it has ended, or name another output folder",
+                fix="wait until it has ended, or name another output folder",
             ) from error
         held.close()
 
@@ -104,7 +104,7 @@ def claim_folder(place: Path, request: Mapping[str, Any], results: Sequence[str]
     noted = place / _REQUEST
     above = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
     if not above.is_dir():
-        raise OutputError("this is a file, not a folder", path=above, mend="name another output folder")
+        raise OutputError("this is a file, not a folder", path=above, fix="name another output folder")
     if not overwrite:
         if is_claimed(place, request):
             return
@@ -113,7 +113,7 @@ def claim_folder(place: Path, request: Mapping[str, Any], results: Sequence[str]
             raise OutputError(
                 "this folder holds other files, or a run with other settings",
                 path=place,
-                mend="name another folder, or allow results to be replaced with --overwrite",
+                fix="name another folder, or allow results to be replaced with --overwrite",
             )
     try:
         # The request goes first: results without one are never taken for those of another.
@@ -127,7 +127,7 @@ def claim_folder(place: Path, request: Mapping[str, Any], results: Sequence[str]
             "the results of an earlier run cannot be removed",
             path=error.filename,
             got=error.strerror,
-            mend="name another output folder",
+            fix="name another output folder",
         ) from error
     with replacing(noted) as temporary:
         temporary.write_text(json.dumps(request, indent=1) + "\n", encoding="utf-8")
@@ -210,7 +210,7 @@ class PoseLog:
             "the records of the run that is to go on are damaged",
             path=self._folder,
             got=what,
-            mend="begin anew with --overwrite",
+            fix="begin anew with --overwrite",
         )
 
     def _place(self, number: int) -> Path:

@@ -63,11 +63,11 @@ class Skeleton:
         pairs = _flip_pairs_of(self.names) if self.flip_pairs is None else self.flip_pairs
         object.__setattr__(self, "flip_pairs", tuple((int(a), int(b)) for a, b in pairs))
         if not self.names:
-            raise LabelsError("a skeleton has no keypoints", mend="name at least one keypoint")
+            raise LabelsError("a skeleton has no keypoints", fix="name at least one keypoint")
         repeated = sorted({n for n in self.names if self.names.count(n) > 1})
         if repeated:
             raise LabelsError(
-                "a skeleton names keypoints twice", got=", ".join(repeated), mend="make the names unique"
+                "a skeleton names keypoints twice", got=", ".join(repeated), fix="make the names unique"
             )
         for a, b in (*self.edges, *self.flip_pairs):
             if not (0 <= a < len(self.names) and 0 <= b < len(self.names)):
@@ -75,7 +75,7 @@ class Skeleton:
                     "a skeleton's edge or flip pair points to a keypoint that does not exist",
                     expected=f"indices from 0 to {len(self.names) - 1}",
                     got=(a, b),
-                    mend="correct the index (edges count from 0 here, from 1 in COCO files)",
+                    fix="correct the index (edges count from 0 here, from 1 in COCO files)",
                 )
         mirrored = [k for pair in self.flip_pairs for k in pair]
         if len(set(mirrored)) < len(mirrored):
@@ -83,7 +83,7 @@ class Skeleton:
                 "a skeleton has a keypoint in two mirror pairs, or as its own mirror image",
                 expected="each keypoint in one pair at most",
                 got=self.flip_pairs,
-                mend="correct the flip pairs; keypoints in the middle of the body are in none",
+                fix="correct the flip pairs; keypoints in the middle of the body are in none",
             )
 
     def __len__(self) -> int:
@@ -183,6 +183,6 @@ def named_skeleton(name: str) -> Skeleton:
     """
     if name not in PRESETS:
         raise LabelsError(
-            "unknown skeleton", expected=", ".join(PRESETS), got=name, mend="use one of the names expected"
+            "unknown skeleton", expected=", ".join(PRESETS), got=name, fix="use one of the names expected"
         )
     return PRESETS[name]

@@ -41,7 +41,7 @@ def _array(value: ArrayLike, dtype: Any, shape: tuple[int, ...], what: str) -> N
             f"{what} has another shape than the track's frames and skeleton ask for",
             expected=shape,
             got=array.shape,
-            mend="give one row a frame and one column a keypoint",
+            fix="give one row a frame and one column a keypoint",
         )
     array.setflags(write=False)
     return array
@@ -57,7 +57,7 @@ def _frame_array(frames: ArrayLike, what: str) -> Ints:
         raise LabelsError(
             f"{what}: frame indices must count from 0 and rise, each at most once",
             got=array.tolist()[:10],
-            mend="sort the frames and give each frame one instance a track",
+            fix="sort the frames and give each frame one instance a track",
         )
     array.setflags(write=False)
     return array
@@ -170,7 +170,7 @@ class Labels:
                     f"track {track_id} does not fit the skeleton",
                     expected=f"{len(self.skeleton)} keypoints",
                     got=f"{track.keypoints.shape[1]} keypoints",
-                    mend="give every instance the keypoints of the skeleton, in its order",
+                    fix="give every instance the keypoints of the skeleton, in its order",
                 )
         frames = self.instance_frames if self.labelled_frames is None else self.labelled_frames
         object.__setattr__(self, "labelled_frames", _frame_array(np.unique(frames), "labelled frames"))
@@ -183,7 +183,7 @@ class Labels:
                 "a label lies beyond the last frame",
                 expected=f"frame indices from 0 to {self.n_frames - 1}",
                 got=f"frame {every[-1]}",
-                mend="check that the labels belong to this video and count frames from 0",
+                fix="check that the labels belong to this video and count frames from 0",
             )
 
     @property
@@ -225,7 +225,7 @@ class Labels:
                 f"there is no track {track_id}",
                 expected=f"one of {list(self.tracks)}",
                 got=track_id,
-                mend="name a track that the labels hold",
+                fix="name a track that the labels hold",
             )
         return replace(self, tracks={track_id: self.tracks[track_id]})
 
@@ -355,7 +355,7 @@ def _column(value: ArrayLike | None, dtype: Any, shape: tuple[int, ...], empty: 
             f"{what} of an instance table has a wrong shape",
             expected=shape,
             got=array.shape,
-            mend="give one row an instance, and for frames one row a frame",
+            fix="give one row an instance, and for frames one row a frame",
         )
     array.setflags(write=False)
     return array
@@ -442,7 +442,7 @@ class InstanceTable:
                 "an instance of a table belongs to no frame of it",
                 expected=f"rows from 0 to {f - 1}",
                 got=(int(self.rows.min()), int(self.rows.max())),
-                mend="list the frame among frame_names",
+                fix="list the frame among frame_names",
             )
 
     @property

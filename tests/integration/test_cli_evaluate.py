@@ -89,5 +89,5 @@ def test_a_clip_of_ones_own(tmp_path: Path, capsys) -> None:
 def test_bad_input_ends_with_one_message(case: Path, capsys, predictions, more, message) -> None:
     code, stdout, stderr = run(capsys, case / "gt17", case / predictions, *more)
     assert code == 2 and not stdout
-    assert stderr.startswith("error: ") and message in stderr and "mend:" in stderr
+    assert stderr.startswith("error: ") and message in stderr and "fix:" in stderr
     assert "Traceback" not in stderr

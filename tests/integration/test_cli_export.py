@@ -89,7 +89,7 @@ def test_what_cannot_be_exported_or_shown_is_told(capsys, tmp_path, monkeypatch,
     write_checkpoint(tmp_path / "model.pt", pose=1)
     Path("other.onnx").write_text("no network")
     code, said, err = command(capsys, *arguments)
-    assert (code, said) == (2, "") and message in err and "mend:" in err
+    assert (code, said) == (2, "") and message in err and "fix:" in err
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.pt", "other.onnx"]
 
 

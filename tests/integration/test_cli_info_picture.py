@@ -93,7 +93,7 @@ def test_a_picture_needs_a_video_and_labels(info, capsys, clip, tmp_path):
         ((tmp_path / "model.pt", "--labels", labels), "no video"),
     ):
         code, out, err = command(capsys, "info", *arguments, "--picture", picture)
-        assert (code, out) == (2, "") and got in err and "mend:" in err, err
+        assert (code, out) == (2, "") and got in err and "fix:" in err, err
     code, _, err = command(capsys, "info", clip, "--labels", labels, "--picture", tmp_path / "sheet.txt")
     assert code == 2 and ".png or .jpg" in err
     assert not picture.exists()

@@ -148,7 +148,7 @@ def test_info_of_this_machine(run, tmp_path):
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [
-        (LabelsError("no good", mend="do better"), 2, "error: no good\n  mend:     do better\n"),
+        (LabelsError("no good", fix="do better"), 2, "error: no good\n  fix:      do better\n"),
         (
             Interrupted("12 of 40 frames are kept in out"),
             130,

@@ -59,14 +59,14 @@ def tiny(monkeypatch) -> None:
 
 @pytest.fixture
 def refused(propagate, tmp_path):
-    """Run, and expect exit code 2, one message with a mend, no traceback and no output."""
+    """Run, and expect exit code 2, one message with a fix, no traceback and no output."""
 
     def run(message: str, *options: object, **more) -> str:
         code, stdout, err = propagate(*options, **more)
         assert (code, stdout) == (2, ""), err
         assert message in err
         assert err.count("error: ") == 1
-        assert "mend:" in err
+        assert "fix:" in err
         assert "Traceback" not in err
         assert not (tmp_path / "out").exists()
         return err

@@ -61,7 +61,7 @@ def test_a_shipped_recipe_by_name_and_what_it_writes(capsys, tmp_path):
 def test_what_is_refused(capsys, tmp_path, data):
     def refused(*words: object) -> str:
         code, said, err = command(capsys, "train", *words, "--out", tmp_path / "run", "--quiet")
-        assert code == 2 and not said and "Traceback" not in err and "mend:" in err
+        assert code == 2 and not said and "Traceback" not in err and "fix:" in err
         return err
 
     small = [*small_words(**{"data.dataset": data, "data.validation": "null"}), "--device", "cpu"]
@@ -125,4 +125,4 @@ def test_a_frame_that_cannot_be_read_is_named(capsys, tmp_path):
         broken.write_bytes(broken.read_bytes()[:20])
     words = small_words(**{"data.dataset": data, "train.workers": 1, "data.validation": "null"})
     code, _, err = command(capsys, "train", "tiny.yaml", *words, "--out", tmp_path / "run", "--quiet")
-    assert code == 2 and "000004.jpg" in err and "mend:" in err and "Traceback" not in err
+    assert code == 2 and "000004.jpg" in err and "fix:" in err and "Traceback" not in err

@@ -104,7 +104,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(capsys, weights, tmp_path):
 )
 def test_what_cannot_be_converted_so_is_told(capsys, weights, tmp_path, out, options, message):
     code, said, err = command(capsys, "convert", weights, tmp_path / out, *options)
-    assert (code, said) == (2, "") and message in err and "mend:" in err
+    assert (code, said) == (2, "") and message in err and "fix:" in err
     assert not (tmp_path / out).exists()
 
 
@@ -161,4 +161,4 @@ def test_offsets_that_cannot_be_shown(capsys, trained, tmp_path, monkeypatch, ar
     write_clip(tmp_path)
     monkeypatch.chdir(tmp_path)
     code, said, err = command(capsys, "info", *arguments)
-    assert (code, said) == (2, "") and message in err and "mend:" in err
+    assert (code, said) == (2, "") and message in err and "fix:" in err

@@ -284,7 +284,7 @@ def refused(error, message: str, call, **more) -> None:
     told = []
     with pytest.raises(error, match=message) as caught:
         call(progress=lambda *what: told.append(what), **more)
-    assert caught.value.mend
+    assert caught.value.fix
     assert told == []
 
 

@@ -275,9 +275,9 @@ def test_damaged_parts_are_computed_again(fake, run, tmp_path):
     text = parts["net.json"].read_text()
     parts["net.json"].write_text(text.replace('"coverage": 100.0', '"coverage": 10.0'))  # altered
     assert text != parts["net.json"].read_text()
-    mended = run()
+    fixed = run()
     assert fake.calls == [("no flow", "4"), ("near", "4"), ("load",), ("flow", "4"), ("net", "4")]
-    assert [row["coverage"] for row in mended] == [100, 100, 100] and mended[2] == rows[2]
+    assert [row["coverage"] for row in fixed] == [100, 100, 100] and fixed[2] == rows[2]
 
     parts["late.json"].write_text("[]")
     parts["model.pt"].write_text("model of")
@@ -291,7 +291,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_made_again(fake, run, monkeypatch
     fake.calls.clear()
 
     def refuse(path):
-        raise ModelError("of another version", mend="fit it again")
+        raise ModelError("of another version", fix="fit it again")
 
     monkeypatch.setattr(fake, "load_model", refuse)
     run(methods=["late"])

@@ -1,4 +1,4 @@
-"""Settings: unknown names and impossible values are refused, and told how to mend."""
+"""Settings: unknown names and impossible values are refused, and told how to fix."""
 
 from __future__ import annotations
 

@@ -69,7 +69,9 @@ def module_names() -> list[str]:
 
 def test_no_module_bears_the_name_of_a_public_function():
     planned = {"predict", "evaluate"}
-    last_parts = {name.rsplit(".", 1)[-1] for name in module_names()}
+    # A command's file bears the command's name; nobody imports from there.
+    names = [name for name in module_names() if not name.startswith("posewarper.cli.")]
+    last_parts = {name.rsplit(".", 1)[-1] for name in names}
     assert not last_parts & (set(posewarper.__all__) | planned)
 
 

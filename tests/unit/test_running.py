@@ -45,7 +45,7 @@ class Bench:
 
     def propagate(self, weights, folder, *, split, method, plan, pseudo):
         if method in self.broken:
-            raise ModelError("no weights", mend="fetch them")
+            raise ModelError("no weights", fix="fetch them")
         self.done.append(f"{method} by {weights} on {split}, {plan}{', pseudo' if pseudo else ''}")
         return folder
 

@@ -116,7 +116,7 @@ def test_values_are_made_plain():
 def test_impossible_skeletons_are_refused(arguments, message):
     with pytest.raises(LabelsError, match=message) as caught:
         Skeleton(**arguments)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():

@@ -144,7 +144,7 @@ def parse_gaps(text: str) -> list[int]:
             "--every takes positive whole numbers with commas in between",
             expected="for example 7,15,31",
             got=repr(text),
-            mend="name the gaps between kept labels, in frames",
+            fix="name the gaps between kept labels, in frames",
         )
     return [int(part) for part in parts]
 

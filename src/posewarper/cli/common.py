@@ -193,7 +193,7 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
         raise OutputError(
             "this folder holds files already" if place.is_dir() else "this file exists already",
             path=place,
-            mend="name another place, or allow it to be replaced with --overwrite",
+            fix="name another place, or allow it to be replaced with --overwrite",
         )
 
 
@@ -271,7 +271,7 @@ def list_videos(name: str) -> list[VideoJob] | None:
             path=place,
             expected="videos with names of their own",
             got=", ".join(doubles[:5]) or "none",
-            mend="rename them, or split the list" if doubles else "name some",
+            fix="rename them, or split the list" if doubles else "name some",
         )
     return jobs
 
@@ -297,9 +297,7 @@ def _read_list(place: Path) -> list[VideoJob]:
     try:
         lines = place.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "cannot read this list of videos", path=place, got=error, mend="check it"
-        ) from error
+        raise ConfigError("cannot read this list of videos", path=place, got=error, fix="check it") from error
     if place.suffix.lower() == ".txt":
         rows: list[dict[str, str]] = [{"video": line.strip()} for line in lines if line.strip()]
     else:
@@ -318,7 +316,7 @@ def _read_list(place: Path) -> list[VideoJob]:
                 path=place,
                 expected="columns video, labels and boxes",
                 got=f"unknown {', '.join(strangers)}" if strangers else "no video",
-                mend="correct the row",
+                fix="correct the row",
             )
         paths = {key: place.parent / value for key, value in values.items()}
         jobs.append(VideoJob(str(paths["video"]), paths.get("labels"), paths.get("boxes")))

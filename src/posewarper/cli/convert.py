@@ -47,7 +47,7 @@ def convert_weights(
             "weights can only be written as a checkpoint",
             expected="a name that ends in .pt",
             got=out.name,
-            mend=f"name it {out.with_suffix('.pt').name}",
+            fix=f"name it {out.with_suffix('.pt').name}",
         )
     refuse_existing(out, overwrite)
 
@@ -82,7 +82,7 @@ def refuse_options(given: Mapping[str, object], what: str) -> None:
     if names:
         raise ConfigError(
             f"{', '.join(names)} cannot be used on {what}",
-            mend="leave it out" if len(names) == 1 else "leave them out",
+            fix="leave it out" if len(names) == 1 else "leave them out",
         )
 
 
@@ -95,7 +95,7 @@ def read_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)\s*[xX]\s*(\d+)", text.strip())
     if match is None:
         raise ConfigError(
-            "cannot read this size", expected="HEIGHTxWIDTH, such as 384x288", got=text, mend="write it so"
+            "cannot read this size", expected="HEIGHTxWIDTH, such as 384x288", got=text, fix="write it so"
         )
     return int(match[1]), int(match[2])
 
@@ -136,7 +136,7 @@ def run(
     track: Annotated[int | None, typer.Option(metavar="ID", help="Keep one track alone.")] = None,
     frame_offset: Annotated[
         int,
-        typer.Option(metavar="N", help="Add N to each frame index (-1 mends labels that count from 1)."),
+        typer.Option(metavar="N", help="Add N to each frame index (-1 fixes labels that count from 1)."),
     ] = 0,
     min_score: Annotated[
         float, typer.Option(metavar="S", help="Drop keypoints with a score below S (0 keeps all).")
@@ -227,7 +227,7 @@ def _keep_every(labels: Labels, every: int, source: Path) -> Labels:
             f"no labels are left on frames {every // 2}, {every // 2 + every}, ...",
             path=source,
             got=f"labels on {len(labels.instance_frames)} frames, the last is frame {last}",
-            mend="give a smaller --every",
+            fix="give a smaller --every",
         )
     return kept
 
@@ -258,8 +258,8 @@ def _drop_low_scores(labels: Labels, least: float, source: Path) -> Labels:
         if len(kept.frames):
             tracks[track_id] = kept
     if not tracks:
-        mend, got = "give a smaller --min-score", f"{best:g}, the highest score"
-        raise LabelsError(f"no keypoint has a score of {least:g}", path=source, got=got, mend=mend)
+        fix, got = "give a smaller --min-score", f"{best:g}, the highest score"
+        raise LabelsError(f"no keypoint has a score of {least:g}", path=source, got=got, fix=fix)
     return replace(labels, tracks=tracks)
 
 

@@ -101,7 +101,7 @@ def _parse_numbers(option: str, text: str | None) -> list[float] | None:
             f"{option} takes numbers with commas in between",
             expected="for example 0.05,0.1,0.2",
             got=repr(text),
-            mend="write numbers with a decimal point",
+            fix="write numbers with a decimal point",
         ) from None
 
 

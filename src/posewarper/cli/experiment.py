@@ -83,7 +83,7 @@ def run(
     if dataset.kind != kind.value:
         raise ConfigError(
             "the dataset is of another kind", path=data, expected=kind.value, got=dataset.kind,
-            mend="name the dataset's own kind",
+            fix="name the dataset's own kind",
         )  # fmt: skip
     names = EXPERIMENTS if name == ExperimentName.ALL else (name.value,)
     with progress_bar(quiet) as progress:

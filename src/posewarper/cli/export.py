@@ -47,7 +47,7 @@ def run(
             "models are exported to ONNX or by torch.export, which the name tells",
             expected="a name that ends in .onnx or .pt2",
             got=out.name,
-            mend=f"name it {out.with_suffix(ONNX).name}" if out.name.strip(".") else "name a file",
+            fix=f"name it {out.with_suffix(ONNX).name}" if out.name.strip(".") else "name a file",
         )
     from posewarper.model.export import POSE, warper_path
 

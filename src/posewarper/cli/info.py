@@ -40,19 +40,19 @@ def check_options(path: Path | None, offsets: bool, video: Path | None, frames: 
     """
     expected = "posewarper info CKPT --offsets [--video VIDEO --frames A,B] [--picture OUT.png]"
     if offsets and (path is None or not is_checkpoint(path)):
-        got, mend = "no path" if path is None else path.name, "name a checkpoint (.pt, .pth)"
+        got, fix = "no path" if path is None else path.name, "name a checkpoint (.pt, .pth)"
         raise ConfigError(
-            "--offsets shows the warp head of a checkpoint", expected=expected, got=got, mend=mend
+            "--offsets shows the warp head of a checkpoint", expected=expected, got=got, fix=fix
         )
     if not offsets and (video is not None or frames is not None):
-        mend = "add --offsets; a video to be described is named without --video"
-        raise ConfigError("--video and --frames belong to --offsets", expected=expected, mend=mend)
+        fix = "add --offsets; a video to be described is named without --video"
+        raise ConfigError("--video and --frames belong to --offsets", expected=expected, fix=fix)
     if (video is None) != (frames is None):
         raise ConfigError(
             "--video and --frames belong together",
             expected=expected,
             got="--video alone" if frames is None else "--frames alone",
-            mend="give both, or neither to see made-up heatmaps moved",
+            fix="give both, or neither to see made-up heatmaps moved",
         )
 
 
@@ -119,7 +119,7 @@ def _see_frames(model: PoseWarper, path: Path, frames: str, labels: Path | None)
             "cannot look at these frames",
             expected=f"two frame indices from 0 to {video.n_frames - 1}, such as --frames 10,12",
             got=frames,
-            mend="name the source and the target frame",
+            fix="name the source and the target frame",
         )
     height, width = model.spec.crop_size
     boxes = np.array([[-0.5, -0.5, video.image_size[1], video.image_size[0]]])
@@ -251,7 +251,7 @@ def _check_picture(picture: Path, path: Path | None, labels: Path | None) -> Non
             "--picture draws labels on the frames of a video, and needs both",
             expected="posewarper info VIDEO --labels FILE --picture OUT.png",
             got="no labels" if is_video else "no video",
-            mend="name the labels with --labels" if is_video else "name the video that was labelled",
+            fix="name the labels with --labels" if is_video else "name the video that was labelled",
         )
 
 

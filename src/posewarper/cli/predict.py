@@ -66,7 +66,7 @@ def predict_prepared(
         raise OutputError(
             "this folder holds results of a run that is done",
             path=out,
-            mend="name another folder, or allow them to be replaced with --overwrite",
+            fix="name another folder, or allow them to be replaced with --overwrite",
         )
     opened = open_dataset(dataset)
     with progress_bar(quiet) as progress:
@@ -178,7 +178,7 @@ def _refuse_empty_folder(place: Path) -> None:
             "this folder holds neither frames nor videos, and is not a prepared dataset",
             path=place,
             expected="images, videos, or what `posewarper prepare` writes",
-            mend="name another folder, or prepare the dataset first",
+            fix="name another folder, or prepare the dataset first",
         )
 
 
@@ -239,7 +239,7 @@ def _check_detector(where: dict[str, Any]) -> None:
         raise ConfigError(
             "these are weights of a detector, and none is to be used",
             path=weights,
-            mend="name the detector with --detector, or leave --detector-weights out",
+            fix="name the detector with --detector, or leave --detector-weights out",
         )
 
 
@@ -262,7 +262,7 @@ def _refuse_done(out: Path, request: dict[str, Any], *, live: bool) -> None:
             "this folder holds results already" + ("" if same else ", of other settings or inputs"),
             path=out,
             got=last,
-            mend="name another folder, or allow them to be replaced with --overwrite",
+            fix="name another folder, or allow them to be replaced with --overwrite",
         )
 
 
@@ -540,5 +540,5 @@ def _refuse_strangers(given: dict[str, Any], strangers: dict[str, Any], *, is_da
             f"this option belongs to {'videos' if is_dataset else 'prepared datasets'}",
             path=given["video"],
             got=", ".join("--" + name.replace("_", "-") for name in set_ones),
-            mend="leave it out",
+            fix="leave it out",
         )

@@ -101,7 +101,7 @@ def _labels_of(job: VideoJob, given: Path | None) -> Path:
             "there are no labels to propagate",
             path=job.video,
             expected="labels of a few frames",
-            mend="give --labels FILE, or a column labels in the list",
+            fix="give --labels FILE, or a column labels in the list",
         )
     return labels
 
@@ -186,7 +186,7 @@ def refuse_results(
             "this folder holds results already",
             path=out,
             got=", ".join(there),
-            mend="name another folder, or allow them to be replaced with --overwrite"
+            fix="name another folder, or allow them to be replaced with --overwrite"
             + (hint if there == ["model.pt"] else ""),
         )
 
@@ -207,20 +207,20 @@ def refuse_place(out: Path, video: Path) -> None:
     """
     from posewarper.errors import OutputError
 
-    mend = "name another output folder"
+    fix = "name another output folder"
     try:
         # A link to nowhere counts as there, since no folder can be made in its place.
         there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists() or p.is_symlink())
     except OSError as error:
-        raise OutputError("this cannot be the name of a folder", path=out, got=error, mend=mend) from error
+        raise OutputError("this cannot be the name of a folder", path=out, got=error, fix=fix) from error
     if not there.is_dir():
-        raise OutputError("this is a file, not a folder", path=there, mend=mend)
+        raise OutputError("this is a file, not a folder", path=there, fix=fix)
     if not os.access(there, os.W_OK):
-        raise OutputError("this folder may not be written", path=there, mend=mend)
+        raise OutputError("this folder may not be written", path=there, fix=fix)
     places = [place for place in (out, *(out / name for name in _RESULTS)) if place.exists()]
     if os.path.exists(video) and any(video.samefile(place) for place in places):
         raise OutputError(
-            "the results would take the place of the video, or lie among its frames", path=out, mend=mend
+            "the results would take the place of the video, or lie among its frames", path=out, fix=fix
         )
 
 

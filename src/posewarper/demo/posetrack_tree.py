@@ -210,7 +210,7 @@ def write_posetrack_tree(
             "no such tree",
             expected="posetrack17, posetrack18 or posetrack21, with videos of train, val and test",
             got=(kind, n_videos),
-            mend="correct the kind or the numbers of videos",
+            fix="correct the kind or the numbers of videos",
         )
     folder = Path(folder)
     options = _Options(n_frames, size, n_people, labelled, form, quality, with_frames, clothes, pace)

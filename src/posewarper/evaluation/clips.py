@@ -88,7 +88,7 @@ def keep_every(labels: Labels, k: int) -> Labels:
     """
     if k < 1:
         raise ConfigError(
-            "labels cannot be kept on every k-th frame", expected="k of at least 1", got=k, mend="raise k"
+            "labels cannot be kept on every k-th frame", expected="k of at least 1", got=k, fix="raise k"
         )
     frames = labels.labelled_frames
     return labels.at(frames[frames % k == k // 2])
@@ -151,7 +151,7 @@ def _check_skeletons(poses: Poses, dense: Labels, kept: Labels) -> None:
                 f"{what} have other keypoints than the dense labels",
                 expected=", ".join(dense.skeleton.names),
                 got=", ".join(other.skeleton.names),
-                mend="compare poses and labels of the same skeleton",
+                fix="compare poses and labels of the same skeleton",
             )
 
 
@@ -174,7 +174,7 @@ def _longer_sides(track: LabelTrack, track_id: int) -> Floats:
         raise LabelsError(
             f"the boxes of track {track_id} have no size, and errors are given in percent of it",
             expected="a bbox, or two labelled keypoints, on some frame",
-            mend="give the instances of the dense labels a bbox",
+            fix="give the instances of the dense labels a bbox",
         )
     return np.where(usable, sides, np.median(sides[usable]))
 

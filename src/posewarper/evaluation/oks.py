@@ -106,7 +106,7 @@ def score_oks(
             "the sigmas do not fit the skeleton",
             expected=f"{len(skeleton)} positive numbers",
             got=chosen,
-            mend="give one for each keypoint, in the order of the skeleton",
+            fix="give one for each keypoint, in the order of the skeleton",
         )
     frames = [frame for pair in pairs for frame in _compare_frames(pair, np.array(chosen))]
     return OksScore(

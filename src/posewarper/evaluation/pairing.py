@@ -72,7 +72,7 @@ def pair_videos(
         PosewarperWarning: about predictions that belong to no video or no frame of the ground truth.
     """
     if not truth:
-        raise LabelsError("the ground truth holds no video", mend="name a file or folder with annotations")
+        raise LabelsError("the ground truth holds no video", fix="name a file or folder with annotations")
     chosen = _find_videos(truth, predictions)
     left_out = sorted(set(predictions) - set(chosen.values()))
     if left_out:
@@ -88,7 +88,7 @@ def pair_videos(
             "no frame of the ground truth can be scored",
             expected="at least one frame with an annotated person",
             got=f"{len(pairs)} videos without any",
-            mend="use annotations of training or validation videos; those of test videos are not public",
+            fix="use annotations of training or validation videos; those of test videos are not public",
         )
     return pairs
 
@@ -117,7 +117,7 @@ def _find_videos(truth: Mapping[str, object], predictions: Mapping[str, Instance
             f"there are no predictions for {len(missing)} of {len(truth)} videos",
             expected=f"files named as those of the ground truth: {_some(missing)}",
             got=_some(sorted(predictions)) or "no predictions at all",
-            mend="predict these videos too, and name each file as its annotations; "
+            fix="predict these videos too, and name each file as its annotations; "
             "a video without anybody has frames and no people",
         )
     return chosen
@@ -135,7 +135,7 @@ def _check_same_video(truth: object, predictions: InstanceTable) -> None:
             "labels and predictions are of different videos",
             expected=f"predictions of {truth.video}",
             got=f"predictions of {predictions.video}",
-            mend="name the predictions of the same video, or correct the folders in the image names",
+            fix="name the predictions of the same video, or correct the folders in the image names",
         )
     _warn(f"{said}; they are compared all the same")
 
@@ -151,7 +151,7 @@ def _check_skeletons(name: str, truth: InstanceTable, predictions: InstanceTable
             f"predictions of {name}: they have other keypoints than the ground truth",
             expected=", ".join(truth.skeleton.names),
             got=", ".join(predictions.skeleton.names),
-            mend="compare files of the same skeleton, with its keypoints in the same order",
+            fix="compare files of the same skeleton, with its keypoints in the same order",
         )
 
 
@@ -194,7 +194,7 @@ def _find_frames(name: str, truth: InstanceTable, predictions: InstanceTable, sc
         else f"predictions of {name}: the names of the frames are not those of the ground truth",
         expected=_some(lacking),
         got=f"{len(predictions.frame_names)} frames: {_some(predictions.frame_names)}",
-        mend="list every frame under the name that the annotations give it, also those without a person",
+        fix="list every frame under the name that the annotations give it, also those without a person",
     )
 
 
@@ -212,7 +212,7 @@ def _check_repeated(name: str, whole: bool, frames: Sequence[str]) -> None:
         raise LabelsError(
             f"predictions of {name}: a frame is listed twice",
             got=twice,
-            mend="list each frame once, with all its people",
+            fix="list each frame once, with all its people",
         )
 
 

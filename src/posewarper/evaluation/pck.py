@@ -102,7 +102,7 @@ def score_pck(
             "thresholds of PCK are positive numbers",
             expected="for example 0.05, 0.1, 0.2",
             got=tuple(thresholds),
-            mend="correct the thresholds",
+            fix="correct the thresholds",
         )
     pairs = pair_videos(truth, predictions, labelled_frames)
     by_track = [trust_tracks and have_same_tracks(pair) for pair in pairs]
@@ -112,9 +112,7 @@ def score_pck(
     labelled = ~np.isnan(error)
     counts = labelled.sum(0)
     if not counts.any():
-        raise LabelsError(
-            "no labelled keypoint can be scored", mend="use ground truth with visible keypoints"
-        )
+        raise LabelsError("no labelled keypoint can be scored", fix="use ground truth with visible keypoints")
     with np.errstate(invalid="ignore"):
         pck = 100.0 * np.stack([(error <= threshold).sum(0) / counts for threshold in thresholds])
     found = int(np.isfinite(error).sum())
@@ -178,7 +176,7 @@ def _check_lengths(lacking: int, scored: int, normaliser: str) -> None:
             "no labelled instance can be scored",
             expected=f"instances with visible keypoints and with what normaliser {normaliser!r} measures",
             got=f"{lacking} instances without the latter" if lacking else "no visible keypoint",
-            mend="name another normaliser: head, box, pixels, or two keypoints"
+            fix="name another normaliser: head, box, pixels, or two keypoints"
             if lacking
             else "use ground truth with labelled keypoints",
         )

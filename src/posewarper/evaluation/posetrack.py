@@ -332,7 +332,7 @@ def _check_keypoints(side: str, tables: Mapping[str, InstanceTable]) -> None:
                 f"{side} of {name}: the keypoints are not PoseTrack's",
                 expected=", ".join(POSETRACK.names),
                 got=", ".join(table.skeleton.names),
-                mend="use another metric, which takes any skeleton (--metric pck or oks)",
+                fix="use another metric, which takes any skeleton (--metric pck or oks)",
             )
 
 
@@ -423,7 +423,7 @@ def _check_head_boxes(pair: VideoPair, points: Floats, sizes: Floats) -> None:
             f"ground truth of {pair.name}: a person has no head box, by which distances are measured",
             expected="x1, y1, x2, y2 (PoseTrack17) or bbox_head (PoseTrack18) for every person with points",
             got=f"{lacking.size} without, the first in {pair.truth.frame_names[row]}",
-            mend="use the official annotations as ground truth, or another metric (--metric pck)",
+            fix="use the official annotations as ground truth, or another metric (--metric pck)",
         )
 
 

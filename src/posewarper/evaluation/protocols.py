@@ -169,7 +169,7 @@ def evaluate(
     """
     if metric not in METRICS:
         raise ConfigError(
-            "unknown metric", expected=" or ".join(METRICS), got=metric, mend="name one of these"
+            "unknown metric", expected=" or ".join(METRICS), got=metric, fix="name one of these"
         )
     _check_settings(metric, normaliser=normaliser, thresholds=thresholds, sigmas=sigmas)
     truth, predicted, is_clip = _read_both(ground_truth, predictions, metric)
@@ -198,7 +198,7 @@ def _check_settings(metric: str, **settings: object) -> None:
                 f"metric {metric} has no {name}",
                 expected=f"{name} with metric {belongs[name]} only",
                 got=value,
-                mend=f"leave {name} out, or choose metric {belongs[name]}",
+                fix=f"leave {name} out, or choose metric {belongs[name]}",
             )
 
 

@@ -169,7 +169,7 @@ def _two_keypoints(normaliser: str, skeleton: Skeleton) -> tuple[int, int]:
             expected="head, box, pixels, or two different keypoints with a comma in between, out of "
             + ", ".join(skeleton.names),
             got=normaliser,
-            mend="use one of these",
+            fix="use one of these",
         )
     first, second = (skeleton.names.index(name) for name in names)
     return first, second

@@ -101,7 +101,7 @@ def read_video_boxes(
             "the file has no boxes" + ("" if category_id is None else f" of category {category_id}"),
             path=path,
             expected=_EXPECTED,
-            mend="give a file with boxes, or leave the boxes out",
+            fix="give a file with boxes, or leave the boxes out",
         )
     frames: dict[int, list[_Box]] = {}
     for box in sorted(kept, key=lambda box: box.frame):
@@ -129,7 +129,7 @@ def _check_frames(found: Sequence[_Box], path: PathLike, n_frames: int | None) -
             path=path,
             expected=f"frames up to the {n_frames}th of the video",
             got=f"frame index {beyond[0].frame} (from 0){more}",
-            mend="check that they belong together, and that frames count from 0 (in MOT text from 1)",
+            fix="check that they belong together, and that frames count from 0 (in MOT text from 1)",
         )
 
 
@@ -145,7 +145,7 @@ def _read_json(text: str, path: PathLike) -> list[_Box]:
             path=path,
             expected=_EXPECTED,
             got=error,
-            mend="write the boxes again; a file that breaks off at its end was not written completely",
+            fix="write the boxes again; a file that breaks off at its end was not written completely",
         ) from error
     if isinstance(content, list):
         records = records_of({"boxes": content}, "boxes", path)
@@ -158,7 +158,7 @@ def _read_json(text: str, path: PathLike) -> list[_Box]:
             path=path,
             expected=_EXPECTED,
             got=shown(content),
-            mend="name a file of boxes",
+            fix="name a file of boxes",
         )
     return [_box_of(record, frame) for record, frame in zip(records, frames, strict=True)]
 
@@ -173,7 +173,7 @@ def _frame_of_record(record: Record) -> int:
             "this record names an image, not a frame of the video",
             expected="frame, the index from 0",
             got=shown(dict(record.values)),
-            mend="add frame to each record; boxes by image name belong to a dataset, not to one video",
+            fix="add frame to each record; boxes by image name belong to a dataset, not to one video",
         )
     raise record.missing("frame", "the index of the frame, from 0")
 
@@ -192,7 +192,7 @@ def _read_annotations(content: Mapping[str, Any], path: PathLike) -> tuple[list[
                 "image_id points to no image",
                 expected="the id of one of the images",
                 got=image,
-                mend="correct image_id, add the image, or give frame_id",
+                fix="correct image_id, add the image, or give frame_id",
             )
         frames.append(of_image[image] if frame is None else frame)  # type: ignore[index]
     return records, frames
@@ -208,7 +208,7 @@ def _frames_of_images(content: Mapping[str, Any], path: PathLike) -> dict[int | 
         name = image.identifier("id")
         if name is None or name in ids:
             raise image.problem(
-                "the image has no id of its own", expected="an id a frame", got=name, mend="number the images"
+                "the image has no id of its own", expected="an id a frame", got=name, fix="number the images"
             )
         frame, file_name = image.whole("frame_id", high=2**63 - 1), image.text("file_name")
         # PoseTrack's own files give the image id for the frame.
@@ -264,8 +264,8 @@ def _read_line(line: str, where: str, path: PathLike) -> _Box:
     columns = [column.strip() for column in (line.split(",") if "," in line else line.split())]
 
     def wrong(what: str, expected: str, got: object) -> LabelsError:
-        mend = "correct the line, or write the boxes as JSON"
-        return LabelsError(f"{where}: {what}", path=path, expected=expected, got=got, mend=mend)
+        fix = "correct the line, or write the boxes as JSON"
+        return LabelsError(f"{where}: {what}", path=path, expected=expected, got=got, fix=fix)
 
     try:
         values = np.array([float(column) for column in columns[:7]])

@@ -175,7 +175,7 @@ def detect_format(path: PathLike) -> str:
             path=path,
             expected="OpenPose's *_keypoints.json, or config.yaml of a DeepLabCut project",
             got=", ".join(sorted(p.name for p in Path(path).iterdir())[:5]) or "an empty folder",
-            mend="name the folder or the file that holds the labels",
+            fix="name the folder or the file that holds the labels",
         )
     head = _read_head(path)
     if head.startswith(records.SIGNATURE):
@@ -196,7 +196,7 @@ def detect_format(path: PathLike) -> str:
         path=path,
         expected=f"one of {', '.join(FORMATS)}",
         got=f"a file that begins with {text[:20]!r}",
-        mend="export the labels as COCO keypoints JSON, or name the format (--from)",
+        fix="export the labels as COCO keypoints JSON, or name the format (--from)",
     )
 
 
@@ -207,8 +207,8 @@ def _read_head(path: PathLike, count: int = 4096) -> bytes:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.EIO:
             raise
-        mend = "name an existing file that you may read"
-        raise LabelsError("cannot read this label file", path=path, got=error, mend=mend) from error
+        fix = "name an existing file that you may read"
+        raise LabelsError("cannot read this label file", path=path, got=error, fix=fix) from error
 
 
 def read_clip(
@@ -233,8 +233,8 @@ def write_in_format(path: PathLike, labels: Labels, format: str, video: VideoFac
     chosen = FORMATS[known_format(path, format)]
     if chosen.write is None:
         writable = ", ".join(name for name, f in FORMATS.items() if f.write is not None)
-        mend = "name one of these"
-        raise LabelsError("this format is only read", path=path, expected=writable, got=format, mend=mend)
+        fix = "name one of these"
+        raise LabelsError("this format is only read", path=path, expected=writable, got=format, fix=fix)
     chosen.write(path, labels, video)
     warn_of_losses(path, chosen.what, labels, chosen.cannot_hold)
 
@@ -247,8 +247,8 @@ def known_format(path: PathLike, format: str) -> str:
     """
     if format not in FORMATS:
         expected = ", ".join(FORMATS)
-        mend = "name one of these, or leave the format out"
-        raise LabelsError("unknown label format", path=path, expected=expected, got=format, mend=mend)
+        fix = "name one of these, or leave the format out"
+        raise LabelsError("unknown label format", path=path, expected=expected, got=format, fix=fix)
     return format
 
 
@@ -276,7 +276,7 @@ def format_to_write(path: PathLike, format: str | None = None) -> str:
                 path=path,
                 expected=f"a name that ends in {' or '.join(wanted)}",
                 got=suffix or "no suffix",
-                mend="name it so, so that other programs know it; whole projects are not written",
+                fix="name it so, so that other programs know it; whole projects are not written",
             )
         return format
     by_suffix = formats_by_suffix()
@@ -286,7 +286,7 @@ def format_to_write(path: PathLike, format: str | None = None) -> str:
             path=path,
             expected=f"{', '.join(by_suffix)}, or a format by name (--to)",
             got=suffix or "no suffix",
-            mend="name the file .json (COCO with PoseTrack fields), .csv or .h5 (DeepLabCut), .slp (SLEAP) "
+            fix="name the file .json (COCO with PoseTrack fields), .csv or .h5 (DeepLabCut), .slp (SLEAP) "
             "or .nwb, or name the format: --to openpose makes a folder",
         )
     return by_suffix[suffix]

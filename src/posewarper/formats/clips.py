@@ -74,7 +74,7 @@ def refuse_too_many(path: PathLike, count: int, what: str) -> None:
             path=path,
             expected=f"{_MOST_FRAMES} frames at most",
             got=f"{count}, by the number of frames or the last labelled one",
-            mend="correct the frame indices, or write a format that lists labelled frames alone",
+            fix="correct the frame indices, or write a format that lists labelled frames alone",
         )
 
 
@@ -169,7 +169,7 @@ def group_by_track(instances: Sequence[Instance], path: PathLike) -> dict[int, l
         raise LabelsError(
             f"{nameless[0].where}: track_id is missing, while others have one",
             path=path,
-            mend="give every annotation a track_id, or none",
+            fix="give every annotation a track_id, or none",
         )
     if nameless:
         _link(ordered, path)
@@ -183,7 +183,7 @@ def group_by_track(instances: Sequence[Instance], path: PathLike) -> dict[int, l
                 path=path,
                 expected="one instance of a track in a frame",
                 got=f"{track[-1].where} and {instance.where}",
-                mend="give the two instances different track ids, or remove one",
+                fix="give the two instances different track ids, or remove one",
             )
         track.append(instance)
     return tracks

@@ -12,7 +12,6 @@ import numpy as np
 
 from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.files import replacing
-from posewarper.formats import coco
 from posewarper.formats.clips import Clip, Instance, VideoFacts
 from posewarper.formats.frame_names import choose_video, find_frame_indices, folder_name, number_in, stem_of
 from posewarper.formats.records import (
@@ -49,9 +48,7 @@ def read_skeleton(
     for record in records:
         key = record.identifier("id")
         if key in categories:
-            raise record.problem(
-                "two categories have the same id", got=key, mend="number the categories anew"
-            )
+            raise record.problem("two categories have the same id", got=key, fix="number the categories anew")
         categories[key] = record
     skeletons = {key: _read_category(r) for key, r in categories.items() if r.items("keypoints")}
     if skeletons:
@@ -62,7 +59,7 @@ def read_skeleton(
         "no category names keypoints",
         path=path,
         expected='categories like [{"id": 1, "name": "person", "keypoints": ["nose", ...]}]',
-        mend="export with keypoint names, or say which skeleton it is (--skeleton)",
+        fix="export with keypoint names, or say which skeleton it is (--skeleton)",
     )
 
 
@@ -78,7 +75,7 @@ def _used_categories(annotations: Sequence[Record], categories: Mapping[_Key, Re
                 "category_id points to no category",
                 expected=f"one of {', '.join(map(str, categories))}"[:200],
                 got=key if key is not None else "no category_id",
-                mend="correct category_id or add the category",
+                fix="correct category_id or add the category",
             )
         keys.append(key)
     return keys
@@ -95,7 +92,7 @@ def _choose(
             path=path,
             expected="one category with keypoints, or several with the same keypoints",
             got=", ".join(f"{s.name} ({len(s)} keypoints)" for s in candidates.values())[:200],
-            mend="keep one category in a file",
+            fix="keep one category in a file",
         )
     return chosen, [record for record, key in zip(annotations, used, strict=True) if key in candidates]
 
@@ -107,12 +104,12 @@ def _read_category(record: Record) -> Skeleton:
             "keypoints is wrong",
             expected="a list of names",
             got=str(names[:10])[:80],
-            mend="name each keypoint with a text",
+            fix="name each keypoint with a text",
         )
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise record.problem(
-            "keypoints are named twice", got=", ".join(repeated)[:200], mend="make the names unique"
+            "keypoints are named twice", got=", ".join(repeated)[:200], fix="make the names unique"
         )
     mirrored = record.items("flip_pairs")
     stated = record.values.get("flip_pairs") is not None  # an empty list says that there are none
@@ -210,7 +207,7 @@ def _are_flags_right(instances: Sequence[Instance], is_key: Sequence[bool]) -> b
     return True
 
 
-def mend_keypoints(document: Mapping[str, Any]) -> str:
+def fix_keypoints(document: Mapping[str, Any]) -> str:
     """Return what to do about annotations with another number of keypoints than their category."""
     info = document.get("info")
     if isinstance(info, dict) and info.get("contributor") == "Label Studio":
@@ -249,8 +246,8 @@ def read_clip(
     annotations = records_of(document, "annotations", path)
     skeleton, annotations = read_skeleton(document, annotations, path, skeleton)
     annotations, image_ids = _refer(annotations, images, path)
-    mend = coco.mend_keypoints(document)
-    keypoints, visibility = _read_keypoints(annotations, len(skeleton), path, mend)
+    fix = fix_keypoints(document)
+    keypoints, visibility = _read_keypoints(annotations, len(skeleton), path, fix)
     if native:
         official = _is_official(list(images.values()), visibility)
     else:
@@ -269,7 +266,7 @@ def read_clip(
         if image_id in frame_of and seen.any()
     ]
     instances = [instance for _, instance in found]
-    interpolated = coco.find_interpolated([record for record, _ in found], instances, path)
+    interpolated = find_interpolated([record for record, _ in found], instances, path)
     with_label = {instance.frame for instance in instances} - interpolated
     sides = _read_sides(list(chosen.values()))
     counts = [image.whole("nframes", low=1) for image in chosen.values()]
@@ -305,11 +302,11 @@ def _read_images(document: Mapping[str, Any], path: PathLike) -> dict[int | str,
                 "two images have the same id",
                 expected="an id a frame",
                 got=f"id {name} at {images[name].where} and {record.where}",
-                mend="number the images anew, or remove one of the two",
+                fix="number the images anew, or remove one of the two",
             )
         images[name] = record
     if not images:
-        raise LabelsError("the file has no images", path=path, mend="label some frames and export again")
+        raise LabelsError("the file has no images", path=path, fix="label some frames and export again")
     return images
 
 
@@ -328,7 +325,7 @@ def _refer(
             raise record.problem(
                 "two annotations have the same id",
                 got=f"id {name} at {seen[name].where} and {record.where}",
-                mend="number the annotations anew, or remove one of the two",
+                fix="number the annotations anew, or remove one of the two",
             )
         if name is not None:
             seen[name] = record
@@ -340,7 +337,7 @@ def _refer(
                 "image_id points to no image",
                 expected="the id of one of the images",
                 got=image,
-                mend="correct image_id, add the image, or remove the annotation",
+                fix="correct image_id, add the image, or remove the annotation",
             )
         is_empty = record.values.get("keypoints", []) == [] and record.whole("num_keypoints") == 0
         if "keypoints" not in record.values and not is_empty:
@@ -352,7 +349,7 @@ def _refer(
 
 
 def _read_keypoints(
-    annotations: Sequence[Record], k: int, path: PathLike, mend: str
+    annotations: Sequence[Record], k: int, path: PathLike, fix: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (n, K, 2) xy, NaN where nothing is labelled, and (n, K) visibility of all annotations."""
     rows = np.zeros((len(annotations), 3 * k))
@@ -361,7 +358,7 @@ def _read_keypoints(
         array = as_numbers(values, gaps=True) if isinstance(values, list) else None
         if array is None or len(array) != 3 * k:
             expected = f"a list of {3 * k} numbers: x, y, visibility of {k} keypoints"
-            raise record.problem("keypoints is wrong", expected=expected, got=shown(values), mend=mend)
+            raise record.problem("keypoints is wrong", expected=expected, got=shown(values), fix=fix)
         row[:] = array
     triples = rows.reshape(-1, k, 3)
     xy, visibility = triples[..., :2].copy(), triples[..., 2]
@@ -370,9 +367,9 @@ def _read_keypoints(
         if bad.any():
             i, j = np.argwhere(bad)[0]
             got = ", ".join(f"{number:g}" for number in triples[i, j])
-            mend = "correct it, or give it visibility 0"
+            fix = "correct it, or give it visibility 0"
             what = f"keypoint {j + 1} of {k} is wrong"
-            raise annotations[i].problem(what, expected=expected, got=got, mend=mend)
+            raise annotations[i].problem(what, expected=expected, got=got, fix=fix)
 
     complain(~np.isin(visibility, (0, 1, 2)), "a visibility of 0, 1 or 2")
     there = visibility > 0
@@ -401,7 +398,7 @@ def _read_instance(record: Record, frame: int, keypoints: Floats, visibility: np
         scores = np.full(k, float(whole))
     return Instance(
         frame,
-        coco.read_track(record),
+        read_track(record),
         keypoints,
         visibility,
         record.where,
@@ -501,7 +498,7 @@ def _read_sides(images: Sequence[Record]) -> tuple[int, int] | None:
                 "the images have different sizes",
                 expected=f"{first[1][1]} x {first[1][0]}, as {first[0].where}",
                 got=f"{width} x {height}",
-                mend="keep the frames of one video in a file, all of one size",
+                fix="keep the frames of one video in a file, all of one size",
             )
     return None if first is None else first[1]
 

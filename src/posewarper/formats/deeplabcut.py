@@ -25,7 +25,6 @@ from PIL import Image
 
 from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.files import replacing
-from posewarper.formats import deeplabcut
 from posewarper.formats.clips import Clip, Instance, VideoFacts, refuse_too_many
 from posewarper.formats.frame_names import (
     base_name,
@@ -53,7 +52,7 @@ from posewarper.structures import Floats, Labels, is_there
 ONE_ANIMAL = ("scorer", "bodyparts", "coords")
 SEVERAL_ANIMALS = ("scorer", "individuals", "bodyparts", "coords")
 _COORDS = ("x", "y", "likelihood")
-_MEND = "give the table that DeepLabCut wrote, unchanged"
+_FIX = "give the table that DeepLabCut wrote, unchanged"
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Table:
 
 def problem(path: PathLike, where: str, what: str, expected: object, got: object) -> LabelsError:
     """Return the error that names a place in a table."""
-    return LabelsError(f"{where}: {what}", path=path, expected=expected, got=got, mend=_MEND)
+    return LabelsError(f"{where}: {what}", path=path, expected=expected, got=got, fix=_FIX)
 
 
 def read_header(path: PathLike, where: str, levels: Sequence[Sequence[str]]) -> Header:
@@ -147,7 +146,7 @@ def read_clip(table: Table, path: PathLike, video: VideoFacts | None) -> Clip:
     """
     header = table.header
     if not table.images:
-        raise LabelsError("the table has no rows", path=path, mend="label some frames in DeepLabCut and save")
+        raise LabelsError("the table has no rows", path=path, fix="label some frames in DeepLabCut and save")
     points, scores = _arrange(table, path)
     folders = [folder_name(image) or "" if isinstance(image, str) else "" for image in table.images]
     chosen = choose_video(path, {folder: () for folder in folders}, video)
@@ -336,7 +335,7 @@ def _parse(cell: str, path: PathLike, line: int, header: Header, column: int) ->
 
 
 _WHAT = "a DeepLabCut table"
-_MEND_of_deeplabcut_hdf5 = "give the .csv of the same name beside it, or let DeepLabCut write it again"
+_FIX_of_deeplabcut_hdf5 = "give the .csv of the same name beside it, or let DeepLabCut write it again"
 _INSTEAD = ", or give the .csv of the same name beside it"
 # What DeepLabCut itself calls the table inside of the file.
 _KEY = "df_with_missing"
@@ -350,7 +349,7 @@ def read_hdf5(path: PathLike) -> Table:
         LabelsError: if anything in it is not as it should be, it could run code, or packages are missing.
     """
     pandas = _import_pandas(path)
-    with tempfile.TemporaryDirectory() as folder, reading(path, _WHAT, _MEND_of_deeplabcut_hdf5):
+    with tempfile.TemporaryDirectory() as folder, reading(path, _WHAT, _FIX_of_deeplabcut_hdf5):
         copy = Path(folder) / "copy.h5"
         _copy_plain(path, copy)
         frame = pandas.read_hdf(copy, mode="r")
@@ -417,7 +416,7 @@ def _copy_plain(path: PathLike, copy: Path) -> None:
         LabelsError: if there is such a thing in it.
     """
     h5py = import_extra("h5py", path, instead=_INSTEAD)
-    with open_hdf5(path, _WHAT, _MEND_of_deeplabcut_hdf5) as file, h5py.File(copy, "w") as new:
+    with open_hdf5(path, _WHAT, _FIX_of_deeplabcut_hdf5) as file, h5py.File(copy, "w") as new:
         try:
             _copy_group(h5py, file, new)
         except _NotPlainError as error:
@@ -426,7 +425,7 @@ def _copy_plain(path: PathLike, copy: Path) -> None:
                 path=path,
                 expected="numbers and texts alone, as DeepLabCut writes them",
                 got=error,
-                mend=_MEND_of_deeplabcut_hdf5,
+                fix=_FIX_of_deeplabcut_hdf5,
             ) from error
 
 
@@ -483,7 +482,7 @@ def _check_pickle(value: bytes) -> None:
 
 CONFIG = "config.yaml"
 _KEYS = ("video_sets", "bodyparts", "multianimalbodyparts")
-_MEND_of_deeplabcut_project = (
+_FIX_of_deeplabcut_project = (
     "give the config.yaml that DeepLabCut wrote, or one of its CollectedData tables alone"
 )
 
@@ -542,7 +541,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         got = " ".join(str(error).split())[:200]
         raise LabelsError(
-            "the file is no valid YAML", path=path, got=got, mend=_MEND_of_deeplabcut_project
+            "the file is no valid YAML", path=path, got=got, fix=_FIX_of_deeplabcut_project
         ) from error
     if not isinstance(config, dict) or not any(key in config for key in _KEYS):
         raise LabelsError(
@@ -550,7 +549,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
             path=path,
             expected=f"one of the settings {', '.join(_KEYS)}",
             got=", ".join(map(str, config))[:80] if isinstance(config, dict) else type(config).__name__,
-            mend=_MEND_of_deeplabcut_project,
+            fix=_FIX_of_deeplabcut_project,
         )
     return config
 
@@ -561,7 +560,7 @@ def _text(value: Any) -> str:
 
 def _wrong(path: Path, key: str, expected: str, got: object) -> LabelsError:
     return LabelsError(
-        f"{key} is wrong", path=path, expected=expected, got=str(got)[:80], mend=_MEND_of_deeplabcut_project
+        f"{key} is wrong", path=path, expected=expected, got=str(got)[:80], fix=_FIX_of_deeplabcut_project
     )
 
 
@@ -634,7 +633,7 @@ def _find_tables(config: Path, scorer: str) -> dict[str, Path]:
                 path=folder,
                 expected=f"a table CollectedData_{scorer}" if scorer else "the setting scorer in config.yaml",
                 got=", ".join(path.name for path in own)[:200],
-                mend="name the scorer in config.yaml, or give one of the tables alone",
+                fix="name the scorer in config.yaml, or give one of the tables alone",
             )
         if own:
             tables[folder.name] = own[0]
@@ -668,7 +667,7 @@ def _undo_crop(
             path=config,
             expected=f"a video of at least {x2} x {y2} pixels (width x height)",
             got=f"{whole[1]} x {whole[0]} pixels",
-            mend="use the video that the labels were made on",
+            fix="use the video that the labels were made on",
         )
     sizes = {frame: _size_of(table.parent / base_name(name)) for frame, name in clip.frame_names.items()}
     cut = {size: _is_cut(size, crop, whole, table) for size in set(sizes.values()) if size is not None}
@@ -713,7 +712,7 @@ def _is_cut(size: Sequence[int], crop: Sequence[int], whole: Sequence[int] | Non
         path=table,
         expected=f"{x2 - x1} x {y2 - y1}, the crop's in config.yaml{frame} (width x height)",
         got=f"{size[1]} x {size[0]} pixels",
-        mend="use the video that the labels were made on, and set the crop with which frames were extracted",
+        fix="use the video that the labels were made on, and set the crop with which frames were extracted",
     )
 
 
@@ -751,7 +750,7 @@ def read(path: PathLike, video: VideoFacts | None = None) -> Clip:
         LabelsError: if anything in the file is not as it should be.
     """
     if Path(path).is_dir() or Path(path).suffix.lower() in (".yaml", ".yml"):
-        return deeplabcut.read_project(path, video, _read_table)
+        return read_project(path, video, _read_table)
     return _read_table(path, video)
 
 

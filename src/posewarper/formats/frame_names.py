@@ -91,7 +91,7 @@ def find_frame_indices(
             f"{places[i]}: this image is not in the folder of frames, although others are",
             path=path,
             got=names[i],
-            mend="use the folder that the labels were made on, or remove the image from the labels",
+            fix="use the folder that the labels were made on, or remove the image from the labels",
         )
     else:
         indices = [
@@ -131,7 +131,7 @@ def _check_indices(
                 path=path,
                 expected="a file name with the frame's number, like img0012.png for the 13th frame",
                 got=name if name else "no file_name",
-                mend="number the file names from 0, add frame_id, or give the folder of frames as video",
+                fix="number the file names from 0, add frame_id, or give the folder of frames as video",
             )
         if index in seen:
             raise LabelsError(
@@ -139,7 +139,7 @@ def _check_indices(
                 path=path,
                 expected="one image a frame",
                 got=f"frame {index} for {seen[index]} and {place}",
-                mend="remove one of the two, or correct its frame number",
+                fix="remove one of the two, or correct its frame number",
             )
         seen[index] = place
         checked.append(index)
@@ -171,5 +171,5 @@ def choose_video(path: PathLike, names: Mapping[str, Iterable[str]], video: Vide
         path=path,
         expected="labels of one video, or a video whose name is one of them",
         got=f"{listed}; " + (f"the video opened is {opened.name}" if opened else "no video opened"),
-        mend="give the video, named like one of them, or keep the labels of one video in a file of their own",
+        fix="give the video, named like one of them, or keep the labels of one video in a file of their own",
     )

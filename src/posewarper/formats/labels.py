@@ -62,7 +62,7 @@ def read_labels(
             path=path,
             expected="at least one labelled keypoint on a frame with is_labeled true",
             got=f"{predicted} annotations on frames with is_labeled false" if predicted else "no label",
-            mend="label at least one frame, and mark it as labelled",
+            fix="label at least one frame, and mark it as labelled",
         )
     never = [n for n, seen in zip(labels.skeleton.names, labels.labelled_keypoints, strict=True) if not seen]
     if never:
@@ -87,7 +87,7 @@ def read_annotations(
     clip = _read(path, format, video, skeleton)
     labels = _build(clip, path, video, frame_offset=frame_offset)
     if not labels.tracks:
-        raise LabelsError("the file has no keypoints", path=path, mend="label at least one frame")
+        raise LabelsError("the file has no keypoints", path=path, fix="label at least one frame")
     return labels
 
 
@@ -101,8 +101,8 @@ def read_poses(path: PathLike) -> Poses:
     """
     clip = _read(path, None, None, None)
     if clip.image_size is None:
-        mend = "give width and height of each image"
-        raise LabelsError("the file does not tell the size of the images", path=path, mend=mend)
+        fix = "give width and height of each image"
+        raise LabelsError("the file does not tell the size of the images", path=path, fix=fix)
     last = max(_frames_in(clip), default=-1)
     n_frames = last + 1 if clip.n_frames is None else clip.n_frames
     _check_frames(clip, path, n_frames)
@@ -256,7 +256,7 @@ def _check_skeleton(found: Skeleton, wanted: Skeleton, path: PathLike) -> None:
         path=path,
         expected=", ".join(wanted.names),
         got="; ".join(differences) or f"another order: {', '.join(found.names)}",
-        mend="rename or reorder the keypoints, or leave the skeleton out",
+        fix="rename or reorder the keypoints, or leave the skeleton out",
     )
 
 
@@ -274,17 +274,15 @@ def _check_size(clip: Clip, video: VideoFacts, path: PathLike) -> None:
         return
     (height, width), (video_height, video_width) = clip.image_size, video.image_size
     if (width, height) == (video_height, video_width):
-        mend = (
-            "the video is rotated: make the labels on the upright video, or use the video they were made on"
-        )
+        fix = "the video is rotated: make the labels on the upright video, or use the video they were made on"
     else:
-        mend = "the video was resized or cropped: use the video that the labels were made on, or scale them"
+        fix = "the video was resized or cropped: use the video that the labels were made on, or scale them"
     raise LabelsError(
         "the labels were made on frames of another size than the video has",
         path=path,
         expected=f"{video_width} x {video_height} pixels (width x height)",
         got=f"{width} x {height} pixels",
-        mend=mend,
+        fix=fix,
     )
 
 
@@ -300,7 +298,7 @@ def _check_frames(clip: Clip, path: PathLike, n_frames: int) -> None:
             path=path,
             expected=f"frame indices from 0 to {n_frames - 1}",
             got=f"frame {beyond[-1]}" + (f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""),
-            mend="check that they belong together; labels that count from 1 are mended by "
+            fix="check that they belong together; labels that count from 1 are fixed by "
             "'posewarper convert --frame-offset -1'",
         )
 
@@ -313,7 +311,7 @@ def _shift(clip: Clip, offset: int, path: PathLike) -> None:
             path=path,
             expected=f"an offset of at least {-min(frames)}",
             got=offset,
-            mend="give another offset",
+            fix="give another offset",
         )
     for instance in clip.instances:
         instance.frame += offset

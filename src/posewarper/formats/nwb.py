@@ -39,7 +39,7 @@ from posewarper.formats.records import (
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Ints, Labels, LabelTrack, is_there
 
-MEND = "export it again, with ndx-pose's PoseTraining or PoseEstimation"
+FIX = "export it again, with ndx-pose's PoseTraining or PoseEstimation"
 TRACK = "track="  # how sleap-io begins the name of a track's predictions
 
 
@@ -104,7 +104,7 @@ def read_content(file: Any) -> Content:
             "the NWB file holds no poses",
             expected="PoseTraining or PoseEstimation, of the extension ndx-pose",
             got=f"modules {', '.join(file.get('processing', ())) or '(none)'}",
-            mend=MEND,
+            fix=FIX,
         )
     for node in found:
         if _kind(node) == "PoseTraining":
@@ -278,7 +278,7 @@ def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
     Warns:
         PosewarperWarning: if the times of predictions have gaps, or only some instances have tracks.
     """
-    with open_hdf5(path, _WHAT, MEND) as file:
+    with open_hdf5(path, _WHAT, FIX) as file:
         content = read_content(file)
     keys = {key for key, _ in content.frames} | {estimation.movie for estimation in content.estimations}
     names = {key: {base_name(key), stem_of(key)} - {""} for key in content.movies}
@@ -348,7 +348,7 @@ def _find_frames(estimations: Sequence[Estimation], movie: Movie, path: PathLike
             path=path,
             expected="a time of its own for each frame, in seconds from the first",
             got=f"{len(known)} times from {known[0]:g} to {known[-1]:g} s",
-            mend="export it again with the times of the video's frames",
+            fix="export it again with the times of the video's frames",
         )
     index = frames.astype(np.int64)
     return [
@@ -379,7 +379,7 @@ def _predict(frame: int, track: int | None, points: Floats, scores: Floats) -> I
 def _agree(skeletons: Sequence[Skeleton], path: PathLike) -> Skeleton:
     """Return the skeleton that all have."""
     if not skeletons:
-        raise LabelsError("no frame of this video shows anybody", path=path, mend="label at least one frame")
+        raise LabelsError("no frame of this video shows anybody", path=path, fix="label at least one frame")
     other = next((s for s in skeletons if s.names != skeletons[0].names), None)
     if other is not None:
         raise LabelsError(
@@ -387,7 +387,7 @@ def _agree(skeletons: Sequence[Skeleton], path: PathLike) -> Skeleton:
             path=path,
             expected=", ".join(skeletons[0].names)[:200],
             got=", ".join(other.names)[:200],
-            mend="keep the instances of one skeleton in a file",
+            fix="keep the instances of one skeleton in a file",
         )
     return skeletons[0]
 
@@ -424,7 +424,7 @@ def _check(instances: Sequence[Instance], path: PathLike) -> None:
                 path=path,
                 expected="coordinates in pixels",
                 got=f"{np.nanmax(np.abs(instance.keypoints)):g}",
-                mend=MEND,
+                fix=FIX,
             )
 
 

@@ -175,8 +175,8 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     lengths = {len(instance.keypoints): instance for instance in reversed(instances)}
     if len(lengths) > 1:
         found = ", ".join(f"{k} in {i.where}" for k, i in lengths.items())
-        mend = "keep the files of one run of OpenPose in a folder"
-        raise LabelsError("people have different numbers of keypoints", path=path, got=found, mend=mend)
+        fix = "keep the files of one run of OpenPose in a folder"
+        raise LabelsError("people have different numbers of keypoints", path=path, got=found, fix=fix)
     skeleton = _choose_skeleton(path, next(iter(lengths), None), skeleton)
     instances = [instance for instance in instances if instance.visibility.any()]
     _warn_of_scale(path, instances)
@@ -187,21 +187,21 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
 
 
 def _list_frames(folder: Path) -> list[Path]:
-    mend = "give the folder that OpenPose wrote with --write_json"
+    fix = "give the folder that OpenPose wrote with --write_json"
     if folder.is_file():
         raise LabelsError(
             "this is a single file of OpenPose's, which holds one frame",
             path=folder,
             expected="the folder with the files of all frames",
-            mend=f"give the folder: {folder.parent}",
+            fix=f"give the folder: {folder.parent}",
         )
     try:
         files = _list_files(folder)
     except (OSError, ValueError) as error:
-        raise LabelsError("cannot read this folder", path=folder, got=error, mend=mend) from error
+        raise LabelsError("cannot read this folder", path=folder, got=error, fix=fix) from error
     if not files:
         expected = "files like clip_000000000012_keypoints.json"
-        raise LabelsError("the folder has no files of OpenPose's", path=folder, expected=expected, mend=mend)
+        raise LabelsError("the folder has no files of OpenPose's", path=folder, expected=expected, fix=fix)
     return files
 
 
@@ -214,7 +214,7 @@ def _read_file(file: Path, frame: int) -> list[Instance]:
             path=file,
             expected="a list of objects, one a person",
             got=shown(people) if "people" in document else shown(dict(document)),
-            mend="run OpenPose on this frame again, or remove the file",
+            fix="run OpenPose on this frame again, or remove the file",
         )
     found = [_read_person(Record(file, f"people[{i}]", p), frame, file) for i, p in enumerate(people)]
     return [instance for instance in found if instance is not None]
@@ -260,7 +260,7 @@ def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) 
                 path=path,
                 expected=f"{len(given)}: {', '.join(given.names)}"[:200],
                 got=count,
-                mend="name the skeleton of the model that OpenPose ran with (--skeleton), or leave it out",
+                fix="name the skeleton of the model that OpenPose ran with (--skeleton), or leave it out",
             )
         return given
     if count in (None, 25):

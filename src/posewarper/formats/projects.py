@@ -29,7 +29,7 @@ def choose_labelled(
         LabelsError: if none has labels, several have and none is picked, or the one picked has none.
     """
     if not labelled:
-        raise LabelsError("no video of the project has labels", path=path, mend="label some frames and save")
+        raise LabelsError("no video of the project has labels", path=path, fix="label some frames and save")
     if video is not None:
         opened = Path(video.path).absolute()
         wanted = {opened.name, opened.stem}
@@ -40,7 +40,7 @@ def choose_labelled(
                 path=path,
                 expected=f"labels of {opened.name}",
                 got=f"labels of {', '.join(sorted(labelled)[:10])}",
-                mend="label some frames of it and save, or give a video that has labels",
+                fix="label some frames of it and save, or give a video that has labels",
             )
     return choose_video(path, {key: names[key] for key in names if key in labelled}, video)
 

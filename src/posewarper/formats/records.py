@@ -57,8 +57,8 @@ def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> st
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.EIO:
             raise
-        mend = "name an existing file that you may read"
-        raise LabelsError(f"cannot read this {kind}", path=path, got=error, mend=mend) from error
+        fix = "name an existing file that you may read"
+        raise LabelsError(f"cannot read this {kind}", path=path, got=error, fix=fix) from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -67,12 +67,12 @@ def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> st
             path=path,
             expected=f"a {kind}: {formats}",
             got=f"byte 0x{data[error.start]:02x} at position {error.start}",
-            mend=f"this looks like a video: give it as VIDEO, and the {kind} as {what}"
+            fix=f"this looks like a video: give it as VIDEO, and the {kind} as {what}"
             if Path(path).suffix.lower() in VIDEO_SUFFIXES
             else f"save it as UTF-8, or {anew}",
         ) from error
     if not text.strip():
-        raise LabelsError("the file is empty", path=path, mend=f"write the {what} again")
+        raise LabelsError("the file is empty", path=path, fix=f"write the {what} again")
     return text
 
 
@@ -89,18 +89,18 @@ def parse_json(text: str, path: PathLike) -> Mapping[str, Any]:
             "the file is no valid JSON",
             path=path,
             got=f"{error.msg} in line {error.lineno}, column {error.colno}",
-            mend="export the labels again; a file that breaks off at its end was not written completely",
+            fix="export the labels again; a file that breaks off at its end was not written completely",
         ) from error
     except (ValueError, RecursionError) as error:
-        mend = "export the labels again"
-        raise LabelsError("the file is no usable JSON", path=path, got=error, mend=mend) from error
+        fix = "export the labels again"
+        raise LabelsError("the file is no usable JSON", path=path, got=error, fix=fix) from error
     if not isinstance(document, dict):
         raise LabelsError(
             "the file does not hold a set of labels",
             path=path,
             expected="an object with images, annotations and categories",
             got=shown(document),
-            mend="export the labels as COCO keypoints JSON (a bare list of results lacks images and names)",
+            fix="export the labels as COCO keypoints JSON (a bare list of results lacks images and names)",
         )
     return document
 
@@ -122,21 +122,21 @@ class Record:
     where: str
     values: Mapping[str, Any]
 
-    def problem(self, what: str, *, mend: str, expected: object = None, got: object = None) -> LabelsError:
+    def problem(self, what: str, *, fix: str, expected: object = None, got: object = None) -> LabelsError:
         """Return the error that names this place."""
-        return LabelsError(f"{self.where}: {what}", path=self.path, expected=expected, got=got, mend=mend)
+        return LabelsError(f"{self.where}: {what}", path=self.path, expected=expected, got=got, fix=fix)
 
     def wrong(self, key: str, expected: str) -> LabelsError:
         """Return the error for a value that is not what was expected."""
         value = self.values.get(key)
         return self.problem(
-            f"{key} is wrong", expected=expected, got=shown(value), mend=f"correct {key} or export again"
+            f"{key} is wrong", expected=expected, got=shown(value), fix=f"correct {key} or export again"
         )
 
     def missing(self, key: str, expected: str) -> LabelsError:
         """Return the error for a value that has to be there."""
         return self.problem(
-            f"{key} is missing", expected=expected, got=shown(dict(self.values)), mend=f"add {key}"
+            f"{key} is missing", expected=expected, got=shown(dict(self.values)), fix=f"add {key}"
         )
 
     def whole(self, key: str, *, low: int = 0, high: int = LARGEST_INDEX) -> int | None:
@@ -227,7 +227,7 @@ def records_of(document: Mapping[str, Any], key: str, path: PathLike) -> list[Re
             path=path,
             expected=f"a list of {key}, as in COCO keypoints JSON",
             got=shown(values) if key in document else shown(dict(document)),
-            mend="export again as COCO JSON, with images, annotations and categories",
+            fix="export again as COCO JSON, with images, annotations and categories",
         )
     records = []
     for i, value in enumerate(values):
@@ -237,7 +237,7 @@ def records_of(document: Mapping[str, Any], key: str, path: PathLike) -> list[Re
                 path=path,
                 expected="an object",
                 got=shown(value),
-                mend="export again",
+                fix="export again",
             )
         name = value.get("id")
         known = f" (id {name})" if type(name) in (int, str) and len(str(name)) < 40 else ""
@@ -269,7 +269,7 @@ def import_extra(name: str, path: PathLike, *, instead: str = "") -> Any:
             path=path,
             expected=f"the package {name.partition('.')[0]}",
             got=error,
-            mend=INSTALL + instead,
+            fix=INSTALL + instead,
         ) from error
 
 
@@ -282,13 +282,13 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: PathLike, what: str, mend: str) -> Iterator[None]:
+def reading(path: PathLike, what: str, fix: str) -> Iterator[None]:
     """Turn whatever goes wrong inside of another package into an error that names the file.
 
     Args:
         path: the file.
         what: what it should be, with its article.
-        mend: what the user can do.
+        fix: what the user can do.
 
     Raises:
         LabelsError: in place of any other exception. A failing disk stays an ``OSError``.
@@ -300,7 +300,7 @@ def reading(path: PathLike, what: str, mend: str) -> Iterator[None]:
         if error.path is not None:
             raise
         raise LabelsError(
-            error.what, path=path, expected=error.expected, got=error.got, mend=error.mend
+            error.what, path=path, expected=error.expected, got=error.got, fix=error.fix
         ) from error
     # Which exceptions a damaged file leads to, no package says: HDF5 files have been seen to end in
     # KeyError, ValueError, TypeError, RuntimeError, OSError, struct.error and AssertionError, and in a
@@ -310,18 +310,18 @@ def reading(path: PathLike, what: str, mend: str) -> Iterator[None]:
             raise
         first_line = (str(error).strip().splitlines() or [""])[0]
         got = f"{type(error).__name__}: {first_line}"[:200]
-        raise LabelsError(f"this cannot be read as {what}", path=path, got=got, mend=mend) from error
+        raise LabelsError(f"this cannot be read as {what}", path=path, got=got, fix=fix) from error
 
 
 @contextmanager
-def open_hdf5(path: PathLike, what: str, mend: str) -> Iterator[Any]:
+def open_hdf5(path: PathLike, what: str, fix: str) -> Iterator[Any]:
     """Give an HDF5 file opened for reading, an ``h5py.File``.
 
     Raises:
         LabelsError: if it cannot be opened, or anything goes wrong while it is read.
     """
     h5py = import_extra("h5py", path)
-    with reading(path, what, mend), h5py.File(path, "r") as file:
+    with reading(path, what, fix), h5py.File(path, "r") as file:
         yield file
 
 
@@ -331,8 +331,8 @@ def tell_format(path: PathLike) -> str:
     Raises:
         LabelsError: if it has none of them, cannot be opened, or h5py is not installed.
     """
-    mend = "copy it again from where it was made; a file that breaks off was not written completely"
-    with open_hdf5(path, "an HDF5 file", mend) as file:
+    fix = "copy it again from where it was made; a file that breaks off was not written completely"
+    with open_hdf5(path, "an HDF5 file", fix) as file:
         if "nwb_version" in file.attrs:
             return "nwb"
         if "frames" in file and "videos_json" in file:
@@ -346,5 +346,5 @@ def tell_format(path: PathLike) -> str:
         path=path,
         expected="a SLEAP project (.slp), an NWB file, or a DeepLabCut table (.h5)",
         got=f"a file that holds {holds or 'nothing'}",
-        mend="export the labels in one of these formats",
+        fix="export the labels in one of these formats",
     )

@@ -35,7 +35,7 @@ from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, LabelTrack
 
 _WHAT = "a SLEAP project"
-_MEND = "save it again in SLEAP, or copy it again from where it was made"
+_FIX = "save it again in SLEAP, or copy it again from where it was made"
 _USER, _PREDICTED = 0, 1
 
 
@@ -68,7 +68,7 @@ def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
         PosewarperWarning: about predictions beside labels, and about instances without tracks.
     """
     project = _load(path)
-    with reading(path, _WHAT, _MEND):
+    with reading(path, _WHAT, _FIX):
         index_of = _index_videos(project)
         rows = [row for row in project.frames if _says_something(project, row)]
         names = [_names_of(v) for v in project.videos]
@@ -76,7 +76,7 @@ def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
         labelled = {keys[index_of[int(row["video"])]] for row in rows}
     chosen = choose_labelled(path, dict(zip(keys, names, strict=True)), labelled, video)
     number = keys.index(chosen)
-    with reading(path, _WHAT, _MEND):
+    with reading(path, _WHAT, _FIX):
         source = _describe_video(project.videos[number])
         rows = [row for row in rows if index_of[int(row["video"])] == number]
         skeleton = _read_skeleton(project, rows)
@@ -98,10 +98,10 @@ def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
 def _load(path: PathLike) -> _Project:
     sleap_io = import_extra("sleap_io", path)
     tables = import_extra("sleap_io.io.utils", path)
-    with open_hdf5(path, _WHAT, _MEND) as file:
+    with open_hdf5(path, _WHAT, _FIX) as file:
         count = float(file["metadata"].attrs["format_id"])
         negative = tables.read_hdf5_dataset(path, "negative_frames") if "negative_frames" in file else ()
-    with reading(path, _WHAT, _MEND):
+    with reading(path, _WHAT, _FIX):
         # Lazily, because the tables are read below as whole arrays; and an absolute path is never an address.
         labels = sleap_io.load_slp(os.path.abspath(path), open_videos=False, lazy=True)
         names = ("frames", "instances", "points", "pred_points")
@@ -191,7 +191,7 @@ def _find_images(clip: Clip, images: Sequence[str], path: PathLike, video: Video
     if beyond:
         expected = f"frame indices from 0 to {len(images) - 1}"
         raise LabelsError(
-            "a label lies beyond the last image", path=path, expected=expected, got=beyond[0], mend=_MEND
+            "a label lies beyond the last image", path=path, expected=expected, got=beyond[0], fix=_FIX
         )
     clip.frame_names = dict(enumerate(images))
     if video is None or not video.frame_names:
@@ -299,7 +299,7 @@ def _check(instances: Sequence[Instance], path: PathLike) -> None:
                 path=path,
                 expected="coordinates in pixels",
                 got=f"{points[np.argmax((np.abs(points) > LARGEST_COORDINATE).any(-1))]}",
-                mend="correct it in SLEAP and save again",
+                fix="correct it in SLEAP and save again",
             )
 
 

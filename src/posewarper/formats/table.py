@@ -44,8 +44,8 @@ def find_frames(times: Floats, places: Sequence[str], path: PathLike, video: Vid
     """
     if np.isnan(times).any():
         where = places[int(np.argmax(np.isnan(times)))]
-        mend = "give every row a frame or a time"
-        raise LabelsError(f"{where}: neither frame nor time is there", path=path, mend=mend)
+        fix = "give every row a frame or a time"
+        raise LabelsError(f"{where}: neither frame nor time is there", path=path, fix=fix)
     if video is None or video.frame_names:
         got = (
             "no video" if video is None else f"{Path(video.path).name}, a folder, whose images have no times"
@@ -55,7 +55,7 @@ def find_frames(times: Floats, places: Sequence[str], path: PathLike, video: Vid
             path=path,
             expected="the video (--video), or a column frame",
             got=got,
-            mend="give the video that the labels were made on",
+            fix="give the video that the labels were made on",
         )
     known = np.asarray(video.times, np.float64)
     nearest = _find_nearest(known, times)
@@ -71,7 +71,7 @@ def find_frames(times: Floats, places: Sequence[str], path: PathLike, video: Vid
             path=path,
             expected=f"seconds from 0 to {known[-1]:.3f}",
             got=f"{times[i]:g}",
-            mend="check that the table belongs to this video, and counts seconds from its first frame",
+            fix="check that the table belongs to this video, and counts seconds from its first frame",
         )
     _check_alike(times, nearest, len(known), half, places, path)
     if far.any():
@@ -101,7 +101,7 @@ def _check_alike(
             path=path,
             expected="times of the frames of this video",
             got=f"{least[frame]:g} and {most[frame]:g}, both nearest to frame {frame}",
-            mend="check that the table belongs to this video, and was not made at a higher frame rate",
+            fix="check that the table belongs to this video, and was not made at a higher frame rate",
         )
 
 
@@ -144,7 +144,7 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "labelled": ("labeled", "is_labeled", "is_labelled"),
 }
 _COLUMNS = {name: (column, n) for column, o in _SYNONYMS.items() for n, name in enumerate((column, *o))}
-_MEND = "correct the cell, or write the table again"
+_FIX = "correct the cell, or write the table again"
 _Row = dict[str, str]
 
 
@@ -207,7 +207,7 @@ def read_clip(
     """
     separator, rows = _split(text, path)
     if not rows:
-        raise LabelsError("the table has no rows", path=path, mend="label some frames and export again")
+        raise LabelsError("the table has no rows", path=path, fix="label some frames and export again")
     frames = _frames_of(rows, path, video, separator)
     labelled = _read_flags(rows, frames, path)
     empty = {where for where, row in rows if not any(row.get(c) for c in ("track", "keypoint", "x", "y"))}
@@ -220,7 +220,7 @@ def read_clip(
     if skeleton is not None and set(names) <= set(skeleton.names):
         names = skeleton.names
     if not names:
-        raise LabelsError("the table has no keypoints", path=path, mend="label at least one frame")
+        raise LabelsError("the table has no keypoints", path=path, fix="label at least one frame")
     ids, track_names = _identify(lines, rows, path)
     instances = _gather(lines, names, ids, path)
     return Clip(Skeleton(names), instances, labelled_frames=labelled, track_names=track_names)
@@ -243,13 +243,13 @@ def _split(text: str, path: PathLike) -> tuple[str, list[tuple[str, _Row]]]:
                     path=path,
                     expected=f"{len(columns)} cells",
                     got=len(cells),
-                    mend=_MEND,
+                    fix=_FIX,
                 )
             rows.append((where, {c: cell.strip() for c, cell in zip(columns, cells, strict=True) if c}))
     except csv.Error as error:
-        mend = "save it as CSV, and check the quotation marks"
+        fix = "save it as CSV, and check the quotation marks"
         what = f"line {reader.line_num}: the file is no valid CSV"
-        raise LabelsError(what, path=path, got=error, mend=mend) from error
+        raise LabelsError(what, path=path, got=error, fix=fix) from error
     return separator, rows
 
 
@@ -264,12 +264,12 @@ def _read_header(cells: Sequence[str], path: PathLike) -> list[str | None]:
             path=path,
             expected="frame or time, keypoint, x, y",
             got=", ".join(cells)[:80],
-            mend=f"name the columns that are {', '.join(missing)}",
+            fix=f"name the columns that are {', '.join(missing)}",
         )
     repeated = sorted({column for column in known if known.count(column) > 1})
     if repeated:
         got = ", ".join(repeated)
-        raise LabelsError("line 1: columns are there twice", path=path, got=got, mend="remove one of them")
+        raise LabelsError("line 1: columns are there twice", path=path, got=got, fix="remove one of them")
     unused = [cell.strip()[:40] for cell, column in zip(cells, columns, strict=True) if column is None]
     if unused:
         _warn(path, f"columns that are not used: {', '.join(unused)[:200]}")
@@ -287,7 +287,7 @@ def _number(row: _Row, column: str, where: str, path: PathLike, separator: str, 
         number = np.inf
     if not abs(number) <= largest:
         raise LabelsError(
-            f"{where}: {column} is wrong", path=path, expected="a number", got=cell[:40], mend=_MEND
+            f"{where}: {column} is wrong", path=path, expected="a number", got=cell[:40], fix=_FIX
         )
     return number
 
@@ -307,7 +307,7 @@ def _frames_of(
     if wrong.any():
         i = int(np.argmax(wrong))
         got, expected = rows[i][1]["frame"][:40], "a whole number from 0"
-        raise LabelsError(f"{places[i]}: frame is wrong", path=path, expected=expected, got=got, mend=_MEND)
+        raise LabelsError(f"{places[i]}: frame is wrong", path=path, expected=expected, got=got, fix=_FIX)
     check_times(times, frames.astype(np.int64), path, video)
     return frames.astype(np.int64).tolist()
 
@@ -320,22 +320,20 @@ def _read_flags(rows: Sequence[tuple[str, _Row]], frames: Sequence[int], path: P
         if cell not in ("", "0", "1", "true", "false", "0.0", "1.0"):
             expected = "1 or 0"
             got = cell[:40]
-            raise LabelsError(
-                f"{where}: labelled is wrong", path=path, expected=expected, got=got, mend=_MEND
-            )
+            raise LabelsError(f"{where}: labelled is wrong", path=path, expected=expected, got=got, fix=_FIX)
         flag = cell not in ("0", "false", "0.0")
         if flags.setdefault(frame, flag) != flag:
             raise LabelsError(
                 f"{where}: frame {frame} is marked as labelled in one row and as not labelled in another",
                 path=path,
-                mend="give all rows of a frame the same value",
+                fix="give all rows of a frame the same value",
             )
     return {frame for frame, flag in flags.items() if flag}
 
 
 def _read_line(row: _Row, where: str, frame: int, path: PathLike, separator: str) -> _Line:
     if not row["keypoint"]:
-        raise LabelsError(f"{where}: keypoint is empty", path=path, mend="name the keypoint")
+        raise LabelsError(f"{where}: keypoint is empty", path=path, fix="name the keypoint")
     x, y = (_number(row, c, where, path, separator, LARGEST_COORDINATE) for c in "xy")
     if np.isnan(x) != np.isnan(y):
         _warn(path, f"{where}: only one of x and y is there; the keypoint counts as not labelled")
@@ -344,7 +342,7 @@ def _read_line(row: _Row, where: str, frame: int, path: PathLike, separator: str
     if visibility not in (0, 1, 2):
         expected = "2 (visible), 1 (hidden) or 0 (not labelled)"
         got = row["visibility"][:40]
-        raise LabelsError(f"{where}: visibility is wrong", path=path, expected=expected, got=got, mend=_MEND)
+        raise LabelsError(f"{where}: visibility is wrong", path=path, expected=expected, got=got, fix=_FIX)
     return _Line(
         where,
         frame,
@@ -366,8 +364,8 @@ def _identify(
         return {"": None}, {}
     if "" in tracks:
         where = next(line.where for line in lines if not line.track)
-        mend = "give every row a track, or none"
-        raise LabelsError(f"{where}: track is empty, while others have one", path=path, mend=mend)
+        fix = "give every row a track, or none"
+        raise LabelsError(f"{where}: track is empty, while others have one", path=path, fix=fix)
     numbers = {track: _as_id(track) for track in tracks}
     if None in numbers.values():  # names
         return {track: i for i, track in enumerate(tracks)}, dict(enumerate(tracks))
@@ -398,7 +396,7 @@ def _gather(
                 path=path,
                 expected="one row for each keypoint of a track in a frame",
                 got=f"{seen[key]} and {line.where}",
-                mend="name the instances in a column track, or remove one of the rows",
+                fix="name the instances in a column track, or remove one of the rows",
             )
         seen[key] = line.where
         if key[:2] not in found:

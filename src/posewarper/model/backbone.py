@@ -76,7 +76,7 @@ def build_backbone(name: str, crop_size: tuple[int, int] = (256, 192)) -> tuple[
             "unknown backbone",
             expected="a network of timm's, by its name without a tag: hrnet_w48, resnet50, ...",
             got=name,
-            mend=f"did you mean {', '.join(near)}?" if near else "choose from timm.list_models()",
+            fix=f"did you mean {', '.join(near)}?" if near else "choose from timm.list_models()",
         )
     if _is_hrnet(name):
         _check_crop(name, crop_size, _HRNET_STRIDE)
@@ -112,7 +112,7 @@ def _check_crop(name: str, crop_size: tuple[int, int], stride: int) -> None:
             "the crop's size does not fit the network",
             expected=f"height x width, both multiples of {stride}, for {name}",
             got=" x ".join(map(str, crop_size)),
-            mend="choose another crop size, as a rule multiples of 32: 384 x 288 or 256 x 192",
+            fix="choose another crop size, as a rule multiples of 32: 384 x 288 or 256 x 192",
         )
 
 
@@ -186,7 +186,7 @@ def _unusable(name: str, crop_size: tuple[int, int], error: Exception) -> ModelE
         f"{name} gives no feature maps for crops of {' x '.join(map(str, crop_size))}",
         expected="a network with feature maps of 1/4, 1/8, 1/16 or 1/32 of the crop's size",
         got=said,
-        mend="try crops whose sides are multiples of 32, square crops, or another network",
+        fix="try crops whose sides are multiples of 32, square crops, or another network",
     )
 
 
@@ -201,7 +201,7 @@ def _find_map(name: str, crop_size: tuple[int, int]) -> tuple[int, int]:
             f"the feature maps of {name} cannot be doubled to a quarter of the crop",
             expected="a stride (the patch size of a ViT) of 4, 8, 16 or 32",
             got=f"strides of {', '.join(map(str, strides))}",
-            mend="choose another network: of ViTs one with 'patch16' in its name",
+            fix="choose another network: of ViTs one with 'patch16' in its name",
         )
     return len(fine) - len(strides) - 1, fine[-1]
 

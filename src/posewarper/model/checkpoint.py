@@ -70,26 +70,26 @@ _NUMPY: list[Any] = [
 
 
 def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    mend = "give a model.pt that posewarper wrote, or weights (.pth) of the original or of mmpose 0.x"
+    fix = "give a model.pt that posewarper wrote, or weights (.pth) of the original or of mmpose 0.x"
     if Path(path).suffix.lower() in _EXPORTED:
         raise ModelError(
             "an exported model can only predict",
             path=path,
             expected="a checkpoint",
-            mend="give the checkpoint that was exported",
+            fix="give the checkpoint that was exported",
         )
     try:
         check_sums(path)
         with torch.serialization.safe_globals(_NUMPY):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ModelError("there is no such checkpoint", path=path, mend="check the path") from error
+        raise ModelError("there is no such checkpoint", path=path, fix="check the path") from error
     except Exception as error:  # what is damaged fails in any way: KeyError, IndexError, AssertionError, ...
         got = _unreadable(path, error)
-        raise ModelError("cannot read this checkpoint", path=path, got=got, mend=mend) from error
+        raise ModelError("cannot read this checkpoint", path=path, got=got, fix=fix) from error
     if not isinstance(content, Mapping):
         got = f"a {type(content).__name__}"
-        raise ModelError("this is not a checkpoint of posewarper", path=path, got=got, mend=mend)
+        raise ModelError("this is not a checkpoint of posewarper", path=path, got=got, fix=fix)
     return content
 
 
@@ -134,7 +134,7 @@ def _check_numbers(state: Mapping[str, Any], path: str | os.PathLike[str]) -> No
             f"{len(broken)} tensors hold values that are no numbers (NaN or infinite)",
             path=path,
             got=", ".join(broken[:5]),
-            mend="take another checkpoint; the training that wrote this one has failed",
+            fix="take another checkpoint; the training that wrote this one has failed",
         )
 
 
@@ -204,18 +204,18 @@ def _build_ours(
             "the checkpoint's tensors do not fit its description",
             path=path,
             got=error.what if isinstance(error, PosewarperError) else str(error)[:500],
-            mend="write the checkpoint again; it was made by another version or is damaged",
+            fix="write the checkpoint again; it was made by another version or is damaged",
         ) from error
-    spec, mend = model.spec, "leave it out: this checkpoint describes itself"
+    spec, fix = model.spec, "leave it out: this checkpoint describes itself"
     if skeleton is not None and skeleton.names != spec.skeleton.names:
         got, expected = ", ".join(skeleton.names), ", ".join(spec.skeleton.names)
         raise ModelError(
-            "the checkpoint has another skeleton", path=path, expected=expected, got=got, mend=mend
+            "the checkpoint has another skeleton", path=path, expected=expected, got=got, fix=fix
         )
     if crop_size is not None and tuple(crop_size) != spec.crop_size:
         expected, got = (" x ".join(map(str, size)) for size in (spec.crop_size, crop_size))
         raise ModelError(
-            "the checkpoint has another crop size", path=path, expected=expected, got=got, mend=mend
+            "the checkpoint has another crop size", path=path, expected=expected, got=got, fix=fix
         )
     return model
 

@@ -114,7 +114,7 @@ def read_facts(text: str | None, path: str | os.PathLike[str]) -> ExportedFacts:
             "posewarper did not write this file",
             path=path,
             expected="a file by `posewarper export`, which says what it holds",
-            mend="export a checkpoint with `posewarper export`",
+            fix="export a checkpoint with `posewarper export`",
         )
     try:
         content = json.loads(text)
@@ -133,7 +133,7 @@ def read_facts(text: str | None, path: str | os.PathLike[str]) -> ExportedFacts:
             "the description of this exported model is damaged, or of another version",
             path=path,
             got=got,
-            mend="export the checkpoint again",
+            fix="export the checkpoint again",
         ) from error
 
 
@@ -148,13 +148,13 @@ def describe_program(path: str | os.PathLike[str]) -> dict[str, Any]:
             names = [name for name in archive.namelist() if name.endswith(f"/extra/{FACTS_FILE}")]
             text = archive.read(names[0]).decode() if names else None
     except FileNotFoundError as error:
-        raise ModelError("there is no such exported model", path=path, mend="check the path") from error
+        raise ModelError("there is no such exported model", path=path, fix="check the path") from error
     except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise ModelError(
             "cannot read this exported model",
             path=path,
             got=str(error)[:200],
-            mend="export the checkpoint again; this file is damaged or no program of torch.export",
+            fix="export the checkpoint again; this file is damaged or no program of torch.export",
         ) from error
     return {**read_facts(text, path).describe(), "bytes": os.stat(path).st_size}
 
@@ -239,7 +239,7 @@ def load_onnx(path: str | os.PathLike[str]) -> OnnxPoseWarper:
         raise ModelError(
             f"this file holds the {facts.part} of an exported model, without the pose network",
             path=path,
-            mend="give the file without `.warper` in its name; both must lie in one folder",
+            fix="give the file without `.warper` in its name; both must lie in one folder",
         )
     return OnnxPoseWarper(facts, pose, path)
 
@@ -259,7 +259,7 @@ def _open_warper(path: str | os.PathLike[str], facts: ExportedFacts) -> Inferenc
         raise ModelError(
             "this exported model has no warper: its head had not been trained",
             path=path,
-            mend="predict each frame alone (--aggregate none), or train the warper and export again",
+            fix="predict each frame alone (--aggregate none), or train the warper and export again",
         )
     beside = warper_path(path)
     if not beside.is_file():
@@ -267,7 +267,7 @@ def _open_warper(path: str | os.PathLike[str], facts: ExportedFacts) -> Inferenc
             "the warper of this exported model is missing",
             path=path,
             expected=f"{beside.name} in the same folder",
-            mend="put it there, export the checkpoint again, or predict each frame alone (--aggregate none)",
+            fix="put it there, export the checkpoint again, or predict each frame alone (--aggregate none)",
         )
     warper, theirs = _open(beside)
     if (theirs.part, theirs.fingerprint) != (WARPER, facts.fingerprint):
@@ -276,7 +276,7 @@ def _open_warper(path: str | os.PathLike[str], facts: ExportedFacts) -> Inferenc
             path=beside,
             expected=f"a warper of the model {facts.fingerprint[:12]}",
             got=f"a {theirs.part} of the model {theirs.fingerprint[:12]}",
-            mend="put the right file there, or export the checkpoint again",
+            fix="put the right file there, or export the checkpoint again",
         )
     return warper
 
@@ -301,7 +301,7 @@ def open_model(path: str | os.PathLike[str], device: str = "auto") -> PoseModel:
             "programs of torch.export are for use without posewarper",
             path=path,
             expected="a checkpoint, or a model exported to .onnx",
-            mend="give the checkpoint that was exported, or export it to .onnx with `posewarper export`",
+            fix="give the checkpoint that was exported, or export it to .onnx with `posewarper export`",
         )
     if suffix != ONNX_SUFFIX:
         return load_model(path).to(resolve_device(device)).eval()
@@ -310,7 +310,7 @@ def open_model(path: str | os.PathLike[str], device: str = "auto") -> PoseModel:
             "exported models run on the CPU",
             expected="auto or cpu",
             got=device,
-            mend="leave the device out, or give the checkpoint that was exported",
+            fix="leave the device out, or give the checkpoint that was exported",
         )
     return load_onnx(path)
 
@@ -354,10 +354,10 @@ def open_session(path: str | os.PathLike[str]) -> InferenceSession:
         raise ModelError(
             "exported models need onnxruntime, which is not installed",
             path=path,
-            mend='pip install "posewarper[export]", or give the checkpoint that was exported',
+            fix='pip install "posewarper[export]", or give the checkpoint that was exported',
         ) from error
     if not Path(path).is_file():
-        raise ModelError("there is no such exported model", path=path, mend="check the path")
+        raise ModelError("there is no such exported model", path=path, fix="check the path")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _QUIET
@@ -368,7 +368,7 @@ def open_session(path: str | os.PathLike[str]) -> InferenceSession:
             "cannot read this exported model",
             path=path,
             got=str(error).strip().split("\n")[0][:200],
-            mend="export the checkpoint again; this file is damaged or no ONNX",
+            fix="export the checkpoint again; this file is damaged or no ONNX",
         ) from error
 
 
@@ -462,7 +462,7 @@ def export_onnx(
         raise ModelError(
             "models cannot be exported to ONNX here",
             got="onnxscript is not installed",
-            mend='pip install "posewarper[export]", or export to a .pt2 file, which needs nothing more',
+            fix='pip install "posewarper[export]", or export to a .pt2 file, which needs nothing more',
         ) from error
     return _export(model, Path(path), _write_onnx, _run_onnx, progress)
 
@@ -538,7 +538,7 @@ def _not_exportable(part: _Part, error: Exception) -> ModelError:
         f"the {part.name} cannot be exported",
         path=part.path,
         got=said,
-        mend="export to the other format (.onnx or .pt2), or take a model with another backbone",
+        fix="export to the other format (.onnx or .pt2), or take a model with another backbone",
     )
 
 
@@ -556,7 +556,7 @@ def _compare(part: _Part, got: Tensor | None) -> float | None:
             path=part.path,
             expected=f"{part.output} of shape {tuple(expected.shape)} that differ by at most {limit:.1e}",
             got=f"a difference of {difference:.1e}" if same_shape else f"shape {tuple(got.shape)}",
-            mend="nothing was written; install the newest torch, onnxscript and onnxruntime and export again",
+            fix="nothing was written; install the newest torch, onnxscript and onnxruntime and export again",
         )
     return difference
 

@@ -175,7 +175,7 @@ class HeatmapEngine:
                     "unknown setting of the network",
                     expected=", ".join(known),
                     got=name,
-                    mend="use one of the names expected",
+                    fix="use one of the names expected",
                 )
         self.spec = model.spec
         self._device, self._kind = model.device, model.dtype

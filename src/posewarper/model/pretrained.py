@@ -29,13 +29,13 @@ from posewarper.options import NetworkConfig
 PathLike = str | os.PathLike[str]
 
 
-def read_state(path: PathLike, what: str, mend: str) -> Mapping[str, Any]:
+def read_state(path: PathLike, what: str, fix: str) -> Mapping[str, Any]:
     """Return the state dict that a file holds; nothing in it is executed.
 
     Args:
         path: a ``.pth`` file.
         what: whose weights they should be, for messages.
-        mend: what to do where the file is no use.
+        fix: what to do where the file is no use.
 
     Raises:
         ModelError: if the file is missing, cannot be read or holds something else.
@@ -44,13 +44,13 @@ def read_state(path: PathLike, what: str, mend: str) -> Mapping[str, Any]:
         check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ModelError(f"there are no such weights of {what}", path=path, mend=mend) from error
+        raise ModelError(f"there are no such weights of {what}", path=path, fix=fix) from error
     except Exception as error:  # what is damaged fails in any way
         got = _first_sentence(error)
-        raise ModelError("cannot read these weights", path=path, got=got, mend=mend) from error
+        raise ModelError("cannot read these weights", path=path, got=got, fix=fix) from error
     if not isinstance(state, Mapping):
         got = f"a {type(state).__name__}"
-        raise ModelError(f"these are not weights of {what}", path=path, got=got, mend=mend)
+        raise ModelError(f"these are not weights of {what}", path=path, got=got, fix=fix)
     return state
 
 
@@ -67,7 +67,7 @@ def check_sums(path: PathLike) -> None:
             raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
 
 
-def downloaded_state(weights: WeightsEnum, what: str, mend: str) -> Mapping[str, Any]:
+def downloaded_state(weights: WeightsEnum, what: str, fix: str) -> Mapping[str, Any]:
     """Return torchvision's own weights, from the cache of torch.hub or else from its server.
 
     Raises:
@@ -80,12 +80,12 @@ def downloaded_state(weights: WeightsEnum, what: str, mend: str) -> Mapping[str,
             f"the weights of {what} are not on this machine, or damaged, and cannot be downloaded",
             path=os.path.join(hub_folder(), weights.url.rpartition("/")[2]),
             got=_first_sentence(error),
-            mend=mend,
+            fix=fix,
         ) from error
 
 
 def load_state(
-    network: nn.Module, state: Mapping[str, Any], path: PathLike | None, what: str, mend: str
+    network: nn.Module, state: Mapping[str, Any], path: PathLike | None, what: str, fix: str
 ) -> None:
     """Set all parameters of a network; names and shapes must be its own.
 
@@ -100,7 +100,7 @@ def load_state(
             path=path,
             expected=_described(network.state_dict()),
             got=_described(state),
-            mend=mend,
+            fix=fix,
         ) from error
 
 
@@ -178,7 +178,7 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
             "weights to start the backbone from are of no use where no network is trained",
             expected=f"{NONE!r} with a model that is given, the effort fast, or methods without a network",
             got=network.backbone_weights,
-            mend="leave out --backbone-weights; or give no model, and the effort normal or best",
+            fix="leave out --backbone-weights; or give no model, and the effort normal or best",
         )
     # What is wrong with the backbone itself is said here.
     with torch.device("meta"):
@@ -205,7 +205,7 @@ def _rgb(values: tuple[float, ...]) -> RGB:
     return red, green, blue
 
 
-def _mend(backbone: str) -> str:
+def _fix(backbone: str) -> str:
     return (
         f"give a file with weights of timm's {backbone} (.safetensors, .pth), {IMAGENET!r} for timm's own, "
         f"or {NONE!r} to start from random weights"
@@ -224,7 +224,7 @@ def _fetch(backbone: str) -> tuple[str, str]:
         raise ModelError(
             f"timm has no weights of {backbone} on Hugging Face",
             got=f"weights at {url} alone" if url else "no weights at all",
-            mend=(f"fetch {url} and give that file" if url else f"give a file with weights of {backbone}")
+            fix=(f"fetch {url} and give that file" if url else f"give a file with weights of {backbone}")
             + f", take another backbone, or {NONE!r} to start from random weights",
         )
     repository, _, revision = known.hf_hub_id.partition("@")
@@ -259,7 +259,7 @@ def _not_fetched(backbone: str, repository: str, name: str, error: Exception) ->
         path=constants.HF_HUB_CACHE,
         expected=f"{name} of {repository} in this folder, the cache of Hugging Face (HF_HOME moves it)",
         got=_first_line(error),
-        mend=f"on a machine with a network fetch https://huggingface.co/{repository}/resolve/main/{name} and "
+        fix=f"on a machine with a network fetch https://huggingface.co/{repository}/resolve/main/{name} and "
         f"give the file in place of {IMAGENET!r} (or copy the cache); or take {NONE!r}, random weights",
     )
 
@@ -270,13 +270,13 @@ def _read(path: str, backbone: str) -> dict[str, Tensor]:
     Raises:
         ModelError: if the file is missing, cannot be read or holds no tensors.
     """
-    what, mend = f"the backbone {backbone}", _mend(backbone)
+    what, fix = f"the backbone {backbone}", _fix(backbone)
     if path.lower().endswith(".safetensors"):
-        content = _read_safetensors(path, what, mend)
+        content = _read_safetensors(path, what, fix)
     else:
         # timm's own training writes its options beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = read_state(path, what, mend)
+            content = read_state(path, what, fix)
     within = next((content[key] for key in _WITHIN if isinstance(content.get(key), Mapping)), content)
     tensors = {str(name): value for name, value in within.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -285,18 +285,18 @@ def _read(path: str, backbone: str) -> dict[str, Tensor]:
             path=path,
             expected="tensors by name, or such under state_dict or model",
             got=f"no tensors but {', '.join(map(str, list(content)[:6])) or 'nothing'}",
-            mend=mend + " (a model of posewarper's goes with --model)",
+            fix=fix + " (a model of posewarper's goes with --model)",
         )
     return clean_state_dict(tensors)
 
 
-def _read_safetensors(path: str, what: str, mend: str) -> Mapping[str, Any]:
+def _read_safetensors(path: str, what: str, fix: str) -> Mapping[str, Any]:
     if not os.path.exists(path):
-        raise ModelError(f"there are no such weights of {what}", path=path, mend=mend)
+        raise ModelError(f"there are no such weights of {what}", path=path, fix=fix)
     try:
         return load_file(path)
     except Exception as error:  # safetensors has an error of its own beside those of the system
-        raise ModelError("cannot read these weights", path=path, got=_first_line(error), mend=mend) from error
+        raise ModelError("cannot read these weights", path=path, got=_first_line(error), fix=fix) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -333,7 +333,7 @@ def _fitted(
             f"{len(broken)} tensors hold values that are no numbers (NaN or infinite)",
             path=path,
             got=", ".join(broken[:5]),
-            mend=_mend(network.backbone),
+            fix=_fix(network.backbone),
         )
     return {name: loaded[name] for name in trunk.state_dict()}
 
@@ -375,7 +375,7 @@ def _refuse_deeper(state: Mapping[str, Tensor], backbone: str, path: str) -> Non
             path=path,
             expected=f"no tensors beside the {len(own)} of {backbone}",
             got=f"{len(state)} tensors, among them {more[0]} {tuple(state[more[0]].shape)}",
-            mend=_mend(backbone),
+            fix=_fix(backbone),
         )
 
 
@@ -392,6 +392,6 @@ def _other_network(
         expected=f"{example} {tuple(trunk.state_dict()[example].shape)} and all other tensors of {backbone}",
         got=f"{got}; the file holds {len(state)}, from {first} {tuple(state[first].shape)} to "
         f"{last} {tuple(state[last].shape)}",
-        mend=_mend(backbone)
+        fix=_fix(backbone)
         + (" (some networks take their weights with square crops of one size alone)" if fixed else ""),
     )

@@ -207,7 +207,7 @@ def _find_weights(content: Mapping[str, Any], path: str | os.PathLike[str]) -> t
             "this is not a checkpoint of posewarper, nor released weights of an HRNet or a PoseWarper",
             path=path,
             got=_listed(map(str, tensors)) or "nothing",
-            mend="give a model.pt that posewarper wrote, or weights (.pth) of the original or of mmpose 0.x",
+            fix="give a model.pt that posewarper wrote, or weights (.pth) of the original or of mmpose 0.x",
         )
     bare = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return _Weights(path, bare, prefix, layout), beside
@@ -219,7 +219,7 @@ def _checked_crop(size: tuple[int, int]) -> tuple[int, int]:
             "this network cannot see crops of such a size",
             expected="height and width in multiples of 32",
             got=" x ".join(map(str, size)),
-            mend="give another size; the original's is 384 x 288",
+            fix="give another size; the original's is 384 x 288",
         )
     return size
 
@@ -235,9 +235,9 @@ def _read_spec(weights: _Weights, skeleton: Skeleton | None, crop_size: tuple[in
     channels = weights.size(branch, _WIDTHS[0])
     if channels not in _WIDTHS:
         expected = " or ".join(f"HRNet-W{n}" for n in sorted(_WIDTHS))
-        mend = "take weights of one of these"
+        fix = "take weights of one of these"
         got = f"a finest branch of {channels} channels"
-        raise ModelError("this backbone is not known", path=path, expected=expected, got=got, mend=mend)
+        raise ModelError("this backbone is not known", path=path, expected=expected, got=got, fix=fix)
     kernels = [f"warp_head.kernels.{n}" for n in range(len(PAPER_DILATIONS))]
     keypoints = weights.size(("final_layer.weight", "final_layer.bias", *kernels), _KEYPOINTS)
     if skeleton is None and keypoints == len(POSETRACK):
@@ -248,7 +248,7 @@ def _read_spec(weights: _Weights, skeleton: Skeleton | None, crop_size: tuple[in
             path=path,
             expected="a skeleton with as many keypoints",
             got="none" if skeleton is None else f"one with {len(skeleton)}",
-            mend="name the skeleton: `posewarper convert IN.pth OUT.pt --skeleton NAME`, or in Python "
+            fix="name the skeleton: `posewarper convert IN.pth OUT.pt --skeleton NAME`, or in Python "
             "load_model(path, skeleton=Skeleton(names=...))",
         )
     head: dict[str, Any] = {}
@@ -320,7 +320,7 @@ def _match(weights: _Weights, spec: ModelSpec) -> list[str]:
             path=weights.path,
             expected=f"{len(wanted)} tensors of {spec.backbone} with {len(spec.skeleton)} keypoints{head}",
             got="; ".join(f"{len(n)} {kind}: {_listed(n)}" for kind, n in problems.items() if n),
-            mend="take the file as it was released; it was changed, or belongs to another network",
+            fix="take the file as it was released; it was changed, or belongs to another network",
         )
     return [f"{weights.prefix}{name}: {reason}" for name, reason in reasons.items()]
 

@@ -67,7 +67,7 @@ def resolve_device(name: str) -> torch.device:
             "this device is not to be had here" if name in there else "unknown device",
             expected=", ".join(["auto", *(n for n, ok in there.items() if ok)]),
             got=name,
-            mend="use one of the names expected; for cuda install a build of torch with CUDA",
+            fix="use one of the names expected; for cuda install a build of torch with CUDA",
         )
     return torch.device(name)
 

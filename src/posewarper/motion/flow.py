@@ -286,13 +286,13 @@ def load_raft(weights: str | os.PathLike[str] | None = None, device: torch.devic
         ModelError: if the file is missing or holds other weights, or the download fails.
     """
     if weights is None:
-        state = downloaded_state(Raft_Large_Weights.C_T_SKHT_V2, "RAFT", _mend())
+        state = downloaded_state(Raft_Large_Weights.C_T_SKHT_V2, "RAFT", _fix())
     else:
-        state = read_state(weights, "RAFT", _mend())
+        state = read_state(weights, "RAFT", _fix())
     # Only the large network learns how to enlarge its flow.
     large = any(str(name).startswith("mask_predictor.") for name in state)
     model = (raft_large if large else raft_small)(weights=None)
-    load_state(model, state, weights, "torchvision's RAFT", _mend())
+    load_state(model, state, weights, "torchvision's RAFT", _fix())
     return model.to(device).eval()
 
 
@@ -318,7 +318,7 @@ def _as_input(image: Image) -> Tensor:
     return pad(tensor, (0, missing[1], 0, missing[0]), mode="replicate")
 
 
-def _mend() -> str:
+def _fix() -> str:
     return (
         f"on a machine with a network fetch {WEIGHTS_URL}, then put the file into {hub_folder()} (TORCH_HOME "
         "moves that folder), or give its path; or use the method dis, which needs no weights"

@@ -364,20 +364,20 @@ def check_method(method: str, model: PoseWarper | None, rules: Rules, raft: RAFT
             "unknown method of propagation",
             expected=", ".join(METHODS),
             got=method,
-            mend="use one of the names expected",
+            fix="use one of the names expected",
         )
     if rules.max_cycle is not None and method not in _WITH_CYCLE:
         raise ConfigError(
             "this method carries nothing back, so that there is no cycle to look at",
             expected=f"max_cycle with {', '.join(_WITH_CYCLE)} only",
             got=method,
-            mend="leave max_cycle out, or choose another method",
+            fix="leave max_cycle out, or choose another method",
         )
     if (method in _WITH_MODEL and model is None) or (method == "raft" and raft is None):
         raise ModelError(
             f"propagation by {method} needs a network",
             expected="trained weights of RAFT" if method == "raft" else "a model",
-            mend="give one, or choose the method dis, which needs none",
+            fix="give one, or choose the method dis, which needs none",
         )
 
 
@@ -387,7 +387,7 @@ def _check_skeleton(model: PoseWarper | None, table: InstanceTable) -> None:
             f"this model has other keypoints than the labels of {table.video}",
             expected=", ".join(table.skeleton.names),
             got=", ".join(model.spec.skeleton.names),
-            mend="give a model that was trained for these keypoints",
+            fix="give a model that was trained for these keypoints",
         )
 
 
@@ -407,7 +407,7 @@ def _jobs(table: InstanceTable, samples: Samples, steps: Sequence[Step], source:
             f"the labels of {table.video} do not list frames that poses are to be carried from",
             expected="numbers of frames in the labels",
             got=strangers[:10],
-            mend="plan steps from labelled frames",
+            fix="plan steps from labelled frames",
         )
     jobs = []
     for labelled, own in of_labelled.items():
@@ -513,7 +513,7 @@ def _with_frames(
             f"the labels of {table.video} do not list frames that are to be filled",
             expected="a name for each",
             got=added[:10],
-            mend="list them, or say how they are named",
+            fix="list them, or say how they are named",
         )
     numbers = np.concatenate([table.frame_numbers, np.array(added, np.int64)])
     names = [*table.frame_names, *(frame_name(number) for number in added if frame_name)]

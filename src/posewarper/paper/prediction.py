@@ -178,7 +178,7 @@ def frames_to_sum(
             "unknown rule for the ends of a video",
             expected=", ".join(ENDS),
             got=ends,
-            mend="use one of the names expected",
+            fix="use one of the names expected",
         )
     there = np.array([offset == 0 or source.has(number + offset) for offset in window.offsets])
     numbers = [number + offset if has else number for offset, has in zip(window.offsets, there, strict=True)]
@@ -432,7 +432,7 @@ def _check_model(model: PoseModel, config: PredictionConfig) -> None:
             "this model has other keypoints than PoseTrack's, which result files are made of",
             expected=", ".join(POSETRACK.names),
             got=", ".join(model.spec.skeleton.names),
-            mend="give a model with these 17 keypoints",
+            fix="give a model with these 17 keypoints",
         )
     if config.aggregate == "none":
         return
@@ -441,7 +441,7 @@ def _check_model(model: PoseModel, config: PredictionConfig) -> None:
             "the warp head of this model was never trained: neighbours would not be moved",
             expected="weights of a PoseWarper",
             got="weights of a pose network alone",
-            mend="give other weights, or predict each frame alone with --aggregate none",
+            fix="give other weights, or predict each frame alone with --aggregate none",
         )
     check_warper(model)
 
@@ -460,7 +460,7 @@ def _all_samples(
         raise LabelsError(
             "test videos have no labels to take boxes from",
             path=dataset.root,
-            mend="give the boxes of a detector with --boxes",
+            fix="give the boxes of a detector with --boxes",
         )
     every = config.all_frames or split == "test"
     wanted = {
@@ -514,7 +514,7 @@ def _on_frames_there(
             path=dataset.images,
             expected="an image for every labelled frame",
             got=", ".join(video.frame_name(n) for n in frames[:5]),
-            mend="put them there and run `posewarper prepare` again, or leave them out with --skip-missing",
+            fix="put them there and run `posewarper prepare` again, or leave them out with --skip-missing",
         )
     warnings.warn(f"{what}; they are left out", PosewarperWarning, stacklevel=2)
     return samples.take(~gone)
@@ -549,7 +549,7 @@ def _check_boxes(boxes: BoxList, labels: Mapping[str, InstanceTable], path: obje
             path=str(path),
             expected=f"images like {known.frame_names[0] if names else known.image_ids}",
             got="no boxes of people" if not len(boxes) else f"images like {names[0] if names else ids}",
-            mend="give the boxes of this dataset and split",
+            fix="give the boxes of this dataset and split",
         )
     if strangers:
         text = f"{path}: {strangers} of {len(boxes)} boxes are on frames that these videos do not have"

@@ -108,7 +108,7 @@ def plan_dataset(
             "unknown plan of propagation",
             expected=", ".join(PLANS),
             got=plan,
-            mend="use one of the names expected",
+            fix="use one of the names expected",
         )
     videos = {video.file_stem: video for video in dataset.of_split(split)}
     strangers = sorted(set(selection or ()) - set(videos))
@@ -118,7 +118,7 @@ def plan_dataset(
             path=dataset.root,
             expected=", ".join(list(videos)[:3]) or "videos",
             got=", ".join(strangers[:3]),
-            mend="name file stems of this split",
+            fix="name file stems of this split",
         )
     steps: dict[str, list[Step]] = {}
     for stem in videos if selection is None else [stem for stem in videos if stem in selection]:
@@ -136,7 +136,7 @@ def plan_dataset(
             expected="labelled frames"
             if plan == "neighbours"
             else f"a video with more than {REACH} labelled frames in a row",
-            mend="name another split, selection or plan",
+            fix="name another split, selection or plan",
         )
     return found
 
@@ -151,7 +151,7 @@ def _labelled(table: InstanceTable, keep: Collection[int] | None) -> list[int]:
             f"frames of {table.video} are to count as labelled and are not",
             expected="numbers of labelled frames",
             got=strangers[:10],
-            mend="select labelled frames only",
+            fix="select labelled frames only",
         )
     return sorted(set(keep))
 
@@ -317,7 +317,7 @@ def _videos(dataset: Dataset, split: str, plan: Plan) -> dict[str, DatasetVideo]
             path=dataset.root,
             expected=f"videos of this split: {', '.join(v.file_stem for v in dataset.of_split(split)[:3])}",
             got=", ".join(strangers[:3]) or "no videos",
-            mend="make the plan with plan_dataset, of the same split",
+            fix="make the plan with plan_dataset, of the same split",
         )
     return videos
 

@@ -54,7 +54,7 @@ def paper_pseudo_labels(
                 raise LabelsError(
                     f"annotation {person['id']} belongs to no image of the file",
                     got=f"image_id {person['image_id']}",
-                    mend="list the image, or remove the annotation",
+                    fix="list the image, or remove the annotation",
                 )
             moved = _moved_image(source, int(delta))
             image = added.get(moved["file_name"])
@@ -75,7 +75,7 @@ def _checked(poses: ArrayLike, people: list[dict[str, Any]], delta: int) -> Floa
             f"the poses propagated by {delta} frames do not fit the annotations",
             expected=f"{len(people)} rows of {sorted(n_keypoints)} keypoints x, y, score",
             got=poses.shape,
-            mend="give the poses of this very file, one row for each annotation that has any keypoint",
+            fix="give the poses of this very file, one row for each annotation that has any keypoint",
         )
     return poses
 
@@ -99,7 +99,7 @@ def _moved_name(name: str, delta: int) -> str:
             "a file name tells no frame number",
             expected="a name such as bonn/000001/00000004.jpg",
             got=name,
-            mend="name the frames by their numbers alone",
+            fix="name the frames by their numbers alone",
         )
     return f"{folder}{slash}{int(number) + delta:0{len(number)}d}{dot}{suffix}"
 

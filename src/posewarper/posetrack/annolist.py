@@ -58,7 +58,7 @@ def table_of_annolist(document: Mapping[str, Any], path: PathLike) -> InstanceTa
             "two frames have the same name",
             path=path,
             got=f"{repeated} at {places[0]} and {places[1]}",
-            mend="keep one of the two",
+            fix="keep one of the two",
         )
     people = _People()
     for row, frame in enumerate(frames):
@@ -262,7 +262,7 @@ class _People:
             f"point {first - self.owners.index(self.owners[first])} is wrong",
             expected=f"an id from 0 to {len(POINTS) - 1}, x and y in pixels, and a score or none",
             got=got,
-            mend="correct it or leave the point out",
+            fix="correct it or leave the point out",
         )
 
 
@@ -369,7 +369,7 @@ def require_posetrack(table: InstanceTable) -> None:
             "these are not PoseTrack's keypoints",
             expected=", ".join(POSETRACK.names),
             got=", ".join(table.skeleton.names),
-            mend="write another format, or predict with a model of PoseTrack's skeleton",
+            fix="write another format, or predict with a model of PoseTrack's skeleton",
         )
 
 
@@ -379,7 +379,7 @@ def read_annolist_mat(path: PathLike) -> InstanceTable:
     Raises:
         LabelsError: if the file cannot be read or something in it is not as it should be.
     """
-    mend = "use a .mat file of PoseTrack17, or the .json file of the same name"
+    fix = "use a .mat file of PoseTrack17, or the .json file of the same name"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scipy's remarks about MATLAB's own objects
@@ -388,12 +388,12 @@ def read_annolist_mat(path: PathLike) -> InstanceTable:
         raise LabelsError(
             "the file is of MATLAB's version 7.3, which is not read here",
             path=path,
-            mend="save it in MATLAB with save(..., '-v7'), or use the .json file of the same name",
+            fix="save it in MATLAB with save(..., '-v7'), or use the .json file of the same name",
         ) from error
     except Exception as error:  # scipy raises whatever a damaged byte leads to
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.EIO):
             raise
-        raise LabelsError("cannot read this .mat file", path=path, got=error, mend=mend) from error
+        raise LabelsError("cannot read this .mat file", path=path, got=error, fix=fix) from error
     if "annolist" not in content:
         names = [name for name in content if not name.startswith("__")]
         raise LabelsError(
@@ -401,7 +401,7 @@ def read_annolist_mat(path: PathLike) -> InstanceTable:
             path=path,
             expected="the struct annolist",
             got=", ".join(names)[:200] or "no variables",
-            mend=mend,
+            fix=fix,
         )
     document = {"annolist": _plain(content["annolist"])}
     for name in ("video", "nframes", "height", "width"):

@@ -99,7 +99,7 @@ def _keys(boxes: BoxList, table: InstanceTable) -> Sequence[str | int]:
             "the boxes know their frames by image_id, but these annotations have no ids",
             expected="boxes with image_name",
             got=f"video {table.video} without image ids",
-            mend="give boxes with image names, or annotations in PoseTrack18's form",
+            fix="give boxes with image names, or annotations in PoseTrack18's form",
         )
     return table.image_ids.tolist()
 
@@ -135,7 +135,7 @@ def read_boxes(path: PathLike) -> BoxList:
             "some records know their image by name, others by id",
             expected="image_name everywhere, or image_id everywhere",
             got=shown(dict(records[ids.index(None)].values)),
-            mend="write the boxes with one of the two",
+            fix="write the boxes with one of the two",
         )
     return BoxList(
         np.array([_box(record) for record in records], np.float64).reshape(-1, 4),
@@ -158,7 +158,7 @@ def _read_list(path: PathLike) -> Any:
             path=path,
             expected=expected,
             got=error,
-            mend="write the boxes again; a file that breaks off at its end was not written completely",
+            fix="write the boxes again; a file that breaks off at its end was not written completely",
         ) from error
     records = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(records, list):
@@ -167,7 +167,7 @@ def _read_list(path: PathLike) -> Any:
             path=path,
             expected=expected,
             got=shown(content),
-            mend="name a file of detections",
+            fix="name a file of detections",
         )
     return content
 
@@ -175,7 +175,7 @@ def _read_list(path: PathLike) -> Any:
 def _record(path: PathLike, where: str, value: Any) -> Record:
     if not isinstance(value, Mapping):
         raise LabelsError(
-            f"{where} is wrong", path=path, expected="an object", got=shown(value), mend="export again"
+            f"{where} is wrong", path=path, expected="an object", got=shown(value), fix="export again"
         )
     return Record(path, where, value)
 

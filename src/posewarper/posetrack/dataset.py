@@ -264,7 +264,7 @@ class Dataset:
                 path=self.root,
                 expected=", ".join(dict.fromkeys(video.split for video in self.videos)),
                 got=split,
-                mend="name another split, or prepare this one",
+                fix="name another split, or prepare this one",
             )
         return videos
 
@@ -324,7 +324,7 @@ def open_dataset(path: str | Path) -> Dataset:
             "the frames of this dataset are not there any more",
             path=root,
             expected=f"the folder of frames {images}",
-            mend="put it back, or run `posewarper prepare` again with --images, which takes seconds",
+            fix="put it back, or run `posewarper prepare` again with --images, which takes seconds",
         )
     videos, missing, files = [], {}, {}
     for record in index["videos"]:
@@ -352,23 +352,21 @@ def read_index(root: Path) -> dict[str, Any]:
     path = root / INDEX_NAME
     if not path.is_file():
         what = "this is not a prepared dataset" if root.is_dir() else "no such folder"
-        raise LabelsError(what, path=root, expected=f"a folder with {INDEX_NAME}", mend=_PREPARE)
+        raise LabelsError(what, path=root, expected=f"a folder with {INDEX_NAME}", fix=_PREPARE)
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise LabelsError(
-            "this index of a dataset is damaged", path=path, got=error, mend=_PREPARE
-        ) from error
+        raise LabelsError("this index of a dataset is damaged", path=path, got=error, fix=_PREPARE) from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         got = index.get("format") if isinstance(index, dict) else type(index).__name__
         what = "this is not the index of a prepared dataset"
-        raise LabelsError(what, path=path, expected=f"format {FORMAT!r}", got=got, mend=_PREPARE)
+        raise LabelsError(what, path=path, expected=f"format {FORMAT!r}", got=got, fix=_PREPARE)
     if index.get("format_version") != FORMAT_VERSION:
         raise LabelsError(
             "this dataset was prepared by another version of posewarper",
             path=path,
             expected=f"format_version {FORMAT_VERSION}",
             got=index.get("format_version"),
-            mend="update posewarper, or prepare the dataset again with --overwrite",
+            fix="update posewarper, or prepare the dataset again with --overwrite",
         )
     return index

@@ -84,19 +84,19 @@ def find_layout(kind: str, download: Path, splits: Collection[str] = ()) -> Layo
             "no such folder" if not download.exists() else "this is no folder",
             path=download,
             expected="the folder into which PoseTrack was unpacked",
-            mend="name that folder; archives are to be unpacked first",
+            fix="name that folder; archives are to be unpacked first",
         )
     if (download / PREPARED[0]).is_file():
         raise LabelsError(
             "this is a dataset that was prepared already",
             path=download,
             expected="the folder into which PoseTrack was unpacked",
-            mend="use it as it is, or name the download that it was made from",
+            fix="use it as it is, or name the download that it was made from",
         )
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
         raise LabelsError(
-            "unknown split", expected=", ".join(SPLITS), got=", ".join(unknown), mend="name splits that exist"
+            "unknown split", expected=", ".join(SPLITS), got=", ".join(unknown), fix="name splits that exist"
         )
     original = _supplement(kind, download)
     folders = _label_folders(kind, download)
@@ -188,7 +188,7 @@ def _nothing_found(kind: str, download: Path, splits: Collection[str]) -> Labels
         got=", ".join(inside[:8]) + (f" and {len(inside) - 8} more" if len(inside) > 8 else "")
         if inside
         else "an empty folder",
-        mend="name the folder into which the download was unpacked",
+        fix="name the folder into which the download was unpacked",
     )
 
 
@@ -221,7 +221,7 @@ def find_images(download: Path, folders: Sequence[str], images: Path | None = No
             expected=f"a folder {shown} in one of: "
             + ", ".join(str(p) for p in places[: len(_IMAGE_FOLDERS)]),
             got=_content(base),
-            mend="say with --images where the frames are: the folder that holds the one named above",
+            fix="say with --images where the frames are: the folder that holds the one named above",
         )
     return best
 
@@ -277,7 +277,7 @@ def folder_of(table: InstanceTable, path: str | Path) -> str:
             path=path,
             expected="names of frames like images/val/000001_mpii_test/000000.jpg",
             got=", ".join(folders[:3]) or "frames without a folder" if folders else "no frames",
-            mend="check that this is a label file of PoseTrack",
+            fix="check that this is a label file of PoseTrack",
         )
     return folders[0]
 
@@ -311,7 +311,7 @@ def read_video(path: Path) -> InstanceTable:
             "this label file should hold one video",
             path=path,
             got=f"{len(tables)} videos",
-            mend="take the file out of the folder, if it does not belong to the download",
+            fix="take the file out of the folder, if it does not belong to the download",
         )
     return tables[0]
 
@@ -396,6 +396,6 @@ def _check_kind(kind: str, table: InstanceTable, folder: str, path: str) -> None
             if kind == "posetrack17"
             else "frames like images/val/000001_mpii_test/000000.jpg",
             got=table.frame_names[0],
-            mend=f"name {'posetrack18 or posetrack21' if kind == 'posetrack17' else 'posetrack17'} instead, "
+            fix=f"name {'posetrack18 or posetrack21' if kind == 'posetrack17' else 'posetrack17'} instead, "
             "or the right folder",
         )

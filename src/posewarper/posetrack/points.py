@@ -47,7 +47,7 @@ def apply_neck_rule(table: InstanceTable, rule: str) -> InstanceTable:
             "unknown rule for the neck",
             expected=" or ".join(NECK_RULES),
             got=rule,
-            mend="use one of the names expected",
+            fix="use one of the names expected",
         )
     names = table.skeleton.names
     absent = sorted({"head_bottom", "left_shoulder", "right_shoulder"} - set(names))
@@ -56,7 +56,7 @@ def apply_neck_rule(table: InstanceTable, rule: str) -> InstanceTable:
             "the skeleton has no neck to find",
             expected="PoseTrack's keypoints",
             got=f"keypoints without {', '.join(absent)}",
-            mend="use labels or predictions with PoseTrack's keypoints",
+            fix="use labels or predictions with PoseTrack's keypoints",
         )
     if rule == "head_bottom":
         return table

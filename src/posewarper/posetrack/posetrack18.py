@@ -88,8 +88,8 @@ def _read_triples(annotations: Sequence[Record], k: int) -> Floats:
         array = as_numbers(values, gaps=True) if isinstance(values, list) else None
         if array is None or len(array) != 3 * k:
             expected = f"a list of {3 * k} numbers: x, y, visibility of {k} keypoints"
-            mend = "correct it, or export again"
-            raise record.problem("keypoints is wrong", expected=expected, got=shown(values), mend=mend)
+            fix = "correct it, or export again"
+            raise record.problem("keypoints is wrong", expected=expected, got=shown(values), fix=fix)
         triples[i] = array
     triples = triples.reshape(-1, k, 3)
     # The third number may be a score, but none that is infinite.
@@ -100,7 +100,7 @@ def _read_triples(annotations: Sequence[Record], k: int) -> Floats:
             f"keypoint {j + 1} of {k} is wrong",
             expected="x and y in pixels, and visibility or score",
             got=", ".join(f"{number:g}" for number in triples[i, j]),
-            mend="correct it, or give it visibility 0",
+            fix="correct it, or give it visibility 0",
         )
     return triples
 
@@ -158,7 +158,7 @@ def read_posetrack18(path: PathLike) -> InstanceTable:
             path=path,
             expected="one video in a file",
             got=names + (", ..." if len(tables) > 5 else ""),
-            mend="name a file of one video",
+            fix="name a file of one video",
         )
     return next(iter(tables.values()))
 
@@ -179,13 +179,13 @@ def tables_of_coco(document: Mapping[str, Any], path: PathLike) -> dict[str, Ins
     """Return the instances of each video of a parsed file; see :func:`read_posetrack18_videos`."""
     images = records_of(document, "images", path)
     if not images:
-        raise LabelsError("the file has no images", path=path, mend="export it again")
+        raise LabelsError("the file has no images", path=path, fix="export it again")
     ids = [_identifier(image, "id", "a whole number that no other image has") for image in images]
     place = {identifier: i for i, identifier in enumerate(ids)}
     if len(place) < len(ids):
         repeated = next(i for i, identifier in enumerate(ids) if place[identifier] != i)
         raise images[repeated].problem(
-            "two images have the same id", got=f"id {ids[repeated]}", mend="number the images anew"
+            "two images have the same id", got=f"id {ids[repeated]}", fix="number the images anew"
         )
     annotations = records_of(document, "annotations", path) if "annotations" in document else []
     skeleton, annotations = read_skeleton(document, annotations, path, POSETRACK)
@@ -262,7 +262,7 @@ def _frame_number(image: Record, name: str) -> int:
             "cannot tell the number of this frame",
             expected="a file name with the number, like 000012.jpg",
             got=name,
-            mend="number the file names, or give frame_id",
+            fix="number the file names, or give frame_id",
         )
     return number
 
@@ -273,7 +273,7 @@ def _read_frames(images: Sequence[Record], rows: np.ndarray) -> dict[str, Any]:
     if len(set(names)) < len(names):
         repeated = next(i for i, name in enumerate(names) if name in names[:i])
         raise images[repeated].problem(
-            "two images have the same file name", got=names[repeated], mend="keep one of the two"
+            "two images have the same file name", got=names[repeated], fix="keep one of the two"
         )
     counts = [n for image in images if (n := image.whole("nframes")) is not None]
     sizes = {(image.whole("height"), image.whole("width")) for image in images} - {(None, None), (0, 0)}
@@ -314,7 +314,7 @@ def _owner(record: Record, place: Mapping[int, int]) -> int:
             "image_id points to no image",
             expected="the id of one of the images",
             got=image,
-            mend="correct image_id, add the image, or remove the annotation",
+            fix="correct image_id, add the image, or remove the annotation",
         )
     return place[image]
 

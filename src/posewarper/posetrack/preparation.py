@@ -177,7 +177,7 @@ def start(out: Path, layout: Layout, overwrite: bool) -> Iterator[Records]:
         raise OutputError(
             "this folder holds other files" if out.is_dir() else "this is no folder",
             path=out,
-            mend="name a new folder",
+            fix="name a new folder",
         )
     if is_ours and overwrite:
         _clear(out)
@@ -199,9 +199,7 @@ def start(out: Path, layout: Layout, overwrite: bool) -> Iterator[Records]:
         out.mkdir(parents=True, exist_ok=True)
         records._file = journal.open("a" if lines else "w", encoding="utf-8")
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise OutputError(
-            "cannot write into this folder", path=out, got=error, mend="name another"
-        ) from error
+        raise OutputError("cannot write into this folder", path=out, got=error, fix="name another") from error
     try:
         with records._file:
             # To go on, a line of its own: the last one may have been cut off.
@@ -222,8 +220,8 @@ def _readable_index(out: Path) -> dict[str, Any]:
     try:
         return read_index(out)
     except LabelsError as error:
-        mend = "prepare it anew with --overwrite"
-        raise OutputError(error.what, path=out, expected=error.expected, got=error.got, mend=mend) from error
+        fix = "prepare it anew with --overwrite"
+        raise OutputError(error.what, path=out, expected=error.expected, got=error.got, fix=fix) from error
 
 
 def _read_lines(journal: Path) -> list[dict[str, Any]]:
@@ -248,7 +246,7 @@ def _check_same(wanted: dict[str, Any], found: dict[str, Any], out: Path) -> Non
                 path=out,
                 expected=f"{key} {value}",
                 got=f"{key} {found.get(key)}",
-                mend="name another folder, or prepare it anew with --overwrite",
+                fix="name another folder, or prepare it anew with --overwrite",
             )
 
 
@@ -354,7 +352,7 @@ def prepare_dataset(
                 "not one frame of the videos is there",
                 path=folder,
                 expected=summary.first_missing[0] if summary.first_missing else "frames",
-                mend="unpack the frames, or say with --images where they are",
+                fix="unpack the frames, or say with --images where they are",
             )
         write_missing(out / "missing.txt", chosen)
         finish(out, layout, folder, chosen, summary)
@@ -406,7 +404,7 @@ def _check_splits(splits: Collection[str], records: Sequence[_Record], layout: L
             path=layout.download,
             expected=", ".join(splits),
             got=", ".join(split for split in SPLITS if split in found),
-            mend="name with --splits what is there",
+            fix="name with --splits what is there",
         )
 
 
@@ -557,7 +555,7 @@ def _numbers(table: InstanceTable, frames: FrameFiles, path: object, *, renamed:
                 path=str(path),
                 expected="names like 000012.jpg, each number once",
                 got=name if number is None else f"{seen[number]} and {name}",
-                mend="check that this is a label file of PoseTrack",
+                fix="check that this is a label file of PoseTrack",
             )
         seen[number] = name
     return [number for number in numbers if number is not None]

@@ -100,7 +100,7 @@ def on_frames(table: InstanceTable, frames: InstanceTable) -> InstanceTable:
             f"no frame with predictions of video {table.video} is in the ground truth",
             expected=f"image names like {frames.frame_names[0]}" if frames.frame_names else "frames",
             got=f"image names like {table.frame_names[table.rows[0]]}",
-            mend="predict on the frames that the ground truth names",
+            fix="predict on the frames that the ground truth names",
         )
     names = ("is_labelled", "image_ids", "ignore_regions", "n_frames", "image_size")
     return replace(
@@ -168,7 +168,7 @@ def write_submission(
             "test servers do not take the original's result files",
             expected="posetrack17, posetrack18 or posetrack21",
             got=kind,
-            mend="name the data set that the predictions are for",
+            fix="name the data set that the predictions are for",
         )
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
@@ -205,7 +205,7 @@ def submission_tracks(table: InstanceTable) -> Ints:
             f"track {track} is twice in frame {table.frame_names[row]} of video {table.video}",
             expected="each track once in a frame",
             got=f"{counts.max()} instances of one track",
-            mend="give each instance of a frame a track id of its own, or none at all",
+            fix="give each instance of a frame a track id of its own, or none at all",
         )
     if len(tracks) and not 0 <= tracks.min() <= tracks.max() <= LARGEST_TRACK:
         names, tracks = np.unique(tracks, return_inverse=True)
@@ -214,7 +214,7 @@ def submission_tracks(table: InstanceTable) -> Ints:
                 f"video {table.video} has too many tracks for a test server",
                 expected=f"track ids from 0 to {LARGEST_TRACK}",
                 got=f"{len(names)} tracks or instances in a frame",
-                mend="raise the score threshold, or drop short tracks",
+                fix="raise the score threshold, or drop short tracks",
             )
     return tracks.reshape(-1).astype(np.int64)
 
@@ -238,7 +238,7 @@ def _submitted(table: InstanceTable) -> InstanceTable:
             f"a prediction in frame {table.frame_names[table.rows[i]]} has no score",
             expected="a score for each keypoint",
             got=f"{table.skeleton.names[k]} without a score",
-            mend="predict again, or give the file with the scores",
+            fix="predict again, or give the file with the scores",
         )
     return replace(
         table,
@@ -266,7 +266,7 @@ def _result_texts(
             "unknown kind of result files",
             expected=", ".join(_KINDS),
             got=kind,
-            mend="use one of the names expected",
+            fix="use one of the names expected",
         )
     if ground_truth is not None:
         strangers = sorted(set(tables) - set(ground_truth))
@@ -275,7 +275,7 @@ def _result_texts(
                 "there are predictions of videos that the ground truth does not have",
                 expected=_listed(sorted(ground_truth)),
                 got=_listed(strangers),
-                mend="name predictions as the files of the ground truth are named",
+                fix="name predictions as the files of the ground truth are named",
             )
         tables = {
             name: on_frames(tables[name], frames) if name in tables else frames.take([])
@@ -288,7 +288,7 @@ def _result_texts(
                 "a video's name is no file name",
                 expected="a name without / that does not begin with a dot",
                 got=repr(name),
-                mend="rename the video",
+                fix="rename the video",
             )
         texts[f"{name}.json"] = json.dumps(_KINDS[kind](table), allow_nan=False, separators=(",", ":"))
     return texts

@@ -125,7 +125,7 @@ def samples_from_labels(table: InstanceTable, aspect_ratio: float) -> Samples:
         raise LabelsError(
             f"the size of the images of {table.video} is unknown, so boxes cannot be cut to it",
             expected="(height, width)",
-            mend="give the image size with the labels, or let it be read from a frame",
+            fix="give the image size with the labels, or let it be read from a frame",
         )
     order = np.argsort(table.rows, kind="stable")
     order = order[is_there(table.keypoints[order]).any(axis=1) & table.is_person[order]]
@@ -166,14 +166,14 @@ def samples_from_boxes(
             "boxes, scores and frames disagree in number",
             expected="one score and one frame a box",
             got=(len(boxes), len(scores), len(rows)),
-            mend="give each box a score and a frame",
+            fix="give each box a score and a frame",
         )
     if len(rows) and (rows.min() < 0 or rows.max() >= len(table.frame_names)):
         raise LabelsError(
             f"a box belongs to no frame of {table.video}",
             expected=f"rows from 0 to {len(table.frame_names) - 1}",
             got=(int(rows.min()), int(rows.max())),
-            mend="give boxes of this video's frames only",
+            fix="give boxes of this video's frames only",
         )
     kept = scores >= threshold
     none = np.full(int(kept.sum()), NO_INSTANCE, np.int64)
@@ -209,7 +209,7 @@ def paper_annotations(document: Mapping[str, Any]) -> list[dict[str, Any]]:
             raise LabelsError(
                 f"annotation {annotation.get('id')} has no box, or its image is not in the file",
                 got={"image_id": image, "bbox": box},
-                mend="give it a bbox and the id of an image of the file",
+                fix="give it a bbox and the id of an image of the file",
             )
         wanted = annotation.get("category_id", person) == person and not annotation.get("iscrowd", 0)
         shown = annotation.get("area", 1) > 0 and label_boxes(box, sizes[image])[1][0]

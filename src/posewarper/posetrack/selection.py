@@ -67,7 +67,7 @@ def labelled_numbers(run: ArrayLike) -> list[int]:
             "a video's longest run of consecutive frames is too short to choose labelled frames from",
             expected=f"{REACH + 1} frames or more",
             got=run.tolist(),
-            mend="leave the video out, or list more of its frames",
+            fix="leave the video out, or list more of its frames",
         )
     chosen = run[REACH :: 2 * REACH + 1].tolist()
     last = int(run[-1])
@@ -155,7 +155,7 @@ def paper_rows(document: Mapping[str, Any]) -> tuple[dict[str, FilledFrame], int
                 raise LabelsError(
                     f"nobody has a keypoint in {labelled['file_name']}, which is to count as labelled",
                     expected="at least one person in each labelled frame",
-                    mend="label somebody there, or leave the video out",
+                    fix="label somebody there, or leave the video out",
                 )
             rows = tuple(range(used, used + len(ids)))
             used += len(ids)
@@ -168,7 +168,7 @@ def paper_rows(document: Mapping[str, Any]) -> tuple[dict[str, FilledFrame], int
             "array has too few rows",
             expected=f"{n_rows} people to fill in at most, as many as are annotated",
             got=used,
-            mend="propagate video by video with propagation_plan, which knows no such limit",
+            fix="propagate video by video with propagation_plan, which knows no such limit",
         )
     return frames, n_rows
 
@@ -184,7 +184,7 @@ def _videos(images: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[
                 "a file name tells no frame number",
                 expected="a name such as bonn/000001/00000004.jpg",
                 got=image["file_name"],
-                mend="name the frames by their numbers",
+                fix="name the frames by their numbers",
             )
         videos.setdefault(folder, {})[number] = image
     return videos
@@ -195,7 +195,7 @@ def _plan_of(video: str, images: Mapping[int, Any]) -> list[Step]:
         return propagation_plan(list(images))
     except LabelsError as error:
         raise LabelsError(
-            f"{video}: {error.what}", expected=error.expected, got=error.got, mend=error.mend
+            f"{video}: {error.what}", expected=error.expected, got=error.got, fix=error.fix
         ) from error
 
 
@@ -231,7 +231,7 @@ def draw_videos(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
             f"{count} labelled videos were asked for",
             expected=f"at most {len(names)}, as there are with labels",
             got=count,
-            mend="ask for fewer videos",
+            fix="ask for fewer videos",
         )
     chosen = set(sorted(names, key=lambda name: (_draws(seed, name)[0], name))[:count])
     return tuple(name for name in names if name in chosen)
@@ -316,7 +316,7 @@ def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> Selec
             path=path,
             expected=", ".join(dataset.selections) or "the path of a file; the dataset comes with none",
             got=os.fspath(selection),
-            mend="name one of these, or a file; or leave it out and give the numbers of videos and frames",
+            fix="name one of these, or a file; or leave it out and give the numbers of videos and frames",
         )
     document = read_json(path)
     try:
@@ -335,7 +335,7 @@ def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> Selec
             path=path,
             expected="COCO JSON of images with sizes, and annotations with 17 keypoints and a box",
             got=repr(error),
-            mend="name another file",
+            fix="name another file",
         ) from error
     keypoints = np.where(triples[..., 2:] > 0, triples[..., :2], np.nan)
     return SelectedLabels(names, keypoints, np.array(boxes, np.float64).reshape(-1, 4))

@@ -61,7 +61,7 @@ def _tables_of(document: Mapping[str, Any], path: PathLike) -> dict[str, Instanc
             path=path,
             expected=_EXPECTED,
             got=shown(dict(document)),
-            mend="name a file or folder in one of these forms",
+            fix="name a file or folder in one of these forms",
         )
     tables = tables_of_coco(document, path)
     return tables if len(tables) > 1 else {stem: next(iter(tables.values()))}
@@ -80,7 +80,7 @@ def _find_files(folder: Path) -> list[Path]:
             path=folder,
             expected=f"a folder of nothing but {_EXPECTED}",
             got=", ".join(strangers[:5]) + (", ..." if len(strangers) > 5 else "") or "an empty folder",
-            mend="name the folder that the files are in" + (", or move the others away" if files else ""),
+            fix="name the folder that the files are in" + (", or move the others away" if files else ""),
         )
     as_json = {p.stem for p in files if p.suffix.lower() == ".json"}
     twice = [p for p in files if p.suffix.lower() == ".mat" and p.stem in as_json]
@@ -102,11 +102,11 @@ def _read_zip(path: Path) -> dict[str, InstanceTable]:
             names = [n for n in names if n.lower().endswith(".json") and not n.startswith("__MACOSX/")]
             texts = {name: archive.read(name).decode("utf-8-sig") for name in names}
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        mend = "make the zip file again, or unpack it"
-        raise LabelsError("cannot read this zip file", path=path, got=error, mend=mend) from error
+        fix = "make the zip file again, or unpack it"
+        raise LabelsError("cannot read this zip file", path=path, got=error, fix=fix) from error
     if not texts:
         raise LabelsError(
-            "the zip file holds no .json files", path=path, expected=_EXPECTED, mend="name another file"
+            "the zip file holds no .json files", path=path, expected=_EXPECTED, fix="name another file"
         )
     places = {name: path / name for name in texts}
     return _merge(
@@ -124,7 +124,7 @@ def _merge(parts: Iterable[tuple[Path, dict[str, InstanceTable]]]) -> dict[str, 
                     f"two files hold video {name}",
                     path=source,
                     got=f"{sources[name].name} and {source.name}",
-                    mend="keep one of the two",
+                    fix="keep one of the two",
                 )
             tables[name], sources[name] = table, source
     return tables

@@ -124,14 +124,14 @@ def load_detector(
             "torchvision has no such detector",
             expected=" or ".join(known),
             got=name,
-            mend=_suggest(name, known),
+            fix=_suggest(name, known),
         )
     best = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
-    what, mend = f"the detector {name}", _mend(best.url)
-    state = downloaded_state(best, what, mend) if weights is None else read_state(weights, what, mend)
+    what, fix = f"the detector {name}", _fix(best.url)
+    state = downloaded_state(best, what, fix) if weights is None else read_state(weights, what, fix)
     categories = tuple(best.meta["categories"])
     network = models.get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
-    load_state(network, state, weights, what, mend)
+    load_state(network, state, weights, what, fix)
     if name in _WITHOUT_EPSILON:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -164,7 +164,7 @@ def detect(
             "the detector knows no such category",
             expected="one of " + ", ".join(known),
             got=category,
-            mend=_suggest(category, known),
+            fix=_suggest(category, known),
         )
     place = next(detector.network.parameters()).device
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(place).permute(2, 0, 1).float() / 255
@@ -183,7 +183,7 @@ def _suggest(name: str, known: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else "name one of these"
 
 
-def _mend(url: str) -> str:
+def _fix(url: str) -> str:
     return (
         f"on a machine with a network fetch {url}, then give it by --detector-weights FILE, or put it into "
         f"{hub_folder()} (TORCH_HOME moves that folder); or give boxes from a file"

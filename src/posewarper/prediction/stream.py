@@ -101,14 +101,14 @@ class CropKeeper:
                 "unknown way to cut crops",
                 expected=", ".join(BOXES),
                 got=boxes,
-                mend="use one of the names expected",
+                fix="use one of the names expected",
             )
         if not 0 <= share <= 0.5:
             raise ConfigError(
                 "a crop cannot be held so long",
                 expected="a share of its size from 0 to 0.5",
                 got=share,
-                mend="correct it",
+                fix="correct it",
             )
         self._held, self._aspect, self._share = boxes == "held", aspect_ratio, share
         self._crops: list[Crop] = []

@@ -292,7 +292,7 @@ class Tracker:
                 "the saved tracks have another number of keypoints",
                 expected=k,
                 got=len(columns["seen"][0]),
-                mend="go on with the model that they were made with, or begin anew",
+                fix="go on with the model that they were made with, or begin anew",
             )
         empty = _no_tracks(k)
         self._tracks = _Tracks(
@@ -316,7 +316,7 @@ class Tracker:
                 "a setting of the tracks has an impossible value",
                 expected="shares and scores from 0 to 1, a patience of at least 1 frame, positive sigmas",
                 got=", ".join(f"{name} {value}" for name, value in wrong.items()),
-                mend="correct it, or leave it out",
+                fix="correct it, or leave it out",
             )
 
     def _tracks_at(self, frame: int) -> _Tracks:

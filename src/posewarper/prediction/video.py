@@ -183,7 +183,7 @@ def check_aggregation(model: PoseModel, config: ClipPredictionConfig) -> None:
             "the warp head of this model was never trained: neighbours would not be moved",
             expected="a model with a trained warper",
             got="a pose network alone",
-            mend="train its warper, or predict each frame alone with --aggregate none",
+            fix="train its warper, or predict each frame alone with --aggregate none",
         )
     check_warper(model)
 
@@ -455,7 +455,7 @@ def _find_source(where: _Whereabouts, feed: FrameFeed, video: Video | None, mode
             "where are the instances to be looked for?",
             expected="one of: boxes from a file, labels of some frames, a detector, or the whole frame",
             got="nothing" if not any(given) else "more than one of them",
-            mend="give --boxes FILE, --labels FILE, --detector default or --whole-frame",
+            fix="give --boxes FILE, --labels FILE, --detector default or --whole-frame",
         )
     if where.boxes is not None:
         return BoxSource(_boxes_of_file(where.boxes, video))
@@ -491,7 +491,7 @@ def _boxes_of_labels(
             path=path,
             expected=f"{width} x {height} pixels (width x height)",
             got=f"{own_width} x {own_height} pixels",
-            mend="give labels that were made on this video, or scale them to its size",
+            fix="give labels that were made on this video, or scale them to its size",
         )
     if set(labels.skeleton.names) == set(skeleton.names):
         return boxes_of_labels(labels)
@@ -502,7 +502,7 @@ def _boxes_of_labels(
             path=path,
             expected=ours,
             got=theirs,
-            mend="give labels of the model's keypoints, or boxes around the whole subjects with --boxes",
+            fix="give labels of the model's keypoints, or boxes around the whole subjects with --boxes",
         )
     text = f"the labels have other keypoints ({theirs}) than the model ({ours})"
     warnings.warn(

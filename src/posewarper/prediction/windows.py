@@ -35,7 +35,7 @@ class Window:
                 "a window needs the present frame first, and a weight for each frame",
                 expected="offsets (0, ...) and as many weights",
                 got=(self.offsets, self.weights),
-                mend="put offset 0 first and give one weight an offset",
+                fix="put offset 0 first and give one weight an offset",
             )
 
 
@@ -53,7 +53,7 @@ def named_window(name: str) -> Window:
     """
     if name not in WINDOWS:
         raise ConfigError(
-            "unknown aggregation", expected=", ".join(WINDOWS), got=name, mend="use one of the names expected"
+            "unknown aggregation", expected=", ".join(WINDOWS), got=name, fix="use one of the names expected"
         )
     return WINDOWS[name]
 
@@ -75,7 +75,7 @@ def make_window(radius: int, *, causal: bool = False) -> Window:
         ((0, -1, -2, 1, 2), (0, -1))
     """
     if radius < 0:
-        raise ConfigError("a window has no such radius", expected="0 or more", got=radius, mend="correct it")
+        raise ConfigError("a window has no such radius", expected="0 or more", got=radius, fix="correct it")
     by_distance = [PAPER_WEIGHTS[0], *(PAPER_WEIGHTS[1] * _FALL**n for n in range(radius))]
     before, after = range(-1, -radius - 1, -1), range(1, 1 if causal else radius + 1)
     offsets = (0, *before, *after)

@@ -131,7 +131,7 @@ def check_method(method: str) -> None:
             "unknown method",
             expected=", ".join(known),
             got=method,
-            mend="use one of the names expected",
+            fix="use one of the names expected",
         )
 
 

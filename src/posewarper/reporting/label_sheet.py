@@ -82,14 +82,14 @@ def _as_poses(video: Video, labels: Labels) -> Poses:
         if (t.visibility > 0).any()
     }
     if not tracks:
-        raise LabelsError("there are no labels to show", mend="label at least one frame with one keypoint")
+        raise LabelsError("there are no labels to show", fix="label at least one frame with one keypoint")
     if labels.image_size is not None and tuple(labels.image_size) != tuple(video.image_size):
         raise LabelsError(
             "the labels were made on images of another size",
             path=video.path,
             expected=f"height x width {video.image_size[0]} x {video.image_size[1]}, as in the video",
             got=f"{labels.image_size[0]} x {labels.image_size[1]}",
-            mend="show the labels on the video that they were made on",
+            fix="show the labels on the video that they were made on",
         )
     return Poses(labels.skeleton, tracks, video.image_size, video.n_frames, labels.labelled_frames)
 

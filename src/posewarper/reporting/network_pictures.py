@@ -66,7 +66,7 @@ def write_debug_picture(
     labels, said = (np.asarray(maps, np.float64)[:most] for maps in (target, predicted))
     counts = np.asarray(weights)[:most] > 0
     if not len(crops):
-        raise OutputError("there are no samples to show", path=path, mend="give at least one")
+        raise OutputError("there are no samples to show", path=path, fix="give at least one")
     rows = [_draw_row(crops[n], labels[n], said[n], counts[n], skeleton) for n in range(len(crops))]
     width = max(row.shape[1] for row in rows)
     picture = np.concatenate([_draw_titles(crops, skeleton, width), *rows])
@@ -358,5 +358,5 @@ def check_head(model: PoseWarper, path: str | os.PathLike[str]) -> None:
             path=path,
             expected="a checkpoint whose head was trained",
             got=f"trained: {', '.join(model.spec.trained) or 'nothing'}",
-            mend="train the head, or take a PoseWarper's checkpoint rather than a pose network's",
+            fix="train the head, or take a PoseWarper's checkpoint rather than a pose network's",
         )

@@ -215,7 +215,7 @@ def check_size(video: Video, poses: Poses) -> None:
             path=video.path,
             expected=f"height x width {video.image_size[0]} x {video.image_size[1]}",
             got=f"{poses.image_size[0]} x {poses.image_size[1]}",
-            mend="take the video that the poses were made from",
+            fix="take the video that the poses were made from",
         )
 
 
@@ -278,7 +278,7 @@ def write_sheet(
     check_picture_name(path)
     check_size(video, poses)
     if not len(frames):
-        raise LabelsError("no frames to show", expected="at least one frame index", got=0, mend="name frames")
+        raise LabelsError("no frames to show", expected="at least one frame index", got=0, fix="name frames")
     height, width = video.image_size
     # As many columns as make the frames largest.
     columns = min(
@@ -308,7 +308,7 @@ def check_picture_name(path: str | os.PathLike[str]) -> None:
             path=path,
             expected=".png or .jpg",
             got=suffix or "no suffix",
-            mend="change the name",
+            fix="change the name",
         )
 
 

@@ -174,7 +174,7 @@ def write_report(
     poses = result.poses
     check_size(video, poses)
     if not any(len(track.frames) for track in poses.tracks.values()):
-        raise LabelsError("there are no poses to report on", mend="label at least one frame")
+        raise LabelsError("there are no poses to report on", fix="label at least one frame")
     suggestions = frames_to_check(poses, result.labels)
     page = _render(
         {

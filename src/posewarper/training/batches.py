@@ -59,13 +59,13 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self, n_samples: int, global_batch: int, *, rank: int, world: int, seed: int, accumulate: int = 1
     ) -> None:
         if n_samples < 1:
-            raise ConfigError("there are no samples to learn from", mend="name data with labels")
+            raise ConfigError("there are no samples to learn from", fix="name data with labels")
         if global_batch < 1 or global_batch % (world * accumulate):
             raise ConfigError(
                 "the global batch cannot be split evenly",
                 expected=f"a multiple of {world} processes times {accumulate} accumulated batches",
                 got=global_batch,
-                mend="change the global batch, the number of processes or how many batches are accumulated",
+                fix="change the global batch, the number of processes or how many batches are accumulated",
             )
         self._n_samples, self._global_batch = n_samples, global_batch
         self._rank, self._world, self._seed, self._accumulate = rank, world, seed, accumulate
@@ -140,7 +140,7 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
                 "the paper's targets have a sigma of whole heatmap pixels",
                 expected="a whole number",
                 got=sigma,
-                mend="round it, or take exact targets",
+                fix="round it, or take exact targets",
             )
         self.samples = samples
         self._crop_size, self._heatmap_size, self._sigma = crop_size, heatmap_size, sigma
@@ -277,7 +277,7 @@ class _Guarded(Dataset[Any]):
             told = {name: getattr(error, name) for name in ("expected", "got")}
             words = {name: None if value is None else str(value) for name, value in told.items()}
             path = None if error.path is None else os.fspath(error.path)
-            return _Trouble(type(error), {"what": error.what, "mend": error.mend, "path": path, **words})
+            return _Trouble(type(error), {"what": error.what, "fix": error.fix, "path": path, **words})
 
 
 def _collate(items: Sequence[Any]) -> Any:

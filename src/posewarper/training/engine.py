@@ -86,14 +86,14 @@ def load_state(path: Path) -> tuple[RunState, dict[str, Any]]:
     Raises:
         ModelError: if the file is damaged or no state.
     """
-    mend = "remove the file, so that the run begins anew"
+    fix = "remove the file, so that the run begins anew"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what is damaged fails in any way
         first = str(error).strip().split("\n")[0][:200]
-        raise ModelError("cannot read this training state", path=path, got=first, mend=mend) from error
+        raise ModelError("cannot read this training state", path=path, got=first, fix=fix) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ModelError("this is no training state", path=path, mend=mend)
+        raise ModelError("this is no training state", path=path, fix=fix)
     return RunState(**content["state"]), content
 
 
@@ -200,7 +200,7 @@ def global_batch(settings: TrainSettings, world: int) -> int:
             "train.global_batch cannot be split evenly",
             expected=f"a multiple of {world} processes x {settings.accumulate} accumulated batches",
             got=settings.global_batch,
-            mend="change train.global_batch, train.accumulate or the number of processes",
+            fix="change train.global_batch, train.accumulate or the number of processes",
         )
     return settings.global_batch
 
@@ -283,7 +283,7 @@ class Run:
                 "the run that is to go on was begun with other settings",
                 path=self.out,
                 got=_differences(content["recipe"], ours),
-                mend="give the same recipe, or another --out",
+                fix="give the same recipe, or another --out",
             )
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])

@@ -46,7 +46,7 @@ def load_warper(path: str | None) -> PoseWarper:
         raise ConfigError(
             "labels are propagated by a warper, and none is named",
             expected="data.pseudo.model=CHECKPOINT",
-            mend="train one first (train.stage=warper) and name its model.pt",
+            fix="train one first (train.stage=warper) and name its model.pt",
         )
     model = load_model(path)
     if "warp" not in model.spec.trained:
@@ -55,7 +55,7 @@ def load_warper(path: str | None) -> PoseWarper:
             path=path,
             expected="the model.pt of a run with train.stage=warper",
             got=f"trained: {', '.join(model.spec.trained) or 'nothing'}",
-            mend="train a warper on top of it first",
+            fix="train a warper on top of it first",
         )
     return model
 

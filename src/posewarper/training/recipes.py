@@ -50,7 +50,7 @@ def choose_clips(data: DataSettings) -> tuple[list[ClipSettings], list[ClipSetti
                 path=clip.video,
                 expected="a split by video, so that the figures tell how well others are done",
                 got="the same video in both lists",
-                mend="leave it out of one of them",
+                fix="leave it out of one of them",
             )
     return clips, validation
 
@@ -80,7 +80,7 @@ def read_clip_list(path: str | os.PathLike[str]) -> dict[str, list[ClipSettings]
             path=place,
             expected="a CSV, TSV or YAML file",
             got=getattr(error, "strerror", None) or error,
-            mend="check data.clips_file",
+            fix="check data.clips_file",
         ) from error
     for where, row in _rows(place, text):
         values = {key: str(value).strip() for key, value in row.items() if value not in (None, "")}
@@ -95,13 +95,13 @@ def read_clip_list(path: str | os.PathLike[str]) -> dict[str, list[ClipSettings]
                 path=place,
                 expected=_EXPECTED,
                 got=got,
-                mend="correct the row",
+                fix="correct the row",
             )
         paths = {name: str(place.parent / value) for name, value in values.items()}
         found[split].append(ClipSettings(**paths))
     if not found["train"]:
         raise ConfigError(
-            "this list names no video to learn from", path=place, expected=_EXPECTED, mend="add rows"
+            "this list names no video to learn from", path=place, expected=_EXPECTED, fix="add rows"
         )
     return found
 
@@ -121,7 +121,7 @@ def _rows(place: Path, text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
             "this is neither a CSV file nor valid YAML",
             path=place,
             got=" ".join(str(error).split())[:200],
-            mend="name a table .csv or .tsv, or correct the YAML",
+            fix="name a table .csv or .tsv, or correct the YAML",
         ) from error
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise ConfigError(
@@ -129,7 +129,7 @@ def _rows(place: Path, text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
             path=place,
             expected=f"rows with {_EXPECTED}",
             got=type(content).__name__,
-            mend="write a CSV file, or a YAML list such as '- {video: a.mp4, labels: a.json}'",
+            fix="write a CSV file, or a YAML list such as '- {video: a.mp4, labels: a.json}'",
         )
     for n, row in enumerate(content, start=1):
         yield f"row {n}", row
@@ -179,7 +179,7 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
         "there is no such recipe",
         path=name,
         expected="a YAML file, or one of " + ", ".join(shipped_recipes()),
-        mend=f"did you mean {near[0]}?" if near else "check the path",
+        fix=f"did you mean {near[0]}?" if near else "check the path",
     )
 
 
@@ -221,7 +221,7 @@ def read_experiment(name: str | os.PathLike[str], changes: Iterable[str] = ()) -
     if strangers:
         raise ConfigError(
             "the experiments have no such stage", path=path, expected=", ".join(STAGES),
-            got=", ".join(strangers), mend="use one of the names expected",
+            got=", ".join(strangers), fix="use one of the names expected",
         )  # fmt: skip
     # The file's words for all stages first, then those of the stage, then those of the command line.
     words = {stage: (*settings.changes, *settings.stages.get(stage, ()), *changes) for stage in STAGES}
@@ -233,13 +233,13 @@ def _read_settings(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            "cannot read this recipe", path=path, expected="a YAML file", got=error, mend="check the path"
+            "cannot read this recipe", path=path, expected="a YAML file", got=error, fix="check the path"
         ) from error
     values = _parse(text, path)
     if not isinstance(values, dict):
         raise ConfigError(
             "this is not a recipe", path=path, expected="settings by name", got=type(values).__name__,
-            mend="write it as the shipped ones",
+            fix="write it as the shipped ones",
         )  # fmt: skip
     return values
 
@@ -265,7 +265,7 @@ def _build(kind: type[_Kind], values: Mapping[str, Any], path: str | os.PathLike
             path=path,
             expected=first["msg"].removeprefix("Value error, "),
             got=", ".join(given) or "nothing" if isinstance(given := first["input"], dict) else given,
-            mend="give a value within the limits",
+            fix="give a value within the limits",
         ) from error
 
 
@@ -275,7 +275,7 @@ def _parse(text: str, path: object) -> Any:
     except yaml.YAMLError as error:
         raise ConfigError(
             "this is not valid YAML", path=str(path), got=" ".join(str(error).split())[:200],
-            mend="correct the line",
+            fix="correct the line",
         ) from error  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
     if not sign or not key:
         raise ConfigError(
             "this does not change a setting", expected="key=value, such as train.epochs=3", got=change,
-            mend="write the key, = and the value without spaces",
+            fix="write the key, = and the value without spaces",
         )  # fmt: skip
     *groups, name = key.split(".")
     place = values
@@ -293,7 +293,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
         if inner is None:
             inner = place[group] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"{group} is no group of settings", got=change, mend="correct the key")
+            raise ConfigError(f"{group} is no group of settings", got=change, fix="correct the key")
         place = inner
     # Of two settings of which only one may be given, the one given last counts.
     for rivals in (("batch_per_device", "global_batch"), SOURCES):
@@ -317,7 +317,7 @@ def _check_names(values: Any, group: type[Settings], place: str, path: object) -
                 path=None if path is None else str(path),
                 expected=", ".join(group.model_fields),
                 got=name,
-                mend=f"did you mean {place}{near[0]}?" if near else "use one of the names expected",
+                fix=f"did you mean {place}{near[0]}?" if near else "use one of the names expected",
             )
         inner = group.model_fields[name].annotation
         for kind in (inner, *getattr(inner, "__args__", ())):

@@ -166,7 +166,7 @@ def _data_of_clips(recipe: Recipe, out: Path, engine: accelerate.Accelerator, pr
         raise ConfigError(
             "the recipe names nothing to learn from",
             expected="data.dataset, data.clips, data.clips_file or data.made_up",
-            mend="add data.dataset=FOLDER, a folder that `posewarper prepare` made, or videos of your own: "
+            fix="add data.dataset=FOLDER, a folder that `posewarper prepare` made, or videos of your own: "
             "data.clips='[{video: a.mp4, labels: a.json}]'",
         )
     clips = [(clip.video, clip.labels) for clip in chosen]
@@ -247,7 +247,7 @@ def load_teacher(recipe: Recipe) -> WarpHead | None:
             path=path,
             expected="model.start=CHECKPOINT of a trained warper",
             got="random weights" if path is None else "a pose network alone",
-            mend="train the paper's warper first and start from its model.pt",
+            fix="train the paper's warper first and start from its model.pt",
         )
     return known.warp_head
 
@@ -261,7 +261,7 @@ def _start_from(model: PoseWarper, path: str, aim: str) -> None:
             path=path,
             expected=", ".join(model.spec.skeleton.names),
             got=", ".join(known.spec.skeleton.names),
-            mend="start from a pose network that was trained on these labels",
+            fix="start from a pose network that was trained on these labels",
         )
     theirs, ours = known.state_dict(), model.state_dict()
     has_head = "warp" in known.spec.trained
@@ -281,7 +281,7 @@ def _start_from(model: PoseWarper, path: str, aim: str) -> None:
             path=path,
             expected=f"{model.spec.backbone} with {len(model.spec.skeleton)} keypoints",
             got=f"{known.spec.backbone} with {len(known.spec.skeleton)} keypoints",
-            mend="change model.backbone or model.start",
+            fix="change model.backbone or model.start",
         )
     model.load_state_dict({**ours, **taken})
     trained = {stage: steps for stage, steps in known.spec.trained.items() if stage == "pose"}
@@ -302,7 +302,7 @@ def choose_skeleton(settings: ModelSettings, data: RunData) -> Skeleton:
             "the recipe's skeleton is not that of the labels",
             expected=", ".join(own.names),
             got=settings.skeleton,
-            mend="set model.skeleton=labels",
+            fix="set model.skeleton=labels",
         )
     return wanted
 
@@ -429,7 +429,7 @@ def _build_run(
             "the warper learns from the heatmaps of a trained pose network",
             expected="model.start=CHECKPOINT of a pose network",
             got="random weights" if recipe.model.start is None else recipe.model.start,
-            mend="train one first (train.stage=pose) and start from its model.pt",
+            fix="train one first (train.stage=pose) and start from its model.pt",
         )
 
     def draw(epoch: int, step: int, batch: Batch, predicted: Tensor) -> None:
@@ -455,14 +455,14 @@ def _build_run(
 
 def _check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
     if place.exists() and not place.is_dir():
-        raise OutputError("this is a file, not a folder", path=place, mend="name another --out")
+        raise OutputError("this is a file, not a folder", path=place, fix="name another --out")
     taken = [name for name in (LAST, FINAL) if (place / name).exists()]
     if taken and not resume and not overwrite:
         raise OutputError(
             "this folder holds a training run",
             path=place,
             got=", ".join(taken),
-            mend="go on with it by --resume, name another --out, or begin anew with --overwrite",
+            fix="go on with it by --resume, name another --out, or begin anew with --overwrite",
         )
 
 

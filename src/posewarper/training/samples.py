@@ -200,7 +200,7 @@ def not_empty(samples: TrainingSamples, path: str | os.PathLike[str]) -> Trainin
             "there is nothing to learn from",
             path=path,
             expected="at least one labelled instance with a keypoint in the image",
-            mend="check the split, the subset and the labels",
+            fix="check the split, the subset and the labels",
         )
     return samples
 
@@ -250,7 +250,7 @@ def samples_of_dataset(
         raise ConfigError(
             "a selection of labelled frames says already how many videos and frames there are",
             got=f"selection {os.fspath(selection)}, {videos} videos, {labelled_frames} labelled frames",
-            mend="leave out either the selection or the numbers",
+            fix="leave out either the selection or the numbers",
         )
     if drawing and subset_seed == 0:
         selection = find_selection(dataset, split, videos, labelled_frames)
@@ -300,12 +300,12 @@ def samples_of_clips(
                     path=labels_path,
                     expected=", ".join(parts[0].skeleton.names),
                     got=", ".join(labels.skeleton.names),
-                    mend="train on videos of one skeleton, with its keypoints in one order",
+                    fix="train on videos of one skeleton, with its keypoints in one order",
                 )
             extra = pseudo_labels[n] if n < len(pseudo_labels) else None
             parts.append(_of_clip(video, labels, aspect_ratio, extra, min_score, n))
     if not parts:
-        raise LabelsError("there are no videos to learn from", mend="list videos and their labels")
+        raise LabelsError("there are no videos to learn from", fix="list videos and their labels")
     videos = tuple(part.videos[0] for part in parts)
     # The first labels' edges stand for all: only names were compared.
     first = parts[0].skeleton
@@ -341,7 +341,7 @@ def _of_table(
             f"the instances of {table.video} have other keypoints than PoseTrack's",
             expected=", ".join(POSETRACK.names),
             got=", ".join(table.skeleton.names),
-            mend="give labels and propagated poses of this dataset",
+            fix="give labels and propagated poses of this dataset",
         )
     table = replace(table, image_size=table.image_size or video.image_size)
     found = samples_from_labels(table, aspect_ratio)
@@ -393,7 +393,7 @@ def _check_places(
             path=path,
             expected=f"frames like {videos[0].frame_name(videos[0].first)}",
             got=names[0] if names else "no labels",
-            mend="give labels of this dataset and split",
+            fix="give labels of this dataset and split",
         )
     if len(kept) < len(places):
         stranger = next(name for name, place in zip(names, places, strict=True) if place is None)

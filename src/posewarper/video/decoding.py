@@ -138,7 +138,7 @@ class FileFrames:
             self._number_of_pts = {}
         else:
             what = f"frame {i} cannot be decoded any more"
-            raise VideoError(what, path=self._path, mend="check that nothing has changed the file meanwhile")
+            raise VideoError(what, path=self._path, fix="check that nothing has changed the file meanwhile")
 
     def _find(self, i: int) -> VideoFrame | None:
         frame = self._cache.get(i)

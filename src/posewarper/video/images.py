@@ -76,7 +76,7 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> NDArray
 
 def _unreadable(path: str | os.PathLike[str], got: object) -> VideoError:
     what, expected = "this image cannot be read", f"an image: {', '.join(IMAGE_SUFFIXES)}"
-    return VideoError(what, path=path, expected=expected, got=got, mend="replace the file or take it away")
+    return VideoError(what, path=path, expected=expected, got=got, fix="replace the file or take it away")
 
 
 class FolderFrames:
@@ -145,7 +145,7 @@ def _images_in(folder: str) -> list[Path]:
             path=folder,
             expected=f"frames as files: {', '.join(IMAGE_SUFFIXES)}",
             got=f"{len(entries)} other files and folders",
-            mend="name a video file, or the folder that holds the frames themselves",
+            fix="name a video file, or the folder that holds the frames themselves",
         )
     return sorted(images, key=_natural_key)
 
@@ -176,5 +176,5 @@ def _odd_size(file: Path, first: Path, expected: tuple[int, ...], got: tuple[int
         path=file,
         expected=f"{expected[0]} x {expected[1]} (height x width), as {first.name}",
         got=f"{got[0]} x {got[1]}",
-        mend="put frames of one size into the folder, and nothing else",
+        fix="put frames of one size into the folder, and nothing else",
     )

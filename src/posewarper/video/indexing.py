@@ -31,7 +31,7 @@ DEFAULT_FPS = 25.0
 _MOST_REORDERED = 32
 # A damaged file ends in an error; and PyAV raises IndexError at the end of one whose streams grow in number.
 _END = (FFmpegError, IndexError)
-_MEND = "check that the file plays to its end; writing it anew helps: ffmpeg -i IN -c:v libx264 OUT.mp4"
+_FIX = "check that the file plays to its end; writing it anew helps: ffmpeg -i IN -c:v libx264 OUT.mp4"
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def open_stream(path: str, *, one_thread: bool = False) -> tuple[InputContainer,
         container = av.open(os.path.abspath(path), metadata_errors="replace")
     except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(
-            "cannot be read as a video", path=path, expected=expected, got=error, mend=_MEND
+            "cannot be read as a video", path=path, expected=expected, got=error, fix=_FIX
         ) from error
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams or streams[0].codec_context is None:
@@ -155,7 +155,7 @@ def open_stream(path: str, *, one_thread: bool = False) -> tuple[InputContainer,
         container.close()
         what = "holds a video that no decoder here can read" if streams else "holds no video"
         raise VideoError(
-            what, path=path, expected=expected, got=kinds, mend="name another file, or convert it"
+            what, path=path, expected=expected, got=kinds, fix="name another file, or convert it"
         )
     best = container.streams.best("video")
     stream = next((s for s in streams if best is not None and s.index == best.index), streams[0])
@@ -217,7 +217,7 @@ def scan_packets(path: str) -> Packets:
             broken = True
         if not rows:
             what = "holds no frame"
-            raise VideoError(what, path=path, expected="a video stream with frames", got="none", mend=_MEND)
+            raise VideoError(what, path=path, expected="a video stream with frames", got="none", fix=_FIX)
         end = max(float(t * (s.time_base or 0)) for t, s in zip(ends, container.streams, strict=True))
         times, flags = np.array([r[:2] for r in rows], np.int64), np.array([r[2:] for r in rows], bool)
         packets = Packets(
@@ -296,7 +296,7 @@ def index_by_decoding(path: str, packets: Packets) -> FrameIndex:
             break
     if not came:
         what = "holds no frame that can be decoded"
-        raise VideoError(what, path=path, expected="at least one", got="none", mend=_MEND)
+        raise VideoError(what, path=path, expected="at least one", got="none", fix=_FIX)
     if None in came or len(set(came)) < len(came):
         frame = np.arange(len(came))
         times = frame / (packets.rate or DEFAULT_FPS)

@@ -125,7 +125,7 @@ def open_video(
             path=name,
             expected="a video file or a folder of frames",
             got="nothing" if not os.path.exists(name) else "neither a file nor a folder",
-            mend="check the path",
+            fix="check the path",
         )
     if name.lower().endswith(_LABEL_SUFFIXES):
         raise VideoError(
@@ -133,7 +133,7 @@ def open_video(
             path=name,
             expected="a video file or a folder of frames",
             got=os.path.splitext(name)[1],
-            mend="give the video as VIDEO, and this file as labels",
+            fix="give the video as VIDEO, and this file as labels",
         )
     if name.lower().endswith(IMAGE_SUFFIXES):
         return Video(name, FolderFrames(name, cache_bytes, folder_fps))
@@ -164,7 +164,7 @@ class LiveVideo:
         if name == PIPE and sys.stdin is None:
             raise VideoError(
                 "standard input is closed: no frames can come from it",
-                mend="send a video to it (ffmpeg ... - | posewarper predict - ...), or name a file or camera",
+                fix="send a video to it (ffmpeg ... - | posewarper predict - ...), or name a file or camera",
             )
         source = sys.stdin.buffer if name == PIPE else name
         self._upright = UprightConverter()
@@ -181,7 +181,7 @@ class LiveVideo:
                 path="standard input" if name == PIPE else name,
                 expected="a stream that FFmpeg reads without going back, such as MPEG-TS or Matroska",
                 got=error,
-                mend="check what is sent",
+                fix="check what is sent",
             ) from error
         self.image_size = (self._first.shape[0], self._first.shape[1])
 

@@ -36,7 +36,7 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]
     """
     if not math.isfinite(fps) or fps <= 0:
         raise VideoError(
-            "cannot write a video", path=path, expected="fps > 0", got=fps, mend="give frames a second"
+            "cannot write a video", path=path, expected="fps > 0", got=fps, fix="give frames a second"
         )
     rate = Fraction(fps).limit_denominator(1001)
     shape: tuple[int, ...] | None = None
@@ -59,14 +59,14 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]
                     path=path,
                     expected="uint8 RGB frames of one size" if n == 0 else f"uint8 {shape}",
                     got=f"{image.dtype} {image.shape}",
-                    mend="convert the frames before writing",
+                    fix="convert the frames before writing",
                 )
             frame = _to_yuv(image)
             frame.pts, frame.time_base = n, 1 / rate
             container.mux(stream.encode(frame))
         if shape is None:
             what = "there are no frames to write"
-            raise VideoError(what, path=path, expected="at least one", got=0, mend="give some frames")
+            raise VideoError(what, path=path, expected="at least one", got=0, fix="give some frames")
         container.mux(stream.encode(None))
 
 

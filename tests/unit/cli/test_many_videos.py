@@ -17,7 +17,7 @@ def test_whatever_goes_wrong_with_one_video_the_others_are_done(tmp_path, capsys
         if job.video == "odd.mp4":
             raise ValueError("nobody thought of this")
         if job.video == "old.mp4":
-            raise DoneBefore("results already", mend="none is needed")
+            raise DoneBefore("results already", fix="none is needed")
         done.append(place)
 
     jobs = [VideoJob(name) for name in ("odd.mp4", "old.mp4", "good.mp4")]

@@ -85,7 +85,7 @@ def test_damage_is_named(tmp_path, name):
     with pytest.raises(LabelsError, match=message) as error:
         read_labels(path)
     assert str(path) in str(error.value)
-    assert "mend:" in str(error.value)
+    assert "fix:" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -132,11 +132,11 @@ def run(*arguments: object) -> Outcome:
 def check(outcome: Outcome, *paths: Path) -> None:
     assert outcome.code in (0, 2), outcome.err
     assert "Traceback" not in outcome.err
-    # Those of numpy and of other packages are nothing that a user could mend.
+    # Those of numpy and of other packages are nothing that a user could fix.
     assert "Warning:" not in outcome.err, outcome.err
     if outcome.code == 2:
         message = outcome.err[outcome.err.index("error: ") :]
-        assert any(str(path) in message for path in paths) and "mend:" in message, message
+        assert any(str(path) in message for path in paths) and "fix:" in message, message
 
 
 def need_extras(name: str) -> None:

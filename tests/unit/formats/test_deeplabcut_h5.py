@@ -255,7 +255,7 @@ def test_damage_is_named_and_nothing_is_printed(tmp_path, table, damage, capfd):
     for format in (None, "deeplabcut"):
         with pytest.raises(LabelsError) as error:
             read_annotations(table, format=format)
-        assert str(table) in str(error.value) and "mend:" in str(error.value)
+        assert str(table) in str(error.value) and "fix:" in str(error.value)
     assert capfd.readouterr() == ("", "")
 
 

@@ -337,7 +337,7 @@ def test_damage_is_named_and_nothing_is_printed(file, damage, capfd):
     for format in (None, "nwb"):
         with pytest.raises(LabelsError) as error:
             read_annotations(file, format=format)
-        assert str(file) in str(error.value) and "mend:" in str(error.value)
+        assert str(file) in str(error.value) and "fix:" in str(error.value)
     assert capfd.readouterr() == ("", "")
 
 
@@ -392,4 +392,4 @@ def test_the_command_line_converts_there_and_back(file, tmp_path, capsys):
     assert_same(read_annotations(tmp_path / "again.nwb"), mixed_labels(), but=BUT)
     file.write_bytes(file.read_bytes()[:3000])
     assert run_command("convert", file, tmp_path / "more.json") == 2
-    assert "mend:" in capsys.readouterr().err
+    assert "fix:" in capsys.readouterr().err

@@ -177,7 +177,7 @@ def test_damage_is_named(tmp_path, name, content, message):
     folder = save(tmp_path / "json", {"a_0_keypoints.json": [person(1, 2, 1)], name: content})
     with pytest.raises(LabelsError, match=message) as error:
         read_labels(folder, skeleton=Skeleton(("nose",)))
-    assert str(folder) in str(error.value) and "mend:" in str(error.value)
+    assert str(folder) in str(error.value) and "fix:" in str(error.value)
 
 
 def test_wrong_folders_and_skeletons(tmp_path):

@@ -303,7 +303,7 @@ def test_damage_is_named_and_nothing_is_printed(project, damage, capfd):
     for format in (None, "sleap"):
         with pytest.raises(LabelsError) as error:
             read_annotations(project, format=format)
-        assert str(project) in str(error.value) and "mend:" in str(error.value)
+        assert str(project) in str(error.value) and "fix:" in str(error.value)
     assert capfd.readouterr() == ("", "")
 
 
@@ -392,4 +392,4 @@ def test_the_command_line_converts_there_and_back(project, tmp_path, capsys):
     )
     project.write_bytes(project.read_bytes()[:3000])
     assert run_command("convert", project, tmp_path / "more.json") == 2
-    assert "mend:" in capsys.readouterr().err
+    assert "fix:" in capsys.readouterr().err

@@ -172,7 +172,7 @@ def test_damage_is_named(tmp_path, old, new, message):
     path = save(tmp_path, BOTH.replace(old, new, 1))
     with pytest.raises(LabelsError, match=message) as error:
         read_annotations(path, format="csv")
-    assert str(path) in str(error.value) and "mend:" in str(error.value)
+    assert str(path) in str(error.value) and "fix:" in str(error.value)
 
 
 def test_one_coordinate_alone_is_no_label(tmp_path):

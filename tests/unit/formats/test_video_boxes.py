@@ -126,7 +126,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, key: str, value: Any, text: str)
     records[1][key] = value
     with pytest.raises(LabelsError, match=text) as caught:
         read_video_boxes(_write(tmp_path, records), n_frames=8)
-    assert "boxes.json" in str(caught.value) and "mend:" in str(caught.value)
+    assert "boxes.json" in str(caught.value) and "fix:" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, key: str, value: Any, text: str)
 def test_other_content_is_explained(tmp_path: Path, content: Any, text: str) -> None:
     with pytest.raises(LabelsError, match=text) as caught:
         read_video_boxes(_write(tmp_path, content), n_frames=8)
-    assert "boxes.json" in str(caught.value) and "mend:" in str(caught.value)
+    assert "boxes.json" in str(caught.value) and "fix:" in str(caught.value)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_an_unknown_name_is_refused_with_near_ones(name, near):
     with pytest.raises(ModelError, match="unknown backbone") as caught:
         build_backbone(name, (64, 64))
     assert caught.value.got == name
-    assert near in caught.value.mend
+    assert near in caught.value.fix
 
 
 @pytest.mark.parametrize(

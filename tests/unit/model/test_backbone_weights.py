@@ -109,7 +109,7 @@ def refused(message: str, weights: object, **more) -> ModelError:
     with pytest.raises(ModelError, match=message) as caught:
         read(weights, **more)
     assert str(weights) in str(caught.value)
-    assert "'none'" in caught.value.mend and "'imagenet'" in caught.value.mend
+    assert "'none'" in caught.value.fix and "'imagenet'" in caught.value.fix
     return caught.value
 
 
@@ -173,7 +173,7 @@ def test_unusable_files_are_explained(file, tmp_path, monkeypatch):
     torch.save([1], path)
     assert refused("not weights", path).got == "a list"
     torch.save({"format": "posewarper model", "state": {}}, path)
-    assert "--model" in refused("not weights", path).mend
+    assert "--model" in refused("not weights", path).fix
     torch.save({"conv1.weight": Malicious()}, path)
     refused("cannot read these weights", path)
     assert not Path("executed").exists()
@@ -182,7 +182,7 @@ def test_unusable_files_are_explained(file, tmp_path, monkeypatch):
 def test_weights_where_nothing_is_trained_are_refused(file):
     with pytest.raises(ConfigError, match="no network is trained") as caught:
         read_backbone_weights(NetworkConfig(backbone_weights=str(file)), trains=False)
-    assert "--backbone-weights" in caught.value.mend
+    assert "--backbone-weights" in caught.value.fix
 
 
 def test_an_unknown_backbone_is_said_first(tmp_path):
@@ -241,8 +241,8 @@ def test_without_a_network_it_is_said_where_the_weights_go(hub, error, monkeypat
     assert len(hub.asked) == 1  # asking for the other file would take as long again
     assert caught.value.path == str(tmp_path) and caught.value.got == "no connection"
     assert "model.safetensors of timm/hrnet_w18_small.gluon_in1k" in str(caught.value.expected)
-    assert "https://huggingface.co/timm/hrnet_w18_small.gluon_in1k" in caught.value.mend
-    assert "'none'" in caught.value.mend
+    assert "https://huggingface.co/timm/hrnet_w18_small.gluon_in1k" in caught.value.fix
+    assert "'none'" in caught.value.fix
 
 
 @pytest.mark.parametrize(

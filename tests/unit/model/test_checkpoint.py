@@ -99,7 +99,7 @@ def refused(path: Path, message: str) -> None:
         with pytest.raises(ModelError, match=message) as caught:
             read(path)
         assert str(path) in str(caught.value)
-        assert caught.value.mend
+        assert caught.value.fix
 
 
 def test_what_is_missing_or_no_checkpoint_is_refused(tmp_path):

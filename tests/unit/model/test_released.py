@@ -59,7 +59,7 @@ def build(content, **given) -> PoseWarper:
 def refusal(content, **given) -> str:
     with pytest.raises(ModelError) as caught:
         build(content, **given)
-    assert "folder/weights.pth" in str(caught.value) and caught.value.mend
+    assert "folder/weights.pth" in str(caught.value) and caught.value.fix
     return str(caught.value)
 
 

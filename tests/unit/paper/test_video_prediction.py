@@ -138,7 +138,7 @@ def test_images_are_read_once_and_ahead_but_not_far() -> None:
 
 def test_a_frame_that_cannot_be_read_is_an_error_and_no_thread_hangs(model) -> None:
     def broken(number: int) -> np.ndarray:
-        raise VideoError("this image cannot be read", mend="replace it")
+        raise VideoError("this image cannot be read", fix="replace it")
 
     with pytest.raises(VideoError, match="cannot be read"):
         predict_video(model, table(), some_samples(), FrameSource(broken, FIRST, N_FRAMES))

@@ -181,7 +181,7 @@ def test_a_point_given_twice_is_told(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, way: tuple[Any, ...], value: Any, text: str) -> None:
     with pytest.raises(LabelsError, match=text) as caught:
         _read(tmp_path, _edited(*way, value=value))
-    assert "000342_mpii.json" in str(caught.value) and "mend:" in str(caught.value)
+    assert "000342_mpii.json" in str(caught.value) and "fix:" in str(caught.value)
 
 
 def test_all_that_a_table_holds_comes_back(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, key: str, value: Any, text: str)
     records[1][key] = value
     with pytest.raises(LabelsError, match=text) as caught:
         read_boxes(_write(tmp_path, records))
-    assert "val_boxes.json" in str(caught.value) and "mend:" in str(caught.value)
+    assert "val_boxes.json" in str(caught.value) and "fix:" in str(caught.value)
 
 
 @pytest.mark.parametrize(

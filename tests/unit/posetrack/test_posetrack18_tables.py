@@ -190,7 +190,7 @@ def _edited(*way: Any, value: Any) -> dict[str, Any]:
 def test_what_is_wrong_is_named(tmp_path: Path, way: tuple[Any, ...], value: Any, text: str) -> None:
     with pytest.raises(LabelsError, match=text) as caught:
         read_posetrack18(_write(tmp_path, _edited(*way, value=value)))
-    assert "000342_mpii_test.json" in str(caught.value) and "mend:" in str(caught.value)
+    assert "000342_mpii_test.json" in str(caught.value) and "fix:" in str(caught.value)
 
 
 @given(data=st.data())

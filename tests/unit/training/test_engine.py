@@ -371,7 +371,7 @@ def test_an_error_in_a_worker_keeps_its_kind_and_leaves_no_process(train, monkey
 
     def broken(self, key):
         if key[1] == 7:
-            raise VideoError("cannot read this frame", path="some/frame.jpg", got="nothing", mend="look")
+            raise VideoError("cannot read this frame", path="some/frame.jpg", got="nothing", fix="look")
         return usual(self, key)
 
     monkeypatch.setattr(TrainingSet, "__getitem__", broken)
