@@ -7,7 +7,9 @@ command line prints its text and leaves with exit code 2. What is odd but has a 
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable, Sequence
 
 
 class PosewarperError(Exception):
@@ -59,6 +61,53 @@ class OutputError(PosewarperError):
 
 class ConfigError(PosewarperError):
     """A setting that does not exist or has an impossible value."""
+
+
+def few_of(names: Sequence[object], most: int = 5) -> str:
+    """Return the first of some names for a message: ``a, b, c and 4 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
+def did_you_mean(got: object, known: Iterable[str], otherwise: str = "use one of the names expected") -> str:
+    """Return a fix that suggests the known name most like ``got``; ``otherwise`` where none is like it."""
+    near = difflib.get_close_matches(str(got), list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
+
+
+def unknown_name(
+    what: str,
+    got: object,
+    known: Iterable[str],
+    *,
+    path: str | os.PathLike[str] | None = None,
+    error: type[PosewarperError] = ConfigError,
+    fix: str | None = None,
+) -> PosewarperError:
+    """Return the error for a name that is none of those known.
+
+    Args:
+        what: the whole sentence: ``unknown method``.
+        got: the name that was given.
+        known: the names that exist.
+        path: the file that names it, if one does.
+        error: the class of the error.
+        fix: by default the known name most like the one given.
+    """
+    known = list(known)
+    fix = fix or did_you_mean(got, known)
+    return error(what, path=path, expected=", ".join(known), got=got, fix=fix)
+
+
+def no_such_file(
+    path: str | os.PathLike[str],
+    expected: str,
+    *,
+    error: type[PosewarperError] = ConfigError,
+    fix: str = "check the path",
+) -> PosewarperError:
+    """Return the error for a file or folder that does not exist; ``expected`` says what it should be."""
+    return error("there is no such file or folder", path=path, expected=expected, fix=fix)
 
 
 class PosewarperWarning(UserWarning):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from posewarper.errors import OutputError
+from posewarper.errors import OutputError, few_of
 
 
 @contextmanager
@@ -50,6 +53,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8, whole or not at all.
+
+    Raises:
+        OutputError: if the place cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write plain values as JSON that people can read, whole or not at all; NaN is refused.
+
+    Raises:
+        OutputError: if the place cannot be written.
+    """
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
 @contextmanager
 def replacing_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Give a new, empty folder beside ``path``; on success it takes its place, on any failure it goes away.
@@ -70,7 +98,7 @@ def replacing_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], boo
         raise OutputError(
             "this folder holds other files, which would be lost",
             path=target,
-            got=", ".join(strangers[:5]) + (f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""),
+            got=few_of(strangers),
             fix="name a new folder",
         )
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from posewarper.errors import OutputError
-from posewarper.files import replacing
+from posewarper.files import replacing, sha256_of
 from posewarper.structures import Progress
 
 LOCK = ".lock"
@@ -299,14 +299,6 @@ def peak_memory() -> int | None:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write plain values as JSON, whole or not at all."""
-    from posewarper.files import replacing
-
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def _digest(path: Path) -> str | None:
     try:
         if path.is_dir():  # of a folder of frames: over names and contents
@@ -320,5 +312,4 @@ def _digest(path: Path) -> str | None:
 
 @functools.lru_cache(1024)  # of many videos the model is the same
 def _digest_of_file(path: Path, *facts: int) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return sha256_of(path)

@@ -55,10 +55,11 @@ def predict_prepared(
     out = out or Path(f"{dataset.resolve().name}_{split}")
 
     from posewarper.errors import OutputError
+    from posewarper.files import write_json
     from posewarper.model.export import open_model
     from posewarper.paper.prediction import SUBMISSION, PredictionConfig, predict_dataset
     from posewarper.posetrack.dataset import open_dataset
-    from posewarper.runs import describe_inputs, describe_process, peak_memory, write_json
+    from posewarper.runs import describe_inputs, describe_process, peak_memory
 
     started = time.perf_counter()
     config = PredictionConfig.read(settings)
@@ -192,9 +193,10 @@ def _predict_one(
     overlay: bool,
     quiet: bool,
 ) -> None:
+    from posewarper.files import write_json
     from posewarper.formats.labels import write_poses
     from posewarper.prediction.video import predict
-    from posewarper.runs import claim_folder, describe_inputs, is_claimed, write_json
+    from posewarper.runs import claim_folder, describe_inputs, is_claimed
     from posewarper.video.source import is_live
 
     started = time.perf_counter()

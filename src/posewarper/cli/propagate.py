@@ -25,7 +25,8 @@ from posewarper.cli.common import (
     progress_bar,
     share_videos,
 )
-from posewarper.runs import describe_inputs, describe_process, peak_memory, write_json
+from posewarper.files import write_json
+from posewarper.runs import describe_inputs, describe_process, peak_memory
 
 if TYPE_CHECKING:
     from posewarper.structures import Poses, RunResult

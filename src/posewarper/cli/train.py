@@ -43,8 +43,9 @@ def run(
 
     On many GPUs: torchrun --nproc-per-node 8 -m posewarper train RECIPE.yaml ...
     """
+    from posewarper.files import write_json
     from posewarper.model.checkpoint import parameters_sha256
-    from posewarper.runs import describe_process, peak_memory, write_json
+    from posewarper.runs import describe_process, peak_memory
     from posewarper.training.recipes import read_recipe
     from posewarper.training.run import is_first_process, run_recipe
 
