@@ -6,10 +6,10 @@ Every 15th label of the clip's first two thirds is kept, and a model is fitted t
 normal). On its pose network two more warp heads are trained with `posewarper train`: one of the paper's size
 (128 channels, 20 blocks, five dilations) on the same labels, and a light one (32 channels, 6 blocks) that
 matches it. The last third is predicted with the boxes of the dense labels: each frame alone, and five frames
-with each head, with the paper's weights and with weights by confidence. Clean, and with every third frame
-spoiled: blurred along its rows, noisy, or with a grey bar over part of each box. Errors in percent of the
-longer side of the label's box, on the spoiled frames (of the clean clip: on the same frames). Beside it how
-far keypoints (in pixels of the crop) and summed heatmaps (in percent of their peak) move in bfloat16.
+with each head. Clean, and with every third frame spoiled: blurred along its rows, noisy, or with a grey bar
+over part of each box. Errors in percent of the longer side of the label's box, on the spoiled frames (of the
+clean clip: on the same frames). Beside it how far keypoints (in pixels of the crop) and summed heatmaps (in
+percent of their peak) move in bfloat16.
 
 Models stay in DIR and are used again; a training that was stopped goes on.
 """
@@ -45,11 +45,8 @@ LIGHT_HEAD = ("model.head_width=32", "model.head_blocks=6", "model.head_dilation
 WAYS = (  # what is summed, which head warps
     ("none", "fitted"),
     ("paper", "fitted"),
-    ("confidence", "fitted"),
     ("paper", "paper's"),
-    ("confidence", "paper's"),
     ("paper", "light"),
-    ("confidence", "light"),
 )
 
 
@@ -143,8 +140,7 @@ def main() -> None:
             (n, spoil(image, boxes[n].boxes, rng) if n % SPOILED_EVERY == 0 else image) for n, image in images
         ]
         for way, head in WAYS:
-            weighting = "confidence" if way == "confidence" else "paper"
-            engine = HeatmapEngine(models[head], weighting=weighting, precision="float32")
+            engine = HeatmapEngine(models[head], precision="float32")
             found = predict_frames(engine, frames, boxes, way)
             scored = [poses for poses in found if poses.frame % SPOILED_EVERY == 0]
             errors = np.concatenate([errors_of(poses, dense) for poses in scored])

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posewarper.geometry import CropTransform
+from posewarper.geometry import CropTransform, crop_transform, paper_crop_transform
 from posewarper.skeletons import Skeleton
 
 Image = NDArray[np.uint8]
@@ -74,6 +74,34 @@ def smooth_crop(image: Image, transform: CropTransform) -> Image:
     linear, offset = transform.matrix[:, :2], transform.matrix[:, 2]
     from_small = np.column_stack([linear * block, linear @ origin + offset])
     return crop_image(small.astype(np.uint8, copy=False), CropTransform(from_small, transform.size))
+
+
+def instance_transform(
+    center: ArrayLike, scale: ArrayLike, size: tuple[int, int], *, rotation: float = 0.0, exact: bool
+) -> CropTransform:
+    """Return where the crop of an instance lies that is given by the paper's centre and scale.
+
+    Args:
+        center: (2,) xy of the crop's centre in image pixels.
+        scale: (2,) width and height of the crop, padding included, in units of 200 pixels.
+        size: (height, width) of the crop.
+        rotation: degrees, counter-clockwise as seen.
+        exact: the box fills the crop from edge to edge, as own clips have it; else the paper's map, which
+            lies half a crop pixel off.
+
+    Raises:
+        LabelsError: if ``exact`` and the box has no area.
+    """
+    if not exact:
+        return paper_crop_transform(center, scale, rotation, size[::-1])
+    extent = 200.0 * np.asarray(scale, np.float64)
+    low = np.asarray(center, np.float64) - extent / 2
+    return crop_transform(np.concatenate([low, extent]), size, rotation=rotation)
+
+
+def cut_instance(image: Image, transform: CropTransform, *, exact: bool) -> Image:
+    """Cut a crop (h, w, 3) without aliasing, or as the paper does; see :func:`instance_transform`."""
+    return smooth_crop(image, transform) if exact else crop_image(image, transform)
 
 
 def normalise(

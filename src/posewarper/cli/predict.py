@@ -414,8 +414,8 @@ def run(
     aggregate: Annotated[
         str,
         typer.Option(
-            metavar="paper|confidence|none",
-            help="Sum neighbouring frames with the paper's weights, by confidence too, or each frame alone.",
+            metavar="paper|none",
+            help="Sum neighbouring frames with the paper's weights, or take each frame alone.",
         ),
     ] = "paper",
     window: Annotated[

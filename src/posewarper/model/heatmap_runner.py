@@ -1,21 +1,25 @@
-"""Crops to heatmaps, and neighbours' heatmaps summed at the present frame, in batches."""
+"""Crops to heatmaps, heatmaps to points in the image, and a window's heatmaps to one sum.
+
+Everything that shows crops to a network goes through :func:`see_crops`, and everything that sums the frames
+of a window through :meth:`HeatmapEngine.aggregate`.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 
-from posewarper.crops import normalise
+from posewarper.crops import Image, cut_instance, instance_transform, normalise
 from posewarper.errors import ConfigError
-from posewarper.geometry import paper_crop_transform, paper_points_to_image
+from posewarper.geometry import CropTransform, pad_box, paper_center_scale, paper_points_to_image
 from posewarper.heatmaps import (
     crop_to_heatmap,
     decode,
@@ -27,7 +31,7 @@ from posewarper.heatmaps import (
 )
 from posewarper.model.backbone import STRIDE
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper
-from posewarper.model.runtime import half_precision
+from posewarper.model.runtime import half_precision, precision
 from posewarper.structures import Floats, is_there
 
 # What tracing refuses: control flow that depends on values, and calls that leave no trace.
@@ -76,135 +80,168 @@ def _halve(network: nn.Module) -> None:
             module.to(torch.bfloat16)
 
 
-def draw_points(
-    spec: ModelSpec,
-    keypoints: Floats,
-    centers: NDArray[np.float32],
-    scales: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """Return the heatmaps of keypoints as targets of the model's kind.
+_PAPER_UNIT = 200.0  # pixels in one unit of a crop's scale
+
+
+@dataclass(frozen=True)
+class InstanceCrops:
+    """The crops of n instances, cut and read as the model's kind of targets asks for.
+
+    Models of ``exact`` targets have crops that their boxes fill from edge to edge, cut without aliasing, and
+    heatmaps that keep fractions of pixels. Those of the ``paper`` follow the original in all of it. This is
+    the one place that tells the two apart.
 
     Args:
         spec: of the model.
-        keypoints: (n, K, 2) xy in image pixels, NaN where there is none.
         centers: (n, 2) xy of each crop's centre in image pixels.
-        scales: (n, 2) width and height of each crop in units of 200 pixels.
-
-    Returns:
-        (n, K, h, w), zero where there is no keypoint or it lies far outside of the crop.
+        scales: (n, 2) width and height of each crop, padding included, in units of 200 pixels.
     """
-    height, width = spec.crop_size
-    size = height // STRIDE, width // STRIDE
-    maps = []
-    for points, center, scale in zip(keypoints, centers, scales, strict=True):
-        own = paper_crop_transform(center, scale, 0.0, (width, height)).to_crop(points)
-        if spec.targets == "exact":
-            maps.append(encode(crop_to_heatmap(own, STRIDE), size, spec.sigma))
-        else:
-            sigma = max(1, round(spec.sigma))
-            maps.append(paper_encode(own, is_there(own), (width, height), size[::-1], sigma)[0])
-    return np.stack(maps)
 
+    spec: ModelSpec
+    centers: NDArray[np.floating]
+    scales: NDArray[np.floating]
 
-def find_points(
-    spec: ModelSpec,
-    heatmaps: NDArray[np.floating],
-    centers: NDArray[np.float32],
-    scales: NDArray[np.float32],
-) -> tuple[Floats, Floats]:
-    """Return where the peaks of heatmaps lie in the image, decoded as the model's kind of targets asks for.
+    @classmethod
+    def around(cls, spec: ModelSpec, boxes: ArrayLike) -> InstanceCrops:
+        """Return the crops around tight boxes (n, 4) xywh in image pixels."""
+        aspect = spec.crop_size[1] / spec.crop_size[0]
+        if spec.targets != "exact":
+            return cls(spec, *paper_center_scale(boxes, aspect))
+        padded = pad_box(boxes, aspect_ratio=aspect)
+        return cls(spec, padded[:, :2] + padded[:, 2:] / 2, padded[:, 2:] / _PAPER_UNIT)
 
-    Args:
-        spec: of the model.
-        heatmaps: (n, K, h, w).
-        centers: (n, 2) xy of each crop's centre in image pixels.
-        scales: (n, 2) width and height of each crop in units of 200 pixels.
+    def transforms(self) -> list[CropTransform]:
+        """Return the n maps from image to crop pixels."""
+        exact = self.spec.targets == "exact"
+        return [
+            instance_transform(center, scale, self.spec.crop_size, exact=exact)
+            for center, scale in zip(self.centers, self.scales, strict=True)
+        ]
 
-    Returns:
-        Points (n, K, 2) xy in image pixels, and the maxima (n, K).
-    """
-    exact = spec.targets == "exact"
-    points, scores = decode(heatmaps) if exact else paper_decode(heatmaps)
-    height, width = spec.crop_size
-    found = np.empty(points.shape, np.float64)
-    for n, (own, center, scale) in enumerate(zip(points, centers, scales, strict=True)):
+    def cut(self, image: Image) -> NDArray[np.uint8]:
+        """Return the crops (n, h, w, 3) uint8 RGB of one image (H, W, 3)."""
+        exact = self.spec.targets == "exact"
+        return np.stack([cut_instance(image, transform, exact=exact) for transform in self.transforms()])
+
+    def draw(self, keypoints: Floats) -> NDArray[np.float32]:
+        """Return the heatmaps (n, K, h, w) of keypoints (n, K, 2) in image pixels, as targets of training.
+
+        A map is zero where its keypoint is NaN or lies far outside of the crop.
+        """
+        height, width = self.spec.crop_size
+        size, maps = self.spec.heatmap_size, []
+        for points, transform in zip(keypoints, self.transforms(), strict=True):
+            own = transform.to_crop(points)
+            if self.spec.targets == "exact":
+                maps.append(encode(crop_to_heatmap(own, STRIDE), size, self.spec.sigma))
+            else:
+                sigma = max(1, round(self.spec.sigma))
+                maps.append(paper_encode(own, is_there(own), (width, height), size[::-1], sigma)[0])
+        return np.stack(maps)
+
+    def find(self, heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:
+        """Return where the peaks of heatmaps (n, K, h, w) lie in the image.
+
+        Returns:
+            Points (n, K, 2) xy in image pixels, and the maxima (n, K).
+        """
+        exact = self.spec.targets == "exact"
+        points, scores = decode(heatmaps) if exact else paper_decode(heatmaps)
+        found = np.empty(points.shape, np.float64)
         if exact:
-            transform = paper_crop_transform(center, scale, 0.0, (width, height))
-            found[n] = transform.to_image(heatmap_to_crop(own, STRIDE))
+            for n, (own, transform) in enumerate(zip(points, self.transforms(), strict=True)):
+                found[n] = transform.to_image(heatmap_to_crop(own, STRIDE))
         else:
-            found[n] = paper_points_to_image(own, center, scale, heatmaps.shape[:-3:-1])
-    return found, np.asarray(scores, np.float64)
+            size = heatmaps.shape[:-3:-1]
+            for n, own in enumerate(points):
+                found[n] = paper_points_to_image(own, self.centers[n], self.scales[n], size)
+        return found, np.asarray(scores, np.float64)
 
 
-WEIGHTINGS = ("paper", "confidence")
 PRECISIONS = ("auto", "float32", "bfloat16")
 _CPU_BATCH, _GPU_BATCH = 4, 32
-_LEAST_CONFIDENCE = 1e-3
-_SHARPNESS = 2.0  # the power of a peak by which frames are weighed
+
+
+def batches(n: int, device: torch.device, size: int | None = None) -> Iterator[slice]:
+    """Yield slices of n crops or pairs of frames; ``size`` is None for what suits the device."""
+    size = size or (_CPU_BATCH if device.type == "cpu" else _GPU_BATCH)
+    for first in range(0, n, size):
+        yield slice(first, min(first + size, n))
+
+
+def to_input(model: PoseModel, crops: NDArray[np.uint8]) -> Tensor:
+    """Return crops (n, H, W, 3) uint8 RGB as the model takes them: (n, 3, H, W) floats."""
+    images = torch.from_numpy(normalise(crops, model.spec.mean, model.spec.std))
+    return images.to(model.device, model.dtype, memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def see_crops(
+    model: PoseModel,
+    crops: NDArray[np.uint8],
+    *,
+    flip: bool = False,
+    halved: bool = False,
+    batch: int | None = None,
+) -> Tensor:
+    """Return the heatmaps (n, K, H / 4, W / 4), on the model's device, of crops (n, H, W, 3) uint8 RGB.
+
+    Args:
+        model: in evaluation mode.
+        crops: at least one.
+        flip: mean of each crop's heatmaps and those of its mirror image (the paper does without).
+        halved: compute in bfloat16.
+        batch: crops at a time; None for what suits the device.
+    """
+    parts = []
+    for part in batches(len(crops), model.device, batch):
+        images = to_input(model, crops[part])
+        if flip:
+            images = torch.cat([images, images.flip(-1)])
+        with precision(model.device, halved=halved):
+            found = model.heatmaps(images).to(model.dtype)
+        if flip:
+            plain, mirrored = found.chunk(2)
+            found = (plain + flip_heatmaps(mirrored, model.spec.skeleton.flip_order)) / 2
+        parts.append(found)
+    return torch.cat(parts)
 
 
 class HeatmapEngine:
-    """The network as inference uses it: no gradients, channels last, batch norms folded, bfloat16 on request.
+    """The network as inference uses it: no gradients, batch norms folded, bfloat16 on request.
 
     Warping positions stay in float32 whatever the precision.
 
     Args:
         model: in evaluation mode, on its device. What counts are its parameters as they are now.
-        weighting: ``paper`` sums frames with the window's weights; ``confidence`` multiplies these, keypoint
-            by keypoint, by how high the network's peak is in that frame.
         precision: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 where it is faster.
-        flip: mean of each crop's heatmaps and those of its mirror image (the paper does without).
+        flip: mean of each crop's heatmaps and those of its mirror image.
         batch: crops, or pairs of frames, at a time; None for what suits the device.
 
     Raises:
-        ConfigError: if a name is unknown.
+        ConfigError: if the precision is unknown.
     """
 
     def __init__(
-        self,
-        model: PoseModel,
-        *,
-        weighting: str = "paper",
-        precision: str = "auto",
-        flip: bool = False,
-        batch: int | None = None,
+        self, model: PoseModel, *, precision: str = "auto", flip: bool = False, batch: int | None = None
     ) -> None:
-        for name, known in ((weighting, WEIGHTINGS), (precision, PRECISIONS)):
-            if name not in known:
-                raise ConfigError(
-                    "unknown setting of the network",
-                    expected=", ".join(known),
-                    got=name,
-                    fix="use one of the names expected",
-                )
+        if precision not in PRECISIONS:
+            raise ConfigError(
+                "unknown precision of the network",
+                expected=", ".join(PRECISIONS),
+                got=precision,
+                fix="use one of the names expected",
+            )
         self.spec = model.spec
-        self._device, self._kind = model.device, model.dtype
-        self._by_confidence, self._flip = weighting == "confidence", flip
-        self.halved = half_precision(self._device) if precision == "auto" else precision == "bfloat16"
-        self._given = model
+        self.halved = half_precision(model.device) if precision == "auto" else precision == "bfloat16"
+        self._flip, self._batch, self._given = flip, batch, model
         self.model = fold(model, halved=self.halved) if isinstance(model, PoseWarper) else model
         self._still: tuple[Tensor, ...] | None = None
-        self._batch = batch or (_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH)
 
-    def _precision(self) -> AbstractContextManager[object]:
-        if not self.halved:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=torch.bfloat16)
-
-    @torch.inference_mode()
     def heatmaps(self, crops: NDArray[np.uint8]) -> Tensor:
         """Return the heatmaps (n, K, H / 4, W / 4), on the device, of crops (n, H, W, 3) uint8 RGB."""
-        parts = []
-        for part in _parts(len(crops), self._batch):
-            images = torch.from_numpy(normalise(crops[part], self.spec.mean, self.spec.std))
-            tensor = images.to(self._device, self._kind).contiguous(memory_format=torch.channels_last)
-            with self._precision():
-                found = self.model.heatmaps(tensor).to(self._kind)
-                if self._flip:
-                    mirrored = self.model.heatmaps(tensor.flip(-1)).to(self._kind)
-                    found = (found + flip_heatmaps(mirrored, self.spec.skeleton.flip_order)) / 2
-            parts.append(found.contiguous())
-        return torch.cat(parts)
+        found = see_crops(self.model, crops, flip=self._flip, halved=self.halved, batch=self._batch)
+        return found.contiguous()
 
     @torch.inference_mode()
     def aggregate(
@@ -229,26 +266,22 @@ class HeatmapEngine:
         Returns:
             (n, K, h, w).
         """
-        if not len(targets):
-            return present
-        at = torch.tensor(targets, device=self._device)
-        own = self._weigh(own_shares, present)
-        weights = self._weigh(shares, sources)
-        if self._by_confidence:  # what each keypoint's weights sum up to stays as it was
-            wanted = self._tensor(own_shares).index_add(0, at, self._tensor(shares))
-            total = own.index_add(0, at, weights)
-            factor = wanted[:, None] / total
-            own, weights = own * factor, weights * factor[at]
-        summed = torch.cat([self._warp_still(present[part]) for part in self._chunks(len(present))])
-        summed *= own[:, :, None, None]
-        for part in self._chunks(len(sources)):
+        place = {"device": present.device, "dtype": present.dtype}
+        at = torch.tensor(targets, device=present.device, dtype=torch.int64)
+        own, weights = torch.tensor(own_shares, **place), torch.tensor(shares, **place)
+        summed = torch.cat([self._warp_still(present[part]) for part in self._parts(present)])
+        summed *= own[:, None, None, None]
+        for part in self._parts(sources):
             warped = self._warp(sources[part], present[at[part]])
-            summed.index_add_(0, at[part], warped * weights[part, :, None, None])
+            summed.index_add_(0, at[part], warped * weights[part, None, None, None])
         return summed
 
+    def _parts(self, heatmaps: Tensor) -> Iterator[slice]:
+        return batches(len(heatmaps), heatmaps.device, self._batch)
+
     def _warp(self, source: Tensor, target: Tensor) -> Tensor:
-        with self._precision():
-            return self.model.warp(source, source=source, target=target).to(self._kind)
+        with precision(source.device, halved=self.halved):
+            return self.model.warp(source, source=source, target=target).to(source.dtype)
 
     def _warp_still(self, present: Tensor) -> Tensor:
         """Return what warping frames to themselves gives; its offsets are the same for all."""
@@ -257,22 +290,4 @@ class HeatmapEngine:
         head = self._given.warp_head  # in full precision
         if self._still is None:
             self._still = head.still_offsets(*present.shape[2:])
-        return head.warp_still(present, self._still).to(self._kind)
-
-    def _tensor(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, device=self._device, dtype=self._kind)
-
-    def _weigh(self, shares: Sequence[float], heatmaps: Tensor) -> Tensor:
-        """Return (n, K) weights of n frames' heatmaps."""
-        weights = self._tensor(shares)[:, None].expand(heatmaps.shape[:2])
-        if not self._by_confidence:
-            return weights
-        return weights * heatmaps.amax((2, 3)).clamp_min(_LEAST_CONFIDENCE) ** _SHARPNESS
-
-    def _chunks(self, n: int) -> Iterator[slice]:
-        return _parts(n, self._batch)
-
-
-def _parts(n: int, size: int) -> Iterator[slice]:
-    for first in range(0, n, size):
-        yield slice(first, min(first + size, n))
+        return head.warp_still(present, self._still).to(present.dtype)

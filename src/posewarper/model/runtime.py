@@ -82,9 +82,10 @@ def half_precision(device: torch.device) -> bool:
     return bool(capability.get("amx_bf16") or capability.get("avx512_bf16"))
 
 
-def precision(device: torch.device) -> torch.autocast:
-    """Return the autocast context of this device: bfloat16 where it is worth it, else none."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_precision(device))
+def precision(device: torch.device, *, halved: bool | None = None) -> torch.autocast:
+    """Return the autocast context of a device: bfloat16 or none; ``halved`` None takes what is faster."""
+    enabled = half_precision(device) if halved is None else halved
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 @contextmanager

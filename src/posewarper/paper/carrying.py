@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models.optical_flow import RAFT
 
-from posewarper.crops import Image, normalise
+from posewarper.crops import Image
 from posewarper.errors import ConfigError, LabelsError, ModelError
 from posewarper.geometry import paper_crop_transform
 from posewarper.heatmaps import decode
-from posewarper.model.heatmap_runner import draw_points, find_points
+from posewarper.model.heatmap_runner import InstanceCrops, see_crops
 from posewarper.model.network import PoseWarper
 from posewarper.motion.flow import Flow, dense_flow, raft_flow, sample_flow, to_grey, working_scale
 from posewarper.paper.prediction import CropJob, FrameSource, read_crops
@@ -26,19 +26,6 @@ from posewarper.structures import Floats, InstanceTable, Ints, is_there
 
 # Crops or pairs in one pass of the network.
 _CPU_BATCH, _GPU_BATCH = 16, 64
-
-
-@dataclass(frozen=True)
-class InstanceCrops:
-    """The crops of n instances.
-
-    Args:
-        centers: (n, 2) xy of each crop's centre in image pixels.
-        scales: (n, 2) width and height of each crop in units of 200 pixels.
-    """
-
-    centers: NDArray[np.float32]
-    scales: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -55,23 +42,6 @@ class Carried:
     points: Floats
     scores: Floats
     cycle: Floats | None = None
-
-
-@torch.inference_mode()
-def see_crops(model: PoseWarper, crops: NDArray[np.uint8], batch: int | None = None) -> Tensor:
-    """Return the heatmaps (F, n, K, h, w) of crops (F, n, H, W, 3) uint8 RGB."""
-    images = crops.reshape(-1, *crops.shape[2:])
-    parts = []
-    for first in range(0, len(images), _size(model, batch)):
-        own = normalise(images[first : first + _size(model, batch)], model.spec.mean, model.spec.std)
-        parts.append(model.heatmaps(torch.from_numpy(own).to(model.device, model.dtype)))
-    return torch.cat(parts).unflatten(0, crops.shape[:2])
-
-
-def draw_labels(model: PoseWarper, keypoints: Floats, where: InstanceCrops) -> Tensor:
-    """Return the targets (n, K, h, w) of labels (n, K, 2) in image pixels, zero where there is none."""
-    maps = draw_points(model.spec, keypoints, where.centers, where.scales)
-    return torch.from_numpy(maps).to(model.device, model.dtype)
 
 
 def carry_by_warping(
@@ -97,7 +67,7 @@ def carry_by_warping(
         Keypoints with the warped maximum as score. A keypoint without label, or whose target leaves no
         trace in the crop, is absent.
     """
-    values = draw_labels(model, keypoints, where)
+    values = torch.from_numpy(where.draw(keypoints)).to(model.device, model.dtype)
     m = len(heatmaps) - 1
     pairs = [
         tensor.flatten(0, 1)
@@ -159,7 +129,8 @@ def _decode(
 ) -> Carried:
     """Decode heatmaps (m, n, K, h, w) into image pixels; of the keypoints only ``has`` (n, K) are kept."""
     centers, scales = (np.tile(column, (len(heatmaps), 1)) for column in (where.centers, where.scales))
-    points, scores = find_points(model.spec, heatmaps.reshape(-1, *heatmaps.shape[2:]), centers, scales)
+    tiled = InstanceCrops(model.spec, centers, scales)
+    points, scores = tiled.find(heatmaps.reshape(-1, *heatmaps.shape[2:]))
     points, scores = points.reshape(*heatmaps.shape[:3], 2), scores.reshape(heatmaps.shape[:3])
     return Carried(np.where(has[..., None], points, np.nan), np.where(has, scores, np.nan))
 
@@ -168,7 +139,6 @@ def _size(model: PoseWarper, batch: int | None) -> int:
     return batch or (_CPU_BATCH if model.device.type == "cpu" else _GPU_BATCH)
 
 
-_PAPER_UNIT = 200.0  # pixels, in which the scale of a crop is given
 # RAFT compares every place with every other: its memory grows with the fourth power of the side.
 _RAFT_LONGEST_SIDE = 960
 
@@ -183,7 +153,7 @@ def carry_by_flow(
     labelled: Image,
     others: Iterable[Image],
     keypoints: Floats,
-    where: InstanceCrops,
+    sides: Floats,
     *,
     subject: float,
     raft: RAFT | None = None,
@@ -195,7 +165,7 @@ def carry_by_flow(
         labelled: (H, W, 3) uint8 RGB.
         others: m images of the same size.
         keypoints: (n, K, 2) labels in image pixels.
-        where: crops of the instances, for the unit of the cycle.
+        sides: (n,) longer side of each crop in pixels, the unit of the cycle.
         subject: longer side of a typical instance in pixels, which sets the resolution of the flow.
         raft: computes the flow; dense inverse search (DIS) if left out.
         cycle: also carry back, along the flow from the other frame.
@@ -210,7 +180,6 @@ def carry_by_flow(
         factor = min(factor, _RAFT_LONGEST_SIDE / max(labelled.shape[:2]))
         shrink, flow_between = _shrink, lambda a, b: raft_flow(raft, a, b)
     start = shrink(labelled, factor)
-    sides = _PAPER_UNIT * where.scales.max(axis=-1)
     points, shares = [], []
     for image in others:
         end = shrink(image, factor)
@@ -462,11 +431,13 @@ def _carry_in_crops(
     )
     for cut, crops in read_crops(crop_jobs, source.read):
         labels = table.keypoints[samples.instances[cut.instances]]
-        where = InstanceCrops(samples.centers[cut.instances], samples.scales[cut.instances])
+        where = InstanceCrops(model.spec, samples.centers[cut.instances], samples.scales[cut.instances])
+        images = crops.reshape(-1, *crops.shape[2:])
         if method == "frame":
-            yield find_anew(model, see_crops(model, crops[1:], batch), labels, where)
+            seen = see_crops(model, images[len(labels) :], batch=batch).unflatten(0, (-1, len(labels)))
+            yield find_anew(model, seen, labels, where)
         else:
-            heatmaps = see_crops(model, crops, batch)
+            heatmaps = see_crops(model, images, batch=batch).unflatten(0, crops.shape[:2])
             cycle = rules.max_cycle is not None
             yield carry_by_warping(model, heatmaps, labels, where, cycle=cycle, batch=batch)
 
@@ -486,7 +457,7 @@ def _carry_in_images(
             source.read(job.labelled),
             (source.read(number) for number in job.numbers),
             table.keypoints[_own(samples, job)],
-            InstanceCrops(samples.centers[job.places], samples.scales[job.places]),
+            200.0 * samples.scales[job.places].max(axis=-1),
             subject=subject,
             raft=raft,
             cycle=rules.max_cycle is not None,

@@ -24,7 +24,7 @@ from posewarper.evaluation.oks import similarity, usual_sigmas
 from posewarper.geometry import CropTransform, paper_crop_transform
 from posewarper.model.checkpoint import parameters_sha256
 from posewarper.model.export import check_warper
-from posewarper.model.heatmap_runner import find_points
+from posewarper.model.heatmap_runner import InstanceCrops
 from posewarper.model.network import PoseModel
 from posewarper.options import Settings
 from posewarper.posetrack.boxes import BoxList, boxes_of_frames, boxes_without_frame, read_boxes
@@ -224,12 +224,8 @@ def predict_video(
     batch = batch or (_CPU_BATCH if model.device.type == "cpu" else _GPU_BATCH)
     jobs = _jobs(table, samples, source, window, ends, model.spec.crop_size)
     for crops, weights, instances in _batches(read_crops(jobs, source.read), batch):
-        keypoints[instances], maxima[instances] = find_points(
-            model.spec,
-            _heatmaps(model, crops, weights),
-            samples.centers[instances],
-            samples.scales[instances],
-        )
+        where = InstanceCrops(model.spec, samples.centers[instances], samples.scales[instances])
+        keypoints[instances], maxima[instances] = where.find(_heatmaps(model, crops, weights))
         advance(len(instances))
     return replace(
         table,

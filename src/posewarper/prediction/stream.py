@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from posewarper.crops import Image, crop_image, smooth_crop
+from posewarper.crops import Image
 from posewarper.errors import ConfigError
-from posewarper.geometry import pad_box, paper_center_scale, paper_crop_transform
-from posewarper.model.heatmap_runner import HeatmapEngine, find_points
+from posewarper.geometry import pad_box
+from posewarper.model.heatmap_runner import HeatmapEngine, InstanceCrops
 from posewarper.prediction.windows import Window
 from posewarper.structures import Floats
 
@@ -331,10 +331,8 @@ class PoseStream:
         return self._decode(present, [crop for _, crop in wanted])
 
     def _decode(self, heatmaps: Tensor, crops: list[Crop]) -> tuple[Floats, Floats]:
-        spec = self.engine.spec
-        aspect = spec.crop_size[1] / spec.crop_size[0]
-        centers, scales = paper_center_scale([crop.box for crop in crops], aspect)
-        return find_points(spec, heatmaps.cpu().numpy(), centers, scales)
+        where = InstanceCrops.around(self.engine.spec, [crop.box for crop in crops])
+        return where.find(heatmaps.cpu().numpy())
 
     def _sum(
         self, present: Tensor, wanted: list[tuple[int, Crop]], windows: list[tuple[list[int], Floats]]
@@ -379,13 +377,7 @@ class PoseStream:
             self._heatmaps.update(zip(missing, self.engine.heatmaps(cut), strict=True))
 
     def _cut(self, image: Image, crop: Crop) -> NDArray[np.uint8]:
-        spec = self.engine.spec
-        height, width = spec.crop_size
-        center, scale = paper_center_scale(crop.box, width / height)
-        transform = paper_crop_transform(center, scale, 0.0, (width, height))
-        # The paper picks single pixels where a crop is smaller than its box; models of our own average them.
-        cut = crop_image if spec.targets == "paper" else smooth_crop
-        return cut(image, transform)
+        return InstanceCrops.around(self.engine.spec, [crop.box]).cut(image)[0]
 
 
 class _Looked(NamedTuple):

@@ -52,7 +52,7 @@ _AUDITED_EVERY = 61  # frames: held crops are compared with exact ones on so few
 class ClipPredictionConfig(Settings):
     """Settings of the inference on one's own videos."""
 
-    aggregate: Literal["paper", "confidence", "none"] = "paper"
+    aggregate: Literal["paper", "none"] = "paper"
     window: int = Field(default=2, ge=0, description="frames on either side that are summed")
     causal: bool = Field(default=False, description="earlier frames only, for live use")
     crops: Literal["exact", "held"] = "exact"
@@ -208,7 +208,6 @@ class _Work:
         self.stream = PoseStream(
             HeatmapEngine(
                 model,
-                weighting="confidence" if config.aggregate == "confidence" else "paper",
                 precision=config.precision,
                 flip=config.flip,
                 batch=batch,

@@ -10,19 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posewarper.crops import normalise
 from posewarper.geometry import CropTransform
 from posewarper.heatmaps import (
     crop_to_heatmap,
     decode,
     decode_peaks,
     encode,
-    flip_heatmaps,
     heatmap_to_crop,
 )
 from posewarper.model.backbone import STRIDE
+from posewarper.model.heatmap_runner import batches, see_crops, to_input
 from posewarper.model.network import PoseWarper
-from posewarper.model.runtime import precision
+from posewarper.model.runtime import half_precision, precision
 from posewarper.motion.flow import dense_flow, sample_flow, to_grey
 from posewarper.propagation.best_path import Peaks
 from posewarper.structures import Floats, is_there
@@ -122,32 +121,18 @@ class LabelledCrop:
     has: NDArray[np.bool_]
 
 
-@torch.inference_mode()
 def see_heatmaps(model: PoseWarper, images: NDArray[np.uint8]) -> Tensor:
     """Return the heatmaps (t, K, H, W) of crops (t, h, w, 3), averaged with those of the mirror images."""
-    parts = []
-    order = model.spec.skeleton.flip_order
-    device = model.device
-    for first in range(0, len(images), _BATCH):
-        tensor = torch.from_numpy(normalise(images[first : first + _BATCH], model.spec.mean, model.spec.std))
-        tensor = tensor.to(device, memory_format=torch.channels_last)
-        with precision(device):
-            both = model.heatmaps(torch.cat([tensor, tensor.flip(-1)])).float()
-        plain, mirrored = both.chunk(2)
-        parts.append((plain + flip_heatmaps(mirrored, order)) / 2)
-    return torch.cat(parts)
+    return see_crops(model, images, flip=True, halved=half_precision(model.device), batch=_BATCH)
 
 
 @torch.inference_mode()
 def see_views(model: PoseWarper, images: NDArray[np.uint8], heatmaps: Tensor) -> Tensor:
     """Return what the warp head compares (t, C, H, W) of crops (t, h, w, 3) with heatmaps (t, K, H, W)."""
     parts = []
-    for first in range(0, len(images), _BATCH):
-        own = slice(first, first + _BATCH)
-        tensor = torch.from_numpy(normalise(images[own], model.spec.mean, model.spec.std))
+    for own in batches(len(images), model.device, _BATCH):
         with precision(model.device):
-            view = model.view(heatmaps[own], tensor.to(model.device, memory_format=torch.channels_last))
-        parts.append(view.float())
+            parts.append(model.view(heatmaps[own], to_input(model, images[own])).float())
     return torch.cat(parts)
 
 

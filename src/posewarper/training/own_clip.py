@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from posewarper.crops import normalise
 from posewarper.heatmaps import crop_to_heatmap, encode
 from posewarper.model.backbone import STRIDE
+from posewarper.model.heatmap_runner import to_input
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.pretrained import BackboneWeights
 from posewarper.model.runtime import precision
@@ -345,12 +345,6 @@ _PSEUDO = "training on propagated poses"
 _PSEUDO_RATE, _PSEUDO_PER_LABEL = 0.5, 2
 
 
-def crops_to_tensor(images: NDArray[np.uint8], model: PoseWarper) -> Tensor:
-    """Return (B, 3, h, w) normalised crops on the model's device, channels last."""
-    tensor = torch.from_numpy(normalise(images, model.spec.mean, model.spec.std))
-    return tensor.to(model.final_layer.weight.device, memory_format=torch.channels_last)
-
-
 def train_pose(
     model: PoseWarper,
     regions: Sequence[Region],
@@ -419,7 +413,7 @@ def _train_pose(
         rng = np.random.default_rng([seed, budget.stream, step])
         batch = pose_batch(regions, model.spec.skeleton, config, model.spec.crop_size, rng)
         with precision(device):
-            predicted = model.heatmaps(crops_to_tensor(batch.images, model))
+            predicted = model.heatmaps(to_input(model, batch.images))
         targets, weights = torch.from_numpy(batch.targets), torch.from_numpy(batch.weights)
         return heatmap_loss(predicted.float(), targets.to(device), weights.to(device))
 
@@ -467,7 +461,7 @@ def train_warper(
         rng = np.random.default_rng([seed, 2, step])
         batch = pair_batch(labelled, nearby, model.spec.skeleton, config, model.spec.crop_size, rng)
         with torch.no_grad(), precision(device):
-            crops = crops_to_tensor(np.concatenate([batch.sources, batch.targets]), model)
+            crops = to_input(model, np.concatenate([batch.sources, batch.targets]))
             seen = model.heatmaps(crops).float()
             source, target = model.view(seen, crops).chunk(2)
         moves_labels = torch.from_numpy(batch.moves_labels).to(device)[:, None, None, None]

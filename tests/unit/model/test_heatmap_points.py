@@ -9,7 +9,7 @@ import pytest
 
 from posewarper.geometry import paper_crop_transform, paper_points_to_image
 from posewarper.heatmaps import paper_decode, paper_encode
-from posewarper.model.heatmap_runner import draw_points, find_points
+from posewarper.model.heatmap_runner import InstanceCrops
 from posewarper.model.network import ModelSpec
 from posewarper.skeletons import Skeleton
 
@@ -26,9 +26,9 @@ def some_points():
 
 def test_exact_targets_come_back_exactly():
     points, spec = some_points(), replace(SPEC, targets="exact")
-    maps = draw_points(spec, points, CENTERS, SCALES)
+    maps = InstanceCrops(spec, CENTERS, SCALES).draw(points)
     assert maps.shape == (2, 3, 16, 24) and not maps[0, 1].any()
-    found, scores = find_points(spec, maps, CENTERS, SCALES)
+    found, scores = InstanceCrops(spec, CENTERS, SCALES).find(maps)
     there = np.isfinite(points)
     # A pixel of the heatmap is five and two and a half pixels of the image wide.
     np.testing.assert_allclose(found[there], points[there], atol=0.05)
@@ -37,8 +37,8 @@ def test_exact_targets_come_back_exactly():
 
 def test_the_paper_s_are_the_paper_s():
     points = some_points()
-    maps = draw_points(SPEC, points, CENTERS, SCALES)
-    found, scores = find_points(SPEC, maps, CENTERS, SCALES)
+    maps = InstanceCrops(SPEC, CENTERS, SCALES).draw(points)
+    found, scores = InstanceCrops(SPEC, CENTERS, SCALES).find(maps)
     for n in range(2):
         own = paper_crop_transform(CENTERS[n], SCALES[n], 0.0, (96, 64)).to_crop(points[n])
         there = np.isfinite(own).all(axis=1)

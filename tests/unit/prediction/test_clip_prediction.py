@@ -98,12 +98,11 @@ PLAIN = ClipPredictionConfig(precision="float32", patience=10)
         (given(), PLAIN),
         (given(), PLAIN.model_copy(update={"crops": "held"})),
         (BoxSource(boxes_of_labels(labels(0)), follows=True), PLAIN),
-        (given(), PLAIN.model_copy(update={"causal": True, "aggregate": "confidence"})),
+        (given(), PLAIN.model_copy(update={"causal": True})),
     ],
 )
 def test_two_figures_keep_their_ids(source, config) -> None:
-    if config.aggregate == "confidence" or config.aggregate == "paper":
-        config = config.model_copy(update={"window": 0})  # this warp moves nothing
+    config = config.model_copy(update={"window": 0})  # this warp moves nothing
     found = predict_clip(feed(), DotFinder(), source, config=config)
     assert found.frames == N_FRAMES and list(found.poses.tracks) == [1, 2]
     for i, track in enumerate(found.poses.tracks.values()):

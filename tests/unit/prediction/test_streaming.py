@@ -195,23 +195,6 @@ def test_held_crops_are_checked_against_exact_ones(model) -> None:
     assert sum(poses.held_error.max() for poses in found if poses.held_error is not None) > 0
 
 
-def test_confidence_weighs_frames_by_their_peaks(model) -> None:
-    engine = HeatmapEngine(model, weighting="confidence", precision="float32")
-    model_alone = HeatmapEngine(model, precision="float32")
-    maps = torch.rand(3, 17, 16, 8, dtype=torch.float64)
-    blind = torch.zeros_like(maps[1:2])
-    # A neighbour that sees nothing has next to no weight, and the others' weights sum up to all.
-    found = engine.aggregate(maps[:1], [0.5], torch.cat([maps[1:2], blind]), [0, 0], [0.3, 0.2])
-    peaks = maps.amax((2, 3))[:2] ** 2 * torch.tensor([[0.5], [0.3]])
-    shares = peaks / peaks.sum(0)
-    with torch.inference_mode():
-        warped = [model.warp(m[None], source=m[None], target=maps[:1]) for m in maps[:2]]
-    expected = sum(w * s[None, :, None, None] for w, s in zip(warped, shares, strict=True))
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    plain = model_alone.aggregate(maps[:1], [0.5], maps[1:2], [0], [0.5])
-    torch.testing.assert_close(plain, 0.5 * warped[0] + 0.5 * warped[1])
-
-
 def test_the_mirror_image_counts_as_much(model) -> None:
     crops = np.random.default_rng(0).integers(0, 255, (2, *CROP, 3)).astype(np.uint8)
     both = HeatmapEngine(model, precision="float32", flip=True).heatmaps(crops)

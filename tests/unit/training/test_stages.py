@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from posewarper.model.checkpoint import parameters_sha256
+from posewarper.model.heatmap_runner import to_input
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.options import FitConfig
 from posewarper.skeletons import Skeleton
 from posewarper.training import own_clip
 from posewarper.training.own_clip import (
-    crops_to_tensor,
     train_pose,
     train_pose_on_propagated,
     train_warper,
@@ -76,7 +76,7 @@ def test_crops_are_normalised_by_the_model_s_own_mean_and_deviation():
     images = np.zeros((2, 4, 6, 3), np.uint8)
     images[0, 1, 2] = (255, 0, 51)
     model = a_model()
-    tensor = crops_to_tensor(images, model)
+    tensor = to_input(model, images)
     assert tensor.shape == (2, 3, 4, 6)
     assert tensor.is_contiguous(memory_format=torch.channels_last)
     expected = (np.array([1, 0, 0.2]) - model.spec.mean) / model.spec.std
@@ -184,8 +184,8 @@ def test_the_warper_gets_source_target_and_values_in_their_places(monkeypatch):
     train_warper(model, LABELLED, NEARBY, config, seed=0)
     batch, (values, source, target) = drawn[0], moved[0]
     with torch.no_grad():
-        expected_source = model.heatmaps(crops_to_tensor(batch.sources, model))
-        expected_target = model.heatmaps(crops_to_tensor(batch.targets, model))
+        expected_source = model.heatmaps(to_input(model, batch.sources))
+        expected_target = model.heatmaps(to_input(model, batch.targets))
 
     def off(a: torch.Tensor, b: torch.Tensor) -> float:
         return float((a - b).abs().mean() / b.abs().mean())
