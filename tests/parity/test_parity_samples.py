@@ -10,7 +10,6 @@ import pytest
 from largest_errors import record
 
 from posewarper.geometry import paper_center_scale
-from posewarper.posetrack.posetrack18 import read_posetrack18_videos
 from posewarper.posetrack.samples import (
     label_boxes,
     paper_annotations,
@@ -18,6 +17,7 @@ from posewarper.posetrack.samples import (
     samples_from_labels,
     support_numbers,
 )
+from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import InstanceTable
 from posewarper.training.random_crops import Framing, TargetSpec, cut_paper_sample, half_body
@@ -90,7 +90,7 @@ def test_samples_of_an_annotation_file(database):
 def test_samples_of_an_annotation_file_read_as_tables(database, tmp_path):
     path = tmp_path / "val.json"
     path.write_text(json.dumps(database["annotations"]))
-    (table,) = read_posetrack18_videos(path).values()
+    (table,) = read_tables(path).values()
     samples = samples_from_labels(table, ratio_of(database))
     expected = database["expected_from_annotations"]
     assert [table.frame_names[row] for row in samples.rows] == [e["image"] for e in expected]

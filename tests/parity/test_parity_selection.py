@@ -6,9 +6,10 @@ import json
 
 import pytest
 from largest_errors import record
+from paper_rows import paper_rows
 
 from posewarper.errors import LabelsError
-from posewarper.posetrack.selection import labelled_numbers, paper_rows, propagation_plan
+from posewarper.posetrack.selection import labelled_numbers, propagation_plan
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def dataset_frames(dataset: Dataset, video: DatasetVideo) -> FrameSource:
     def read(number: int) -> Image:
         return read_image(dataset.frame_path(video, number), upright=False)
 
-    return FrameSource(read, video.first, video.n_frames, dataset.missing(video))
+    return FrameSource(read, video.first, video.n_frames, video.missing)
 
 
 def clip_frames(video: Video) -> FrameSource:
@@ -499,7 +499,7 @@ def _on_frames_there(
 ) -> Samples:
     """Return the samples whose own frame can be read; without ``skip_missing`` all must be."""
     numbers = table.frame_numbers[samples.rows]
-    gone = np.isin(numbers, list(dataset.missing(video)))
+    gone = np.isin(numbers, list(video.missing))
     if not gone.any():
         return samples
     frames = np.unique(numbers[gone]).tolist()

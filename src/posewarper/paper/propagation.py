@@ -126,7 +126,7 @@ def plan_dataset(
         if plan == "consecutive":
             steps[stem] = consecutive_steps(table, keep=keep)
         else:
-            there = set(videos[stem].numbers) - dataset.missing(videos[stem])
+            there = set(videos[stem].numbers) - videos[stem].missing
             steps[stem] = neighbour_steps(table, reach=reach, keep=keep, numbers=there)
     found = {stem: own for stem, own in steps.items() if own}
     if not found:

@@ -1,44 +1,46 @@
-"""PoseTrack17's annotation files as MATLAB writes them: a struct ``annolist`` with the fields of the JSON."""
+"""PoseTrack17's annotation files, as JSON and as MATLAB writes them: a list ``annolist`` of frames.
+
+Any value may stand in a list of one, which says nothing; an empty list stands for no value. Ears have no
+place in these files. A point counts as labelled when it is listed with x and y, whatever ``is_visible`` says.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.io import loadmat, savemat
 
-from posewarper.errors import LabelsError, PosewarperWarning
-from posewarper.files import replacing
+from posewarper.errors import LabelsError, PosewarperWarning, few_of
+from posewarper.files import replacing, write_text
 from posewarper.formats.frame_names import folder_name, number_in
-from posewarper.formats.records import LARGEST_COORDINATE, PathLike, Record, as_numbers, read_json, shown
-from posewarper.posetrack.points import POINT_KEYPOINTS, POINTS, corner_boxes, frame_name
+from posewarper.formats.records import LARGEST_COORDINATE, PathLike, Record, as_numbers, shown
+from posewarper.posetrack.points import (
+    POINT_KEYPOINTS,
+    POINTS,
+    check_names,
+    frame_name,
+    labelled_flags,
+    single,
+    single_number,
+    whole,
+)
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import NO_TRACK, Floats, InstanceTable, is_there
 
 _HEAD_BOX = ("x1", "y1", "x2", "y2")
 
 
-def read_annolist(path: PathLike) -> InstanceTable:
-    """Return the instances of a video from an annolist JSON file, ground truth or predictions.
-
-    Keypoints are PoseTrack's 17, with the ears absent. A point counts as labelled when it is listed with x
-    and y, whatever ``is_visible`` says. Frame numbers are ``imgnum``, or else the numbers in the file names.
-
-    Raises:
-        LabelsError: if the file cannot be read or something in it is not as it should be.
-    """
-    return table_of_annolist(read_json(path), path)
-
-
 def table_of_annolist(document: Mapping[str, Any], path: PathLike) -> InstanceTable:
-    """Return the instances of a parsed annolist.
+    """Return the instances of a parsed annolist, ground truth or predictions.
+
+    Keypoints are PoseTrack's 17, with the ears absent. Frame numbers are ``imgnum``, or else the numbers in
+    the file names.
 
     Args:
         document: the file's content: an object with ``annolist``.
@@ -47,126 +49,88 @@ def table_of_annolist(document: Mapping[str, Any], path: PathLike) -> InstanceTa
     Raises:
         LabelsError: if something in it is not as it should be.
     """
-    frames = _records(Record(path, "the file", document), "annolist", "annolist")
+    top = _record(path, "the file", document)
+    frames = _records(top, "annolist", "annolist")
     if not frames:
-        raise Record(path, "the file", document).missing("annolist", "a list of frames")
-    names = [_frame_name(frame) for frame in frames]
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        places = [frame.where for frame, name in zip(frames, names, strict=True) if name == repeated]
-        raise LabelsError(
-            "two frames have the same name",
-            path=path,
-            got=f"{repeated} at {places[0]} and {places[1]}",
-            fix="keep one of the two",
-        )
-    people = _People()
-    for row, frame in enumerate(frames):
-        for person in _records(frame, "annorect", f"{frame.where}.annorect"):
-            # MATLAB's empty struct, with all fields empty or none, stands for nobody.
-            if any(_single(value) is not None for value in person.values.values()):
-                people.add(row, person)
-    ids = [_whole(Record(path, f"{f.where}.image", _image(f)), "id") for f in frames]
-    top = Record(path, "the file", document)
-    height, width = _whole(top, "height"), _whole(top, "width")
+        raise top.missing("annolist", "a list of frames")
+    images = [_image(frame) for frame in frames]
+    names = [_name(frame, image) for frame, image in zip(frames, images, strict=True)]
+    check_names(names, frames)
+    # MATLAB's empty struct, with all fields empty or none, stands for nobody.
+    people = [
+        (row, person)
+        for row, frame in enumerate(frames)
+        for person in _records(frame, "annorect", f"{frame.where}.annorect")
+        if any(value is not None for value in person.values.values())
+    ]
+    rows, records = [row for row, _ in people], [person for _, person in people]
+    keypoints, scores = _read_points(records, path)
+    heads = np.array([[single_number(r, key) for key in _HEAD_BOX] for r in records]).reshape(-1, 4)
+    heads[:, 2:] -= heads[:, :2]
+    ids = [whole(image, "id") for image in images]
+    tracks = [whole(person, "track_id") for person in records]
+    height, width, video = whole(top, "height"), whole(top, "width"), top.values.get("video")
     return InstanceTable(
-        video=_text(document.get("video")) or video_name(names, path),
+        video=(video if isinstance(video, str) else "") or _video_name(names, path),
         frame_names=tuple(names),
         frame_numbers=np.array([_frame_number(f, name) for f, name in zip(frames, names, strict=True)]),
+        rows=np.array(rows, np.int64),
+        keypoints=keypoints,
+        keypoint_scores=np.where(is_there(keypoints), scores, np.nan),
+        scores=np.array([single_number(r, "score") for r in records]),
+        tracks=np.array([NO_TRACK if track is None else track for track in tracks], np.int64),
+        boxes=np.array([_box(r) for r in records]).reshape(-1, 4),
+        head_boxes=heads,
+        is_labelled=labelled_flags([frame.flag("is_labeled") for frame in frames], rows),
         image_ids=None if None in ids else np.array(ids),
-        is_labelled=labelled_flags([_flag(f) for f in frames], people.rows),
         ignore_regions={row: regions for row, f in enumerate(frames) if (regions := _regions(f))},
-        n_frames=_whole(top, "nframes"),
+        n_frames=whole(top, "nframes"),
         image_size=(height, width) if height and width else None,
-        **people.columns(path),
     )
 
 
-def video_name(names: Sequence[str], path: PathLike) -> str:
-    """Return the name of the folder that all frames lie in, or else of the file."""
-    folders = {folder_name(name) for name in names}
-    return (folders.pop() if len(folders) == 1 else None) or Path(path).stem
-
-
-def labelled_flags(flags: Sequence[bool | None], rows: Iterable[int]) -> NDArray[np.bool_]:
-    """Return which frames are labelled (F,), from what the file says of each.
-
-    Where it says nothing at all, all are; where it speaks of some only, the others are if somebody is there.
-    """
-    if all(flag is None for flag in flags):
-        return np.ones(len(flags), bool)
-    peopled = {int(row) for row in rows}
-    return np.array([row in peopled if flag is None else flag for row, flag in enumerate(flags)], bool)
-
-
-# --- values that may stand in lists of one ------------------------------------------------------------------
-
-
-def _single(value: Any) -> Any:
-    """Return a value out of the lists of one around it; None for an empty list."""
-    while type(value) is list and len(value) < 2:
-        value = value[0] if value else None
-    return value
-
-
-def _text(value: Any) -> str | None:
-    value = _single(value)
-    return value if isinstance(value, str) and value else None
+def _record(path: PathLike, where: str, values: Mapping[str, Any]) -> Record:
+    return Record(path, where, {key: single(value) for key, value in values.items()})
 
 
 def _records(parent: Record, key: str, where: str) -> list[Record]:
     """Return the objects under a key, which may be one object, a list of them or nothing."""
     value = parent.values.get(key)
-    values = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
-    if (value is not None and value != "" and not isinstance(value, dict | list)) or not all(
-        isinstance(item, dict) or item == [] for item in values
-    ):
+    values = value if isinstance(value, list) else [] if value is None or value == "" else [value]
+    if not all(isinstance(item, dict) or item == [] for item in values):
         raise parent.wrong(key, "a list of objects")
-    return [Record(parent.path, f"{where}[{i}]", item) for i, item in enumerate(values) if item != []]
+    return [_record(parent.path, f"{where}[{i}]", item) for i, item in enumerate(values) if item != []]
 
 
-def _whole(record: Record, key: str) -> int | None:
-    value = _single(record.values.get(key))
-    return Record(record.path, record.where, {key: value}).whole(key, low=-(2**62), high=2**62)
+def _image(frame: Record) -> Record:
+    image = frame.values.get("image")
+    return _record(frame.path, f"{frame.where}.image", image if isinstance(image, dict) else {"name": image})
 
 
-def single_number(record: Record, key: str) -> float:
-    """Return a number that may stand in a list of one; NaN when it is absent, null or empty.
-
-    Raises:
-        LabelsError: if it is anything else.
-    """
-    value = _single(record.values.get(key))
-    if value is None:
-        return np.nan
-    if type(value) not in (int, float) or abs(value) > LARGEST_COORDINATE * 1e6:
-        raise record.wrong(key, "a number")
-    return float(value)
-
-
-def _image(frame: Record) -> Mapping[str, Any]:
-    image = _single(frame.values.get("image"))
-    return image if isinstance(image, dict) else {"name": image}
-
-
-def _frame_name(frame: Record) -> str:
-    name = _text(_image(frame).get("name"))
-    if name is None:
+def _name(frame: Record, image: Record) -> str:
+    name = image.values.get("name")
+    if not isinstance(name, str) or not name:
         raise frame.wrong("image", 'the file name of the frame, as in [{"name": "images/..."}]')
     return frame_name(name)
 
 
 def _frame_number(frame: Record, name: str) -> int:
-    stated = _whole(frame, "imgnum")
+    stated = whole(frame, "imgnum")
     number = number_in(name) if stated is None else stated
     if number is None:
         raise frame.missing("imgnum", "the number of the frame, since the file name has none")
     return number
 
 
-def _flag(frame: Record) -> bool | None:
-    value = _single(frame.values.get("is_labeled"))
-    return Record(frame.path, frame.where, {"is_labeled": value}).flag("is_labeled")
+def _video_name(names: Sequence[str], path: PathLike) -> str:
+    """Return the name of the folder that all frames lie in, or else of the file."""
+    folders = {folder_name(name) for name in names}
+    return (folders.pop() if len(folders) == 1 else None) or Path(path).stem
+
+
+def _box(person: Record) -> np.ndarray:
+    box = person.numbers("bbox", 4) if isinstance(person.values.get("bbox"), list) else None
+    return np.full(4, np.nan) if box is None else box
 
 
 def _regions(frame: Record) -> tuple[Floats, ...]:
@@ -181,25 +145,11 @@ def _regions(frame: Record) -> tuple[Floats, ...]:
     return tuple(polygons)
 
 
-# --- people -------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _People:
-    """What all people of a file hold, collected as they come and checked as arrays."""
-
-    rows: list[int] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    tracks: list[int] = field(default_factory=list)
-    owners: list[int] = field(default_factory=list)  # of each point: the position of its person
-    points: list[Any] = field(default_factory=list)  # id, x, y, score of each point, flat
-
-    def add(self, row: int, person: Record) -> None:
-        track = _whole(person, "track_id")
-        self.tracks.append(NO_TRACK if track is None else track)
-        self.rows.append(row)
-        self.records.append(person)
-        owner, points = len(self.records) - 1, self.points
+def _read_points(people: Sequence[Record], path: PathLike) -> tuple[Floats, Floats]:
+    """Return the keypoints (n, 17, 2) and their scores (n, 17), NaN for what is not given."""
+    owners: list[int] = []  # of each point: the position of its person
+    points: list[Any] = []  # id, x, y, score of each point, flat, to check them as an array
+    for owner, person in enumerate(people):
         for group in _records(person, "annopoints", f"{person.where}.annopoints"):
             values = group.values.get("point")
             values = [values] if isinstance(values, dict) else values or []
@@ -207,68 +157,43 @@ class _People:
                 raise group.wrong("point", "a list of objects with id, x and y")
             for point in values:
                 get = point.get
-                found = (_single(get("id")), _single(get("x")), _single(get("y")))
+                found = (single(get("id")), single(get("x")), single(get("y")))
                 if found != (None, None, None):  # as in MATLAB's empty struct
-                    points += (*found, _single(get("score")))
-                    self.owners.append(owner)
-
-    def columns(self, path: PathLike) -> dict[str, Any]:
-        """Return the columns of the table that are about people."""
-        n = len(self.records)
-        keypoints, scores = np.full((n, len(POSETRACK), 2), np.nan), np.full((n, len(POSETRACK)), np.nan)
-        owners = np.array(self.owners, np.int64)
-        values = self._checked_points()
-        keypoint = POINT_KEYPOINTS[values[:, 0].astype(np.int64)]
-        if len(np.unique(owners * len(POSETRACK) + keypoint)) < len(owners):
-            warnings.warn(
-                f"{path}: a point is given twice for the same person; the last counts",
-                PosewarperWarning,
-                stacklevel=4,
-            )
-        keypoints[owners, keypoint] = values[:, 1:3]
-        scores[owners, keypoint] = values[:, 3]
-        heads = np.array([[single_number(r, key) for key in _HEAD_BOX] for r in self.records]).reshape(n, 4)
-        heads[:, 2:] -= heads[:, :2]
-        return {
-            "rows": self.rows,
-            "keypoints": keypoints,
-            "keypoint_scores": np.where(is_there(keypoints), scores, np.nan),
-            "scores": [single_number(r, "score") for r in self.records],
-            "tracks": self.tracks,
-            "head_boxes": heads,
-            "boxes": np.array([_box(r) for r in self.records]).reshape(n, 4),
-        }
-
-    def _checked_points(self) -> Floats:
-        """Return (m, 4) id, x, y and score of all points, NaN for what is not given."""
-        array = as_numbers(self.points, gaps=True)
-        if array is not None:
-            array = array.reshape(-1, 4)
-            bad = ~np.isin(array[:, 0], np.arange(len(POINTS)))
-            bad |= (np.abs(array[:, 1:]) > LARGEST_COORDINATE).any(1) | ~np.isfinite(array[:, 1:3]).all(1)
-            if not bad.any():
-                return array
-            first = int(np.flatnonzero(bad)[0])
-        else:
-            kinds = (int, float, type(None))
-            wrong = next(i for i, v in enumerate(self.points) if type(v) not in kinds or abs(v or 0) > 1e300)
-            first = wrong // 4
-        person = self.records[self.owners[first]]
-        got = ", ".join(
-            f"{key} {shown(value)}"
-            for key, value in zip(("id", "x", "y", "score"), self.points[4 * first :][:4], strict=True)
-        )
-        raise person.problem(
-            f"point {first - self.owners.index(self.owners[first])} is wrong",
-            expected=f"an id from 0 to {len(POINTS) - 1}, x and y in pixels, and a score or none",
-            got=got,
-            fix="correct it or leave the point out",
-        )
+                    points += (*found, single(get("score")))
+                    owners.append(owner)
+    values = _checked_points(points, owners, people)
+    keypoint = POINT_KEYPOINTS[values[:, 0].astype(np.int64)]
+    owner = np.array(owners, np.int64)
+    if len(np.unique(owner * len(POSETRACK) + keypoint)) < len(owners):
+        text = f"{path}: a point is given twice for the same person; the last counts"
+        warnings.warn(text, PosewarperWarning, stacklevel=4)
+    keypoints = np.full((len(people), len(POSETRACK), 2), np.nan)
+    scores = np.full((len(people), len(POSETRACK)), np.nan)
+    keypoints[owner, keypoint], scores[owner, keypoint] = values[:, 1:3], values[:, 3]
+    return keypoints, scores
 
 
-def _box(person: Record) -> np.ndarray:
-    box = person.numbers("bbox", 4) if isinstance(person.values.get("bbox"), list) else None
-    return np.full(4, np.nan) if box is None else box
+def _checked_points(points: list[Any], owners: Sequence[int], people: Sequence[Record]) -> Floats:
+    """Return (m, 4) id, x, y and score of all points, NaN for what is not given."""
+    array = as_numbers(points, gaps=True)
+    if array is not None:
+        array = array.reshape(-1, 4)
+        bad = ~np.isin(array[:, 0], np.arange(len(POINTS)))
+        bad |= (np.abs(array[:, 1:]) > LARGEST_COORDINATE).any(1) | ~np.isfinite(array[:, 1:3]).all(1)
+        if not bad.any():
+            return array
+        first = int(np.flatnonzero(bad)[0])
+    else:
+        kinds = (int, float, type(None))
+        wrong = next(i for i, v in enumerate(points) if type(v) not in kinds or abs(v or 0) > 1e300)
+        first = wrong // 4
+    given = zip(("id", "x", "y", "score"), points[4 * first :][:4], strict=True)
+    raise people[owners[first]].problem(
+        f"point {first - owners.index(owners[first])} is wrong",
+        expected=f"an id from 0 to {len(POINTS) - 1}, x and y in pixels, and a score or none",
+        got=", ".join(f"{key} {shown(value)}" for key, value in given),
+        fix="correct it or leave the point out",
+    )
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -283,9 +208,7 @@ def write_annolist(path: PathLike, table: InstanceTable) -> None:
         LabelsError: if the table has another skeleton than PoseTrack's.
         OutputError: if the place cannot be written.
     """
-    text = json.dumps(annolist_document(table), allow_nan=False, separators=(",", ":"))
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(annolist_document(table), allow_nan=False, separators=(",", ":")))
 
 
 def annolist_document(table: InstanceTable) -> dict[str, Any]:
@@ -298,50 +221,39 @@ def annolist_document(table: InstanceTable) -> dict[str, Any]:
     """
     require_posetrack(table)
     people: list[list[dict[str, Any]]] = [[] for _ in table.frame_names]
-    corners = corner_boxes(table.head_boxes)
+    corners = np.concatenate([table.head_boxes[:, :2], table.head_boxes[:, :2] + table.head_boxes[:, 2:]], 1)
     points = point_lists(table)
     for i, row in enumerate(table.rows):
-        person: dict[str, Any] = {}
-        if table.tracks[i] != NO_TRACK:
-            person["track_id"] = [int(table.tracks[i])]
-        if np.isfinite(corners[i]).all():
-            person |= {key: [value] for key, value in zip(_HEAD_BOX, corners[i].tolist(), strict=True)}
-        if np.isfinite(table.boxes[i]).all():
-            person["bbox"] = table.boxes[i].tolist()
-        if np.isfinite(table.scores[i]):
-            person["score"] = [float(table.scores[i])]
-        person["annopoints"] = [{"point": points[i]}]
-        people[row].append(person)
+        head = corners[i].tolist() if np.isfinite(corners[i]).all() else ()
+        person = {
+            "track_id": [int(table.tracks[i])] if table.tracks[i] != NO_TRACK else None,
+            **{key: [value] for key, value in zip(_HEAD_BOX, head, strict=False)},
+            "bbox": table.boxes[i].tolist() if np.isfinite(table.boxes[i]).all() else None,
+            "score": [float(table.scores[i])] if np.isfinite(table.scores[i]) else None,
+            "annopoints": [{"point": points[i]}],
+        }
+        people[row].append(_known(person))
     frames = []
     for row, name in enumerate(table.frame_names):
-        image: dict[str, Any] = {"name": f"images/{name}"}
-        if table.image_ids is not None:
-            image["id"] = int(table.image_ids[row])
-        frame: dict[str, Any] = {
-            "image": [image],
+        regions = [np.asarray(region, float).tolist() for region in table.ignore_regions.get(row, ())]
+        polygons = [{"point": [{"x": [x], "y": [y]} for x, y in region]} for region in regions]
+        ids = table.image_ids
+        frame = {
+            "image": [_known({"name": f"images/{name}", "id": None if ids is None else int(ids[row])})],
             "imgnum": [int(table.frame_numbers[row])],
             "is_labeled": [int(table.is_labelled[row])],
+            "ignore_regions": polygons or None,
+            "annorect": people[row],
         }
-        regions = table.ignore_regions.get(row, ())
-        if regions:
-            frame["ignore_regions"] = [
-                {"point": [{"x": [x], "y": [y]} for x, y in np.asarray(region, float).tolist()]}
-                for region in regions
-            ]
-        frames.append(frame | {"annorect": people[row]})
-    return {"annolist": frames} | _beside(table)
+        frames.append(_known(frame))
+    height, width = table.image_size or (None, None)
+    named = table.video == _video_name(table.frame_names, "")
+    beside = {"video": None if named else table.video, "nframes": table.n_frames}
+    return _known({"annolist": frames, **beside, "height": height, "width": width})
 
 
-def _beside(table: InstanceTable) -> dict[str, Any]:
-    """Return what a table holds of the video beyond its frames, where it holds it."""
-    values: dict[str, Any] = {}
-    if table.video != video_name(table.frame_names, ""):
-        values["video"] = table.video
-    if table.n_frames is not None:
-        values["nframes"] = table.n_frames
-    if table.image_size is not None:
-        values["height"], values["width"] = table.image_size
-    return values
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def point_lists(table: InstanceTable) -> list[list[dict[str, Any]]]:
@@ -373,41 +285,40 @@ def require_posetrack(table: InstanceTable) -> None:
         )
 
 
+# --- MATLAB -------------------------------------------------------------------------------------------------
+
+
 def read_annolist_mat(path: PathLike) -> InstanceTable:
-    """Return the instances of a video from an annolist ``.mat`` file, as ``read_annolist`` does from JSON.
+    """Return the instances of a video from an annolist ``.mat`` file.
 
     Raises:
         LabelsError: if the file cannot be read or something in it is not as it should be.
     """
-    fix = "use a .mat file of PoseTrack17, or the .json file of the same name"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scipy's remarks about MATLAB's own objects
             content = loadmat(path, simplify_cells=True, appendmat=False)
     except NotImplementedError as error:
         raise LabelsError(
-            "the file is of MATLAB's version 7.3, which is not read here",
+            "files of MATLAB's version 7.3 cannot be read",
             path=path,
             fix="save it in MATLAB with save(..., '-v7'), or use the .json file of the same name",
         ) from error
     except Exception as error:  # scipy raises whatever a damaged byte leads to
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.EIO):
             raise
+        fix = "use a .mat file of PoseTrack17, or the .json file of the same name"
         raise LabelsError("cannot read this .mat file", path=path, got=error, fix=fix) from error
     if "annolist" not in content:
-        names = [name for name in content if not name.startswith("__")]
         raise LabelsError(
             "the file does not hold annotations of PoseTrack17",
             path=path,
             expected="the struct annolist",
-            got=", ".join(names)[:200] or "no variables",
-            fix=fix,
+            got=few_of([name for name in content if not name.startswith("__")]) or "no variables",
+            fix="use a .mat file of PoseTrack17, or the .json file of the same name",
         )
-    document = {"annolist": _plain(content["annolist"])}
-    for name in ("video", "nframes", "height", "width"):
-        if name in content:
-            document[name] = _plain(content[name])
-    return table_of_annolist(document, path)
+    names = ("annolist", "video", "nframes", "height", "width")
+    return table_of_annolist({name: _plain(content[name]) for name in names if name in content}, path)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A prepared PoseTrack: what ``posewarper prepare`` wrote, opened."""
+"""A prepared PoseTrack, opened: its videos, their labels, and which file is which frame."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from posewarper.errors import LabelsError
+from posewarper.formats.frame_names import stem_of
 from posewarper.posetrack.posetrack18 import read_posetrack18
 from posewarper.structures import InstanceTable
 from posewarper.video.images import IMAGE_SUFFIXES
 
-# Frames that the paper takes on each side of a labelled one.
-NEIGHBOURS = 3
-_DIGITS = {"posetrack17": 8, "posetrack18": 6, "posetrack21": 6}
-_FIRST = {"posetrack17": 1, "posetrack18": 0, "posetrack21": 0}
+# The number of the first frame, and how many digits the number has in a file's name.
+_NUMBERING = {"posetrack17": (1, 8), "posetrack18": (0, 6), "posetrack21": (0, 6)}
 
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """How the numbers of a video's frames stand for files.
+    """Which file is which frame of a video.
 
     Args:
         first: number of the first frame.
-        n_frames: frames of the video, with those that are missing.
+        n_frames: number of frames, missing ones included.
         digits: digits of the number in a file's name.
         suffix: of the files, with the dot.
         missing: numbers of frames without a file, rising.
@@ -55,16 +54,6 @@ class FrameFiles:
         return [stems.get(stem_of(name), leading_number(name)) for name in names]
 
 
-def base_of(name: str) -> str:
-    """Return the last part of a path with ``/`` between its parts."""
-    return name.rsplit("/", 1)[-1]
-
-
-def stem_of(base: str) -> str:
-    """Return a file name without its suffix."""
-    return base.rsplit(".", 1)[0]
-
-
 def leading_number(base: str) -> int | None:
     """Return the number that a file name begins with (``0013_crop.jpg`` is 13), None if it does not."""
     match = re.match(r"[0-9]{1,18}", base)
@@ -74,11 +63,10 @@ def leading_number(base: str) -> int | None:
 def list_images(folder: Path) -> list[str]:
     """Return the names of the images in a folder, sorted; none if there is no such folder.
 
-    The folder is listed once and no file is looked at: PoseTrack has some hundred thousand.
+    The folder is listed once and no file is opened: PoseTrack has some hundred thousand.
     """
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries]
+        names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(n for n in names if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith("."))
@@ -100,58 +88,44 @@ def number_frames(
         n_frames: frames of the video as the labels say, None if they do not.
         renamed: the labels give the names after renaming; the files may bear those of the download.
     """
-    first, digits = _FIRST[kind], _DIGITS[kind]
+    first, digits = _NUMBERING[kind]
     suffix = _suffix_of(listed, found)
-    found = [name for name in found if name.endswith(suffix)]
-    if kind == "posetrack17" and found:
-        named = found if renamed else sorted({*found, *(_with_suffix(name, suffix) for name in listed)})
-        irregular = not _counts_from_one(named, digits)
-        if irregular and (not renamed or len(found) == n_frames):
-            files = tuple(sorted(named, key=lambda name: (leading_number(name) or 0, name)))
-            there = set(found)
+    stems = [stem_of(name) for name in found if name.endswith(suffix)]
+    if kind == "posetrack17" and stems:
+        every = stems if renamed else sorted({*stems, *map(stem_of, listed)})
+        regular = all(re.fullmatch(f"[0-9]{{{digits}}}", stem) for stem in every)
+        irregular = not regular or min(map(int, every)) != 1
+        if irregular and (not renamed or len(stems) == n_frames):
+            names = [stem + suffix for stem in every]
+            files = tuple(sorted(names, key=lambda name: (leading_number(name) or 0, name)))
+            there = {stem + suffix for stem in stems}
             missing = tuple(first + i for i, name in enumerate(files) if name not in there)
             note = f"files {files[0]} to {files[-1]} are counted as frames {first} to {len(files)}"
             return FrameFiles(first, len(files), digits, suffix, missing, files, note)
-    widths = Counter(len(name) - len(suffix) for name in found if name[: -len(suffix)].isdigit())
+    widths = Counter(len(stem) for stem in stems if stem.isdigit())
     digits = widths.most_common(1)[0][0] if widths else digits
-    there = {int(n[: -len(suffix)]) for n in found if re.fullmatch(f"[0-9]{{{digits}}}", n[: -len(suffix)])}
+    there = {int(stem) for stem in stems if re.fullmatch(f"[0-9]{{{digits}}}", stem)}
     named = {number for number in map(leading_number, listed) if number is not None}
-    count = max([*there, *named], default=first - 1) - first + 1 if n_frames is None else n_frames
+    last_there, last_named = max(there, default=first - 1), max(named, default=first - 1)
     note = ""
-    if n_frames is not None:
-        count = max(n_frames, max(named, default=first) - first + 1)
-        if max(there, default=first) >= first + count or count > n_frames:
-            note = f"the labels say {n_frames} frames, the last file is frame {max(there, default=0)}"
-            note += f" and the last one named {max(named, default=0)}"
+    if n_frames is None:
+        count = max(last_there, last_named) - first + 1
+    else:
+        count = max(n_frames, last_named - first + 1)
+        if last_there >= first + count or count > n_frames:
+            note = f"the labels say {n_frames} frames, the last file is frame {max(last_there, 0)}"
+            note += f" and the last one named {max(last_named, 0)}"
     missing = tuple(number for number in range(first, first + count) if number not in there)
     return FrameFiles(first, count, digits, suffix, missing, (), note)
 
 
-def _counts_from_one(names: Sequence[str], digits: int) -> bool:
-    """Return whether all names are plain numbers of that many digits, and the lowest is 1."""
-    stems = [stem_of(name) for name in names]
-    return all(re.fullmatch(f"[0-9]{{{digits}}}", stem) for stem in stems) and min(map(int, stems)) == 1
-
-
 def _suffix_of(listed: Sequence[str], found: Sequence[str]) -> str:
     """Return the suffix of the frames: that of the labels if such files are there, else the commonest."""
-    named = Counter("." + name.rsplit(".", 1)[-1] for name in listed)
-    there = Counter("." + name.rsplit(".", 1)[-1] for name in found)
-    for suffix, _ in named.most_common():
-        if suffix in there or not there:
-            return suffix
-    return there.most_common(1)[0][0] if there else ".jpg"
-
-
-def _with_suffix(name: str, suffix: str) -> str:
-    return stem_of(name) + suffix
-
-
-def near_labels(labelled: Iterable[int], first: int, n_frames: int) -> set[int]:
-    """Return the numbers of labelled frames and of all within three frames of one, inside the video."""
-    reach = range(-NEIGHBOURS, NEIGHBOURS + 1)
-    wanted = {number + step for number in labelled for step in reach}
-    return {number for number in wanted if first <= number < first + n_frames}
+    named, there = (
+        Counter("." + name.rsplit(".", 1)[-1] for name in names).most_common() for names in (listed, found)
+    )
+    usable = [suffix for suffix, _ in named if not there or suffix in dict(there)]
+    return (usable or [suffix for suffix, _ in there] or [".jpg"])[0]
 
 
 def to_ranges(numbers: Iterable[int]) -> list[list[int]]:
@@ -175,8 +149,8 @@ def from_ranges(runs: Iterable[Sequence[int]]) -> list[int]:
     return [number for low, high in runs for number in range(low, high + 1)]
 
 
-PREPARED = ("dataset.json", "preparation.jsonl")
-INDEX_NAME = PREPARED[0]
+INDEX_NAME = "dataset.json"
+PROGRESS_NAME = "preparation.jsonl"  # lies beside it while a preparation is under way
 FORMAT = "posewarper dataset"
 FORMAT_VERSION = 1
 _PREPARE = "make it with `posewarper prepare posetrack17|posetrack18|posetrack21 DOWNLOAD --out DIR`"
@@ -196,6 +170,8 @@ class DatasetVideo:
         digits: of the number in frame file names, 8 or 6.
         image_size: (height, width) of the first frame that is there, None if none is.
         suffix: of frame files, with the dot.
+        missing: numbers of the frames that were not there, or damaged, when the dataset was prepared.
+        files: file name of each frame, where names do not follow from the number; else empty.
     """
 
     name: str
@@ -207,22 +183,17 @@ class DatasetVideo:
     digits: int
     image_size: tuple[int, int] | None
     suffix: str = ".jpg"
+    missing: frozenset[int] = frozenset()
+    files: tuple[str, ...] = ()
 
     @property
     def numbers(self) -> range:
         """The numbers of all frames."""
         return range(self.first, self.first + self.n_frames)
 
-    def clip(self, number: int) -> int:
-        """Return the nearest number inside the video: what the paper takes beyond its ends."""
-        return min(max(number, self.first), self.first + self.n_frames - 1)
-
     def frame_name(self, number: int) -> str:
         """Return the regular name of a frame, by which box files of the original call it."""
         return f"{self.folder}/{number:0{self.digits}d}{self.suffix}"
-
-
-_Key = tuple[str, str]  # split and stem
 
 
 @dataclass(frozen=True)
@@ -244,8 +215,6 @@ class Dataset:
     videos: tuple[DatasetVideo, ...]
     box_files: Mapping[str, Path] = field(default_factory=dict)
     selections: Mapping[str, Path] = field(default_factory=dict)
-    _missing: Mapping[_Key, frozenset[int]] = field(default_factory=dict, repr=False)
-    _files: Mapping[_Key, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def of_split(self, split: str) -> tuple[DatasetVideo, ...]:
         """Return the videos of a split, none if the dataset was prepared without it."""
@@ -284,26 +253,16 @@ class Dataset:
         return read_posetrack18(self.labels_path(video))
 
     def frame_path(self, video: DatasetVideo, number: int) -> Path:
-        """Return where a frame lies; the file need not exist, see :meth:`missing`."""
-        files = self._files.get((video.split, video.file_stem), ())
+        """Return where a frame lies; the file need not exist, see ``video.missing``."""
         place = number - video.first
-        if 0 <= place < len(files):
-            return self.images / video.folder / files[place]
+        if 0 <= place < len(video.files):
+            return self.images / video.folder / video.files[place]
         return self.images / video.frame_name(number)
-
-    def missing(self, video: DatasetVideo) -> frozenset[int]:
-        """Return the numbers of the frames that were not there, or damaged, at preparation."""
-        return self._missing.get((video.split, video.file_stem), frozenset())
 
 
 def labels_path(root: Path, split: str, stem: str) -> Path:
     """Return where the labels of a video lie in a prepared dataset."""
     return root / "annotations" / split / f"{stem}.json"
-
-
-def is_dataset(path: str | Path) -> bool:
-    """Return whether a folder is a prepared dataset."""
-    return (Path(path) / INDEX_NAME).is_file()
 
 
 def open_dataset(path: str | Path) -> Dataset:
@@ -326,21 +285,20 @@ def open_dataset(path: str | Path) -> Dataset:
             expected=f"the folder of frames {images}",
             fix="put it back, or run `posewarper prepare` again with --images, which takes seconds",
         )
-    videos, missing, files = [], {}, {}
-    for record in index["videos"]:
-        size = record["image_size"]
-        names = ("name", "split", "file_stem", "folder", "first", "n_frames", "digits", "suffix")
-        values = {name: record[name] for name in names}
-        video = DatasetVideo(**values, image_size=tuple(size) if size else None)
-        videos.append(video)
-        key = video.split, video.file_stem
-        missing[key] = frozenset(from_ranges(record["missing"]))
-        if record["files"]:
-            files[key] = tuple(record["files"])
-    others = [
+    names = ("name", "split", "file_stem", "folder", "first", "n_frames", "digits", "suffix")
+    videos = tuple(
+        DatasetVideo(
+            **{name: record[name] for name in names},
+            image_size=tuple(record["image_size"]) if record["image_size"] else None,  # type: ignore[arg-type]
+            missing=frozenset(from_ranges(record["missing"])),
+            files=tuple(record["files"]),
+        )
+        for record in index["videos"]
+    )
+    boxes, selections = (
         {key: Path(value) for key, value in index[name].items()} for name in ("box_files", "selections")
-    ]
-    return Dataset(root, index["kind"], images, tuple(videos), others[0], others[1], missing, files)
+    )
+    return Dataset(root, index["kind"], images, videos, boxes, selections)
 
 
 def read_index(root: Path) -> dict[str, Any]:
@@ -357,10 +315,10 @@ def read_index(root: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LabelsError("this index of a dataset is damaged", path=path, got=error, fix=_PREPARE) from error
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        got = index.get("format") if isinstance(index, dict) else type(index).__name__
+    found = index.get("format") if isinstance(index, dict) else type(index).__name__
+    if found != FORMAT:
         what = "this is not the index of a prepared dataset"
-        raise LabelsError(what, path=path, expected=f"format {FORMAT!r}", got=got, fix=_PREPARE)
+        raise LabelsError(what, path=path, expected=f"format {FORMAT!r}", got=found, fix=_PREPARE)
     if index.get("format_version") != FORMAT_VERSION:
         raise LabelsError(
             "this dataset was prepared by another version of posewarper",

@@ -1,4 +1,4 @@
-"""The videos of each split of a download, and how the labels of each are read."""
+"""What a download of PoseTrack holds: the label files of each split, the frames, and each video's labels."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from posewarper.errors import LabelsError
-from posewarper.posetrack.dataset import PREPARED, base_of, leading_number, list_images
+from posewarper.errors import LabelsError, few_of, unknown_name
+from posewarper.formats.frame_names import base_name
+from posewarper.posetrack.dataset import INDEX_NAME, PROGRESS_NAME, leading_number, list_images
 from posewarper.posetrack.tables import read_tables
 from posewarper.structures import InstanceTable
 
 KINDS = ("posetrack17", "posetrack18", "posetrack21")
 SPLITS = ("train", "val", "test")
 
-# How deep below the folder that was named label folders may lie, and what is not looked into: frames, and
-# what PoseTrack21 has for other tasks.
-_DEPTH = 3
+_DEPTH = 3  # how many folders below the one that was named label folders are searched
+# Not searched: frames, and what PoseTrack21 has for other tasks.
 _SKIPPED = {"images", "images_renamed", "renamed_images", "videos", "mask", "masks"}
 _OTHER_TASKS = {"posetrack_mot", "posetrack_person_search", "mot"}
 # Of the original's folders of labels for its evaluation this one is a selection of another.
 _SELECTIONS = {"val_withJson_consecutive"}
-# What preparation writes at its end, and while it is under way.
+# Where below the download the folders of frames may begin.
 _IMAGE_FOLDERS = ("", "images", "images_renamed", "renamed_images", "posetrack_data/images")
+_SAMPLED = 5  # videos by which the folder of frames is found
 
 
 @dataclass(frozen=True)
@@ -79,87 +80,73 @@ def find_layout(kind: str, download: Path, splits: Collection[str] = ()) -> Layo
         LabelsError: if the folder holds no labels in a form that is known.
     """
     download = Path(os.path.abspath(download))
-    if not download.is_dir():
+    prepared = (download / INDEX_NAME).is_file()
+    if prepared or not download.is_dir():
+        missing = "this is no folder" if download.exists() else "no such folder"
         raise LabelsError(
-            "no such folder" if not download.exists() else "this is no folder",
+            "this is a dataset that was prepared already" if prepared else missing,
             path=download,
             expected="the folder into which PoseTrack was unpacked",
-            fix="name that folder; archives are to be unpacked first",
-        )
-    if (download / PREPARED[0]).is_file():
-        raise LabelsError(
-            "this is a dataset that was prepared already",
-            path=download,
-            expected="the folder into which PoseTrack was unpacked",
-            fix="use it as it is, or name the download that it was made from",
+            fix="use it as it is, or name the download that it was made from"
+            if prepared
+            else "name that folder; unpack archives first",
         )
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
-        raise LabelsError(
-            "unknown split", expected=", ".join(SPLITS), got=", ".join(unknown), fix="name splits that exist"
-        )
-    original = _supplement(kind, download)
+        raise unknown_name("unknown split", ", ".join(unknown), SPLITS, error=LabelsError)
+    top = download if download.name == f"{kind}_json_files" else download / f"{kind}_json_files"
+    original = {file.stem: file for file in sorted(top.glob("posetrack_*.json"))}
+    name = "original" if original else "official"
     folders = _label_folders(kind, download)
     labels = []
     for split in SPLITS:
-        combined = original.get(f"posetrack_{split}") or _combined_file(kind, download, split)
         files = tuple(_label_files(folders[split])) if split in folders else ()
-        if files and f"posetrack_{split}" not in original:
-            combined = None
+        combined = original.pop(f"posetrack_{split}", None)
+        if combined is None and not files:
+            names = (f"{kind}_{split}.json", f"posetrack_{split}.json")
+            places = [folder / name for folder in (download / "annotations", download) for name in names]
+            combined = next((place for place in places if place.is_file()), None)
         if (files or combined) and (not splits or split in splits):
             labels.append(SplitLabels(split, files, combined))
     if not labels:
-        raise _nothing_found(kind, download, splits)
-    boxes = {split: path for split in SPLITS if (path := _box_file(kind, download, split)) is not None}
-    whole = {f"posetrack_{split}" for split in SPLITS}
-    selections = {stem: path for stem, path in original.items() if stem not in whole}
-    return Layout(kind, "original" if original else "official", download, tuple(labels), boxes, selections)
-
-
-def _supplement(kind: str, download: Path) -> dict[str, Path]:
-    """Return the label files of the original by their stems, none if there are none."""
-    folder = download if download.name == f"{kind}_json_files" else download / f"{kind}_json_files"
-    return {file.stem: file for file in sorted(folder.glob("posetrack_*.json"))}
-
-
-def _combined_file(kind: str, download: Path, split: str) -> Path | None:
-    names = (f"{kind}_{split}.json", f"posetrack_{split}.json")
-    places = [folder / name for folder in (download / "annotations", download) for name in names]
-    return next((place for place in places if place.is_file()), None)
-
-
-def _box_file(kind: str, download: Path, split: str) -> Path | None:
-    file = download / f"{kind}_precomputed_boxes" / f"{split}_boxes.json"
-    return file if file.is_file() else None
+        raise LabelsError(
+            f"no labels of {kind} were found ({', '.join(splits or SPLITS)})",
+            path=download,
+            expected="folders train, val or test with .json or .mat files, not more than "
+            f"{_DEPTH} folders below (annotations/val/), or {kind}_json_files/posetrack_val.json",
+            got=_content(download),
+            fix="name the folder into which the download was unpacked",
+        )
+    boxes = {split: download / f"{kind}_precomputed_boxes" / f"{split}_boxes.json" for split in SPLITS}
+    boxes = {split: file for split, file in boxes.items() if file.is_file()}
+    return Layout(kind, name, download, tuple(labels), boxes, original)
 
 
 def _label_folders(kind: str, download: Path) -> dict[str, Path]:
     """Return the folder of label files of each split, of several the likeliest."""
+
+    def rank(folder: Path) -> tuple[bool, bool, int, str]:
+        known = folder.parent.name in ("annotations", "posetrack_data")
+        as_json = any(file.suffix == ".json" for file in _label_files(folder))
+        return not known, not as_json, len(folder.parts), str(folder)
+
     found: dict[str, list[Path]] = {split: [] for split in SPLITS}
     others = {f"{other}_annotation_dirs" for other in KINDS if other != kind}
     for folder in _walk(download, _DEPTH, _SKIPPED | _OTHER_TASKS | _SELECTIONS | others):
-        if folder.name in SPLITS and next(iter(_label_files(folder)), None) is not None:
+        if folder.name in SPLITS and _label_files(folder):
             found[folder.name].append(folder)
-    return {split: min(places, key=_rank) for split, places in found.items() if places}
-
-
-def _rank(folder: Path) -> tuple[bool, bool, int, str]:
-    """Return a key by which the likeliest of several label folders comes first."""
-    known = folder.parent.name in ("annotations", "posetrack_data")
-    as_json = any(file.suffix == ".json" for file in _label_files(folder))
-    return not known, not as_json, len(folder.parts), str(folder)
+    return {split: min(places, key=rank) for split, places in found.items() if places}
 
 
 def _walk(folder: Path, depth: int, skipped: Collection[str]) -> Iterator[Path]:
     """Yield a folder and those below, but neither folders of frames nor what was prepared before."""
-    if any((folder / name).is_file() for name in PREPARED):
+    if any((folder / name).is_file() for name in (INDEX_NAME, PROGRESS_NAME)):
         return
     yield folder
     if depth == 0:
         return
     try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
+        names = _folders_in(folder)
     except PermissionError:
         return
     for name in names:
@@ -167,29 +154,18 @@ def _walk(folder: Path, depth: int, skipped: Collection[str]) -> Iterator[Path]:
             yield from _walk(folder / name, depth - 1, skipped)
 
 
+def _folders_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+
+
 def _label_files(folder: Path) -> list[Path]:
     """Return the label files of a folder, sorted; a .json comes before the .mat of the same name."""
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     files: dict[str, str] = {}
     for suffix in (".mat", ".json"):
         files |= {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
     return [folder / files[stem] for stem in sorted(files)]
-
-
-def _nothing_found(kind: str, download: Path, splits: Collection[str]) -> LabelsError:
-    inside = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in os.scandir(download))
-    wanted = ", ".join(splits) if splits else ", ".join(SPLITS)
-    return LabelsError(
-        f"no labels of {kind} were found ({wanted})",
-        path=download,
-        expected="folders train, val or test with .json or .mat files, not more than "
-        f"{_DEPTH} folders below (annotations/val/), or {kind}_json_files/posetrack_val.json",
-        got=", ".join(inside[:8]) + (f" and {len(inside) - 8} more" if len(inside) > 8 else "")
-        if inside
-        else "an empty folder",
-        fix="name the folder into which the download was unpacked",
-    )
 
 
 def find_images(download: Path, folders: Sequence[str], images: Path | None = None) -> Path:
@@ -208,8 +184,7 @@ def find_images(download: Path, folders: Sequence[str], images: Path | None = No
         places = [base, base / "images", base.parent]
     else:
         base = download
-        below = [Path(entry.path) for entry in os.scandir(base) if entry.is_dir()]
-        tops = [base, *sorted(below), base.parent]
+        tops = [base, *(base / name for name in _folders_in(base)), base.parent]
         places = [top / name if name else top for top in tops for name in _IMAGE_FOLDERS]
     counts = {place: sum((place / folder).is_dir() for folder in folders) for place in places}
     best = max(counts, key=lambda place: counts[place])  # the first of several
@@ -218,8 +193,7 @@ def find_images(download: Path, folders: Sequence[str], images: Path | None = No
         raise LabelsError(
             "the frames that the labels name were not found",
             path=base,
-            expected=f"a folder {shown} in one of: "
-            + ", ".join(str(p) for p in places[: len(_IMAGE_FOLDERS)]),
+            expected=f"a folder {shown} in one of: " + ", ".join(map(str, places[: len(_IMAGE_FOLDERS)])),
             got=_content(base),
             fix="say with --images where the frames are: the folder that holds the one named above",
         )
@@ -227,16 +201,11 @@ def find_images(download: Path, folders: Sequence[str], images: Path | None = No
 
 
 def _content(folder: Path) -> str:
+    """Return in words what a folder holds."""
     if not folder.is_dir():
         return "no such folder"
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in os.scandir(folder))
-    return (
-        ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "an empty folder"
-    )
-
-
-Source = list[Any]  # path, bytes and time of change of a file
-_SAMPLED = 5  # videos by which the folder of frames is found
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    return few_of(names, 8) or "an empty folder"
 
 
 @dataclass(frozen=True)
@@ -246,19 +215,19 @@ class VideoLabels:
     Args:
         split: "train", "val" or "test".
         stem: of the official label file.
-        sources: the files that the labels come from, as :func:`source_of` gives them.
+        sources: path, bytes and time of change of each file that the labels come from.
         read: reads the labels, with names of frames as in the download.
         renamed: whether the frames bear the names that the original gave them, not those of the download.
     """
 
     split: str
     stem: str
-    sources: tuple[Source, ...]
+    sources: tuple[list[Any], ...]
     read: Callable[[], InstanceTable]
     renamed: bool = False
 
 
-def source_of(path: Path) -> Source:
+def source_of(path: Path) -> list[Any]:
     """Return what tells whether a file has changed: its path, size and time of change."""
     state = path.stat()
     return [str(path), state.st_size, state.st_mtime_ns]
@@ -270,7 +239,7 @@ def folder_of(table: InstanceTable, path: str | Path) -> str:
     Raises:
         LabelsError: if there is no frame, or they lie in several folders.
     """
-    folders = sorted({name.rsplit("/", 1)[0] if "/" in name else "" for name in table.frame_names})
+    folders = sorted({name.rpartition("/")[0] for name in table.frame_names})
     if len(folders) != 1 or not folders[0]:
         raise LabelsError(
             "the frames of a video do not lie in one folder",
@@ -282,21 +251,26 @@ def folder_of(table: InstanceTable, path: str | Path) -> str:
     return folders[0]
 
 
-def list_videos(labels: SplitLabels, known: Sequence[VideoLabels] = ()) -> list[VideoLabels]:
-    """List the videos of a split; label files of one video are not read here, one of all videos is.
-
-    Args:
-        labels: where the labels are.
-        known: the videos of an earlier, complete run from the same combined file, which then is not read.
-    """
-    if labels.combined is None:
+def list_videos(labels: SplitLabels) -> list[VideoLabels]:
+    """List the videos of a split; label files of one video are not read here, one of all videos is."""
+    combined = labels.combined
+    if combined is None:
         return [
             VideoLabels(labels.split, path.stem, (source_of(path),), partial(read_video, path))
             for path in labels.files
         ]
-    if known:
-        return list(known)
-    return _list_combined(labels, read_tables(labels.combined))
+    tables = read_tables(combined).values()
+    official = {folder_of(read_video(path), path): path for path in labels.files}
+    folders = [folder_of(table, combined) for table in tables]
+    last = [base_name(folder) for folder in folders]
+    videos = []
+    for table, folder, base in zip(tables, folders, last, strict=True):
+        path = official.get(folder)
+        stem = base if last.count(base) == 1 else folder.replace("/", "_")
+        sources = tuple(source_of(p) for p in (combined, path) if p is not None)
+        read = partial(_with_regions, table, path)
+        videos.append(VideoLabels(labels.split, path.stem if path else stem, sources, read, renamed=True))
+    return sorted(videos, key=lambda video: video.stem)
 
 
 def read_video(path: Path) -> InstanceTable:
@@ -316,51 +290,34 @@ def read_video(path: Path) -> InstanceTable:
     return tables[0]
 
 
-def _list_combined(labels: SplitLabels, tables: Mapping[str, InstanceTable]) -> list[VideoLabels]:
-    assert labels.combined is not None
-    official = {folder_of(read_video(path), path): path for path in labels.files}
-    folders = {key: folder_of(table, labels.combined) for key, table in tables.items()}
-    last = [base_of(folder) for folder in folders.values()]
-    videos = []
-    for key, table in tables.items():
-        folder = folders[key]
-        path = official.get(folder)
-        stem = base_of(folder) if last.count(base_of(folder)) == 1 else folder.replace("/", "_")
-        sources = [source_of(p) for p in (labels.combined, path) if p is not None]
-        read = partial(_with_regions, table, path)
-        videos.append(
-            VideoLabels(labels.split, path.stem if path else stem, tuple(sources), read, renamed=True)
-        )
-    return sorted(videos, key=lambda video: video.stem)
-
-
 def _with_regions(table: InstanceTable, official: Path | None) -> InstanceTable:
     """Return a table with the ignore regions of the official file where it has none itself."""
     if official is None or table.ignore_regions:
         return table
     other = read_video(official)
-    rows = {leading_number(base_of(name)): row for row, name in enumerate(table.frame_names)}
-    names = {row: leading_number(base_of(name)) for row, name in enumerate(other.frame_names)}
-    regions = {rows[names[r]]: polygons for r, polygons in other.ignore_regions.items() if names[r] in rows}
+    rows = {leading_number(base_name(name)): row for row, name in enumerate(table.frame_names)}
+    numbers = [leading_number(base_name(name)) for name in other.frame_names]
+    regions = {
+        rows[numbers[r]]: polygons for r, polygons in other.ignore_regions.items() if numbers[r] in rows
+    }
     return replace(table, ignore_regions=regions)
 
 
 def list_unlabelled(images: Path, split: str) -> list[VideoLabels]:
     """List the videos of a split of which only frames are there: folders in ``images/split``."""
     try:
-        with os.scandir(images / split) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
+        names = _folders_in(images / split)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    folders = [f"{split}/{name}" for name in names if list_images(images / split / name)]
-    return [VideoLabels(split, base_of(f), (), partial(_table_of_folder, images, f)) for f in folders]
+    folders = {name: f"{split}/{name}" for name in names if list_images(images / split / name)}
+    return [VideoLabels(split, n, (), partial(_table_of_folder, images, f)) for n, f in folders.items()]
 
 
 def _table_of_folder(images: Path, folder: str) -> InstanceTable:
     """Return a table of the frames in a folder, with nobody in them and not labelled."""
     names = [name for name in list_images(images / folder) if leading_number(name) is not None]
     return InstanceTable(
-        video=base_of(folder),
+        video=base_name(folder),
         frame_names=tuple(f"{folder}/{name}" for name in names),
         frame_numbers=np.array([leading_number(name) for name in names], np.int64),
         rows=np.zeros(0, np.int64),
@@ -378,24 +335,19 @@ def sample_folders(kind: str, videos: Sequence[VideoLabels]) -> list[str]:
     folders = []
     for video in videos[:_SAMPLED]:
         table, path = video.read(), video.sources[0][0]
-        folders.append(folder_of(table, path))
-        _check_kind(kind, table, folders[-1], path)
+        folder = folder_of(table, path)
+        digits = len(base_name(table.frame_names[0]).rsplit(".", 1)[0])
+        by_split = folder.split("/", 1)[0] in SPLITS
+        is_17 = kind == "posetrack17"
+        if (by_split and digits == 6) if is_17 else (not by_split and digits == 8):
+            forms = "bonn/000001/00000001.jpg", "images/val/000001_mpii_test/000000.jpg"
+            raise LabelsError(
+                f"these are not labels of {kind}",
+                path=path,
+                expected=f"frames like {forms[0] if is_17 else forms[1]}",
+                got=table.frame_names[0],
+                fix=f"name {'posetrack18 or posetrack21' if is_17 else 'posetrack17'} instead, "
+                "or the right folder",
+            )
+        folders.append(folder)
     return folders
-
-
-def _check_kind(kind: str, table: InstanceTable, folder: str, path: str) -> None:
-    """Raise LabelsError if labels are of PoseTrack17 where 18 or 21 was named, or the other way round."""
-    digits = len(base_of(table.frame_names[0]).rsplit(".", 1)[0])
-    by_split = folder.split("/", 1)[0] in SPLITS
-    wrong = (by_split and digits == 6) if kind == "posetrack17" else (not by_split and digits == 8)
-    if wrong:
-        raise LabelsError(
-            f"these are not labels of {kind}",
-            path=path,
-            expected="frames like bonn/000001/00000001.jpg"
-            if kind == "posetrack17"
-            else "frames like images/val/000001_mpii_test/000000.jpg",
-            got=table.frame_names[0],
-            fix=f"name {'posetrack18 or posetrack21' if kind == 'posetrack17' else 'posetrack17'} instead, "
-            "or the right folder",
-        )

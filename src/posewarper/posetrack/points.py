@@ -1,14 +1,18 @@
-"""What PoseTrack's files have in common: the 15 points, the two rules for the neck, the names of frames."""
+"""What PoseTrack's files have in common: the 15 points, the rules for the neck, and how values are read."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from posewarper.errors import ConfigError, LabelsError
+from posewarper.errors import LabelsError, unknown_name
+from posewarper.formats.records import LARGEST_COORDINATE, Record
 from posewarper.skeletons import POSETRACK
-from posewarper.structures import Floats, InstanceTable, Ints
+from posewarper.structures import InstanceTable, Ints
 
 # In the order of their ids, which count from 0.
 POINTS = (
@@ -43,12 +47,7 @@ def apply_neck_rule(table: InstanceTable, rule: str) -> InstanceTable:
         [4.0, 4.0]
     """
     if rule not in NECK_RULES:
-        raise ConfigError(
-            "unknown rule for the neck",
-            expected=" or ".join(NECK_RULES),
-            got=rule,
-            fix="use one of the names expected",
-        )
+        raise unknown_name("unknown rule for the neck", rule, NECK_RULES)
     names = table.skeleton.names
     absent = sorted({"head_bottom", "left_shoulder", "right_shoulder"} - set(names))
     if absent:
@@ -77,6 +76,50 @@ def frame_name(name: str) -> str:
     return name.replace("\\", "/").removeprefix("./").removeprefix("images/")
 
 
-def corner_boxes(boxes: Floats) -> Floats:
-    """Return xywh boxes (n, 4) as left, top, right, bottom."""
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+def check_names(names: Sequence[str], frames: Sequence[Record]) -> None:
+    """Raise LabelsError if two frames of a file have the same name."""
+    if len(set(names)) < len(names):
+        i = next(i for i, name in enumerate(names) if name in names[:i])
+        where = frames[names.index(names[i])].where
+        raise frames[i].problem(
+            "two frames have the same file name",
+            got=f"{names[i]}, also at {where}",
+            fix="keep one of the two",
+        )
+
+
+def labelled_flags(flags: Sequence[bool | None], rows: Iterable[int]) -> NDArray[np.bool_]:
+    """Return which frames are labelled (F,), from what the file says of each.
+
+    Where it says nothing at all, all are; where it says so of some only, the others are if somebody is there.
+    """
+    if all(flag is None for flag in flags):
+        return np.ones(len(flags), bool)
+    peopled = {int(row) for row in rows}
+    return np.array([row in peopled if flag is None else flag for row, flag in enumerate(flags)], bool)
+
+
+def single(value: Any) -> Any:
+    """Return a value out of the lists of one around it; None for an empty list."""
+    while type(value) is list and len(value) < 2:
+        value = value[0] if value else None
+    return value
+
+
+def single_number(record: Record, key: str) -> float:
+    """Return a number that may stand in a list of one; NaN when it is absent, null or empty.
+
+    Raises:
+        LabelsError: if it is anything else.
+    """
+    value = single(record.values.get(key))
+    if value is None:
+        return np.nan
+    if type(value) not in (int, float) or abs(value) > LARGEST_COORDINATE * 1e6:
+        raise record.wrong(key, "a number")
+    return float(value)
+
+
+def whole(record: Record, key: str) -> int | None:
+    """Return an id or another whole number of any size that fits 64 bits; None when it is absent or null."""
+    return record.whole(key, low=-(2**62), high=2**62)

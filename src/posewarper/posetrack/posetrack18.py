@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from posewarper.errors import LabelsError
-from posewarper.files import replacing
+from posewarper.errors import LabelsError, few_of
+from posewarper.files import write_text
 from posewarper.formats.coco import read_skeleton
 from posewarper.formats.frame_names import base_name, folder_name, number_in
 from posewarper.formats.records import (
@@ -29,53 +29,149 @@ from posewarper.formats.records import (
     records_of,
     shown,
 )
-from posewarper.posetrack.annolist import labelled_flags, single_number
-from posewarper.posetrack.points import frame_name
+from posewarper.posetrack.points import check_names, frame_name, labelled_flags, single_number, whole
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import NO_TRACK, Floats, InstanceTable, is_there
 
-_HEAD_BOXES = ("bbox_head", "head_box")
-_LARGEST_TRACK = 2**62
+
+def read_posetrack18(path: PathLike) -> InstanceTable:
+    """Return the instances of a PoseTrack18-style file of one video, ground truth or predictions.
+
+    Raises:
+        LabelsError: if the file cannot be read, something in it is not as it should be, or it is about
+            several videos.
+    """
+    tables = tables_of_coco(read_json(path), path)
+    if len(tables) > 1:
+        raise LabelsError(
+            f"the file is about {len(tables)} videos",
+            path=path,
+            expected="one video in a file",
+            got=few_of(list(tables)),
+            fix="name a file of one video",
+        )
+    return next(iter(tables.values()))
 
 
-def read_columns(
+def tables_of_coco(document: Mapping[str, Any], path: PathLike) -> dict[str, InstanceTable]:
+    """Return the instances of each video of a parsed PoseTrack18-style file, in the order of the file.
+
+    A video is named after the folder of its images, with the folders above it where two would have the same
+    name, or after ``vid_id`` where the images are in no folder. Keypoints that are all PoseTrack's are put
+    into PoseTrack's order.
+
+    Raises:
+        LabelsError: if something in the file is not as it should be.
+    """
+    images = records_of(document, "images", path)
+    if not images:
+        raise LabelsError("the file has no images", path=path, fix="export it again")
+    ids = [_id(image, "id", "a whole number that no other image has") for image in images]
+    place = {identifier: i for i, identifier in enumerate(ids)}
+    if len(place) < len(ids):
+        repeated = next(i for i, identifier in enumerate(ids) if place[identifier] != i)
+        raise images[repeated].problem(
+            "two images have the same id", got=f"id {ids[repeated]}", fix="number the images anew"
+        )
+    annotations = records_of(document, "annotations", path) if "annotations" in document else []
+    skeleton, annotations = read_skeleton(document, annotations, path, POSETRACK)
+    owners = np.array([_owner(record, place) for record in annotations], np.int64)
+    categories = records_of(document, "categories", path) if document.get("categories") else []
+    # As the original: the first category is the person.
+    person = categories[0].identifier("id") if categories else None
+    columns, skeleton = _read_columns(annotations, skeleton, person)
+
+    videos = _group(images, document, path)
+    tables = {}
+    row_of, video_of = np.zeros(len(images), np.int64), np.zeros(len(images), np.int64)
+    for v, members in enumerate(videos.values()):
+        row_of[members], video_of[members] = np.arange(len(members)), v
+    of_video = video_of[owners]
+    order = np.argsort(of_video, kind="stable")
+    ends = np.searchsorted(of_video[order], np.arange(len(videos) + 1))
+    for v, (name, members) in enumerate(videos.items()):
+        chosen = order[ends[v] : ends[v + 1]]
+        rows = row_of[owners[chosen]]
+        tables[name] = InstanceTable(
+            video=name,
+            image_ids=np.array([ids[i] for i in members]),
+            rows=rows,
+            skeleton=skeleton,
+            **{key: column[chosen] for key, column in columns.items()},
+            **_read_frames([images[i] for i in members], rows),
+        )
+    return tables
+
+
+def _id(record: Record, key: str, expected: str) -> int:
+    value = whole(record, key)
+    if value is None:
+        raise record.missing(key, expected)
+    return value
+
+
+# --- people -------------------------------------------------------------------------------------------------
+
+
+def _owner(record: Record, place: Mapping[int, int]) -> int:
+    image = _id(record, "image_id", "the id of an image")
+    if image not in place:
+        raise record.problem(
+            "image_id points to no image",
+            expected="the id of one of the images",
+            got=image,
+            fix="correct image_id, add the image, or remove the annotation",
+        )
+    return place[image]
+
+
+def _read_columns(
     annotations: Sequence[Record], skeleton: Skeleton, category: int | str | None
 ) -> tuple[dict[str, Any], Skeleton]:
     """Return the columns of all annotations, without their frames, and their skeleton.
-
-    Keypoints that are all PoseTrack's are put into PoseTrack's order.
 
     Args:
         annotations: the file's.
         skeleton: of the file.
         category: id of the category of people, None if the file has no categories.
-
-    Raises:
-        LabelsError: if a value is not as it should be.
     """
     n, k = len(annotations), len(skeleton)
     triples = _read_triples(annotations, k)
     keypoints, third = triples[..., :2], triples[..., 2]
     scores = np.full((n, k), np.nan)
     stated = np.zeros(n, bool)
+    boxes, head_boxes = np.full((n, 4), np.nan), np.full((n, 4), np.nan)
     for i, record in enumerate(annotations):
         given = record.numbers("scores", k, gaps=True)
         if given is not None:
             scores[i], stated[i] = given, True
+        for column, keys in ((boxes, ("bbox",)), (head_boxes, ("bbox_head", "head_box"))):
+            box = next((b for key in keys if (b := record.numbers(key, 4)) is not None), None)
+            column[i] = np.nan if box is None else box
     # Some write the score in place of the visibility, which is then no 0, 1 or 2.
     if not np.isin(third, (0, 1, 2)).all():
         scores = np.where(stated[:, None], scores, third)
     keypoints[~(third > 0)] = np.nan
+    scores[~is_there(keypoints)] = np.nan
+    if set(skeleton.names) <= set(POSETRACK.names):
+        if skeleton.names != POSETRACK.names:
+            places = [POSETRACK.names.index(name) for name in skeleton.names]
+            given_points, given_scores = keypoints, scores
+            keypoints = np.full((n, len(POSETRACK), 2), np.nan)
+            scores = np.full((n, len(POSETRACK)), np.nan)
+            keypoints[:, places], scores[:, places] = given_points, given_scores
+        skeleton = POSETRACK
+    tracks = [whole(record, "track_id") for record in annotations]
     columns = {
         "keypoints": keypoints,
-        "keypoint_scores": np.where(is_there(keypoints), scores, np.nan),
+        "keypoint_scores": scores,
         "scores": np.array([single_number(record, "score") for record in annotations], np.float64),
-        "tracks": np.array([_track(record) for record in annotations], np.int64),
-        "boxes": _read_boxes(annotations, ("bbox",)),
-        "head_boxes": _read_boxes(annotations, _HEAD_BOXES),
+        "tracks": np.array([NO_TRACK if track is None else track for track in tracks], np.int64),
+        "boxes": boxes,
+        "head_boxes": head_boxes,
         "is_person": np.array([_is_person(record, category) for record in annotations], bool),
     }
-    return columns, _arrange(columns, skeleton)
+    return columns, skeleton
 
 
 def _read_triples(annotations: Sequence[Record], k: int) -> Floats:
@@ -105,134 +201,13 @@ def _read_triples(annotations: Sequence[Record], k: int) -> Floats:
     return triples
 
 
-def _read_boxes(annotations: Sequence[Record], keys: Sequence[str]) -> Floats:
-    boxes = np.full((len(annotations), 4), np.nan)
-    for i, record in enumerate(annotations):
-        for key in keys:
-            box = record.numbers(key, 4)
-            if box is not None:
-                boxes[i] = box
-                break
-    return boxes
-
-
 def _is_person(record: Record, category: int | str | None) -> bool:
     area = single_number(record, "area")
     own = record.identifier("category_id")
     return not record.values.get("iscrowd") and not area <= 0 and (own is None or own == category)
 
 
-def _track(record: Record) -> int:
-    track = record.whole("track_id", low=-_LARGEST_TRACK, high=_LARGEST_TRACK)
-    return NO_TRACK if track is None else track
-
-
-def _arrange(columns: dict[str, Any], skeleton: Skeleton) -> Skeleton:
-    """Put keypoints that are PoseTrack's into its order, and return the skeleton that they then have."""
-    if not set(skeleton.names) <= set(POSETRACK.names):
-        return skeleton
-    if skeleton.names != POSETRACK.names:
-        places = [POSETRACK.names.index(name) for name in skeleton.names]
-        for key in ("keypoints", "keypoint_scores"):
-            old = columns[key]
-            columns[key] = np.full((len(old), len(POSETRACK), *old.shape[2:]), np.nan)
-            columns[key][:, places] = old
-    return POSETRACK
-
-
-_IDS = 2**62
-
-
-def read_posetrack18(path: PathLike) -> InstanceTable:
-    """Return the instances of a PoseTrack18-style file of one video, ground truth or predictions.
-
-    Raises:
-        LabelsError: if the file cannot be read, something in it is not as it should be, or it is about
-            several videos.
-    """
-    tables = read_posetrack18_videos(path)
-    if len(tables) > 1:
-        names = ", ".join(list(tables)[:5])
-        raise LabelsError(
-            f"the file is about {len(tables)} videos",
-            path=path,
-            expected="one video in a file",
-            got=names + (", ..." if len(tables) > 5 else ""),
-            fix="name a file of one video",
-        )
-    return next(iter(tables.values()))
-
-
-def read_posetrack18_videos(path: PathLike) -> dict[str, InstanceTable]:
-    """Return the instances of each video of a PoseTrack18-style file, in the order of the file.
-
-    A video is named after the folder of its images, with the folders above it where two would have the same
-    name, or after ``vid_id`` where the images are in no folder.
-
-    Raises:
-        LabelsError: if the file cannot be read or something in it is not as it should be.
-    """
-    return tables_of_coco(read_json(path), path)
-
-
-def tables_of_coco(document: Mapping[str, Any], path: PathLike) -> dict[str, InstanceTable]:
-    """Return the instances of each video of a parsed file; see :func:`read_posetrack18_videos`."""
-    images = records_of(document, "images", path)
-    if not images:
-        raise LabelsError("the file has no images", path=path, fix="export it again")
-    ids = [_identifier(image, "id", "a whole number that no other image has") for image in images]
-    place = {identifier: i for i, identifier in enumerate(ids)}
-    if len(place) < len(ids):
-        repeated = next(i for i, identifier in enumerate(ids) if place[identifier] != i)
-        raise images[repeated].problem(
-            "two images have the same id", got=f"id {ids[repeated]}", fix="number the images anew"
-        )
-    annotations = records_of(document, "annotations", path) if "annotations" in document else []
-    skeleton, annotations = read_skeleton(document, annotations, path, POSETRACK)
-    owners = np.array([_owner(record, place) for record in annotations], np.int64)
-    categories = records_of(document, "categories", path) if document.get("categories") else []
-    # As the original: the first category is the person.
-    person = categories[0].identifier("id") if categories else None
-    columns, skeleton = read_columns(annotations, skeleton, person)
-
-    videos = _group(images, document, path)
-    tables = {}
-    row_of, video_of = np.zeros(len(images), np.int64), np.zeros(len(images), np.int64)
-    for v, members in enumerate(videos.values()):
-        row_of[members], video_of[members] = np.arange(len(members)), v
-    of_video = video_of[owners]
-    order = np.argsort(of_video, kind="stable")
-    ends = np.searchsorted(of_video[order], np.arange(len(videos) + 1))
-    for v, (name, members) in enumerate(videos.items()):
-        chosen = order[ends[v] : ends[v + 1]]
-        table = _read_frames([images[i] for i in members], row_of[owners[chosen]])
-        image_ids = [ids[i] for i in members]
-        tables[name] = InstanceTable(
-            video=name,
-            image_ids=np.array(image_ids),
-            rows=row_of[owners[chosen]],
-            skeleton=skeleton,
-            **{key: column[chosen] for key, column in columns.items()},
-            **table,
-        )
-    return tables
-
-
 # --- images -------------------------------------------------------------------------------------------------
-
-
-def _identifier(record: Record, key: str, expected: str) -> int:
-    value = record.whole(key, low=-_IDS, high=_IDS)
-    if value is None:
-        raise record.missing(key, expected)
-    return value
-
-
-def _file_name(image: Record) -> str:
-    name = image.text("file_name")
-    if name is None:
-        raise image.missing("file_name", "the file name of the frame")
-    return frame_name(name)
 
 
 def _group(images: Sequence[Record], document: Mapping[str, Any], path: PathLike) -> dict[str, list[int]]:
@@ -251,30 +226,17 @@ def _group(images: Sequence[Record], document: Mapping[str, Any], path: PathLike
     return {name or Path(path).stem: group for name, group in zip(names, groups.values(), strict=True)}
 
 
-def _frame_number(image: Record, name: str) -> int:
-    stated = image.whole("frame_id", low=-_IDS, high=_IDS)
-    official = stated is None or stated == image.values["id"] or abs(stated) > LARGEST_INDEX
-    number = number_in(name) if official else stated
-    if number is None and stated is not None and abs(stated) <= LARGEST_INDEX:
-        number = stated
-    if number is None:
-        raise image.problem(
-            "cannot tell the number of this frame",
-            expected="a file name with the number, like 000012.jpg",
-            got=name,
-            fix="number the file names, or give frame_id",
-        )
-    return number
+def _file_name(image: Record) -> str:
+    name = image.text("file_name")
+    if name is None:
+        raise image.missing("file_name", "the file name of the frame")
+    return frame_name(name)
 
 
 def _read_frames(images: Sequence[Record], rows: np.ndarray) -> dict[str, Any]:
     """Return what the table of one video says about its frames."""
     names = [_file_name(image) for image in images]
-    if len(set(names)) < len(names):
-        repeated = next(i for i, name in enumerate(names) if name in names[:i])
-        raise images[repeated].problem(
-            "two images have the same file name", got=names[repeated], fix="keep one of the two"
-        )
+    check_names(names, images)
     counts = [n for image in images if (n := image.whole("nframes")) is not None]
     sizes = {(image.whole("height"), image.whole("width")) for image in images} - {(None, None), (0, 0)}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
@@ -286,6 +248,24 @@ def _read_frames(images: Sequence[Record], rows: np.ndarray) -> dict[str, Any]:
         "n_frames": max(counts, default=None),
         "image_size": (height, width) if height and width else None,
     }
+
+
+def _frame_number(image: Record, name: str) -> int:
+    stated = whole(image, "frame_id")
+    if stated is not None and abs(stated) > LARGEST_INDEX:
+        stated = None
+    in_name = number_in(name)
+    # In official files frame_id is the image id.
+    official = stated is None or stated == image.values["id"]
+    number = stated if in_name is None or not official else in_name
+    if number is None:
+        raise image.problem(
+            "cannot tell the number of this frame",
+            expected="a file name with the number, like 000012.jpg",
+            got=name,
+            fix="number the file names, or give frame_id",
+        )
+    return number
 
 
 def _regions(image: Record) -> tuple[Floats, ...]:
@@ -307,18 +287,6 @@ def _regions(image: Record) -> tuple[Floats, ...]:
     return tuple(polygons)
 
 
-def _owner(record: Record, place: Mapping[int, int]) -> int:
-    image = _identifier(record, "image_id", "the id of an image")
-    if image not in place:
-        raise record.problem(
-            "image_id points to no image",
-            expected="the id of one of the images",
-            got=image,
-            fix="correct image_id, add the image, or remove the annotation",
-        )
-    return place[image]
-
-
 # --- writing ------------------------------------------------------------------------------------------------
 
 
@@ -328,9 +296,7 @@ def write_posetrack18(path: PathLike, table: InstanceTable) -> None:
     Raises:
         OutputError: if the place cannot be written.
     """
-    text = json.dumps(posetrack18_document(table), allow_nan=False, separators=(",", ":"))
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(posetrack18_document(table), allow_nan=False, separators=(",", ":")))
 
 
 def posetrack18_document(table: InstanceTable) -> dict[str, Any]:

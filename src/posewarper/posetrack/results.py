@@ -1,7 +1,7 @@
 """Predictions as result files, a file a video: as the original wrote them, and as test servers take them.
 
-All functions take predictions as they stand: the rule of the neck (``apply_neck_rule``) and the product of
-scores (``paper_scores``) are for the caller to apply first.
+All functions take predictions as they stand: callers first apply the rule of the neck (``apply_neck_rule``)
+and the product of scores (``paper_scores``).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from posewarper.errors import ConfigError, LabelsError
+from posewarper.errors import ConfigError, LabelsError, few_of, unknown_name
 from posewarper.files import replacing, replacing_folder
 from posewarper.formats.records import PathLike
 from posewarper.posetrack.annolist import annolist_document, point_lists, require_posetrack
@@ -23,6 +23,7 @@ from posewarper.posetrack.posetrack18 import posetrack18_document
 from posewarper.structures import NO_TRACK, InstanceTable, Ints, is_there
 
 LARGEST_TRACK = 999
+KINDS = ("paper", "posetrack17", "posetrack18", "posetrack21")
 # What the original writes for a frame in which nobody was found.
 _NOBODY = {
     "annopoints": [{"point": [{"id": [0], "x": [0], "y": [0], "score": [-100.0]}]}],
@@ -52,12 +53,12 @@ def result_document(table: InstanceTable, ground_truth: InstanceTable | None = N
     """Return the content of the original's result file for one video.
 
     Every frame of the ground truth is listed, labelled or not, under its number there; predictions on other
-    frames are left out. Every track id is 1; a frame in which nobody was found holds one instance of a single
+    frames are dropped. Every track id is 1; a frame in which nobody was found holds one instance of a single
     point with score -100.
 
     Args:
         table: predictions.
-        ground_truth: the annotations of the video, of which the frames alone count. Left out: the frames
+        ground_truth: the annotations of the video, of which only the frames count. Left out: the frames
             of the predictions.
 
     Raises:
@@ -147,18 +148,12 @@ def write_submission(
     kind: str,
     ground_truth: Mapping[str, InstanceTable] | None = None,
 ) -> None:
-    """Write predictions as the zip file that a test server takes: a JSON file a video.
+    """Write predictions as the zip file that a test server takes, in the files of :func:`write_results`.
 
     The same predictions give the same bytes.
 
-    Args:
-        path: the zip file.
-        tables: name of the file without suffix -> predictions of the video.
-        kind: ``posetrack17`` for annolist files, ``posetrack18`` or ``posetrack21`` for PoseTrack18's JSON.
-        ground_truth: as for :func:`write_results`.
-
     Raises:
-        ConfigError: if there is no such kind.
+        ConfigError: if there is no such kind, or it is ``paper``.
         LabelsError: if a name is no file name, a keypoint has no score, or an instance cannot get a track id
             from 0 to 999 that is its own in its frame.
         OutputError: if the place cannot be written.
@@ -179,6 +174,60 @@ def write_submission(
             archive.writestr(entry, text)
     with replacing(path) as temporary:
         temporary.write_bytes(data.getvalue())
+
+
+def _result_texts(
+    tables: Mapping[str, InstanceTable], kind: str, ground_truth: Mapping[str, InstanceTable] | None
+) -> dict[str, str]:
+    """Return file name -> JSON text."""
+    if kind not in KINDS:
+        raise unknown_name("unknown kind of result files", kind, KINDS)
+    if ground_truth is not None:
+        strangers = sorted(set(tables) - set(ground_truth))
+        if strangers:
+            raise LabelsError(
+                "there are predictions of videos that the ground truth does not have",
+                expected=few_of(sorted(ground_truth)),
+                got=few_of(strangers),
+                fix="name predictions as the files of the ground truth are named",
+            )
+        tables = {
+            name: on_frames(tables[name], frames) if name in tables else frames.take([])
+            for name, frames in ground_truth.items()
+        }
+    texts = {}
+    for name, table in tables.items():
+        if not name or name.startswith(".") or set(name) & set("/\\\0"):
+            raise LabelsError(
+                "a video's name is no file name",
+                expected="a name without / that does not begin with a dot",
+                got=repr(name),
+                fix="rename the video",
+            )
+        document = result_document(table) if kind == "paper" else _submission_document(table, kind)
+        texts[f"{name}.json"] = json.dumps(document, allow_nan=False, separators=(",", ":"))
+    return texts
+
+
+def _submission_document(table: InstanceTable, kind: str) -> dict[str, Any]:
+    """Return the content of a file for a test server: track ids, and nothing that the server does not need."""
+    require_posetrack(table)
+    bare = is_there(table.keypoints) & ~np.isfinite(table.keypoint_scores)
+    if bare.any():
+        i, k = np.argwhere(bare)[0]
+        raise LabelsError(
+            f"a prediction in frame {table.frame_names[table.rows[i]]} has no score",
+            expected="a score for each keypoint",
+            got=f"{table.skeleton.names[k]} without a score",
+            fix="predict again, or give the file with the scores",
+        )
+    nowhere = np.full((table.n_instances, 4), np.nan)
+    table = replace(
+        table, tracks=submission_tracks(table), boxes=nowhere, head_boxes=nowhere, ignore_regions={}
+    )
+    if kind == "posetrack17":
+        return {"annolist": annolist_document(replace(table, image_ids=None))["annolist"]}
+    return posetrack18_document(table)
 
 
 def submission_tracks(table: InstanceTable) -> Ints:
@@ -217,82 +266,3 @@ def submission_tracks(table: InstanceTable) -> Ints:
                 fix="raise the score threshold, or drop short tracks",
             )
     return tracks.reshape(-1).astype(np.int64)
-
-
-def _annolist_submission(table: InstanceTable) -> dict[str, Any]:
-    document = annolist_document(replace(_submitted(table), image_ids=None))
-    return {"annolist": document["annolist"]}
-
-
-def _posetrack18_submission(table: InstanceTable) -> dict[str, Any]:
-    require_posetrack(table)
-    return posetrack18_document(_submitted(table))
-
-
-def _submitted(table: InstanceTable) -> InstanceTable:
-    """Return predictions with track ids and without what a test server does not ask for."""
-    bare = is_there(table.keypoints) & ~np.isfinite(table.keypoint_scores)
-    if bare.any():
-        i, k = np.argwhere(bare)[0]
-        raise LabelsError(
-            f"a prediction in frame {table.frame_names[table.rows[i]]} has no score",
-            expected="a score for each keypoint",
-            got=f"{table.skeleton.names[k]} without a score",
-            fix="predict again, or give the file with the scores",
-        )
-    return replace(
-        table,
-        tracks=submission_tracks(table),
-        boxes=None,
-        head_boxes=None,
-        ignore_regions={},  # type: ignore
-    )
-
-
-_KINDS: dict[str, Callable[[InstanceTable], dict[str, Any]]] = {
-    "paper": result_document,
-    "posetrack17": _annolist_submission,
-    "posetrack18": _posetrack18_submission,
-    "posetrack21": _posetrack18_submission,
-}
-
-
-def _result_texts(
-    tables: Mapping[str, InstanceTable], kind: str, ground_truth: Mapping[str, InstanceTable] | None
-) -> dict[str, str]:
-    """Return file name -> JSON text."""
-    if kind not in _KINDS:
-        raise ConfigError(
-            "unknown kind of result files",
-            expected=", ".join(_KINDS),
-            got=kind,
-            fix="use one of the names expected",
-        )
-    if ground_truth is not None:
-        strangers = sorted(set(tables) - set(ground_truth))
-        if strangers:
-            raise LabelsError(
-                "there are predictions of videos that the ground truth does not have",
-                expected=_listed(sorted(ground_truth)),
-                got=_listed(strangers),
-                fix="name predictions as the files of the ground truth are named",
-            )
-        tables = {
-            name: on_frames(tables[name], frames) if name in tables else frames.take([])
-            for name, frames in ground_truth.items()
-        }
-    texts = {}
-    for name, table in tables.items():
-        if not name or name.startswith(".") or set(name) & set("/\\\0"):
-            raise LabelsError(
-                "a video's name is no file name",
-                expected="a name without / that does not begin with a dot",
-                got=repr(name),
-                fix="rename the video",
-            )
-        texts[f"{name}.json"] = json.dumps(_KINDS[kind](table), allow_nan=False, separators=(",", ":"))
-    return texts
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""From boxes to samples: which instances the paper's pose network is shown, and with which crops.
+"""From boxes to samples: which instances the paper's pose network gets, with which crops and other frames.
 
 The rules are the original's. Labelled boxes are cut to the image in its own way; boxes of a detector are used
 as they are.
@@ -110,8 +110,8 @@ def label_boxes(boxes: ArrayLike, image_size: tuple[int, int]) -> tuple[Floats, 
 def samples_from_labels(table: InstanceTable, aspect_ratio: float) -> Samples:
     """Return a sample for every labelled instance of a video, frame by frame.
 
-    Left out are crowds and other things than people (``is_person``), instances without any keypoint, and
-    those whose box lies outside of the image. An instance without a box, as in PoseTrack17's files, takes the
+    Crowds and other things than people (``is_person``), instances without any keypoint, and those whose box
+    lies outside of the image get none. An instance without a box, as in PoseTrack17's files, takes the
     extent of its keypoints, grown by 15 percent of it on each side: so are the boxes in PoseTrack18's files.
 
     Args:
@@ -135,7 +135,10 @@ def samples_from_labels(table: InstanceTable, aspect_ratio: float) -> Samples:
     bare = np.asarray(~np.isfinite(given).all(axis=1))
     boxes, inside = label_boxes(np.where(bare[:, None], grown, given), table.image_size)
     kept = order[inside]
-    return _samples(table.rows[kept], kept, boxes[inside], np.ones(len(kept)), aspect_ratio)
+    scores = np.ones(len(kept))
+    return Samples(
+        table.rows[kept], kept, *paper_center_scale(boxes[inside], aspect_ratio), scores, boxes[inside]
+    )
 
 
 def samples_from_boxes(
@@ -177,12 +180,9 @@ def samples_from_boxes(
         )
     kept = scores >= threshold
     none = np.full(int(kept.sum()), NO_INSTANCE, np.int64)
-    return _samples(rows[kept], none, boxes[kept], scores[kept], aspect_ratio)
-
-
-def _samples(rows: Ints, instances: Ints, boxes: Floats, scores: Floats, aspect_ratio: float) -> Samples:
-    centers, scales = paper_center_scale(boxes, aspect_ratio)
-    return Samples(rows, instances, centers, scales, scores, boxes)
+    return Samples(
+        rows[kept], none, *paper_center_scale(boxes[kept], aspect_ratio), scores[kept], boxes[kept]
+    )
 
 
 def has_keypoints(annotation: Mapping[str, Any]) -> bool:
@@ -193,9 +193,9 @@ def has_keypoints(annotation: Mapping[str, Any]) -> bool:
 def paper_annotations(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return those annotations of a COCO document of which the original makes samples, image by image.
 
-    Left out are crowds, categories other than the first, annotations without area or without keypoints, and
-    those whose box lies outside of the image. Our own files go through :func:`samples_from_labels` instead,
-    which has no areas, crowds and categories to look at.
+    It makes none of crowds, categories other than the first, annotations without area or without keypoints,
+    and those whose box lies outside of the image. Our own files go through :func:`samples_from_labels`
+    instead, as they have no areas, crowds and categories.
 
     Raises:
         LabelsError: if an annotation points to no image, or has no box.

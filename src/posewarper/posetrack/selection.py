@@ -1,4 +1,4 @@
-"""Subsets of a dataset: V labelled videos and N labelled frames of each, listed by a file or drawn.
+"""Which frames count as labelled: V videos and N frames of each, and the paper's every seventh of a run.
 
 The original lists the frames of each experiment in a file of its own (``posetrack_train_N1_per_video``,
 ``..._V100_videos``, the same with ``_wPseudoGT``). Where there is no such file they are drawn. Draws are
@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posewarper.errors import ConfigError, LabelsError
-from posewarper.formats.frame_names import number_in
 from posewarper.formats.records import read_json
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.points import frame_name
-from posewarper.posetrack.samples import has_keypoints, label_boxes, paper_annotations
+from posewarper.posetrack.samples import label_boxes, paper_annotations
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import Floats, Ints
 
@@ -32,7 +31,7 @@ REACH = 3
 
 
 class Step(NamedTuple):
-    """One frame to be filled: its number, that of its labelled frame, and the first less the second."""
+    """One frame to fill: its number, that of its labelled frame, and the first minus the second."""
 
     number: int
     labelled: int
@@ -104,99 +103,6 @@ def propagation_plan(numbers: ArrayLike) -> list[Step]:
             if number in within and (known is None or abs(delta) < abs(known.delta)):
                 steps[number] = Step(number, labelled, delta)
     return list(steps.values())
-
-
-@dataclass(frozen=True)
-class FilledFrame:
-    """One frame of the propagated result.
-
-    Args:
-        labelled_file: file name of its labelled frame.
-        delta: its number less that of its labelled frame.
-        rows: the rows of the result that it fills, one a person of the labelled frame.
-        annotation_ids: the labelled annotations of those people.
-    """
-
-    labelled_file: str
-    delta: int
-    rows: tuple[int, ...]
-    annotation_ids: tuple[int, ...]
-
-
-def paper_rows(document: Mapping[str, Any]) -> tuple[dict[str, FilledFrame], int]:
-    """Lay out the original's array of propagated poses for a whole COCO document.
-
-    People are the annotations that have any keypoint. The array has as many rows as there are people in all
-    frames; frames are filled video by video, and what is left over stays zero.
-
-    Args:
-        document: ``images`` and ``annotations``; a video is a folder of the file names.
-
-    Returns:
-        File name -> what the frame is filled with, in the order of rows; and the number of rows.
-
-    Raises:
-        LabelsError: where the original stops: a video with no run of more than three frames, a labelled frame
-            without people, and more people to fill in than the array has rows; or a file name without a
-            number.
-    """
-    people: dict[Any, list[int]] = {}
-    for annotation in document["annotations"]:
-        if has_keypoints(annotation):
-            people.setdefault(annotation["image_id"], []).append(annotation["id"])
-    n_rows = sum(len(ids) for ids in people.values())
-    frames: dict[str, FilledFrame] = {}
-    used = 0
-    for video, images in _videos(document["images"]).items():
-        for step in _plan_of(video, images):
-            labelled = images[step.labelled]
-            ids = people.get(labelled["id"], [])
-            if not ids:
-                raise LabelsError(
-                    f"nobody has a keypoint in {labelled['file_name']}, which is to count as labelled",
-                    expected="at least one person in each labelled frame",
-                    fix="label somebody there, or leave the video out",
-                )
-            rows = tuple(range(used, used + len(ids)))
-            used += len(ids)
-            frames[images[step.number]["file_name"]] = FilledFrame(
-                labelled["file_name"], step.delta, rows, tuple(ids)
-            )
-    if used > n_rows:
-        raise LabelsError(
-            "the labelled frames hold more people than the frames that they stand for, so the original's "
-            "array has too few rows",
-            expected=f"{n_rows} people to fill in at most, as many as are annotated",
-            got=used,
-            fix="propagate video by video with propagation_plan, which knows no such limit",
-        )
-    return frames, n_rows
-
-
-def _videos(images: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
-    # Folder -> frame number -> image, in the order of the file.
-    videos: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for image in images:
-        folder, _, base = str(image["file_name"]).rpartition("/")
-        number = number_in(base)
-        if number is None:
-            raise LabelsError(
-                "a file name tells no frame number",
-                expected="a name such as bonn/000001/00000004.jpg",
-                got=image["file_name"],
-                fix="name the frames by their numbers",
-            )
-        videos.setdefault(folder, {})[number] = image
-    return videos
-
-
-def _plan_of(video: str, images: Mapping[int, Any]) -> list[Step]:
-    try:
-        return propagation_plan(list(images))
-    except LabelsError as error:
-        raise LabelsError(
-            f"{video}: {error.what}", expected=error.expected, got=error.got, fix=error.fix
-        ) from error
 
 
 _GOLDEN = (np.sqrt(5) - 1) / 2
@@ -314,7 +220,7 @@ def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> Selec
         raise LabelsError(
             "there is no such selection of labelled frames",
             path=path,
-            expected=", ".join(dataset.selections) or "the path of a file; the dataset comes with none",
+            expected=", ".join(dataset.selections) or "the path of a file; the dataset has none of its own",
             got=os.fspath(selection),
             fix="name one of these, or a file; or leave it out and give the numbers of videos and frames",
         )
@@ -325,10 +231,8 @@ def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> Selec
         names = tuple(frame_name(images[a["image_id"]]["file_name"]) for a in annotations)
         triples = np.array([a["keypoints"] for a in annotations], np.float64)
         triples = triples.reshape(len(annotations), len(POSETRACK), 3)
-        boxes = [
-            label_boxes(a["bbox"], (images[a["image_id"]]["height"], images[a["image_id"]]["width"]))[0][0]
-            for a in annotations
-        ]
+        sizes = {key: (image["height"], image["width"]) for key, image in images.items()}
+        boxes = [label_boxes(a["bbox"], sizes[a["image_id"]])[0][0] for a in annotations]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LabelsError(
             "this is not a file of labelled frames like the original's",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError, PosewarperWarning, few_of
 from posewarper.formats.records import PathLike, parse_json, read_json, shown
 from posewarper.posetrack.annolist import read_annolist_mat, table_of_annolist
 from posewarper.posetrack.posetrack18 import tables_of_coco
@@ -38,23 +39,17 @@ def read_tables(path: PathLike) -> dict[str, InstanceTable]:
 
 
 def _read_file(path: Path) -> dict[str, InstanceTable]:
-    if path.suffix.lower() == ".mat" or _starts_like_matlab(path):
+    start = b""
+    with suppress(OSError, ValueError), path.open("rb") as handle:  # reading it as JSON says what is wrong
+        start = handle.read(6)
+    if path.suffix.lower() == ".mat" or start == b"MATLAB":
         return {path.stem: read_annolist_mat(path)}
     return _tables_of(read_json(path), path)
 
 
-def _starts_like_matlab(path: Path) -> bool:
-    try:
-        with path.open("rb") as handle:
-            return handle.read(6) == b"MATLAB"
-    except (OSError, ValueError):
-        return False  # reading it as JSON says what is wrong
-
-
-def _tables_of(document: Mapping[str, Any], path: PathLike) -> dict[str, InstanceTable]:
-    stem = Path(path).stem
+def _tables_of(document: Mapping[str, Any], path: Path) -> dict[str, InstanceTable]:
     if "annolist" in document:
-        return {stem: table_of_annolist(document, path)}
+        return {path.stem: table_of_annolist(document, path)}
     if "images" not in document:
         raise LabelsError(
             "these are no annotations or predictions of PoseTrack",
@@ -64,7 +59,7 @@ def _tables_of(document: Mapping[str, Any], path: PathLike) -> dict[str, Instanc
             fix="name a file or folder in one of these forms",
         )
     tables = tables_of_coco(document, path)
-    return tables if len(tables) > 1 else {stem: next(iter(tables.values()))}
+    return tables if len(tables) > 1 else {path.stem: next(iter(tables.values()))}
 
 
 def _find_files(folder: Path) -> list[Path]:
@@ -79,7 +74,7 @@ def _find_files(folder: Path) -> list[Path]:
             else "no files of PoseTrack here",
             path=folder,
             expected=f"a folder of nothing but {_EXPECTED}",
-            got=", ".join(strangers[:5]) + (", ..." if len(strangers) > 5 else "") or "an empty folder",
+            got=few_of(strangers) or "an empty folder",
             fix="name the folder that the files are in" + (", or move the others away" if files else ""),
         )
     as_json = {p.stem for p in files if p.suffix.lower() == ".json"}
@@ -108,10 +103,8 @@ def _read_zip(path: Path) -> dict[str, InstanceTable]:
         raise LabelsError(
             "the zip file holds no .json files", path=path, expected=_EXPECTED, fix="name another file"
         )
-    places = {name: path / name for name in texts}
-    return _merge(
-        (places[n], _tables_of(parse_json(text, places[n]), places[n])) for n, text in texts.items()
-    )
+    files = ((path / name, text) for name, text in texts.items())
+    return _merge((file, _tables_of(parse_json(text, file), file)) for file, text in files)
 
 
 def _merge(parts: Iterable[tuple[Path, dict[str, InstanceTable]]]) -> dict[str, InstanceTable]:

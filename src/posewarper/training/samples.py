@@ -319,7 +319,7 @@ def samples_of_clips(
 def _frames_of(dataset: Dataset, video: DatasetVideo) -> VideoFrames:
     files = tuple(dataset.frame_path(video, number).name for number in video.numbers)
     folder = str(dataset.images / video.folder)
-    return VideoFrames(folder, video.first, video.n_frames, files, dataset.missing(video))
+    return VideoFrames(folder, video.first, video.n_frames, files, video.missing)
 
 
 def _labelled(dataset: Dataset, videos: Sequence[DatasetVideo], aspect_ratio: float) -> TrainingSamples:

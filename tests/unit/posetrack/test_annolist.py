@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from table_samples import EARS, assert_same, sample_table
 
 from posewarper.errors import LabelsError, PosewarperError, PosewarperWarning
-from posewarper.posetrack.annolist import annolist_document, read_annolist, write_annolist
+from posewarper.formats.records import read_json
+from posewarper.posetrack.annolist import annolist_document, table_of_annolist, write_annolist
 from posewarper.posetrack.points import POINT_KEYPOINTS, POINTS, apply_neck_rule
 from posewarper.posetrack.posetrack18 import read_posetrack18
 from posewarper.skeletons import COCO, POSETRACK
@@ -56,6 +57,10 @@ OFFICIAL: dict[str, Any] = {
     ]
 }
 POINT = ("annolist", 0, "annorect", 0, "annopoints", 0, "point", 1)
+
+
+def read_annolist(path: Path):
+    return table_of_annolist(read_json(path), path)
 
 
 def _read(folder: Path, document: Any):
@@ -168,7 +173,11 @@ def test_a_point_given_twice_is_told(tmp_path: Path) -> None:
         ((*POINT, "x"), [1] * 9, "a list of 9 values"),
         (POINT, "here", "objects with id, x and y"),
         (("annolist", 1, "image"), [{}], r"annolist\[1\]: image is wrong"),
-        (("annolist", 1, "image", 0, "name"), "images/bonn_5sec/000342_mpii/00000041.jpg", "the same name"),
+        (
+            ("annolist", 1, "image", 0, "name"),
+            "images/bonn_5sec/000342_mpii/00000041.jpg",
+            "the same file name",
+        ),
         (("annolist", 1, "image", 0, "name"), "frame.jpg", "imgnum is missing"),
         (("annolist", 0, "annorect", 0, "x1"), ["a"], "x1 is wrong"),
         (("annolist", 0, "annorect", 0, "track_id"), [1.5], "track_id is wrong"),
@@ -251,7 +260,7 @@ def test_the_neck() -> None:
     keypoints[1, left] = np.nan
     without = apply_neck_rule(sample_table(keypoints=keypoints), "shoulders")
     assert np.isnan(without.keypoints[1, neck]).all() and np.isfinite(without.keypoints[0, neck]).all()
-    with pytest.raises(PosewarperError, match="shoulders or head_bottom"):
+    with pytest.raises(PosewarperError, match="shoulders, head_bottom"):
         apply_neck_rule(table, "chin")
     with pytest.raises(LabelsError, match="without head_bottom"):
         apply_neck_rule(sample_table(skeleton=COCO), "shoulders")

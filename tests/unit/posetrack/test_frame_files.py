@@ -5,7 +5,6 @@ import pytest
 from posewarper.posetrack.dataset import (
     from_ranges,
     list_images,
-    near_labels,
     number_frames,
     to_ranges,
 )
@@ -79,11 +78,6 @@ def test_renamed_labels_find_the_files_of_the_download_in_their_order():
     # With a file too few nobody can tell which; names then mean what they say.
     frames = number_frames("posetrack17", names([3], 8), files[:-1], 5, renamed=True)
     assert frames.files == () and frames.missing == (4, 5)
-
-
-def test_neighbours_stay_inside_the_video():
-    assert near_labels([1], 0, 20) == {0, 1, 2, 3, 4}
-    assert near_labels([6, 7], 1, 8) == set(range(3, 9))
 
 
 @pytest.mark.parametrize(("numbers", "runs"), [([], []), ([3, 1, 2, 9], [[1, 3], [9, 9]])])

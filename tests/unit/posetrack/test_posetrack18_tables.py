@@ -22,12 +22,12 @@ from posewarper.posetrack.annolist import write_annolist, write_annolist_mat
 from posewarper.posetrack.posetrack18 import (
     posetrack18_document,
     read_posetrack18,
-    read_posetrack18_videos,
+    tables_of_coco,
     write_posetrack18,
 )
 from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import COCO, POSETRACK
-from posewarper.structures import NO_TRACK
+from posewarper.structures import NO_TRACK, InstanceTable
 
 _NOBODY = [0] * 51
 OFFICIAL: dict[str, Any] = {
@@ -77,6 +77,10 @@ def _write(folder: Path, document: Any) -> Path:
     path = folder / "000342_mpii_test.json"
     path.write_text(json.dumps(document))
     return path
+
+
+def _read_videos(path: Path) -> dict[str, InstanceTable]:
+    return tables_of_coco(json.loads(path.read_text()), path)
 
 
 def test_the_official_form_is_read_value_by_value(tmp_path: Path) -> None:
@@ -143,7 +147,7 @@ def test_the_originals_supplementary_form(tmp_path: Path) -> None:
         {"id": 8, "image_id": 2, "category_id": 1, "keypoints": [5, 6, 1, *_NOBODY[3:]], "head_box": []},
     ]
     document = {"images": images, "annotations": people, "categories": [{"id": 1, "keypoints": []}]}
-    tables = read_posetrack18_videos(_write(tmp_path, document))
+    tables = _read_videos(_write(tmp_path, document))
     assert list(tables) == ["000001", "000777"]
     one, other = tables.values()
     assert one.frame_numbers.tolist() == [2, 3] and other.frame_numbers.tolist() == [2]
@@ -154,7 +158,7 @@ def test_the_originals_supplementary_form(tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match=r"about 2 videos(.|\n)*000001, 000777"):
         read_posetrack18(tmp_path / "000342_mpii_test.json")
     images[2]["file_name"] = "mpii/000001/00000002.jpg"
-    assert list(read_posetrack18_videos(_write(tmp_path, document))) == ["bonn/000001", "mpii/000001"]
+    assert list(_read_videos(_write(tmp_path, document))) == ["bonn/000001", "mpii/000001"]
 
 
 def _edited(*way: Any, value: Any) -> dict[str, Any]:
@@ -199,7 +203,7 @@ def test_damage_ends_in_a_message(tmp_path: Path, data: st.DataObject) -> None:
     document = copy.deepcopy(OFFICIAL)
     damage_once(document, data, places_in(OFFICIAL))
     with contextlib.suppress(PosewarperError, PosewarperWarning):
-        for table in read_posetrack18_videos(_write(tmp_path, document)).values():
+        for table in _read_videos(_write(tmp_path, document)).values():
             write_posetrack18(tmp_path / "again.json", table)
             assert_same(read_posetrack18(tmp_path / "again.json"), table)
 
@@ -246,7 +250,7 @@ def test_frames_that_are_not_numbered_as_named_keep_their_numbers(tmp_path: Path
 
 def test_the_official_sample(shared_data: Path) -> None:
     folder = shared_data / "posetrack18_sample" / "annotations"
-    many = read_posetrack18_videos(folder / "posetrack18_val.json")
+    many = _read_videos(folder / "posetrack18_val.json")
     single = read_tables(folder / "val")
     assert many.keys() == single.keys() == {"009473_mpii_test", "012834_mpii_test"}
     for name, table in single.items():

@@ -107,7 +107,7 @@ def test_missing_frames_are_named_by_what_they_are_to_labels(trees, tmp_path):
         dataset, summary = prepare_dataset("posetrack18", download, tmp_path / "out", splits=splits)
     assert summary.missing == {LABELLED: 1, NEIGHBOUR: 2, OTHER: 1}
     assert summary.first_missing[0] == "train/000001_bonn_train/000003.jpg"
-    assert dataset.missing(dataset.videos[0]) == {0, 3, 7} and dataset.missing(dataset.videos[1]) == set()
+    assert dataset.videos[0].missing == {0, 3, 7} and dataset.videos[1].missing == set()
     lines = (tmp_path / "out" / "missing.txt").read_text().splitlines()
     assert lines[2:] == [
         f"train/000001_bonn_train/000007.jpg\t{NEIGHBOUR}",
@@ -116,7 +116,7 @@ def test_missing_frames_are_named_by_what_they_are_to_labels(trees, tmp_path):
     # The frames come: nothing is missing any more, without a word about --overwrite.
     shutil.copytree(trees / "posetrack18" / "images", download / "images", dirs_exist_ok=True)
     dataset, summary = prepare_dataset("posetrack18", download, tmp_path / "out", splits=splits)
-    assert summary.n_kept == 1 and dataset.missing(dataset.videos[0]) == set()
+    assert summary.n_kept == 1 and dataset.videos[0].missing == set()
     assert not (tmp_path / "out" / "missing.txt").exists()
 
 
@@ -248,7 +248,7 @@ def test_only_check_images_opens_them_all(trees, tmp_path):
     assert prepare_dataset("posetrack17", download, out)[1].splits["train"]["missing"] == 0
     with pytest.warns(PosewarperWarning, match=r"00000006.jpg") as caught:
         dataset, summary = prepare_dataset("posetrack17", download, out, check_images=True)
-    assert summary.n_kept == 0 and dataset.missing(dataset.videos[0]) == {6}
+    assert summary.n_kept == 0 and dataset.videos[0].missing == {6}
     assert any("damaged" in str(warning.message) for warning in caught)
 
 
@@ -265,7 +265,7 @@ def test_odd_names_of_posetrack17_are_indexed(trees, tmp_path):
     with pytest.warns(PosewarperWarning, match="counted as frames 1 to 8|missing"):
         dataset, _ = prepare_dataset("posetrack17", download, tmp_path / "out")
     video = dataset.videos[0]
-    assert (video.first, video.n_frames, dataset.missing(video)) == (1, 8, {5})
+    assert (video.first, video.n_frames, video.missing) == (1, 8, {5})
     assert dataset.frame_path(video, 2) == dataset.images / "bonn_5sec/000001_mpii/0062_crop.jpg"
     table = dataset.table(video)
     assert table.frame_numbers.tolist() == list(range(1, 9))
@@ -349,7 +349,7 @@ def test_renamed_labels_and_frames_as_downloaded(trees, tmp_path):
     video = dataset.videos[1]
     assert dataset.table(video).frame_numbers.tolist() == list(range(1, 9))
     assert dataset.frame_path(video, 3) == dataset.images / "mpii" / "000002_mpii" / "00000002.jpg"
-    assert not dataset.missing(video)
+    assert not video.missing
 
 
 def test_one_warning_however_many_videos(trees, tmp_path):

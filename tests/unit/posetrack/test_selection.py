@@ -1,4 +1,4 @@
-"""V videos and N frames: nested draws, and the original's files."""
+"""Which frames count as labelled and what is filled from them; drawn subsets and the original's files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,59 @@ import pytest
 
 from posewarper.errors import ConfigError, LabelsError
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
+from posewarper.posetrack.samples import support_numbers
 from posewarper.posetrack.selection import (
     draw_frames,
     draw_videos,
     find_frames,
     find_selection,
+    labelled_numbers,
+    longest_run,
+    propagation_plan,
     read_selection,
 )
 
 NAMES = tuple(f"{n:06d}_bonn_train" for n in range(40))
 VIDEO = DatasetVideo("bonn/000001", "train", "000001", "bonn/000001", 1, 9, 8, (48, 64))
+
+
+def test_the_longest_run_is_the_first_on_a_tie():
+    assert longest_run([9, 3, 4, 5, 20, 21, 10, 11]).tolist() == [3, 4, 5]
+    assert longest_run([1, 2, 2, 5, 6, 7]).tolist() == [5, 6, 7]
+    assert longest_run([]).tolist() == []
+
+
+def test_every_seventh_frame_and_the_last_one_if_it_is_far():
+    assert labelled_numbers(range(0, 4)) == [3]
+    assert labelled_numbers(range(0, 7)) == [3]  # frame 6 lies three after
+    assert labelled_numbers(range(0, 8)) == [3, 7]
+    assert labelled_numbers(range(0, 11)) == [3, 10]
+    assert labelled_numbers(range(0, 14)) == [3, 10]
+
+
+@pytest.mark.parametrize("run", [[], [4], [4, 5, 6]])
+def test_a_run_that_is_too_short(run):
+    with pytest.raises(LabelsError, match="too short"):
+        labelled_numbers(run)
+
+
+def test_a_plan_stays_within_the_run_and_takes_the_nearer():
+    # 16 lies in reach of the labelled frame 14, but in another run.
+    plan = propagation_plan([7, 8, 9, 10, 11, 12, 13, 14, 16])
+    assert [step.number for step in plan] == [10, 7, 8, 9, 11, 12, 13, 14]
+    assert {step.number: step.labelled for step in plan} == {
+        **dict.fromkeys((7, 8, 9, 10, 11, 12), 10),  # 12 lies two from both: the earlier
+        **dict.fromkeys((13, 14), 14),
+    }
+    assert [step.delta for step in plan] == [0, -3, -2, -1, 1, 2, -1, 0]
+
+
+def test_support_frames_at_the_ends_and_where_files_are_missing():
+    assert support_numbers(5, (-3, 0, 3), first=0, n_frames=7) == [2, 5, 6]
+    assert support_numbers(5, (-3, 0, 3), first=1, n_frames=7) == [2, 5, 7]
+    assert support_numbers(0, (-2, 1), first=0, n_frames=1) == [0, 0]
+    # The last frame of the video is missing: not the one before it, but the frame itself.
+    assert support_numbers(5, (1, 2), first=0, n_frames=7, exists=lambda n: n < 6) == [5, 5]
 
 
 def dataset(tmp_path, *videos, **values):
@@ -113,8 +156,9 @@ def test_what_is_no_such_file_is_explained(tmp_path):
 
 
 def test_frames_are_found_by_regular_names_and_by_those_of_the_download(tmp_path):
-    odd = replace(VIDEO, name="bonn/b", file_stem="b", folder="bonn/b", n_frames=2)
-    of = dataset(tmp_path, VIDEO, odd, _files={("train", "b"): ("0013_crop.jpg", "0014_crop.jpg")})
+    files = ("0013_crop.jpg", "0014_crop.jpg")
+    odd = replace(VIDEO, name="bonn/b", file_stem="b", folder="bonn/b", n_frames=2, files=files)
+    of = dataset(tmp_path, VIDEO, odd)
     base = ("00000001", "00000009", "00000010", "-0000001", "0014_crop")
     names = [f"bonn/{folder}/{stem}.jpg" for folder in ("000001", "b") for stem in base]
     found = find_frames(of, of.videos, [*names, "mpii/000001/00000001.jpg"])

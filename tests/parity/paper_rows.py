@@ -1,0 +1,105 @@
+"""The original's array of propagated poses, laid out for a whole COCO document to compare with its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from posewarper.errors import LabelsError
+from posewarper.formats.frame_names import number_in
+from posewarper.posetrack.samples import has_keypoints
+from posewarper.posetrack.selection import Step, propagation_plan
+
+
+@dataclass(frozen=True)
+class FilledFrame:
+    """One frame of the propagated result.
+
+    Args:
+        labelled_file: file name of its labelled frame.
+        delta: its number less that of its labelled frame.
+        rows: the rows of the result that it fills, one a person of the labelled frame.
+        annotation_ids: the labelled annotations of those people.
+    """
+
+    labelled_file: str
+    delta: int
+    rows: tuple[int, ...]
+    annotation_ids: tuple[int, ...]
+
+
+def paper_rows(document: Mapping[str, Any]) -> tuple[dict[str, FilledFrame], int]:
+    """Lay out the original's array of propagated poses for a whole COCO document.
+
+    People are the annotations that have any keypoint. The array has as many rows as there are people in all
+    frames; frames are filled video by video, and what is left over stays zero.
+
+    Args:
+        document: ``images`` and ``annotations``; a video is a folder of the file names.
+
+    Returns:
+        File name -> what the frame is filled with, in the order of rows; and the number of rows.
+
+    Raises:
+        LabelsError: where the original stops: a video with no run of more than three frames, a labelled frame
+            without people, and more people to fill in than the array has rows; or a file name without a
+            number.
+    """
+    people: dict[Any, list[int]] = {}
+    for annotation in document["annotations"]:
+        if has_keypoints(annotation):
+            people.setdefault(annotation["image_id"], []).append(annotation["id"])
+    n_rows = sum(len(ids) for ids in people.values())
+    frames: dict[str, FilledFrame] = {}
+    used = 0
+    for video, images in _videos(document["images"]).items():
+        for step in _plan_of(video, images):
+            labelled = images[step.labelled]
+            ids = people.get(labelled["id"], [])
+            if not ids:
+                raise LabelsError(
+                    f"nobody has a keypoint in {labelled['file_name']}, which is to count as labelled",
+                    expected="at least one person in each labelled frame",
+                    fix="label somebody there, or leave the video out",
+                )
+            rows = tuple(range(used, used + len(ids)))
+            used += len(ids)
+            frames[images[step.number]["file_name"]] = FilledFrame(
+                labelled["file_name"], step.delta, rows, tuple(ids)
+            )
+    if used > n_rows:
+        raise LabelsError(
+            "the labelled frames hold more people than the frames that they stand for, so the original's "
+            "array has too few rows",
+            expected=f"{n_rows} people to fill in at most, as many as are annotated",
+            got=used,
+            fix="propagate video by video with propagation_plan, which knows no such limit",
+        )
+    return frames, n_rows
+
+
+def _videos(images: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
+    # Folder -> frame number -> image, in the order of the file.
+    videos: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for image in images:
+        folder, _, base = str(image["file_name"]).rpartition("/")
+        number = number_in(base)
+        if number is None:
+            raise LabelsError(
+                "a file name tells no frame number",
+                expected="a name such as bonn/000001/00000004.jpg",
+                got=image["file_name"],
+                fix="name the frames by their numbers",
+            )
+        videos.setdefault(folder, {})[number] = image
+    return videos
+
+
+def _plan_of(video: str, images: Mapping[int, Any]) -> list[Step]:
+    try:
+        return propagation_plan(list(images))
+    except LabelsError as error:
+        raise LabelsError(
+            f"{video}: {error.what}", expected=error.expected, got=error.got, fix=error.fix
+        ) from error
