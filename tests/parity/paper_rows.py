@@ -1,4 +1,4 @@
-"""The original's array of propagated poses, laid out for a whole COCO document to compare with its records."""
+"""The original's array of propagated poses, laid out for a whole COCO document to be compared."""
 
 from __future__ import annotations
 

@@ -80,12 +80,8 @@ def check_names(names: Sequence[str], frames: Sequence[Record]) -> None:
     """Raise LabelsError if two frames of a file have the same name."""
     if len(set(names)) < len(names):
         i = next(i for i, name in enumerate(names) if name in names[:i])
-        where = frames[names.index(names[i])].where
-        raise frames[i].problem(
-            "two frames have the same file name",
-            got=f"{names[i]}, also at {where}",
-            fix="keep one of the two",
-        )
+        got = f"{names[i]}, also at {frames[names.index(names[i])].where}"
+        raise frames[i].problem("two frames have the same file name", got=got, fix="keep one of the two")
 
 
 def labelled_flags(flags: Sequence[bool | None], rows: Iterable[int]) -> NDArray[np.bool_]:

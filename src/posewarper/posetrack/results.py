@@ -210,7 +210,7 @@ def _result_texts(
 
 
 def _submission_document(table: InstanceTable, kind: str) -> dict[str, Any]:
-    """Return the content of a file for a test server: track ids, and nothing that the server does not need."""
+    """Return the content of a file for a test server: with track ids, without boxes and ignore regions."""
     require_posetrack(table)
     bare = is_there(table.keypoints) & ~np.isfinite(table.keypoint_scores)
     if bare.any():

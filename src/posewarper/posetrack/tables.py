@@ -69,9 +69,7 @@ def _find_files(folder: Path) -> list[Path]:
     if len(files) < len(content) or not files:
         strangers = [p.name + ("/" if p.is_dir() else "") for p in content if p not in files]
         raise LabelsError(
-            "the folder holds other things than files of PoseTrack"
-            if files
-            else "no files of PoseTrack here",
+            "the folder holds more than files of PoseTrack" if files else "no files of PoseTrack here",
             path=folder,
             expected=f"a folder of nothing but {_EXPECTED}",
             got=few_of(strangers) or "an empty folder",

@@ -176,7 +176,7 @@ def test_a_point_given_twice_is_told(tmp_path: Path) -> None:
         (
             ("annolist", 1, "image", 0, "name"),
             "images/bonn_5sec/000342_mpii/00000041.jpg",
-            "the same file name",
+            "same file name",
         ),
         (("annolist", 1, "image", 0, "name"), "frame.jpg", "imgnum is missing"),
         (("annolist", 0, "annorect", 0, "x1"), ["a"], "x1 is wrong"),
