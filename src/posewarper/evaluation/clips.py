@@ -1,6 +1,6 @@
-"""Scoring of poses on a clip whose frames are all labelled, when only some of the labels were used.
+"""Scores of poses on a clip whose frames are all labelled, when only some of the labels were used.
 
-Errors are in percent of the longer side of the dense label's box, so that clips compare.
+Errors are in percent of the longer side of the dense label's box, so that clips can be compared.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posewarper.errors import ConfigError, LabelsError
+from posewarper.evaluation.pairing import check_keypoints
 from posewarper.evaluation.scales import boxes_or_extents
 from posewarper.structures import Floats, Labels, LabelTrack, Poses, PoseTrack
 
@@ -43,8 +44,8 @@ class ErrorFigures:
 
 
 @dataclass(frozen=True)
-class ClipScore:
-    """The figures of :class:`ErrorFigures` over all keypoints that :func:`score_clip` scored, and of parts.
+class ClipScore(ErrorFigures):
+    """The figures over all keypoints that :func:`score_clip` scored, and those of parts.
 
     Args:
         between: the same for frames between a track's first and last kept label.
@@ -53,13 +54,6 @@ class ClipScore:
         per_keypoint_pck05: keypoint name -> share with an error of at most 5 percent, NaN likewise.
     """
 
-    mean: float
-    median: float
-    p95: float
-    pck05: float
-    pck10: float
-    coverage: float
-    n: int
     between: ErrorFigures
     beyond: ErrorFigures
     per_keypoint: Mapping[str, float]
@@ -106,7 +100,10 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
     Raises:
         LabelsError: if the three have different keypoints, or no box of a track has a size.
     """
-    _check_skeletons(poses, dense, kept)
+    for what, other in (("the poses", poses), ("the kept labels", kept)):
+        fix = "compare poses and labels of the same skeleton"
+        what = f"{what} have other keypoints than the dense labels"
+        check_keypoints(what, other.skeleton, dense.skeleton, fix=fix)
     dense, kept = dense.only_labelled(), kept.only_labelled()
     n_keypoints = len(dense.skeleton)
     errors, there, between, keypoint = [], [], [], []
@@ -142,17 +139,6 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
         per_keypoint=by_keypoint(error),
         per_keypoint_pck05=by_keypoint(np.where(error <= 5, 100.0, 0.0)),
     )
-
-
-def _check_skeletons(poses: Poses, dense: Labels, kept: Labels) -> None:
-    for what, other in (("the poses", poses), ("the kept labels", kept)):
-        if other.skeleton.names != dense.skeleton.names:
-            raise LabelsError(
-                f"{what} have other keypoints than the dense labels",
-                expected=", ".join(dense.skeleton.names),
-                got=", ".join(other.skeleton.names),
-                fix="compare poses and labels of the same skeleton",
-            )
 
 
 def _errors(track: LabelTrack, predicted: PoseTrack | None, track_id: int) -> Floats:
@@ -194,7 +180,7 @@ def _figures(error: Floats, there: NDArray[np.bool_]) -> ErrorFigures:
 
 
 def without_nan(value: Any) -> Any:
-    """Return nested dicts with None in the place of every NaN, as JSON asks for."""
+    """Return nested dicts with None in place of every NaN, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: without_nan(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and np.isnan(value) else value

@@ -7,8 +7,8 @@ half of it, with which the same error is a lower similarity.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from posewarper.errors import ConfigError, PosewarperWarning
 from posewarper.evaluation.clips import without_nan
-from posewarper.evaluation.pairing import FramePair, VideoPair, labelled_frames, pair_videos
+from posewarper.evaluation.pairing import VideoPair, labelled_frames, pair_videos
 from posewarper.evaluation.scales import boxes_or_extents, is_ignored
 from posewarper.skeletons import COCO, Skeleton
 from posewarper.structures import Floats, InstanceTable, is_there
@@ -59,13 +59,8 @@ class OksScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts that JSON can hold: NaN becomes None."""
-        figures = {
-            "oks": dict(self.figures),
-            "sigmas": dict(self.sigmas),
-            "n_instances": self.n_instances,
-            "n_predictions": self.n_predictions,
-        }
-        return without_nan(figures)
+        figures = asdict(self)
+        return without_nan({"oks": figures.pop("figures"), **figures})
 
 
 def usual_sigmas(skeleton: Skeleton) -> tuple[float, ...]:
@@ -98,7 +93,15 @@ def score_oks(
         PosewarperWarning: if predicted instances have no score.
     """
     pairs = pair_videos(truth, predictions, labelled_frames)
-    _warn_of_scores(pairs)
+    scores = [_instance_scores(pair.predictions) for pair in pairs]
+    lacking = sum(int(np.isnan(part).sum()) for part in scores)
+    if lacking:
+        warnings.warn(
+            f"{lacking} of {sum(map(len, scores))} predicted instances have no score and get 1; "
+            "the AP of predictions without scores says little",
+            PosewarperWarning,
+            stacklevel=2,
+        )
     skeleton = pairs[0].truth.skeleton
     chosen = usual_sigmas(skeleton) if sigmas is None else tuple(float(s) for s in sigmas)
     if len(chosen) != len(skeleton) or not all(s > 0 for s in chosen):
@@ -108,7 +111,8 @@ def score_oks(
             got=chosen,
             fix="give one for each keypoint, in the order of the skeleton",
         )
-    frames = [frame for pair in pairs for frame in _compare_frames(pair, np.array(chosen))]
+    given = zip(pairs, scores, strict=True)
+    frames = [f for pair, own in given for f in _compare(pair, np.nan_to_num(own, nan=1.0), np.array(chosen))]
     return OksScore(
         _figures(frames),
         dict(zip(skeleton.names, chosen, strict=True)),
@@ -153,34 +157,26 @@ class _Frame(NamedTuple):
     similarity: Floats  # (G, P)
 
 
-def _compare_frames(pair: VideoPair, sigmas: Floats) -> list[_Frame]:
+def _compare(pair: VideoPair, scores: Floats, sigmas: Floats) -> Iterator[_Frame]:
     boxes = boxes_or_extents(pair.truth.keypoints, pair.truth.boxes)
-    scores = np.nan_to_num(_instance_scores(pair.predictions), nan=1.0)
-    return [_compare_frame(pair, frame, boxes, scores, sigmas) for frame in pair.frames]
-
-
-def _compare_frame(
-    pair: VideoPair, frame: FramePair, boxes: Floats, scores: Floats, sigmas: Floats
-) -> _Frame:
-    people, found = frame.truth, frame.predictions
-    truth, predicted = pair.truth.keypoints[people], pair.predictions.keypoints[found]
-    regions = pair.truth.ignore_regions.get(frame.row, ())
-    if regions:
-        truth = np.where(is_ignored(truth, regions)[..., None], np.nan, truth)
-        predicted = np.where(is_ignored(predicted, regions)[..., None], np.nan, predicted)
-    kept = np.any(is_there(predicted), axis=1)
-    found, predicted = found[kept], predicted[kept]
-    order = np.argsort(-scores[found], kind="stable")[:MAX_PREDICTIONS]
-    found, predicted = found[order], predicted[order]
-    span = np.nanmax(predicted, 1) - np.nanmin(predicted, 1) if len(predicted) else np.zeros((0, 2))
-    true_boxes = boxes[people]
-    return _Frame(
-        scores[found],
-        span.prod(-1),
-        true_boxes[:, 2:].prod(-1),
-        np.asarray(~np.any(is_there(truth), axis=1)),
-        similarity(truth, true_boxes, predicted, sigmas),
-    )
+    for frame in pair.frames:
+        people, found = frame.truth, frame.predictions
+        truth, predicted = pair.truth.keypoints[people], pair.predictions.keypoints[found]
+        regions = pair.truth.ignore_regions.get(frame.row, ())
+        if regions:
+            truth = np.where(is_ignored(truth, regions)[..., None], np.nan, truth)
+            predicted = np.where(is_ignored(predicted, regions)[..., None], np.nan, predicted)
+        kept = np.flatnonzero(np.any(is_there(predicted), axis=1))
+        kept = kept[np.argsort(-scores[found[kept]], kind="stable")[:MAX_PREDICTIONS]]
+        found, predicted = found[kept], predicted[kept]
+        span = np.nanmax(predicted, 1) - np.nanmin(predicted, 1) if len(predicted) else np.zeros((0, 2))
+        yield _Frame(
+            scores[found],
+            span.prod(-1),
+            boxes[people][:, 2:].prod(-1),
+            np.asarray(~np.any(is_there(truth), axis=1)),
+            similarity(truth, boxes[people], predicted, sigmas),
+        )
 
 
 def _instance_scores(table: InstanceTable) -> Floats:
@@ -191,26 +187,13 @@ def _instance_scores(table: InstanceTable) -> Floats:
     return np.where(np.isnan(table.scores), means, table.scores)
 
 
-def _warn_of_scores(pairs: Sequence[VideoPair]) -> None:
-    scores = np.concatenate([_instance_scores(pair.predictions) for pair in pairs])
-    lacking = int(np.isnan(scores).sum())
-    if lacking:
-        warnings.warn(
-            f"{lacking} of {len(scores)} predicted instances have no score and get 1; "
-            "the AP of predictions without scores says little",
-            PosewarperWarning,
-            stacklevel=3,
-        )
-
-
 # --- all frames -------------------------------------------------------------------------------------------
 
 
 def _figures(frames: Sequence[_Frame]) -> dict[str, float]:
     precision, recall = zip(*(_curves(frames, *limits) for limits in AREAS.values()), strict=True)
-    ap, ar = [p.mean(1) for p in precision], recall
     figures = {}
-    for kind, values in (("AP", ap), ("AR", ar)):
+    for kind, values in (("AP", [p.mean(1) for p in precision]), ("AR", recall)):
         every, medium, large = values
         figures[kind] = every.mean()
         figures[f"{kind}50"], figures[f"{kind}75"] = every[0], every[5]
@@ -222,8 +205,9 @@ def _curves(frames: Sequence[_Frame], least: float, most: float) -> tuple[Floats
     """Return for a range of areas the precisions (T, R) at the recalls, and the recalls reached (T,)."""
     scores = np.concatenate([np.zeros(0), *(frame.scores for frame in frames)])
     matches = [_match(frame, least, most) for frame in frames]
-    matched = np.concatenate([np.zeros((len(THRESHOLDS), 0), bool), *(m[0] for m in matches)], axis=1)
-    ignored = np.concatenate([np.zeros((len(THRESHOLDS), 0), bool), *(m[1] for m in matches)], axis=1)
+    none = np.zeros((len(THRESHOLDS), 0), bool)
+    matched = np.concatenate([none, *(m[0] for m in matches)], axis=1)
+    ignored = np.concatenate([none, *(m[1] for m in matches)], axis=1)
     n_truth = sum(m[2] for m in matches)
     if n_truth == 0:
         return np.full((len(THRESHOLDS), len(RECALLS)), np.nan), np.full(len(THRESHOLDS), np.nan)

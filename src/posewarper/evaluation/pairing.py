@@ -1,19 +1,21 @@
-"""Labels and poses of one video as instance tables, so that every metric takes them.
+"""What is compared with what: videos and frames of the ground truth, each with its predictions.
 
-Frames are named by their index, so that a frame of one file is the same in another.
+Every metric takes instance tables. Labels and poses of one video become such tables here, with frames named
+by their index.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError, PosewarperWarning, few_of
 from posewarper.evaluation.scales import boxes_or_extents
+from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, InstanceTable, Ints, Labels, Poses
 
 
@@ -76,13 +78,24 @@ def pair_videos(
     chosen = _find_videos(truth, predictions)
     left_out = sorted(set(predictions) - set(chosen.values()))
     if left_out:
-        _warn(f"predictions of videos without ground truth are left out: {_some(left_out)}")
-    pairs = []
+        _warn(f"predictions of videos without ground truth are left out: {few_of(left_out, 3)}")
+    pairs, extra = [], []
     for name in sorted(truth):
         true, predicted = truth[name], predictions[chosen[name]]
-        _check_skeletons(name, true, predicted)
-        pairs.append(VideoPair(name, true, predicted, tuple(_pair_frames(name, true, predicted, is_scored))))
-    _warn_of_extra(pairs)
+        what = f"predictions of {name}: they have other keypoints than the ground truth"
+        fix = "compare files of the same skeleton, with its keypoints in the same order"
+        check_keypoints(what, predicted.skeleton, true.skeleton, fix=fix)
+        scored = is_scored(true)
+        partners = _find_frames(name, true, predicted, scored)
+        people, found = instances_by_frame(true), instances_by_frame(predicted)
+        rows = zip(scored.tolist(), partners.tolist(), strict=True)
+        frames = tuple(FramePair(row, people[row], found[partner]) for row, partner in rows)
+        pairs.append(VideoPair(name, true, predicted, frames))
+        known = {_stem(frame) for frame in true.frame_names}
+        peopled = [predicted.frame_names[row] for row in np.unique(predicted.rows).tolist()]
+        extra += [frame for frame in peopled if _stem(frame) not in known]
+    if extra:
+        _warn(f"{len(extra)} predicted frames without ground truth are left out: {few_of(extra, 3)}")
     if not any(pair.frames for pair in pairs):
         raise LabelsError(
             "no frame of the ground truth can be scored",
@@ -93,43 +106,45 @@ def pair_videos(
     return pairs
 
 
+def check_keypoints(what: str, found: Skeleton, wanted: Skeleton, *, fix: str) -> None:
+    """Raise LabelsError, whose first line is ``what``, unless two skeletons have the same keypoints."""
+    if found.names != wanted.names:
+        raise LabelsError(what, expected=", ".join(wanted.names), got=", ".join(found.names), fix=fix)
+
+
 def labelled_frames(table: InstanceTable) -> Ints:
     """Return the positions of the frames that a labeller has gone through."""
     return np.flatnonzero(table.is_labelled)
 
 
-def _find_videos(truth: Mapping[str, object], predictions: Mapping[str, InstanceTable]) -> dict[str, str]:
+def _find_videos(
+    truth: Mapping[str, InstanceTable], predictions: Mapping[str, InstanceTable]
+) -> dict[str, str]:
     """Return for each key of the ground truth the key of its predictions."""
-    by_name = _unique({table.video: key for key, table in predictions.items()}, predictions)
     if len(truth) == len(predictions) == 1 and not set(truth) & set(predictions):
-        (name, ours), theirs = next(iter(truth.items())), next(iter(predictions))
-        _check_same_video(ours, predictions[theirs])
-        return {name: theirs}
-    chosen = {}
-    for key, table in truth.items():
-        if key in predictions:
-            chosen[key] = key
-        elif isinstance(table, InstanceTable) and table.video in by_name:
-            chosen[key] = by_name[table.video]
-    missing = sorted(set(truth) - set(chosen))
+        (name, ours), (key, theirs) = next(iter(truth.items())), next(iter(predictions.items()))
+        if ours.video and theirs.video and ours.video != theirs.video:
+            _refuse_other_video(ours, theirs)
+        return {name: key}
+    names = [table.video for table in predictions.values()]
+    unique = [name for name in names if name and names.count(name) == 1]
+    by_name = {name: key for name, key in zip(names, predictions, strict=True) if name in unique}
+    chosen = {key: key if key in predictions else by_name.get(table.video) for key, table in truth.items()}
+    found = {key: theirs for key, theirs in chosen.items() if theirs is not None}
+    missing = sorted(set(truth) - set(found))
     if missing:
         raise LabelsError(
             f"there are no predictions for {len(missing)} of {len(truth)} videos",
-            expected=f"files named as those of the ground truth: {_some(missing)}",
-            got=_some(sorted(predictions)) or "no predictions at all",
+            expected=f"files named as those of the ground truth: {few_of(missing, 3)}",
+            got=few_of(sorted(predictions), 3) or "no predictions at all",
             fix="predict these videos too, and name each file as its annotations; "
             "a video without anybody has frames and no people",
         )
-    return chosen
+    return found
 
 
-def _check_same_video(truth: object, predictions: InstanceTable) -> None:
-    """Refuse, or warn of, two single files whose frames are those of different videos."""
-    if not isinstance(truth, InstanceTable) or truth.video == predictions.video:
-        return
-    if not truth.video or not predictions.video:
-        return
-    said = f"the labels are of video {truth.video}, the predictions of video {predictions.video}"
+def _refuse_other_video(truth: InstanceTable, predictions: InstanceTable) -> None:
+    """Refuse single files of different videos, or warn where only their names say that they are different."""
     if all("/" in name for table in (truth, predictions) for name in table.frame_names):
         raise LabelsError(
             "labels and predictions are of different videos",
@@ -137,32 +152,8 @@ def _check_same_video(truth: object, predictions: InstanceTable) -> None:
             got=f"predictions of {predictions.video}",
             fix="name the predictions of the same video, or correct the folders in the image names",
         )
+    said = f"the labels are of video {truth.video}, the predictions of video {predictions.video}"
     _warn(f"{said}; they are compared all the same")
-
-
-def _unique(by_name: dict[str, str], tables: Mapping[str, InstanceTable]) -> dict[str, str]:
-    names = [table.video for table in tables.values()]
-    return {name: key for name, key in by_name.items() if name and names.count(name) == 1}
-
-
-def _check_skeletons(name: str, truth: InstanceTable, predictions: InstanceTable) -> None:
-    if truth.skeleton.names != predictions.skeleton.names:
-        raise LabelsError(
-            f"predictions of {name}: they have other keypoints than the ground truth",
-            expected=", ".join(truth.skeleton.names),
-            got=", ".join(predictions.skeleton.names),
-            fix="compare files of the same skeleton, with its keypoints in the same order",
-        )
-
-
-def _pair_frames(
-    name: str, truth: InstanceTable, predictions: InstanceTable, is_scored: Callable[[InstanceTable], Ints]
-) -> Iterator[FramePair]:
-    scored = is_scored(truth)
-    partners = _find_frames(name, truth, predictions, scored)
-    of_truth, of_predictions = instances_by_frame(truth), instances_by_frame(predictions)
-    for row, partner in zip(scored.tolist(), partners.tolist(), strict=True):
-        yield FramePair(row, of_truth[row], of_predictions[partner])
 
 
 def instances_by_frame(table: InstanceTable) -> list[Ints]:
@@ -174,13 +165,18 @@ def instances_by_frame(table: InstanceTable) -> list[Ints]:
 
 def _find_frames(name: str, truth: InstanceTable, predictions: InstanceTable, scored: Ints) -> Ints:
     """Return for each scored frame its position among the frames of the predictions."""
+    names = predictions.frame_names
+    if len(set(names)) < len(names):
+        raise LabelsError(
+            f"predictions of {name}: a frame is listed twice",
+            got=next(frame for frame in names if names.count(frame) > 1),
+            fix="list each frame once, with all its people",
+        )
     best: list[int | None] = []
-    for shorten in (_whole, _stem):
+    for shorten in (str, _stem):
         wanted = [shorten(truth.frame_names[row]) for row in scored]
-        there = [shorten(frame) for frame in predictions.frame_names]
-        position = {frame: row for row, frame in enumerate(there)}
-        if len(position) < len(there) or len(set(wanted)) < len(wanted):
-            _check_repeated(name, shorten is _whole, there)
+        position = {shorten(frame): row for row, frame in enumerate(names)}
+        if len(position) < len(names) or len(set(wanted)) < len(wanted):
             continue
         found = [position.get(frame) for frame in wanted]
         if None not in found:
@@ -192,44 +188,14 @@ def _find_frames(name: str, truth: InstanceTable, predictions: InstanceTable, sc
         f"predictions of {name}: {len(lacking)} of {len(scored)} annotated frames are missing"
         if len(lacking) < len(scored)
         else f"predictions of {name}: the names of the frames are not those of the ground truth",
-        expected=_some(lacking),
-        got=f"{len(predictions.frame_names)} frames: {_some(predictions.frame_names)}",
+        expected=few_of(lacking, 3),
+        got=f"{len(names)} frames: {few_of(names, 3)}",
         fix="list every frame under the name that the annotations give it, also those without a person",
     )
 
 
-def _whole(frame: str) -> str:
-    return frame
-
-
 def _stem(frame: str) -> str:
     return frame.rpartition("/")[2].rpartition(".")[0] or frame
-
-
-def _check_repeated(name: str, whole: bool, frames: Sequence[str]) -> None:
-    if whole and len(set(frames)) < len(frames):
-        twice = next(frame for frame in frames if frames.count(frame) > 1)
-        raise LabelsError(
-            f"predictions of {name}: a frame is listed twice",
-            got=twice,
-            fix="list each frame once, with all its people",
-        )
-
-
-def _warn_of_extra(pairs: Sequence[VideoPair]) -> None:
-    extra = []
-    for pair in pairs:
-        known = {_stem(frame) for frame in pair.truth.frame_names}
-        with_people = np.unique(pair.predictions.rows).tolist()
-        names = (pair.predictions.frame_names[row] for row in with_people)
-        extra += [frame for frame in names if _stem(frame) not in known]
-    if extra:
-        _warn(f"{len(extra)} predicted frames without ground truth are left out: {_some(extra)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _warn(text: str) -> None:

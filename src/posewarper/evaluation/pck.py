@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -107,52 +107,49 @@ def score_pck(
     pairs = pair_videos(truth, predictions, labelled_frames)
     by_track = [trust_tracks and have_same_tracks(pair) for pair in pairs]
     parts = [_measure(pair, normaliser, same) for pair, same in zip(pairs, by_track, strict=True)]
-    error = np.concatenate([part.errors for part in parts])
-    _check_lengths(sum(part.n_without_length for part in parts), len(error), normaliser)
+    errors, unmatched, without_length = zip(*parts, strict=True)
+    error = np.concatenate(errors)
+    _check_lengths(sum(without_length), len(error), normaliser)
     labelled = ~np.isnan(error)
     counts = labelled.sum(0)
     if not counts.any():
         raise LabelsError("no labelled keypoint can be scored", fix="use ground truth with visible keypoints")
     with np.errstate(invalid="ignore"):
         pck = 100.0 * np.stack([(error <= threshold).sum(0) / counts for threshold in thresholds])
-    found = int(np.isfinite(error).sum())
     return PckScore(
-        pairs[0].truth.skeleton.names,
-        tuple(float(t) for t in thresholds),
-        normaliser,
-        pck,
-        100.0 * found / int(counts.sum()),
-        counts,
-        len(error),
-        sum(part.n_unmatched for part in parts),
-        BY_TRACK if all(by_track) else BY_DISTANCE if not any(by_track) else f"{BY_TRACK} or {BY_DISTANCE}",
+        keypoints=pairs[0].truth.skeleton.names,
+        thresholds=tuple(float(t) for t in thresholds),
+        normaliser=normaliser,
+        pck=pck,
+        coverage=100.0 * int(np.isfinite(error).sum()) / int(counts.sum()),
+        counts=counts,
+        n_instances=len(error),
+        n_unmatched=sum(unmatched),
+        matched_by=" or ".join(
+            way for way, used in ((BY_TRACK, any(by_track)), (BY_DISTANCE, not all(by_track))) if used
+        ),
     )
 
 
 def have_same_tracks(pair: VideoPair) -> bool:
     """Return whether both sides of a video have the same track ids, each at most once in a frame."""
-    chosen = (
-        (pair.truth, [frame.truth for frame in pair.frames]),
-        (pair.predictions, [frame.predictions for frame in pair.frames]),
-    )
+    sides = (pair.truth.tracks, "truth"), (pair.predictions.tracks, "predictions")
     ids = []
-    for table, frames in chosen:
-        tracks = [table.tracks[instances].tolist() for instances in frames]
-        if any(NO_TRACK in frame or len(set(frame)) < len(frame) for frame in tracks):
+    for tracks, side in sides:
+        frames = [tracks[getattr(frame, side)].tolist() for frame in pair.frames]
+        if any(NO_TRACK in frame or len(set(frame)) < len(frame) for frame in frames):
             return False
-        ids.append({track for frame in tracks for track in frame})
+        ids.append({track for frame in frames for track in frame})
     return ids[0] == ids[1]
 
 
-class _Part(NamedTuple):
-    """What one video adds: errors (n, K) in reference lengths, NaN without a label, inf not predicted."""
+def _measure(pair: VideoPair, normaliser: str, by_track: bool) -> tuple[Floats, int, int]:
+    """Return what one video adds.
 
-    errors: Floats
-    n_unmatched: int
-    n_without_length: int
-
-
-def _measure(pair: VideoPair, normaliser: str, by_track: bool) -> _Part:
+    Returns:
+        Errors (n, K) in reference lengths, NaN without a label and inf without a prediction; the number of
+        instances without any prediction; and that of instances without a reference length.
+    """
     truth, predictions = pair.truth, pair.predictions
     lengths = reference_lengths(truth, normaliser)
     match = _match_tracks if by_track else _match_nearest
@@ -167,7 +164,7 @@ def _measure(pair: VideoPair, normaliser: str, by_track: bool) -> _Part:
     labelled = is_there(truth.keypoints[row])
     error = np.linalg.norm(keypoints - truth.keypoints[row], axis=-1) / lengths[row, None]
     error = np.where(labelled & np.isnan(error), np.inf, error)
-    return _Part(error, int((partner < 0).sum()), int(scored.sum() - known.sum()))
+    return error, int((partner < 0).sum()), int(scored.sum() - known.sum())
 
 
 def _check_lengths(lacking: int, scored: int, normaliser: str) -> None:

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from scipy.optimize import linear_sum_assignment
 
 from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.evaluation.clips import without_nan
-from posewarper.evaluation.pairing import FramePair, VideoPair, pair_videos
+from posewarper.evaluation.pairing import VideoPair, check_keypoints, pair_videos
 from posewarper.evaluation.scales import head_sizes, is_ignored, match_people
 from posewarper.posetrack.points import POINT_KEYPOINTS, POINTS, apply_neck_rule
 from posewarper.skeletons import POSETRACK
@@ -112,17 +111,6 @@ class TrackingCounts:
     detections: Ints
     distance: Floats
 
-    def __add__(self, other: TrackingCounts) -> TrackingCounts:
-        """Return the events of both."""
-        mine, theirs = vars(self), vars(other)
-        return TrackingCounts(**{name: mine[name] + theirs[name] for name in mine})
-
-
-def no_counts(n_points: int) -> TrackingCounts:
-    """Return the counts of no frame at all."""
-    none = np.zeros(n_points, np.int64)
-    return TrackingCounts(none, none, none, none, none, np.zeros(n_points))
-
 
 def count_events(frames: Sequence[TrackedFrame], n_points: int) -> TrackingCounts:
     """Follow the objects of one video through its frames.
@@ -131,40 +119,32 @@ def count_events(frames: Sequence[TrackedFrame], n_points: int) -> TrackingCount
         frames: in the order of time.
         n_points: K.
     """
-    ids = np.unique(np.concatenate([np.zeros(0, np.int64), *(frame.objects for frame in frames)]))
-    tracks = np.unique(np.concatenate([np.zeros(0, np.int64), *(frame.tracks for frame in frames)]))
+    none = np.zeros(0, np.int64)
+    ids = np.unique(np.concatenate([none, *(frame.objects for frame in frames)]))
+    tracks = np.unique(np.concatenate([none, *(frame.tracks for frame in frames)]))
     last = np.full((len(ids), n_points), _NOBODY)  # the track that each object had
-    counts = no_counts(n_points)
+    switches, n_objects, n_predicted, detections = np.zeros((4, n_points), np.int64)
+    distance = np.zeros(n_points)
     for frame in frames:
-        counts = counts + _count_frame(
-            frame, last, np.searchsorted(ids, frame.objects), np.searchsorted(tracks, frame.tracks)
-        )
-    return counts
-
-
-def _count_frame(frame: TrackedFrame, last: Ints, objects: Ints, tracks: Ints) -> TrackingCounts:
-    """Return the events of one frame, and note in ``last`` who was matched with whom."""
-    within_reach = np.isfinite(frame.distances)
-    before = last[objects]
-    kept = within_reach & (tracks[None, :, None] == before[:, None, :])
-    # Two objects may remember the same track: the first one in the file has it.
-    kept &= np.cumsum(kept, axis=0) == 1
-    left = within_reach & ~kept.any(1)[:, None] & ~kept.any(0)[None]
-    assigned = _assign(frame, left)
-    switches = np.zeros(last.shape[1], np.int64)
-    for row, which in enumerate(objects):
-        new = assigned[row].any(0)
-        if new.any():
-            track = tracks[assigned[row].argmax(0)]
-            switches += new & (last[which] != _NOBODY) & (last[which] != track)
-            last[which] = np.where(new, track, last[which])
-    matched = kept | assigned
-    detections = matched.sum((0, 1))
-    n_objects, n_predicted = frame.labelled.sum(0), frame.predicted.sum(0)
-    distance = np.where(matched, frame.distances, 0.0).sum((0, 1))
-    return TrackingCounts(
-        n_objects - detections, switches, n_predicted - detections, n_objects, detections, distance
-    )
+        objects, own = np.searchsorted(ids, frame.objects), np.searchsorted(tracks, frame.tracks)
+        within_reach = np.isfinite(frame.distances)
+        kept = within_reach & (own[None, :, None] == last[objects][:, None, :])
+        # Two objects may remember the same track: the first one in the file has it.
+        kept &= np.cumsum(kept, axis=0) == 1
+        assigned = _assign(frame, within_reach & ~kept.any(1)[:, None] & ~kept.any(0)[None])
+        for row, which in enumerate(objects):
+            new = assigned[row].any(0)
+            if new.any():
+                track = own[assigned[row].argmax(0)]
+                switches += new & (last[which] != _NOBODY) & (last[which] != track)
+                last[which] = np.where(new, track, last[which])
+        matched = kept | assigned
+        detections += matched.sum((0, 1))
+        n_objects += frame.labelled.sum(0)
+        n_predicted += frame.predicted.sum(0)
+        distance += np.where(matched, frame.distances, 0.0).sum((0, 1))
+    misses, false_positives = n_objects - detections, n_predicted - detections
+    return TrackingCounts(misses, switches, false_positives, n_objects, detections, distance)
 
 
 def _assign(frame: TrackedFrame, left: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -263,12 +243,10 @@ class PoseTrackScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts that JSON can hold: NaN becomes None."""
-        figures = {
-            "n_frames_evaluated": self.n_frames,
-            "ap": self.detection.to_dict(),
-            "mot": None if self.tracking is None else self.tracking.to_dict(),
-        }
-        return without_nan(figures)
+        tracking = None if self.tracking is None else self.tracking.to_dict()
+        return without_nan(
+            {"n_frames_evaluated": self.n_frames, "ap": self.detection.to_dict(), "mot": tracking}
+        )
 
 
 def by_point(values: Floats) -> dict[str, float]:
@@ -308,14 +286,26 @@ def score_posetrack(
     Warns:
         PosewarperWarning: if predicted points have no scores, or there can be no tracking figures.
     """
-    _check_keypoints("ground truth", truth)
-    _check_keypoints("predictions", predictions)
-    pairs = pair_videos(
-        truth, {name: apply_neck_rule(t, neck) for name, t in predictions.items()}, _frames_with_people
-    )
-    _warn_of_scores(pairs)
+    for side, tables in (("ground truth", truth), ("predictions", predictions)):
+        for name, table in tables.items():
+            fix = "use another metric, which takes any skeleton (--metric pck or oks)"
+            what = f"{side} of {name}: the keypoints are not PoseTrack's"
+            check_keypoints(what, table.skeleton, POSETRACK, fix=fix)
+    predictions = {name: apply_neck_rule(table, neck) for name, table in predictions.items()}
+    # A person without points makes a frame count, although nothing of it is scored.
+    pairs = pair_videos(truth, predictions, lambda table: np.unique(table.rows))
+    there = [is_there(pair.predictions.keypoints) for pair in pairs]
+    known = [~np.isnan(pair.predictions.keypoint_scores) for pair in pairs]
+    points = sum(int(own.sum()) for own in there)
+    lacking = sum(int((own & ~scored).sum()) for own, scored in zip(there, known, strict=True))
+    if lacking:
+        text = "the predicted points have no scores, so that all of them count as equally sure"
+        if lacking < points:
+            text = f"{lacking} of {points} predicted points have no score and rank below all others"
+        text = f"{text}; the AP of such predictions says little"
+        warnings.warn(text, PosewarperWarning, stacklevel=2)
     comparisons = [_compare(pair) for pair in pairs]
-    obstacle = _find_obstacle(pairs, comparisons)
+    obstacle = _find_obstacle(pairs)
     if obstacle:
         warnings.warn(f"no tracking figures: {obstacle}", PosewarperWarning, stacklevel=2)
     return PoseTrackScore(
@@ -325,35 +315,10 @@ def score_posetrack(
     )
 
 
-def _check_keypoints(side: str, tables: Mapping[str, InstanceTable]) -> None:
-    for name, table in tables.items():
-        if table.skeleton.names != POSETRACK.names:
-            raise LabelsError(
-                f"{side} of {name}: the keypoints are not PoseTrack's",
-                expected=", ".join(POSETRACK.names),
-                got=", ".join(table.skeleton.names),
-                fix="use another metric, which takes any skeleton (--metric pck or oks)",
-            )
-
-
-def _warn_of_scores(pairs: Sequence[VideoPair]) -> None:
-    lacking = points = 0
-    for pair in pairs:
-        there = is_there(pair.predictions.keypoints)
-        points += int(there.sum())
-        lacking += int((there & np.isnan(pair.predictions.keypoint_scores)).sum())
-    if lacking:
-        text = "the predicted points have no scores, so that all of them count as equally sure"
-        if lacking < points:
-            text = f"{lacking} of {points} predicted points have no score and rank below all others"
-        warnings.warn(f"{text}; the AP of such predictions says little", PosewarperWarning, stacklevel=3)
-
-
 # --- one video --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Comparison:
+class _Comparison(NamedTuple):
     """Predicted points (n, 15) of all scored frames of a video in order, and the frames for the tracking."""
 
     scores: Floats
@@ -363,18 +328,21 @@ class _Comparison:
     frames: list[TrackedFrame]
 
 
-def _frames_with_people(table: InstanceTable) -> Ints:
-    # A person without points counts here, although nothing of it is scored.
-    return np.unique(table.rows)
-
-
 def _compare(pair: VideoPair) -> _Comparison:
     truth, predictions = pair.truth, pair.predictions
-    true_points, points = truth.keypoints[:, POINT_KEYPOINTS], predictions.keypoints[:, POINT_KEYPOINTS]
+    true_points, points = (table.keypoints[:, POINT_KEYPOINTS] for table in (truth, predictions))
     scores = predictions.keypoint_scores[:, POINT_KEYPOINTS]
     scores = np.where(np.isnan(scores), LOWEST_SCORE, scores)
     sizes = head_sizes(truth.head_boxes)
-    _check_head_boxes(pair, true_points, sizes)
+    lacking = np.flatnonzero(np.any(is_there(true_points), axis=1) & np.isnan(sizes))
+    if lacking.size:
+        first = truth.frame_names[truth.rows[lacking[0]]]
+        raise LabelsError(
+            f"ground truth of {pair.name}: a person has no head box, by which distances are measured",
+            expected="x1, y1, x2, y2 (PoseTrack17) or bbox_head (PoseTrack18) for every person with points",
+            got=f"{lacking.size} without, the first in {first}",
+            fix="use the official annotations as ground truth, or another metric (--metric pck)",
+        )
     empty = np.zeros((0, _N_POINTS))
     parts, frames = [(empty, empty > 0, empty > 0)], []
     n_labelled = np.zeros(_N_POINTS, np.int64)
@@ -389,10 +357,10 @@ def _compare(pair: VideoPair) -> _Comparison:
         if len(people) and len(found):
             tracks = truth.tracks[people], predictions.tracks[found]
             frames.append(TrackedFrame(*tracks, labelled, predicted, match.distances))
-        else:
-            frames.append(_lost_frame())
-    every_score, predicted, hits = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return _Comparison(every_score, predicted, hits, n_labelled, frames)
+        else:  # what stands in the tracking for a frame in which one side has nobody at all
+            one, every = np.array([NO_TRACK]), np.ones((1, _N_POINTS), bool)
+            frames.append(TrackedFrame(one, one, every, every, np.full((1, 1, _N_POINTS), np.nan)))
+    return _Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True)), n_labelled, frames)
 
 
 def _scored_people(
@@ -409,32 +377,13 @@ def _scored_people(
     return instances[stays], inside[stays]
 
 
-def _lost_frame() -> TrackedFrame:
-    """Return what stands in the tracking for a frame in which one side has nobody at all."""
-    one, every = np.array([NO_TRACK]), np.ones((1, _N_POINTS), bool)
-    return TrackedFrame(one, one, every, every, np.full((1, 1, _N_POINTS), np.nan))
-
-
-def _check_head_boxes(pair: VideoPair, points: Floats, sizes: Floats) -> None:
-    lacking = np.flatnonzero(np.any(is_there(points), axis=1) & np.isnan(sizes))
-    if lacking.size:
-        row = pair.truth.rows[lacking[0]]
-        raise LabelsError(
-            f"ground truth of {pair.name}: a person has no head box, by which distances are measured",
-            expected="x1, y1, x2, y2 (PoseTrack17) or bbox_head (PoseTrack18) for every person with points",
-            got=f"{lacking.size} without, the first in {pair.truth.frame_names[row]}",
-            fix="use the official annotations as ground truth, or another metric (--metric pck)",
-        )
-
-
 # --- all videos -------------------------------------------------------------------------------------------
 
 
 def _score_points(comparisons: Sequence[_Comparison]) -> DetectionFigures:
-    scores = np.concatenate([c.scores for c in comparisons])
-    predicted = np.concatenate([c.predicted for c in comparisons])
-    hits = np.concatenate([c.hits for c in comparisons])
-    n_labelled = np.sum([c.n_labelled for c in comparisons], axis=0)
+    columns = list(zip(*comparisons, strict=True))
+    scores, predicted, hits = (np.concatenate(column) for column in columns[:3])
+    n_labelled = np.sum(columns[3], axis=0)
     figures = [
         score_detections(scores[predicted[:, k], k], hits[predicted[:, k], k], int(n_labelled[k]))
         for k in range(_N_POINTS)
@@ -444,7 +393,8 @@ def _score_points(comparisons: Sequence[_Comparison]) -> DetectionFigures:
 
 def _score_tracking(comparisons: Sequence[_Comparison]) -> TrackingFigures:
     every = [count_events(c.frames[:-1], _N_POINTS) for c in comparisons]
-    counts = reduce(TrackingCounts.__add__, every, no_counts(_N_POINTS))
+    names = [field.name for field in fields(TrackingCounts)]
+    counts = TrackingCounts(*(np.sum([getattr(c, name) for c in every], axis=0) for name in names))
     errors = counts.misses + counts.switches + counts.false_positives
     n_predicted = counts.false_positives + counts.detections
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -456,25 +406,17 @@ def _score_tracking(comparisons: Sequence[_Comparison]) -> TrackingFigures:
     return TrackingFigures(100.0 * mota, 100.0 * motp, 100.0 * precision, 100.0 * recall, counts)
 
 
-def _find_obstacle(pairs: Sequence[VideoPair], comparisons: Sequence[_Comparison]) -> str | None:
+def _find_obstacle(pairs: Sequence[VideoPair]) -> str | None:
     """Return why nothing can be said about the tracking, None if something can."""
-    if all(len(comparison.frames) < 2 for comparison in comparisons):
+    if all(len(pair.frames) < 2 for pair in pairs):
         return "no video has two annotated frames, of which the evaluation leaves out the last"
-    for pair in pairs:
-        for frame in pair.frames:
-            obstacle = _find_obstacle_in_frame(pair, frame)
-            if obstacle:
-                return obstacle
-    return None
-
-
-def _find_obstacle_in_frame(pair: VideoPair, frame: FramePair) -> str | None:
-    where = f"{pair.name} in {pair.truth.frame_names[frame.row]}"
-    tracks = pair.predictions.tracks[frame.predictions]
-    if (pair.truth.tracks[frame.truth] == NO_TRACK).any():
-        return f"ground truth of {where}: a person has no track id"
-    if (tracks == NO_TRACK).any():
-        return f"predictions of {where}: a person has no track id"
-    if len(set(tracks.tolist())) < len(tracks):
-        return f"predictions of {where}: several people have the same track id"
+    for pair, frame in ((own, frame) for own in pairs for frame in own.frames):
+        where = f"{pair.name} in {pair.truth.frame_names[frame.row]}"
+        tracks = pair.predictions.tracks[frame.predictions]
+        if (pair.truth.tracks[frame.truth] == NO_TRACK).any():
+            return f"ground truth of {where}: a person has no track id"
+        if (tracks == NO_TRACK).any():
+            return f"predictions of {where}: a person has no track id"
+        if len(set(tracks.tolist())) < len(tracks):
+            return f"predictions of {where}: several people have the same track id"
     return None

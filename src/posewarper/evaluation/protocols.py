@@ -1,4 +1,4 @@
-"""One way in to the three metrics: read both sides, pair them, score them."""
+"""The three metrics of ``evaluate``: read both sides, score them, and lay out the figures as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from posewarper.errors import ConfigError, PosewarperWarning
+from posewarper.errors import ConfigError, PosewarperWarning, unknown_name
 from posewarper.evaluation.oks import OksScore, score_oks
 from posewarper.evaluation.pairing import count_frames, table_of_labels, table_of_poses
 from posewarper.evaluation.pck import DEFAULT_THRESHOLDS, TORSO_THRESHOLDS, PckScore, score_pck
@@ -37,23 +37,15 @@ def format_score(score: PoseTrackScore | PckScore | OksScore) -> str:
 
 
 def _format_posetrack(score: PoseTrackScore) -> str:
-    found, tracked = score.detection, score.tracking
-    lines = [
-        _line(f"{score.n_frames} frames", _HEADINGS),
-        _points_line("AP", found.ap),
-        _points_line("precision", found.precision),
-        _points_line("recall", found.recall),
-    ]
-    if tracked is not None:
-        lines += [
-            "",
-            _line("tracking", _HEADINGS),
-            _points_line("MOTA", tracked.mota),
-            _points_line("MOTP", tracked.motp),
-            _points_line("precision", tracked.precision),
-            _points_line("recall", tracked.recall),
-        ]
-    return "\n".join(lines)
+    parts = [(f"{score.n_frames} frames", score.detection, ("AP", "precision", "recall"))]
+    if score.tracking is not None:
+        parts.append(("tracking", score.tracking, ("MOTA", "MOTP", "precision", "recall")))
+    return "\n\n".join(
+        "\n".join(
+            [_line(title, _HEADINGS), *(_points_line(name, getattr(part, name.lower())) for name in names)]
+        )
+        for title, part, names in parts
+    )
 
 
 def _format_pck(score: PckScore) -> str:
@@ -71,25 +63,24 @@ def _format_pck(score: PckScore) -> str:
             lines.append(_line(name, cells, columns, width))
         cells = [str(int(score.counts.sum())), *(_cell(value) for value in score.mean)]
         lines.append(_line("mean", cells, columns, width))
+    units = {
+        "head": "units of 0.6 times the diagonal of the head box",
+        "box": "units of the longer side of the box",
+        "pixels": "pixels",
+    }
+    unit = (
+        units.get(score.normaliser) or f"units of the distance from {score.normaliser.replace(',', ' to ')}"
+    )
     matched = f"{score.n_instances - score.n_unmatched} of {score.n_instances}"
     return "\n".join(
         [
             *lines,
             "",
-            f"thresholds in {_unit_of(score.normaliser)}",
+            f"thresholds in {unit}",
             f"instances matched by {score.matched_by}: {matched}",
             f"labelled keypoints with a prediction: {score.coverage:.1f} %",
         ]
     )
-
-
-def _unit_of(normaliser: str) -> str:
-    known = {
-        "head": "units of 0.6 times the diagonal of the head box",
-        "box": "units of the longer side of the box",
-        "pixels": "pixels",
-    }
-    return known.get(normaliser) or f"units of the distance from {' to '.join(normaliser.split(','))}"
 
 
 def _format_oks(score: OksScore) -> str:
@@ -168,18 +159,31 @@ def evaluate(
         ((0.05, 0.1, 0.2), [100.0, 100.0, 100.0])
     """
     if metric not in METRICS:
-        raise ConfigError(
-            "unknown metric", expected=" or ".join(METRICS), got=metric, fix="name one of these"
-        )
-    _check_settings(metric, normaliser=normaliser, thresholds=thresholds, sigmas=sigmas)
+        raise unknown_name("unknown metric", metric, METRICS)
+    settings = (
+        ("pck", "normaliser", normaliser),
+        ("pck", "thresholds", thresholds),
+        ("oks", "sigmas", sigmas),
+    )
+    for owner, name, value in settings:
+        if value is not None and owner != metric:
+            raise ConfigError(
+                f"metric {metric} has no {name}",
+                expected=f"{name} with metric {owner} only",
+                got=value,
+                fix=f"leave {name} out, or choose metric {owner}",
+            )
     truth, predicted, is_clip = _read_both(ground_truth, predictions, metric)
     if metric == "posetrack":
         return score_posetrack(truth, predicted, neck=neck)
     if neck != "head_bottom":
         predicted = {name: apply_neck_rule(table, neck) for name, table in predicted.items()}
     if metric == "oks":
-        return score_oks(truth, predicted, sigmas=_spread(sigmas, truth))
-    chosen = normaliser or ("head" if _have_head_boxes(truth) else "box")
+        if sigmas is not None and len(sigmas) == 1 and truth:
+            sigmas = tuple(sigmas) * len(next(iter(truth.values())).skeleton)
+        return score_oks(truth, predicted, sigmas=sigmas)
+    has_heads = any(np.isfinite(table.head_boxes).any() for table in truth.values())
+    chosen = normaliser or ("head" if has_heads else "box")
     return score_pck(
         truth,
         predicted,
@@ -188,28 +192,6 @@ def evaluate(
         # PoseTrack's files are about trackers, whose ids are their own.
         trust_tracks=is_clip,
     )
-
-
-def _check_settings(metric: str, **settings: object) -> None:
-    belongs = {"normaliser": "pck", "thresholds": "pck", "sigmas": "oks"}
-    for name, value in settings.items():
-        if value is not None and belongs[name] != metric:
-            raise ConfigError(
-                f"metric {metric} has no {name}",
-                expected=f"{name} with metric {belongs[name]} only",
-                got=value,
-                fix=f"leave {name} out, or choose metric {belongs[name]}",
-            )
-
-
-def _spread(sigmas: Sequence[float] | None, truth: _Tables) -> Sequence[float] | None:
-    if sigmas is None or len(sigmas) != 1 or not truth:
-        return sigmas
-    return tuple(sigmas) * len(next(iter(truth.values())).skeleton)
-
-
-def _have_head_boxes(tables: _Tables) -> bool:
-    return any(not np.isnan(table.head_boxes).all(1).all() for table in tables.values() if table.n_instances)
 
 
 def _read_both(ground_truth: Any, predictions: Any, metric: str) -> tuple[_Tables, _Tables, bool]:

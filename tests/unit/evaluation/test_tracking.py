@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posewarper.evaluation.posetrack import TrackedFrame, count_events, no_counts
+from posewarper.evaluation.posetrack import TrackedFrame, count_events
 
 NAN = np.nan
 
@@ -61,7 +61,7 @@ def test_nobody_at_all() -> None:
     assert counts_of(frame([], [], np.zeros((0, 0)))) == (0, 0, 0, 0, 0)
     assert counts_of(frame([], [3], np.zeros((0, 1)))) == (0, 0, 1, 0, 0)
     assert counts_of(frame([3], [], np.zeros((1, 0)))) == (1, 0, 0, 1, 0)
-    assert no_counts(2).misses.tolist() == [0, 0]
+    assert count_events([], 2).misses.tolist() == [0, 0]
 
 
 def random_frames(seed: int, n: int = 30, n_points: int = 2) -> list[TrackedFrame]:
