@@ -68,9 +68,8 @@ def _format_pck(score: PckScore) -> str:
         "box": "units of the longer side of the box",
         "pixels": "pixels",
     }
-    unit = (
-        units.get(score.normaliser) or f"units of the distance from {score.normaliser.replace(',', ' to ')}"
-    )
+    between = score.normaliser.replace(",", " to ")
+    unit = units.get(score.normaliser, f"units of the distance from {between}")
     matched = f"{score.n_instances - score.n_unmatched} of {score.n_instances}"
     return "\n".join(
         [
@@ -160,12 +159,9 @@ def evaluate(
     """
     if metric not in METRICS:
         raise unknown_name("unknown metric", metric, METRICS)
-    settings = (
-        ("pck", "normaliser", normaliser),
-        ("pck", "thresholds", thresholds),
-        ("oks", "sigmas", sigmas),
-    )
-    for owner, name, value in settings:
+    settings = {"normaliser": normaliser, "thresholds": thresholds, "sigmas": sigmas}
+    for name, value in settings.items():
+        owner = "oks" if name == "sigmas" else "pck"
         if value is not None and owner != metric:
             raise ConfigError(
                 f"metric {metric} has no {name}",
@@ -182,7 +178,7 @@ def evaluate(
         if sigmas is not None and len(sigmas) == 1 and truth:
             sigmas = tuple(sigmas) * len(next(iter(truth.values())).skeleton)
         return score_oks(truth, predicted, sigmas=sigmas)
-    has_heads = any(np.isfinite(table.head_boxes).any() for table in truth.values())
+    has_heads = any((~np.isnan(table.head_boxes)).any() for table in truth.values())
     chosen = normaliser or ("head" if has_heads else "box")
     return score_pck(
         truth,

@@ -166,7 +166,7 @@ def test_the_neck_rule_reaches_every_metric(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metric": "map"}, r"(?s)unknown metric.*posetrack or pck or oks"),
+        ({"metric": "map"}, r"(?s)unknown metric.*posetrack, pck, oks"),
         ({"thresholds": [0.1]}, "metric posetrack has no thresholds"),
         ({"metric": "oks", "normaliser": "box"}, "metric oks has no normaliser"),
         ({"metric": "pck", "sigmas": [0.1]}, "metric pck has no sigmas"),
