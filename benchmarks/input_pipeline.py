@@ -84,19 +84,18 @@ def load(video: object, n_frames: int, n_samples: int, workers: int, unpacked: P
 
     ``unpacked`` is where the frames are unpacked to before, if they are.
     """
-    from posewarper.training.batches import EpochSampler, TrainingSet, load_batches
-    from posewarper.training.random_crops import PaperAugmentation
+    from posewarper.options import AugmentationSettings
+    from posewarper.training.batches import BatchLoader, EpochSampler, TrainingSet
     from posewarper.training.samples import unpack_videos
 
     samples = draw_samples(video, n_frames, n_samples)
     if unpacked is not None:
         samples = unpack_videos(samples, unpacked, 2)
     dataset = TrainingSet(
-        samples, crop_size=(384, 288), heatmap_size=(96, 72), sigma=3, augmentation=PaperAugmentation(),
-        pairs=True,
-    )  # fmt: skip
+        samples, crop_size=(384, 288), sigma=3, augmentation=AugmentationSettings(), pairs=True
+    )
     sampler = EpochSampler(n_samples, BATCH, rank=0, world=1, seed=0)
-    loader = load_batches(dataset, sampler, workers=workers)
+    loader = BatchLoader(dataset, sampler, workers=workers)
     for _ in loader:
         pass
     sampler.set_epoch(1)

@@ -52,7 +52,6 @@ def measure(stage: str, device: str, workers: int | None, video: object, n_sampl
     from posewarper.skeletons import POSETRACK
     from posewarper.training.batches import TrainingSet
     from posewarper.training.engine import Run, make_accelerator
-    from posewarper.training.random_crops import PaperAugmentation
 
     class Made(TrainingSet):
         """Each sample is made once."""
@@ -74,9 +73,8 @@ def measure(stage: str, device: str, workers: int | None, video: object, n_sampl
     training_set = kind(
         draw_samples(video, 300, n_samples),
         crop_size=model.spec.crop_size,
-        heatmap_size=model.heatmap_size,
         sigma=model.spec.sigma,
-        augmentation=PaperAugmentation(),
+        augmentation=recipe.augmentation,
         pairs=stage == "warper",
     )
     keep_memory()

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from largest_errors import record
+from paper_reference import TargetSpec, cut_paper_sample
 
 from posewarper.geometry import paper_center_scale
 from posewarper.posetrack.samples import (
@@ -20,7 +21,7 @@ from posewarper.posetrack.samples import (
 from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import InstanceTable
-from posewarper.training.random_crops import Framing, TargetSpec, cut_paper_sample, half_body
+from posewarper.training.random_crops import Framing, half_body
 
 SPEC = TargetSpec(crop_size=(96, 72), heatmap_size=(24, 18), sigma=1)
 # Recorded as float16; everything else to rounding in float32.

@@ -1,9 +1,8 @@
-"""The batches of a run from its workers, whose errors keep their kind and their text."""
+"""Samples as batches: their order, their crops and targets, and the worker processes that make them."""
 
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +10,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from posewarper.crops import Image, crop_image, flip_keypoints
 from posewarper.errors import ConfigError, PosewarperError
-from posewarper.geometry import CropTransform, paper_crop_transform
 from posewarper.heatmaps import crop_to_heatmap, encode, paper_encode
+from posewarper.model.backbone import STRIDE
+from posewarper.options import AugmentationSettings
 from posewarper.structures import Floats, Ints, is_there
-from posewarper.training.random_crops import Framing, PaperAugmentation, draw_framing, sample_generator
+from posewarper.training.random_crops import Sample, draw_framing, sample_generator
 from posewarper.training.samples import FrameReader, TrainingSamples
 
 
@@ -39,14 +39,14 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     Args:
         n_samples: samples of the data set.
-        global_batch: samples of one step, over all processes.
+        global_batch: samples of one step, over all processes: a multiple of ``world * accumulate``.
         rank: number of this process, from 0.
         world: number of processes.
         seed: of the order.
         accumulate: batches of this process in one step.
 
     Raises:
-        ConfigError: if there are no samples, or the batch cannot be split evenly.
+        ConfigError: if there are no samples.
 
     Example:
         >>> sampler = EpochSampler(5, 4, rank=1, world=2, seed=0)
@@ -60,13 +60,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
     ) -> None:
         if n_samples < 1:
             raise ConfigError("there are no samples to learn from", fix="name data with labels")
-        if global_batch < 1 or global_batch % (world * accumulate):
-            raise ConfigError(
-                "the global batch cannot be split evenly",
-                expected=f"a multiple of {world} processes times {accumulate} accumulated batches",
-                got=global_batch,
-                fix="change the global batch, the number of processes or how many batches are accumulated",
-            )
+        assert global_batch >= 1 and global_batch % (world * accumulate) == 0
         self._n_samples, self._global_batch = n_samples, global_batch
         self._rank, self._world, self._seed, self._accumulate = rank, world, seed, accumulate
         self._epoch = self._start_step = 0
@@ -93,15 +87,11 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
                 yield [(self._epoch, index) for index in batch]
 
 
-_PREFETCHED = 4  # batches that each worker makes ahead
-
-
 class TrainingSet(Dataset[dict[str, Tensor]]):
     """Augmented crops and targets of training samples.
 
-    An item's key is ``(epoch, index)``, as :class:`~posewarper.training.batches.EpochSampler` gives them, and
-    decides with the seed on all that is random in it: it does not matter which process makes it, nor when.
-    An item holds:
+    An item's key is ``(epoch, index)``, as :class:`EpochSampler` gives them, and decides with the seed on all
+    that is random in it: it does not matter which process makes it, nor when. An item holds:
 
     - ``images`` (F, h, w, 3) uint8 RGB: the crop of the labelled frame; of pairs also that of its neighbour,
       under the same transform;
@@ -111,16 +101,16 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
 
     Args:
         samples: the instances.
-        crop_size: (height, width) of the crops in pixels.
-        heatmap_size: (height, width) of the targets in heatmap pixels.
+        crop_size: (height, width) of the crops in pixels; the targets are a quarter as large.
         sigma: of the targets' Gaussians, in heatmap pixels; a whole number for the paper's targets.
         augmentation: the random crops, and how far the neighbour of a pair may be.
         pairs: whether items are pairs of frames (the warper) or single ones (the pose network).
-        exact_targets: Gaussians at the keypoints themselves, in place of the paper's on whole heatmap pixels.
+        exact_targets: Gaussians at the keypoints themselves and crops as for own clips, not the paper's
+            crops and targets on whole heatmap pixels.
         seed: of the augmentation.
 
     Raises:
-        ConfigError: if the paper's targets are asked for with a sigma that is no whole number.
+        ConfigError: if the paper's targets have a sigma that is no whole number.
     """
 
     def __init__(
@@ -128,9 +118,8 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
         samples: TrainingSamples,
         *,
         crop_size: tuple[int, int],
-        heatmap_size: tuple[int, int],
         sigma: float,
-        augmentation: PaperAugmentation,
+        augmentation: AugmentationSettings,
         pairs: bool,
         exact_targets: bool = False,
         seed: int = 0,
@@ -143,7 +132,7 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
                 fix="round it, or take exact targets",
             )
         self.samples = samples
-        self._crop_size, self._heatmap_size, self._sigma = crop_size, heatmap_size, sigma
+        self._crop_size, self._sigma = crop_size, sigma
         self._augmentation, self._pairs, self._exact, self._seed = augmentation, pairs, exact_targets, seed
         self._reader = FrameReader(samples.videos)
 
@@ -154,24 +143,31 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
         epoch, index = key
         samples, (height, width) = self.samples, self._crop_size
         video, number = int(samples.video_of[index]), int(samples.numbers[index])
-        frame = self._reader.read(video, number)
+        keypoints = samples.keypoints[index]
+        frame = Sample(self._reader.read(video, number), keypoints, is_there(keypoints).astype(np.uint8))
         framing = draw_framing(
-            samples.keypoints[index],
+            keypoints,
             samples.centers[index],
             samples.scales[index],
             width / height,
-            frame.shape[1],
+            frame.image.shape[1],
             self._augmentation,
             sample_generator(self._seed, epoch, index),
             samples.skeleton,
         )
-        transform = paper_crop_transform(framing.center, framing.scale, framing.rotation, (width, height))
-        crops = [_cut(frame, framing, transform)]
+
+        def cut(frame: Sample) -> Sample:
+            return framing.cut(frame, self._crop_size, samples.skeleton, paper=not self._exact)
+
+        own = cut(frame)
+        crops = [own.image]
         if self._pairs:
             other = samples.videos[video].neighbour(number, framing.offset)
             same = other == number
-            crops.append(crops[0] if same else _cut(self._reader.read(video, other), framing, transform))
-        target, weights = self._target(samples.keypoints[index], framing, transform, frame.shape[1])
+            crops.append(
+                own.image if same else cut(frame._replace(image=self._reader.read(video, other))).image
+            )
+        target, weights = _make_target(own, self._sigma, exact=self._exact)
         return {
             "images": torch.from_numpy(np.stack(crops)),
             "target": torch.from_numpy(target),
@@ -179,59 +175,23 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
             "index": torch.tensor(index),
         }
 
-    def _target(
-        self, keypoints: Floats, framing: Framing, transform: CropTransform, image_width: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if framing.flip:
-            keypoints, _ = flip_keypoints(keypoints, is_there(keypoints), self.samples.skeleton, image_width)
-        points, (height, width) = transform.to_crop(keypoints), self._crop_size
-        if self._exact:
-            target = encode(
-                crop_to_heatmap(points, height / self._heatmap_size[0]), self._heatmap_size, self._sigma
-            )
-            return target, np.asarray(target.any((1, 2)), np.float32)
-        sizes = (width, height), self._heatmap_size[::-1]
-        target, weights = paper_encode(points, is_there(points), *sizes, int(self._sigma))
-        return target, weights[:, 0]
+
+def label_heatmaps(keypoints: Floats, crop_size: tuple[int, int], sigma: float) -> NDArray[np.float32]:
+    """Return the heatmaps (..., K, H, W) of keypoints (..., K, 2) in crop pixels; zero where they are NaN."""
+    size = crop_size[0] // STRIDE, crop_size[1] // STRIDE
+    return encode(crop_to_heatmap(keypoints, STRIDE), size, sigma)
 
 
-def _cut(frame: Image, framing: Framing, transform: CropTransform) -> Image:
-    # The mirroring first and the cut after, as the original: the other way round differs in single levels.
-    return crop_image(np.asarray(cv2.flip(frame, 1), np.uint8) if framing.flip else frame, transform)
-
-
-def load_batches(
-    dataset: TrainingSet, sampler: EpochSampler, *, workers: int, pin_memory: bool = False
-) -> DataLoader[dict[str, Tensor]]:
-    """Return a loader of the sampler's batches, each a dict of stacked items.
-
-    The loader may be gone through once for each ``sampler.set_epoch``; workers stay alive in between.
-
-    Args:
-        dataset: the items.
-        sampler: says which make a batch.
-        workers: processes that read and cut; 0 for this one.
-        pin_memory: of the batches, for quick copies to a GPU.
-    """
-    gc.collect()  # see _start_worker
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=sampler,  # type: ignore[arg-type]
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        persistent_workers=workers > 0,
-        prefetch_factor=_PREFETCHED if workers else None,
-    )
-
-
-def _start_worker(worker: int) -> None:
-    # Videos that the parent let go of may still wait for the garbage collector. Closed in a fork they would
-    # wait for ever for the threads of their decoders, which stayed behind.
-    gc.freeze()
-    # OpenCV on one thread: there are as many workers as one wants busy. 0 says so; 1 would first end the
-    # threads of its pool, and wait for those that stayed behind.
-    cv2.setNumThreads(0)
+def _make_target(
+    crop: Sample, sigma: float, *, exact: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    height, width = crop.image.shape[:2]
+    if exact:
+        target = label_heatmaps(crop.keypoints, (height, width), sigma)
+        return target, np.asarray(target.any((1, 2)), np.float32)
+    size = width // STRIDE, height // STRIDE
+    target, weights = paper_encode(crop.keypoints, crop.visibility, (width, height), size, int(sigma))
+    return target, weights[:, 0]
 
 
 def images_to_tensor(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -256,6 +216,7 @@ def images_to_tensor(images: Tensor, mean: tuple[float, ...], std: tuple[float, 
 
 
 Batch = Mapping[str, Tensor]
+_PREFETCHED = 4  # batches that each worker makes ahead
 
 
 @dataclass(frozen=True)
@@ -274,39 +235,61 @@ class _Guarded(Dataset[Any]):
         try:
             return self._items[key]
         except PosewarperError as error:
-            told = {name: getattr(error, name) for name in ("expected", "got")}
+            told = {name: getattr(error, name) for name in ("path", "expected", "got")}
             words = {name: None if value is None else str(value) for name, value in told.items()}
-            path = None if error.path is None else os.fspath(error.path)
-            return _Trouble(type(error), {"what": error.what, "fix": error.fix, "path": path, **words})
+            return _Trouble(type(error), {"what": error.what, "fix": error.fix, **words})
 
 
 def _collate(items: Sequence[Any]) -> Any:
     return next((item for item in items if isinstance(item, _Trouble)), None) or default_collate(list(items))
 
 
+def _start_worker(worker: int) -> None:
+    # Videos that the parent let go of may still wait for the garbage collector. Closed in a fork they would
+    # wait for ever for the threads of their decoders, which stayed behind.
+    gc.freeze()
+    # OpenCV on one thread: there are as many workers as one wants busy. 0 says so; 1 would first end the
+    # threads of its pool, and wait for those that stayed behind.
+    cv2.setNumThreads(0)
+
+
 class BatchLoader:
     """Batches of a training set, read and cut by worker processes that stay alive between epochs.
+
+    Iterate once after each ``sampler.set_epoch``. Errors of workers keep their kind and their text.
 
     Args:
         items: the samples.
         sampler: says which make a batch.
-        workers: processes; 0 for this one.
-        pin_memory: for quick copies to a GPU.
+        workers: processes that read and cut; 0 for this one.
+        pin_memory: of the batches, for quick copies to a GPU.
+        timeout: seconds after which a worker that gives nothing is an error; 0 to wait for ever.
     """
 
     def __init__(
-        self, items: TrainingSet, sampler: EpochSampler, *, workers: int, pin_memory: bool = False
+        self,
+        items: TrainingSet,
+        sampler: EpochSampler,
+        *,
+        workers: int,
+        pin_memory: bool = False,
+        timeout: float = 0,
     ) -> None:
-        self._loader = load_batches(
-            _Guarded(items),  # type: ignore[arg-type]
-            sampler,
-            workers=workers,
+        gc.collect()  # see _start_worker
+        self._loader: DataLoader[Any] = DataLoader(
+            _Guarded(items),
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=_collate,
             pin_memory=pin_memory,
+            timeout=timeout,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            prefetch_factor=_PREFETCHED if workers else None,
         )
-        self._loader.collate_fn = _collate
 
     def __iter__(self) -> Iterator[Batch]:
-        """Give the batches of the sampler's epoch.
+        """Give the batches of the sampler's epoch, each a dict of stacked items.
 
         Raises:
             PosewarperError: if a sample cannot be read.

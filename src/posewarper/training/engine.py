@@ -1,4 +1,4 @@
-"""The training of a recipe, on one process or many: one readable loop that goes on where it stopped.
+"""The training of a recipe, on one process or many; a run that was stopped is resumed exactly.
 
 What is computed does not depend on where it runs: the order of the samples, the random crops and the global
 batches follow from the seed alone. The state on disk holds model, optimiser and place, so that a run that was
@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from posewarper.model.warping import WarpHead
 from posewarper.options import Recipe, TrainSettings
 from posewarper.structures import Progress, silent
 from posewarper.training.batches import Batch, BatchLoader, EpochSampler, TrainingSet
-from posewarper.training.steps import BATCH_NORMS, make_step
+from posewarper.training.steps import BATCH_NORMS, PoseStep, WarperStep, training_steps
 
 _FORMAT = "posewarper training state"
 
@@ -259,7 +260,12 @@ class Run:
         )
         if teacher is not None:
             teacher = teacher.to(engine.device)
-        self.step = make_step(settings.stage, model.to(engine.device), settings.batch_norm, teacher)
+        model.to(engine.device)
+        self.step = (
+            PoseStep(model, settings.batch_norm)
+            if settings.stage == "pose"
+            else WarperStep(model, settings.batch_norm, teacher=teacher)
+        )
         trained = [p for p in self.step.parameters() if p.requires_grad]
         # The paper's Adam gets the learning rate only; the weight decay of its files has no effect.
         self.optimiser = torch.optim.Adam(trained, lr=settings.learning_rate)
@@ -331,49 +337,42 @@ class Run:
 
     def _train_epoch(self, begun: float, journal: Journal | None) -> None:
         settings, state = self.recipe.train, self.state
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(settings, state.epoch)
+        lr = learning_rate(settings, state.epoch)
         self.sampler.set_epoch(state.epoch, state.step)
         self.step.set_mode()
-        clock, seen = time.monotonic(), 0
-        for batches in _groups(iter(self.loader), settings.accumulate):
-            loss = self._learn(batches)
-            state.step += 1
+        clock, begun_at = time.monotonic(), state.step
+        groups = zip(*[iter(self.loader)] * settings.accumulate, strict=True)
+        losses = (partial(self._learn, batches) for batches in groups)
+        for step, total in training_steps(self.optimiser, losses, lambda step: lr, first=state.step):
+            loss = float(self.engine.reduce(total, reduction="mean"))  # type: ignore[arg-type]
+            state.step = step
             state.loss_sum += loss
-            seen += self.batch
             done = self._steps_done()
-            rate = seen / max(time.monotonic() - clock, 1e-9)
-            total = settings.epochs * self.sampler.steps
-            self.progress(f"training\tloss {loss:.5f}, {rate:.0f} samples/s", done, total)
-            if journal is not None and (done % _LOG_STEPS == 0 or state.step == self.sampler.steps):
-                lr = self.optimiser.param_groups[0]["lr"]
+            rate = (step - begun_at) * self.batch / max(time.monotonic() - clock, 1e-9)
+            steps = settings.epochs * self.sampler.steps
+            self.progress(f"training\tloss {loss:.5f}, {rate:.0f} samples/s", done, steps)
+            if journal is not None and (done % _LOG_STEPS == 0 or step == self.sampler.steps):
                 told = {"loss": loss, "learning_rate": lr, "samples_per_second": round(rate, 1)}
                 journal.write(done, epoch=state.epoch + 1, **told)
-            if state.step % settings.checkpoint_steps == 0 and state.step < self.sampler.steps:
+            if step % settings.checkpoint_steps == 0 and step < self.sampler.steps:
                 self._save(begun)
 
-    def _learn(self, batches: list[Batch]) -> float:
-        """Make one step of the optimiser; returns the mean loss over all processes."""
-        self.optimiser.zero_grad(set_to_none=True)
+    def _learn(self, batches: Sequence[Batch]) -> Tensor:
+        """Add the gradients of one step's batches; returns their mean loss on this process."""
         total = torch.zeros((), device=self.engine.device)
+        halved = self.recipe.train.precision == "bfloat16"
         for n, batch in enumerate(batches):
             moved = {key: value.to(self.engine.device, non_blocking=True) for key, value in batch.items()}
             if n == 0:
                 self._show(moved)
-            last = n == len(batches) - 1
-            with _synchronised(self.engine, self.wrapped, last), self._autocast():
-                loss = self.wrapped(moved) / len(batches)
-            # Outside of autocast, but inside of what decides whether gradients are exchanged.
-            with _synchronised(self.engine, self.wrapped, last):
+            # Processes exchange gradients with the last of the accumulated batches only.
+            is_last = n == len(batches) - 1
+            with nullcontext() if is_last else self.engine.no_sync(self.wrapped):
+                with torch.autocast(self.engine.device.type, torch.bfloat16, enabled=halved):
+                    loss = self.wrapped(moved) / len(batches)
                 self.engine.backward(loss)
             total += loss.detach()
-        self.optimiser.step()
-        mean = self.engine.reduce(total, reduction="mean")
-        return float(mean)  # type: ignore[arg-type]
-
-    def _autocast(self) -> torch.autocast:
-        halved = self.recipe.train.precision == "bfloat16"
-        return torch.autocast(self.engine.device.type, torch.bfloat16, enabled=halved)
+        return total
 
     def _show(self, batch: Batch) -> None:
         if self.debug is None or self.state.step >= self.debug_steps or not self.engine.is_main_process:
@@ -430,20 +429,6 @@ def describe_batch_norm(settings: TrainSettings, batch: int, world: int) -> str:
     """Return what a checkpoint says of its batch norms: the rule, and how many crops they saw at a time."""
     crops = batch // (world * settings.accumulate) * (2 if settings.stage == "warper" else 1)
     return f"{settings.batch_norm}: {BATCH_NORMS[settings.batch_norm]}; {crops} crops a device"
-
-
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    held: list[Batch] = []
-    for batch in batches:
-        held.append(batch)
-        if len(held) == size:
-            yield held
-            held = []
-
-
-def _synchronised(engine: accelerate.Accelerator, module: nn.Module, last: bool) -> Any:
-    """Exchange gradients between processes with the last of the accumulated batches only."""
-    return nullcontext() if last else engine.no_sync(module)
 
 
 def _duration(seconds: float) -> str:

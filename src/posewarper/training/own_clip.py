@@ -1,29 +1,27 @@
-"""The two stages of fitting a model to a clip: the pose network on labelled frames, the warper on pairs."""
+"""Fitting a model to one clip: the pose network learns from labelled crops, the warp head from pairs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from posewarper.heatmaps import crop_to_heatmap, encode
-from posewarper.model.backbone import STRIDE
-from posewarper.model.heatmap_runner import to_input
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.pretrained import BackboneWeights
 from posewarper.model.runtime import precision
 from posewarper.options import FitConfig, NetworkConfig
 from posewarper.propagation.clip import Clip
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Ints, Labels, Poses, Progress, silent
+from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack, Progress, silent
+from posewarper.training.batches import Batch, label_heatmaps
 from posewarper.training.random_crops import Sample, cut_sample, draw, half_body_box, jitter
-from posewarper.training.steps import heatmap_loss
+from posewarper.training.steps import PoseStep, WarperStep, training_steps
 from posewarper.version import __version__
 from posewarper.video.track_crops import Region, RegionRequest, read_regions
 
@@ -34,57 +32,12 @@ _NEARBY, _LABELLED = 0.25, 0.4
 _JITTER, _MADE_UP = 0.25, 0.7
 
 
-@dataclass(frozen=True)
-class PoseBatch:
-    """Crops with targets.
-
-    Args:
-        images: (B, h, w, 3) uint8 RGB.
-        targets: (B, K, H, W) float32, zero where there is no label.
-        weights: (B, K) float32, 1 where there is a label, else 0.
-    """
-
-    images: NDArray[np.uint8]
-    targets: NDArray[np.float32]
-    weights: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """Pairs of crops; heatmaps of the source are to be warped to the target.
-
-    Args:
-        sources: (B, h, w, 3) uint8 RGB.
-        targets: (B, h, w, 3) uint8 RGB.
-        labels: (B, K, H, W) float32, the source's labelled heatmaps.
-        moves_labels: (B,) True where those labels are what is warped; elsewhere the source's predictions are.
-        wanted: (B, K, H, W) float32, the target's labelled heatmaps.
-        weights: (B, K) float32.
-    """
-
-    sources: NDArray[np.uint8]
-    targets: NDArray[np.uint8]
-    labels: NDArray[np.float32]
-    moves_labels: NDArray[np.bool_]
-    wanted: NDArray[np.float32]
-    weights: NDArray[np.float32]
-
-
-def label_heatmaps(
-    keypoints: Floats, visibility: NDArray[np.uint8], crop_size: tuple[int, int], sigma: float
-):
-    """Return the heatmaps (..., K, H, W) of labels given in crop pixels (..., K, 2); zero without a label."""
-    there = (visibility > 0)[..., None]
-    size = crop_size[0] // STRIDE, crop_size[1] // STRIDE
-    return encode(crop_to_heatmap(np.where(there, keypoints, np.nan), STRIDE), size, sigma)
-
-
 def _targets(
     samples: Sequence[Sample], crop_size: tuple[int, int], sigma: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    keypoints = np.stack([s.keypoints for s in samples])
-    visibility = np.stack([s.visibility for s in samples])
-    return label_heatmaps(keypoints, visibility, crop_size, sigma), (visibility > 0).astype(np.float32)
+    there = np.stack([s.visibility for s in samples]) > 0
+    keypoints = np.where(there[..., None], np.stack([s.keypoints for s in samples]), np.nan)
+    return label_heatmaps(keypoints, crop_size, sigma), there.astype(np.float32)
 
 
 def pose_batch(
@@ -93,8 +46,13 @@ def pose_batch(
     config: FitConfig,
     crop_size: tuple[int, int],
     rng: np.random.Generator,
-) -> PoseBatch:
-    """Draw a batch of augmented labelled crops; every region comes about equally often."""
+) -> Batch:
+    """Draw a batch of augmented labelled crops; every region comes about equally often.
+
+    Returns:
+        ``images`` (B, 1, h, w, 3) uint8 RGB, ``target`` (B, K, H, W) float32, zero where there is no label,
+        and ``weights`` (B, K) float32, 1 where there is a label, else 0.
+    """
     order = np.concatenate(
         [rng.permutation(len(regions)) for _ in range(1 + config.pose_batch // len(regions))]
     )
@@ -105,8 +63,9 @@ def pose_batch(
         half = bool(skeleton.halves[1]) and rng.random() < config.half_body
         box = half_body_box(region, skeleton, rng) if half else None
         samples.append(cut_sample(region, choice, skeleton, crop_size, box))
-    targets, weights = _targets(samples, crop_size, config.sigma)
-    return PoseBatch(np.stack([s.image for s in samples]), targets, weights)
+    target, weights = _targets(samples, crop_size, config.sigma)
+    images = np.stack([s.image for s in samples])[:, None]
+    return _tensors(images=images, target=target, weights=weights)
 
 
 def pair_batch(
@@ -116,8 +75,8 @@ def pair_batch(
     config: FitConfig,
     crop_size: tuple[int, int],
     rng: np.random.Generator,
-) -> PairBatch:
-    """Draw a batch of pairs.
+) -> Batch:
+    """Draw a batch of pairs; heatmaps of the source are to be warped to the target.
 
     Args:
         labelled: regions with labels, those of one track in order of time.
@@ -126,27 +85,30 @@ def pair_batch(
         config: the settings.
         crop_size: (height, width) of the crops.
         rng: the source of chance.
+
+    Returns:
+        ``images`` (B, 2, h, w, 3) uint8 RGB, the target first, then the source; ``target`` (B, K, H, W)
+        float32, the target's labelled heatmaps; ``weights`` (B, K) float32; ``labels`` (B, K, H, W) float32,
+        the source's labelled heatmaps; ``moves_labels`` (B,) True where those labels are warped, elsewhere
+        the network's heatmaps of the source are.
     """
     rows = [_draw_pair(labelled, nearby, rng) for _ in range(config.warp_batch)]
-    sources, targets, moves = [], [], []
+    sources, targets = [], []
     for source, target, strength in rows:
         base = draw(config, rng, 0.7)
         sources.append(cut_sample(source, base, skeleton, crop_size))
         targets.append(cut_sample(target, jitter(base, config, rng, strength), skeleton, crop_size))
-        moves.append(bool((source.visibility > 0).any()))
+    moves_labels = np.array([(source.visibility > 0).any() for source, _, _ in rows])
     labels, have = _targets(sources, crop_size, config.sigma)
     wanted, weights = _targets(targets, crop_size, config.sigma)
-    moves_labels = np.array(moves)
-    # A label that the source lacks cannot be moved; what is predicted there can.
-    weights = np.where(moves_labels[:, None], weights * have, weights)
-    return PairBatch(
-        np.stack([s.image for s in sources]),
-        np.stack([s.image for s in targets]),
-        labels,
-        moves_labels,
-        wanted,
-        weights.astype(np.float32),
-    )
+    # A label that the source lacks cannot be moved; what the network shows there can.
+    weights = np.where(moves_labels[:, None], weights * have, weights).astype(np.float32)
+    images = np.stack([np.stack([t.image, s.image]) for t, s in zip(targets, sources, strict=True)])
+    return _tensors(images=images, target=wanted, weights=weights, labels=labels, moves_labels=moves_labels)
+
+
+def _tensors(**arrays: NDArray) -> Batch:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _draw_pair(
@@ -170,75 +132,66 @@ _MARGIN = 1.5
 _NEIGHBOURS, _REGIONS = 4, 600
 
 
-def _labelled_requests(clip: Clip, aspect_ratio: float) -> list[RegionRequest]:
-    requests = []
-    for i, track in clip.labels.tracks.items():
-        rows = np.flatnonzero(np.isin(track.frames, clip.frames[i]) & (track.visibility > 0).any(1))
-        boxes = clip.boxes(i, track.frames[rows], aspect_ratio)
-        requests += [
-            RegionRequest(int(track.frames[n]), i, box, track.keypoints[n], track.visibility[n])
-            for n, box in zip(rows, boxes, strict=True)
-        ]
-    return requests
-
-
-def _neighbour_frames(clip: Clip, track_id: int, frame: int, rng: np.random.Generator) -> Ints:
-    """Draw unlabelled frames of a track up to half a gap away from one of its labels."""
-    labelled = clip.labels.labelled_frames
-    reach = int(np.median(np.diff(labelled)) // 2) if len(labelled) > 1 else 5
-    frames = np.setdiff1d(clip.frames[track_id], clip.labels.tracks[track_id].frames)
-    near = frames[np.abs(frames - frame) <= max(2, reach)]
-    return np.sort(rng.permutation(near)[:_NEIGHBOURS])
+def _requests(
+    clip: Clip,
+    track_id: int,
+    track: LabelTrack | PoseTrack,
+    wanted: NDArray[np.bool_],
+    crop_size: tuple[int, int],
+) -> list[RegionRequest]:
+    """Return the regions of those rows (t,) of a track that are wanted and show a keypoint."""
+    rows = np.flatnonzero(wanted & (track.visibility > 0).any(1))
+    boxes = clip.boxes(track_id, track.frames[rows], crop_size[1] / crop_size[0])
+    return [
+        RegionRequest(int(track.frames[n]), track_id, box, track.keypoints[n], track.visibility[n])
+        for n, box in zip(rows, boxes, strict=True)
+    ]
 
 
 def read_training_regions(
     clip: Clip, crop_size: tuple[int, int], seed: int
 ) -> tuple[list[Region], dict[int, list[Region]]]:
-    """Read the regions of all labels, and of a few unlabelled frames near each."""
-    aspect_ratio = crop_size[1] / crop_size[0]
+    """Read the regions of all labels, and of a few unlabelled frames near each, up to half a gap away."""
     rng = np.random.default_rng([seed, 0])
-    labelled = _labelled_requests(clip, aspect_ratio)
+    labelled = []
+    for i, track in clip.labels.tracks.items():
+        labelled += _requests(clip, i, track, np.isin(track.frames, clip.frames[i]), crop_size)
     if len(labelled) > _REGIONS:
         kept = np.sort(rng.permutation(len(labelled))[:_REGIONS])
         labelled = [labelled[n] for n in kept]
-    nearby: list[tuple[int, RegionRequest]] = []
+    numbers = clip.labels.labelled_frames
+    reach = max(2, int(np.median(np.diff(numbers)) // 2) if len(numbers) > 1 else 5)
     nothing = np.full((len(clip.labels.skeleton), 2), np.nan)
     hidden = np.zeros(len(clip.labels.skeleton), np.uint8)
-    for n in rng.permutation(len(labelled))[: max(0, (_REGIONS - len(labelled)) // _NEIGHBOURS)]:
+    rows = [(r.frame, n, True, r) for n, r in enumerate(labelled)]
+    for n in rng.permutation(len(labelled))[: max(0, (_REGIONS - len(labelled)) // _NEIGHBOURS)].tolist():
         own = labelled[n]
-        frames = _neighbour_frames(clip, own.track, own.frame, rng)
-        boxes = clip.boxes(own.track, frames, aspect_ratio)
-        nearby += [
-            (int(n), RegionRequest(int(f), own.track, box, nothing, hidden))
+        frames = np.setdiff1d(clip.frames[own.track], clip.labels.tracks[own.track].frames)
+        frames = np.sort(rng.permutation(frames[np.abs(frames - own.frame) <= reach])[:_NEIGHBOURS])
+        boxes = clip.boxes(own.track, frames, crop_size[1] / crop_size[0])
+        rows += [
+            (int(f), n, False, RegionRequest(int(f), own.track, box, nothing, hidden))
             for f, box in zip(frames, boxes, strict=True)
         ]
     # One pass over the video, in order of time; the reader hands each frame's requests back in their order.
-    rows = [(r.frame, n, -1, r) for n, r in enumerate(labelled)] + [(r.frame, n, 0, r) for n, r in nearby]
     rows.sort(key=lambda row: row[0])
-    read = read_regions(clip.video, [row[3] for row in rows], crop_size, _MARGIN)
-    regions: list[Region | None] = [None] * len(labelled)
+    regions: dict[int, Region] = {}
     around: dict[int, list[Region]] = {}
-    for (_, n, kind, _), region in zip(rows, read, strict=True):
-        if kind < 0:
+    read = read_regions(clip.video, [row[3] for row in rows], crop_size, _MARGIN)
+    for (_, n, is_labelled, _), region in zip(rows, read, strict=True):
+        if is_labelled:
             regions[n] = region
         else:
             around.setdefault(n, []).append(region)
-    return [r for r in regions if r is not None], around
+    return [regions[n] for n in range(len(labelled))], around
 
 
 def read_propagated_regions(clip: Clip, poses: Poses, crop_size: tuple[int, int], seed: int) -> list[Region]:
     """Read the regions of propagated poses, on unlabelled frames; at most 600, drawn at random."""
-    aspect_ratio = crop_size[1] / crop_size[0]
     requests = []
     for i, track in poses.tracks.items():
-        rows = np.flatnonzero(
-            ~np.isin(track.frames, clip.labels.tracks[i].frames) & (track.visibility > 0).any(1)
-        )
-        boxes = clip.boxes(i, track.frames[rows], aspect_ratio)
-        requests += [
-            RegionRequest(int(track.frames[n]), i, box, track.keypoints[n], track.visibility[n])
-            for n, box in zip(rows, boxes, strict=True)
-        ]
+        unlabelled = ~np.isin(track.frames, clip.labels.tracks[i].frames)
+        requests += _requests(clip, i, track, unlabelled, crop_size)
     chosen = np.random.default_rng([seed, 4]).permutation(len(requests))[:_REGIONS]
     ordered = sorted((requests[n] for n in chosen), key=lambda request: request.frame)
     return list(read_regions(clip.video, ordered, crop_size, _MARGIN))
@@ -313,36 +266,63 @@ def train(
     Returns:
         How many iterations were done, and whether Ctrl-C ended them early.
     """
-    trained = [p for p in parameters if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW([p for p in parameters if p.requires_grad], weight_decay=1e-4)
     warm_up = max(1, min(20, iterations // 10))
 
     def rate(step: int) -> float:
         if step < warm_up:
-            return (step + 1) / warm_up
-        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, iterations - warm_up)))
+            return learning_rate * ((step + 1) / warm_up)
+        share = (step - warm_up) / max(1, iterations - warm_up)
+        return learning_rate * (0.5 * (1 + math.cos(math.pi * share)))
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    def learn(step: int) -> Tensor:
+        loss = loss_at(step)
+        loss.backward()
+        return loss
+
+    losses = (partial(learn, step) for step in range(iterations))
     done = 0
     try:
-        for step in range(iterations):
-            loss = loss_at(step)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, _CLIP)
-            optimiser.step()
-            schedule.step()
-            done = step + 1
+        for done, _ in training_steps(optimiser, losses, rate, largest_gradient=_CLIP):
             progress(stage, done, iterations)
     except KeyboardInterrupt:
         return done, True
     return done, False
 
 
-_POSE, _WARP = "training the pose network", "training the warper"
-_PSEUDO = "training on propagated poses"
 # Propagated poses are learned from more gently than labels, which make up at least a third of the samples.
 _PSEUDO_RATE, _PSEUDO_PER_LABEL = 0.5, 2
+
+
+def _fit(
+    step: PoseStep | WarperStep,
+    draw_batch: Callable[[np.random.Generator], Batch],
+    seed: tuple[int, int],
+    iterations: int,
+    learning_rate: float,
+    title: str,
+    progress: Progress,
+) -> bool:
+    """Train by a step on batches that are drawn; returns whether Ctrl-C ended it early."""
+    model = step.model
+    step.set_mode()
+
+    def loss_at(n: int) -> Tensor:
+        batch = draw_batch(np.random.default_rng([*seed, n]))
+        return step({name: value.to(model.device) for name, value in batch.items()})
+
+    done, interrupted = train(
+        step.parameters(),
+        loss_at,
+        iterations=iterations,
+        learning_rate=learning_rate,
+        stage=title,
+        progress=progress,
+    )
+    model.requires_grad_(True)
+    model.eval()
+    model.record("pose" if isinstance(step, PoseStep) else "warp", done)
+    return interrupted
 
 
 def train_pose(
@@ -362,8 +342,10 @@ def train_pose(
         seed: of the batches; the same seed, regions and thread count give the same weights.
         progress: is told after every iteration.
     """
-    budget = _Budget(config.pose_iterations, config.pose_learning_rate, _POSE, 1)
-    return _train_pose(model, regions, config, budget, seed, progress)
+    spec, budget = model.spec, (config.pose_iterations, config.pose_learning_rate)
+    draw_batch = partial(pose_batch, regions, spec.skeleton, config, spec.crop_size)
+    step = PoseStep(model, "paper", precision(model.device))
+    return _fit(step, draw_batch, (seed, 1), *budget, "training the pose network", progress)
 
 
 def train_pose_on_propagated(
@@ -383,51 +365,11 @@ def train_pose_on_propagated(
         return False
     times = max(1, len(propagated) // (_PSEUDO_PER_LABEL * len(labelled)))
     regions = [*propagated, *list(labelled) * times]
-    rate = _PSEUDO_RATE * config.pose_learning_rate
-    before = model.spec.trained.get("pose", 0)
-    budget = _Budget(config.pseudo_iterations, rate, _PSEUDO, 3)
-    interrupted = _train_pose(model, regions, config, budget, seed, progress)
-    model.record("pose", before + model.spec.trained["pose"])
-    return interrupted
-
-
-class _Budget(NamedTuple):
-    iterations: int
-    learning_rate: float
-    stage: str
-    stream: int  # of random numbers
-
-
-def _train_pose(
-    model: PoseWarper,
-    regions: Sequence[Region],
-    config: FitConfig,
-    budget: _Budget,
-    seed: int,
-    progress: Progress,
-) -> bool:
-    device = model.final_layer.weight.device
-    model.train()
-
-    def loss_at(step: int) -> Tensor:
-        rng = np.random.default_rng([seed, budget.stream, step])
-        batch = pose_batch(regions, model.spec.skeleton, config, model.spec.crop_size, rng)
-        with precision(device):
-            predicted = model.heatmaps(to_input(model, batch.images))
-        targets, weights = torch.from_numpy(batch.targets), torch.from_numpy(batch.weights)
-        return heatmap_loss(predicted.float(), targets.to(device), weights.to(device))
-
-    parameters = [*model.backbone.parameters(), *model.final_layer.parameters()]
-    done, interrupted = train(
-        parameters,
-        loss_at,
-        iterations=budget.iterations,
-        learning_rate=budget.learning_rate,
-        stage=budget.stage,
-        progress=progress,
-    )
-    model.eval()
-    model.record("pose", done)
+    spec, budget = model.spec, (config.pseudo_iterations, _PSEUDO_RATE * config.pose_learning_rate)
+    draw_batch = partial(pose_batch, regions, spec.skeleton, config, spec.crop_size)
+    step = PoseStep(model, "paper", precision(model.device))
+    interrupted = _fit(step, draw_batch, (seed, 3), *budget, "training on propagated poses", progress)
+    model.record("pose", spec.trained.get("pose", 0) + model.spec.trained["pose"])
     return interrupted
 
 
@@ -453,31 +395,7 @@ def train_warper(
         seed: of the batches.
         progress: is told after every iteration.
     """
-    device = model.final_layer.weight.device
-    model.eval()
-    model.warp_head.train()
-
-    def loss_at(step: int) -> Tensor:
-        rng = np.random.default_rng([seed, 2, step])
-        batch = pair_batch(labelled, nearby, model.spec.skeleton, config, model.spec.crop_size, rng)
-        with torch.no_grad(), precision(device):
-            crops = to_input(model, np.concatenate([batch.sources, batch.targets]))
-            seen = model.heatmaps(crops).float()
-            source, target = model.view(seen, crops).chunk(2)
-        moves_labels = torch.from_numpy(batch.moves_labels).to(device)[:, None, None, None]
-        values = torch.where(moves_labels, torch.from_numpy(batch.labels).to(device), seen[: len(source)])
-        warped = model.warp(values, source=source, target=target)
-        wanted, weights = torch.from_numpy(batch.wanted), torch.from_numpy(batch.weights)
-        return heatmap_loss(warped, wanted.to(device), weights.to(device))
-
-    done, interrupted = train(
-        model.warp_head.parameters(),
-        loss_at,
-        iterations=config.warp_iterations,
-        learning_rate=config.warp_learning_rate,
-        stage=_WARP,
-        progress=progress,
-    )
-    model.eval()
-    model.record("warp", done)
-    return interrupted
+    spec, budget = model.spec, (config.warp_iterations, config.warp_learning_rate)
+    draw_batch = partial(pair_batch, labelled, nearby, spec.skeleton, config, spec.crop_size)
+    step = WarperStep(model, "frozen_backbone", precision(model.device))
+    return _fit(step, draw_batch, (seed, 2), *budget, "training the warper", progress)

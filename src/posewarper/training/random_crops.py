@@ -1,23 +1,60 @@
-"""Whole samples as the original's dataset makes them: crops under one transform, keypoints, targets."""
+"""Random crops: one way to cut and mirror them, and two policies that draw them.
+
+For one clip (:func:`draw`, :func:`cut_sample`) a crop is cut and then mirrored. The recipes draw by the
+paper's distributions (:func:`draw_framing`) and, as the original, mirror the frame before the cut.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posewarper.crops import IMAGENET_MEAN, IMAGENET_STD, Image, crop_image, flip_keypoints, normalise
-from posewarper.geometry import crop_transform, keypoint_boxes, pad_box, paper_crop_transform
-from posewarper.heatmaps import paper_encode
-from posewarper.options import FitConfig
+from posewarper.crops import Image, crop_image, flip_keypoints, smooth_crop
+from posewarper.geometry import CropTransform, crop_transform, keypoint_boxes, pad_box, paper_crop_transform
+from posewarper.options import AugmentationSettings, FitConfig
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import Floats, is_there
 from posewarper.video.track_crops import Region
 
-# A half of the body is shown alone only if it has more than this many labelled keypoints.
+# Half of the body is shown alone only if it has more than this many labelled keypoints,
 _HALF_BODY_KEYPOINTS = 2
+# and with this much room around it.
+_HALF_BODY_PADDING = 1.5
+_PAPER_UNIT = 200.0  # pixels in one unit of the paper's scale
+# The paper shows the upper half if a normal draw lies below this: in 69 percent of the cases.
+_UPPER_BELOW = 0.5
+
+
+class Sample(NamedTuple):
+    """A picture, either a frame or a crop, with what is known of one instance in it.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        keypoints: (K, 2) xy in pixels of the image, NaN where there is no label.
+        visibility: (K,) as in labels.
+    """
+
+    image: Image
+    keypoints: Floats
+    visibility: NDArray[np.uint8]
+
+
+def cut(sample: Sample, transform: CropTransform, *, smooth: bool = False) -> Sample:
+    """Cut a crop out of a picture, without aliasing if ``smooth``; the keypoints move with it."""
+    image = (smooth_crop if smooth else crop_image)(sample.image, transform)
+    return Sample(image, transform.to_crop(sample.keypoints), sample.visibility)
+
+
+def mirror(sample: Sample, skeleton: Skeleton) -> Sample:
+    """Mirror a picture left to right; keypoints take the names that they have there."""
+    image = np.asarray(cv2.flip(sample.image, 1), np.uint8)
+    return Sample(
+        image, *flip_keypoints(sample.keypoints, sample.visibility, skeleton, sample.image.shape[1])
+    )
 
 
 @dataclass(frozen=True)
@@ -70,21 +107,6 @@ def jitter(base: Draw, config: FitConfig, rng: np.random.Generator, strength: fl
     )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A crop with what is known of it.
-
-    Args:
-        image: (h, w, 3) uint8 RGB.
-        keypoints: (K, 2) xy in crop pixels, NaN where there is no label.
-        visibility: (K,) as in labels.
-    """
-
-    image: Image
-    keypoints: Floats
-    visibility: NDArray[np.uint8]
-
-
 def half_body_box(region: Region, skeleton: Skeleton, rng: np.random.Generator) -> Floats | None:
     """Return the padded box (4,) around the upper or the lower body, or None if it has too few keypoints."""
     for part in rng.permutation(2):
@@ -95,7 +117,7 @@ def half_body_box(region: Region, skeleton: Skeleton, rng: np.random.Generator) 
             smallest = region.box[3] / 4
             size = np.maximum(box[2:], smallest)
             box = np.concatenate([box[:2] + box[2:] / 2 - size / 2, size])
-            return pad_box(box, aspect_ratio=region.box[2] / region.box[3], padding=1.5)
+            return pad_box(box, aspect_ratio=region.box[2] / region.box[3], padding=_HALF_BODY_PADDING)
     return None
 
 
@@ -115,43 +137,11 @@ def cut_sample(
     grown = box[2:] * choice.scale
     centre = box[:2] + box[2:] * (0.5 + np.array(choice.shift))
     transform = crop_transform(np.concatenate([centre - grown / 2, grown]), size, rotation=choice.rotation)
-    image = crop_image(region.image, transform)
-    keypoints, visibility = transform.to_crop(region.keypoints), region.visibility
+    sample = cut(Sample(region.image, region.keypoints, region.visibility), transform)
     if choice.flip:
-        image = image[:, ::-1]
-        keypoints, visibility = flip_keypoints(keypoints, visibility, skeleton, size[1])
-    coloured = image * np.array(choice.gain, np.float32) + np.float32(choice.lift)
-    return Sample(np.clip(coloured, 0, 255).astype(np.uint8), keypoints, visibility)
-
-
-_PAPER_UNIT = 200.0  # pixels in one unit of the paper's scale
-_HALF_BODY_PADDING = 1.5
-# Half of the body is the upper one if a normal draw lies below this: in 69 percent of the cases.
-_UPPER_BELOW = 0.5
-_FEWEST_TO_PREFER = 3
-
-
-@dataclass(frozen=True)
-class PaperAugmentation:
-    """Settings of the paper's random crops.
-
-    Args:
-        scale: standard deviation of the factor on the crop's size, which stays within this of 1.
-        rotation: standard deviation in degrees; angles stay within twice this.
-        rotated: share of the samples that are rotated.
-        flipped: share of the samples that are mirrored.
-        half_body: share of the samples reduced to half of the body.
-        half_body_keypoints: only samples with more visible keypoints than this are.
-        reach: the neighbour of a pair lies up to this many frames to either side, 0 included.
-    """
-
-    scale: float = 0.35
-    rotation: float = 45.0
-    rotated: float = 0.6
-    flipped: float = 0.5
-    half_body: float = 0.3
-    half_body_keypoints: int = 8
-    reach: int = 2
+        sample = mirror(sample, skeleton)
+    coloured = sample.image * np.array(choice.gain, np.float32) + np.float32(choice.lift)
+    return sample._replace(image=np.clip(coloured, 0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -171,6 +161,20 @@ class Framing:
     rotation: float = 0.0
     flip: bool = False
     offset: int = 0
+
+    def cut(self, frame: Sample, size: tuple[int, int], skeleton: Skeleton, *, paper: bool) -> Sample:
+        """Cut the crop (height, width) = ``size``: the mirroring first, as the original does, then the cut.
+
+        With ``paper`` the crop is the original's to the last digit. Otherwise it is one as for own clips: of
+        the same box, by :func:`posewarper.geometry.crop_transform` and without aliasing.
+        """
+        if paper:
+            transform = paper_crop_transform(self.center, self.scale, self.rotation, (size[1], size[0]))
+        else:
+            # At least a pixel: half of a body may be one spot.
+            box = np.maximum(np.asarray(self.scale, np.float64) * _PAPER_UNIT, 1)
+            transform = crop_transform([*(self.center - box / 2), *box], size, rotation=self.rotation)
+        return cut(mirror(frame, skeleton) if self.flip else frame, transform, smooth=not paper)
 
 
 def sample_generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
@@ -200,8 +204,8 @@ def half_body(
     there = is_there(keypoints)
     # In float32 from here on, as the original.
     upper, lower = (keypoints[[k for k in half if there[k]]].astype(np.float32) for half in skeleton.halves)
-    prefers_upper = normal < _UPPER_BELOW and len(upper) >= _FEWEST_TO_PREFER
-    chosen = upper if prefers_upper or len(lower) < _FEWEST_TO_PREFER else lower
+    prefers_upper = normal < _UPPER_BELOW and len(upper) > _HALF_BODY_KEYPOINTS
+    chosen = upper if prefers_upper or len(lower) <= _HALF_BODY_KEYPOINTS else lower
     if len(chosen) < 2:
         return None
     width, height = chosen.max(0) - chosen.min(0)
@@ -220,7 +224,7 @@ def draw_framing(
     scale: ArrayLike,
     aspect_ratio: float,
     image_width: int,
-    settings: PaperAugmentation,
+    settings: AugmentationSettings,
     rng: np.random.Generator,
     skeleton: Skeleton = POSETRACK,
 ) -> Framing:
@@ -255,91 +259,3 @@ def draw_framing(
         flip,
         offset,
     )
-
-
-@dataclass(frozen=True)
-class TargetSpec:
-    """Sizes of crops and targets.
-
-    Args:
-        crop_size: (height, width) of the crops in pixels.
-        heatmap_size: (height, width) of the targets in heatmap pixels.
-        sigma: of the targets' Gaussians, in heatmap pixels, a whole number.
-        keypoint_weights: K factors on the weights, such as 1.5 for wrists; None for none.
-        mean: (3,) of red, green and blue, in units of 255.
-        std: (3,) of red, green and blue, in units of 255.
-    """
-
-    crop_size: tuple[int, int] = (384, 288)
-    heatmap_size: tuple[int, int] = (96, 72)
-    sigma: int = 3
-    keypoint_weights: tuple[float, ...] | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-
-@dataclass(frozen=True)
-class PaperSample:
-    """One instance in one frame, seen in that frame and in others.
-
-    Args:
-        inputs: (n, 3, h, w) float32, normalised crops, the sample's own frame first.
-        keypoints: (K, 2) xy in crop pixels, NaN where there is none.
-        target: (K, H, W) float32, zero where there is no keypoint.
-        weights: (K,) float32, 0 where there is no keypoint or it lies far outside.
-    """
-
-    inputs: NDArray[np.float32]
-    keypoints: Floats
-    target: NDArray[np.float32]
-    weights: NDArray[np.float32]
-
-
-def cut_inputs(frames: Sequence[Image], framing: Framing, spec: TargetSpec) -> NDArray[np.float32]:
-    """Cut and normalise the same crop of several frames.
-
-    Args:
-        frames: n images (H, W, 3) uint8 RGB, mirrored here if the framing says so.
-        framing: where the crop lies.
-        spec: its size and the normalisation.
-
-    Returns:
-        (n, 3, h, w) float32.
-    """
-    height, width = spec.crop_size
-    transform = paper_crop_transform(framing.center, framing.scale, framing.rotation, (width, height))
-    seen = [np.ascontiguousarray(frame[:, ::-1]) if framing.flip else frame for frame in frames]
-    return normalise(np.stack([crop_image(frame, transform) for frame in seen]), spec.mean, spec.std)
-
-
-def cut_paper_sample(
-    frames: Sequence[Image],
-    keypoints: ArrayLike,
-    framing: Framing,
-    spec: TargetSpec,
-    skeleton: Skeleton = POSETRACK,
-) -> PaperSample:
-    """Make a sample: the mirroring first, then one transform for all crops and the keypoints.
-
-    Args:
-        frames: images (H, W, 3) uint8 RGB of one size, the sample's own first.
-        keypoints: (K, 2) xy in pixels of the first image, NaN where there is none.
-        framing: as drawn by :func:`posewarper.training.random_crops.draw_framing`, or the sample's own.
-        spec: sizes and normalisation.
-        skeleton: for the mirror image.
-    """
-    points = np.asarray(keypoints, np.float64)
-    if framing.flip:
-        points, _ = flip_keypoints(points, is_there(points), skeleton, frames[0].shape[1])
-    height, width = spec.crop_size
-    transform = paper_crop_transform(framing.center, framing.scale, framing.rotation, (width, height))
-    points = transform.to_crop(points)
-    target, weights = paper_encode(
-        points,
-        is_there(points),
-        (width, height),
-        spec.heatmap_size[::-1],
-        spec.sigma,
-        keypoint_weights=spec.keypoint_weights,
-    )
-    return PaperSample(cut_inputs(frames, framing, spec), points, target, weights[:, 0])

@@ -43,7 +43,6 @@ from posewarper.training.engine import (
     make_accelerator,
 )
 from posewarper.training.pseudo_labels import load_warper, propagate_clips, propagate_samples
-from posewarper.training.random_crops import PaperAugmentation
 from posewarper.training.recipes import choose_clips
 from posewarper.training.samples import TrainingSamples, samples_of_clips, samples_of_dataset, unpack_videos
 from posewarper.training.validation import (
@@ -312,9 +311,8 @@ def build_set(recipe: Recipe, model: PoseWarper, samples: TrainingSamples, world
     return TrainingSet(
         _repeat(samples, recipe.train.min_epoch_steps, global_batch(recipe.train, world)),
         crop_size=model.spec.crop_size,
-        heatmap_size=model.heatmap_size,
         sigma=model.spec.sigma,
-        augmentation=PaperAugmentation(**recipe.augmentation.model_dump()),
+        augmentation=recipe.augmentation,
         pairs=recipe.train.stage == "warper",
         exact_targets=recipe.train.targets == "exact",
         seed=recipe.train.seed,

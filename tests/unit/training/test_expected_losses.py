@@ -88,8 +88,8 @@ def test_the_warper_s_loss_is_that_of_the_neighbour_warped_to_the_label(start, l
         swapped = dict(batch) | {"images": batch["images"].flip(1)}
         return usual(self, swapped)
 
-    usual = WarperStep.predict
-    monkeypatch.setattr(WarperStep, "predict", labelled_frame)
+    usual = WarperStep._warp
+    monkeypatch.setattr(WarperStep, "_warp", labelled_frame)
     assert losses("warper", **own, **STILL)[0] < 0.2  # the labelled frame's own maps: outside of the band
 
 

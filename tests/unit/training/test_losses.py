@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posewarper.training.steps import hard_keypoint_loss, heatmap_loss
+from posewarper.training.steps import heatmap_loss
 
 
 def test_half_the_mean_of_weighted_squares():
@@ -39,18 +39,3 @@ def test_the_gradient_is_the_weighted_difference():
     heatmap_loss(predicted, target, weights).backward()
     expected = weights[..., None, None] ** 2 * (predicted.detach() - target) / predicted.numel()
     torch.testing.assert_close(predicted.grad, expected)
-
-
-def test_only_the_hardest_keypoints_of_each_sample_count():
-    # Half the mean square of each map, by sample: (2, 0.5, 4.5) and (0, 8, 0.5).
-    off = torch.tensor([[2.0, 1.0, 3.0], [0.0, 4.0, 1.0]])
-    predicted = off[..., None, None].expand(2, 3, 4, 5)
-    target, ones = torch.zeros(2, 3, 4, 5), torch.ones(2, 3)
-    assert hard_keypoint_loss(predicted, target, ones, hardest=1).item() == pytest.approx((4.5 + 8) / 2)
-    assert hard_keypoint_loss(predicted, target, ones, hardest=2).item() == pytest.approx((3.25 + 4.25) / 2)
-    everything = heatmap_loss(predicted, target, ones).item()
-    assert hard_keypoint_loss(predicted, target, ones, hardest=3).item() == pytest.approx(everything)
-    assert hard_keypoint_loss(predicted, target, ones).item() == pytest.approx(everything)
-    # A keypoint without weight is never hard; weights enter squared.
-    weights = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.5, 1.0]])
-    assert hard_keypoint_loss(predicted, target, weights, hardest=1).item() == pytest.approx((2 + 2) / 2)

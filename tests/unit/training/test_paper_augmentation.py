@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
+from posewarper.options import AugmentationSettings
 from posewarper.skeletons import POSETRACK
-from posewarper.training.random_crops import PaperAugmentation, draw_framing, half_body, sample_generator
+from posewarper.training.random_crops import draw_framing, half_body, sample_generator
 
 CENTER, SCALE, WIDTH = (40.0, 30.0), (0.3, 0.4), 100
 
@@ -52,7 +51,9 @@ def draws(keypoints, settings, n=4000):
 
 
 def test_the_distributions():
-    framings = draws(person(*UPPER), PaperAugmentation(half_body=1.0))  # three keypoints: never half of them
+    framings = draws(
+        person(*UPPER), AugmentationSettings(half_body=1.0)
+    )  # three keypoints: never half of them
     angles = np.array([f.rotation for f in framings])
     assert (angles != 0).mean() == pytest.approx(0.6, abs=0.03)
     turned = angles[angles != 0]
@@ -79,7 +80,7 @@ def test_the_distributions():
 
 def test_half_bodies_come_before_scale_and_mirror():
     names = [name for name in POSETRACK.names if not name.endswith("_ear")]
-    steady = PaperAugmentation(scale=0.0, rotated=0.0, flipped=0.0)
+    steady = AugmentationSettings(scale=0.0, rotated=0.0, flipped=0.0)
     framings = draws(person(*names), steady, n=2000)
     plain = np.array([tuple(f.center) == CENTER for f in framings])
     assert (~plain).mean() == pytest.approx(0.3, abs=0.03)
@@ -88,11 +89,11 @@ def test_half_bodies_come_before_scale_and_mirror():
     centers = [tuple(f.center) for f in framings if tuple(f.center) != CENTER]
     assert set(centers) == {tuple(upper), tuple(lower)}
     assert centers.count(tuple(upper)) / len(centers) == pytest.approx(0.69, abs=0.05)
-    mirrored = draws(person(*names), replace(steady, flipped=1.0, half_body=1.0), n=50)
+    mirrored = draws(person(*names), steady.model_copy(update={"flipped": 1.0, "half_body": 1.0}), n=50)
     xs = sorted({float(f.center[0]) for f in mirrored})
     assert xs == pytest.approx(sorted([WIDTH - 1 - upper[0], WIDTH - 1 - lower[0]]))
     # Eight visible keypoints are not enough.
-    few = draws(person(*names[:8]), replace(steady, half_body=1.0), n=20)
+    few = draws(person(*names[:8]), steady.model_copy(update={"half_body": 1.0}), n=20)
     assert {tuple(f.center) for f in few} == {CENTER}
 
 

@@ -48,8 +48,6 @@ def test_an_epoch_can_begin_in_its_middle():
     assert batches(start=3) == []
 
 
-def test_what_cannot_be_split_is_refused():
-    with pytest.raises(ConfigError, match=r"3 processes times 1[\s\S]*got: +8"):
-        EpochSampler(10, 8, rank=0, world=3, seed=0)
+def test_no_samples_are_refused():
     with pytest.raises(ConfigError, match="no samples"):
         EpochSampler(0, 8, rank=0, world=1, seed=0)

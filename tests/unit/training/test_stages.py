@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from posewarper.model.checkpoint import parameters_sha256
-from posewarper.model.heatmap_runner import to_input
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.options import FitConfig
 from posewarper.skeletons import Skeleton
-from posewarper.training import own_clip
+from posewarper.training import own_clip, steps
+from posewarper.training.batches import images_to_tensor
 from posewarper.training.own_clip import (
     train_pose,
     train_pose_on_propagated,
@@ -72,27 +72,16 @@ def copied(model: PoseWarper) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_crops_are_normalised_by_the_model_s_own_mean_and_deviation():
-    images = np.zeros((2, 4, 6, 3), np.uint8)
-    images[0, 1, 2] = (255, 0, 51)
-    model = a_model()
-    tensor = to_input(model, images)
-    assert tensor.shape == (2, 3, 4, 6)
-    assert tensor.is_contiguous(memory_format=torch.channels_last)
-    expected = (np.array([1, 0, 0.2]) - model.spec.mean) / model.spec.std
-    np.testing.assert_allclose(tensor[0, :, 1, 2], expected, rtol=1e-5)
-
-
 def test_pose_training_lowers_the_loss_and_leaves_the_warper_alone(monkeypatch):
     losses, model = [], a_model()
-    before, usual = copied(model), own_clip.heatmap_loss
+    before, usual = copied(model), steps.heatmap_loss
 
     def watched(*arguments):
         loss = usual(*arguments)
         losses.append(loss.item())
         return loss
 
-    monkeypatch.setattr(own_clip, "heatmap_loss", watched)
+    monkeypatch.setattr(steps, "heatmap_loss", watched)
     config = CONFIG.model_copy(
         update={"pose_iterations": 16, "pose_batch": 4, "pose_learning_rate": 3e-3, "half_body": 0.0}
     )
@@ -184,8 +173,10 @@ def test_the_warper_gets_source_target_and_values_in_their_places(monkeypatch):
     train_warper(model, LABELLED, NEARBY, config, seed=0)
     batch, (values, source, target) = drawn[0], moved[0]
     with torch.no_grad():
-        expected_source = model.heatmaps(to_input(model, batch.sources))
-        expected_target = model.heatmaps(to_input(model, batch.targets))
+        expected_target, expected_source = (
+            model.heatmaps(images_to_tensor(batch["images"][:, n], model.spec.mean, model.spec.std))
+            for n in (0, 1)
+        )
 
     def off(a: torch.Tensor, b: torch.Tensor) -> float:
         return float((a - b).abs().mean() / b.abs().mean())
@@ -193,7 +184,7 @@ def test_the_warper_gets_source_target_and_values_in_their_places(monkeypatch):
     assert off(source, expected_source) < 0.05  # bfloat16 on some machines
     assert off(target, expected_target) < 0.05
     assert off(target, expected_source) > 0.1
-    moves = torch.from_numpy(batch.moves_labels)
+    moves = batch["moves_labels"]
     assert 0 < moves.float().mean() < 1
-    assert torch.equal(values[moves], torch.from_numpy(batch.labels)[moves])
+    assert torch.equal(values[moves], batch["labels"][moves])
     assert torch.equal(values[~moves], source[~moves])

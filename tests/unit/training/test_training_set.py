@@ -12,27 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from posewarper.crops import normalise
+from posewarper.crops import crop_image, flip_keypoints, normalise
 from posewarper.errors import ConfigError
-from posewarper.geometry import paper_crop_transform
-from posewarper.heatmaps import decode, heatmap_to_crop
+from posewarper.geometry import crop_transform, paper_crop_transform
+from posewarper.heatmaps import decode, heatmap_to_crop, paper_encode
+from posewarper.options import AugmentationSettings
 from posewarper.skeletons import POSETRACK
-from posewarper.training.batches import EpochSampler, TrainingSet, images_to_tensor, load_batches
-from posewarper.training.random_crops import (
-    PaperAugmentation,
-    TargetSpec,
-    cut_paper_sample,
-    draw_framing,
-    sample_generator,
-)
+from posewarper.training.batches import BatchLoader, EpochSampler, TrainingSet, images_to_tensor
+from posewarper.training.random_crops import draw_framing, sample_generator
 from posewarper.training.samples import FrameReader, TrainingSamples, VideoFrames
 from posewarper.video.images import read_image
 from posewarper.video.source import open_video
 from posewarper.video.writing import write_video
 
-SPEC = TargetSpec(crop_size=(64, 48), heatmap_size=(16, 12), sigma=1)
-SIZES = {"crop_size": (64, 48), "heatmap_size": (16, 12), "sigma": 1.0}
-STILL = PaperAugmentation(scale=0, rotation=0, flipped=0, half_body=0)
+SIZES = {"crop_size": (64, 48), "sigma": 1.0}
+STILL = AugmentationSettings(scale=0, rotation=0, flipped=0, half_body=0)
 N_FRAMES = 9
 
 
@@ -62,7 +56,7 @@ def make_samples(video, n=8, skeleton=POSETRACK):
 
 def make_set(frames, augmentation=None, pairs=True, seed=3, samples=None, **options):
     samples = samples or make_samples(frames)
-    augmentation = augmentation or PaperAugmentation()
+    augmentation = augmentation or AugmentationSettings()
     return TrainingSet(samples, augmentation=augmentation, pairs=pairs, seed=seed, **(SIZES | options))
 
 
@@ -77,16 +71,22 @@ def test_an_item_is_the_paper_s_sample(frames, index):
     item = make_set(frames)[2, index]
     rng = sample_generator(3, 2, index)
     row = samples.keypoints[index], samples.centers[index], samples.scales[index]
-    framing = draw_framing(*row, 0.75, 112, PaperAugmentation(), rng)
+    framing = draw_framing(*row, 0.75, 112, AugmentationSettings(), rng)
     number = int(samples.numbers[index])
     other = min(max(number + framing.offset, 3), 11)
     other = number if other == 6 else other
     images = [read_image(f"{frames.path}/{n:06d}.png") for n in (number, other)]
-    expected = cut_paper_sample(images, samples.keypoints[index], framing, SPEC)
-    tensor = images_to_tensor(item["images"], SPEC.mean, SPEC.std)
-    np.testing.assert_array_equal(tensor.numpy(), expected.inputs)
-    np.testing.assert_array_equal(item["target"].numpy(), expected.target)
-    np.testing.assert_array_equal(item["weights"].numpy(), expected.weights)
+    # The mirroring first, then one transform for both crops and the keypoints.
+    points = samples.keypoints[index]
+    visible = np.isfinite(points[:, 0])
+    if framing.flip:
+        images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
+        points, visible = flip_keypoints(points, visible, POSETRACK, 112)
+    transform = paper_crop_transform(framing.center, framing.scale, framing.rotation, (48, 64))
+    np.testing.assert_array_equal(item["images"], [crop_image(image, transform) for image in images])
+    target, weights = paper_encode(transform.to_crop(points), visible, (48, 64), (12, 16), 1)
+    np.testing.assert_array_equal(item["target"].numpy(), target)
+    np.testing.assert_array_equal(item["weights"].numpy(), weights[:, 0])
     assert item["images"].dtype == torch.uint8 and item["images"].shape == (2, 64, 48, 3)
     assert item["target"].dtype == item["weights"].dtype == torch.float32 and item["index"] == index
 
@@ -132,7 +132,7 @@ def test_neighbours_lie_within_reach_and_follow_the_original_s_rules(frames):
             seen[index].add(other)
     # 1 and 2 are 3; 6 is missing, so that 5 stands in; 12 and 13 are 11.
     assert seen == [{3, 4, 5}, {3, 4, 5, 7}, {9, 10, 11}]
-    no_reach = make_set(frames, replace(STILL, reach=0), samples=samples)[0, 1]["images"]
+    no_reach = make_set(frames, STILL.model_copy(update={"reach": 0}), samples=samples)[0, 1]["images"]
     assert torch.equal(no_reach[0], no_reach[1])
 
 
@@ -140,7 +140,7 @@ def test_exact_targets_lie_at_the_keypoints(frames):
     samples = make_samples(frames)
     items = make_set(frames, STILL, pairs=False, exact_targets=True, sigma=1.5)
     item = items[0, 2]
-    transform = paper_crop_transform(samples.centers[2], samples.scales[2], 0, (48, 64))
+    transform = crop_transform((*(55 - 30, 36 - 40), 60, 80), (64, 48))
     points, _ = decode(item["target"].numpy())
     wanted = transform.to_crop(samples.keypoints[2])
     inside = ((wanted > 4) & (wanted < (44, 60))).all(1)
@@ -158,7 +158,7 @@ def test_workers_and_processes_make_the_same_items(frames, world):
     shown = []
     for rank in range(world):
         sampler = EpochSampler(8, 4, rank=rank, world=world, seed=0)
-        loader = load_batches(make_set(frames), sampler, workers=2)
+        loader = BatchLoader(make_set(frames), sampler, workers=2)
         for epoch in (5, 6):  # the workers live on
             sampler.set_epoch(epoch)
             batches = list(loader)
@@ -201,8 +201,8 @@ def test_workers_do_not_wait_for_threads_of_the_parent(frames, tmp_path, picture
         cycle: list[object] = [open_video(tmp_path / "clip.mp4")]
         cycle.append(cycle)
         del cycle  # from now on garbage that a collector will close some day
-        loader = load_batches(items, EpochSampler(8, 8, rank=0, world=1, seed=0), workers=1)
-        loader.timeout = 30
+        sampler = EpochSampler(8, 8, rank=0, world=1, seed=0)
+        loader = BatchLoader(items, sampler, workers=1, timeout=30)
         batch = next(iter(loader))
     finally:
         cv2.setNumThreads(threads)
