@@ -8,12 +8,12 @@ import re
 import numpy as np
 import pytest
 from largest_errors import record
+from original_rules import paper_annotations
 from paper_reference import TargetSpec, cut_paper_sample
 
 from posewarper.geometry import paper_center_scale
 from posewarper.posetrack.samples import (
     label_boxes,
-    paper_annotations,
     samples_from_boxes,
     samples_from_labels,
     support_numbers,

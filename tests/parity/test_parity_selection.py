@@ -6,7 +6,7 @@ import json
 
 import pytest
 from largest_errors import record
-from paper_rows import paper_rows
+from original_rules import paper_rows
 
 from posewarper.errors import LabelsError
 from posewarper.posetrack.selection import labelled_numbers, propagation_plan

@@ -29,6 +29,7 @@ from posewarper.posetrack.points import (
     single,
     single_number,
     whole,
+    without_none,
 )
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import NO_TRACK, Floats, InstanceTable, is_there
@@ -232,28 +233,24 @@ def annolist_document(table: InstanceTable) -> dict[str, Any]:
             "score": [float(table.scores[i])] if np.isfinite(table.scores[i]) else None,
             "annopoints": [{"point": points[i]}],
         }
-        people[row].append(_known(person))
+        people[row].append(without_none(person))
     frames = []
     for row, name in enumerate(table.frame_names):
         regions = [np.asarray(region, float).tolist() for region in table.ignore_regions.get(row, ())]
         polygons = [{"point": [{"x": [x], "y": [y]} for x, y in region]} for region in regions]
         ids = table.image_ids
         frame = {
-            "image": [_known({"name": f"images/{name}", "id": None if ids is None else int(ids[row])})],
+            "image": [without_none({"name": f"images/{name}", "id": None if ids is None else int(ids[row])})],
             "imgnum": [int(table.frame_numbers[row])],
             "is_labeled": [int(table.is_labelled[row])],
             "ignore_regions": polygons or None,
             "annorect": people[row],
         }
-        frames.append(_known(frame))
+        frames.append(without_none(frame))
     height, width = table.image_size or (None, None)
     named = table.video == _video_name(table.frame_names, "")
     beside = {"video": None if named else table.video, "nframes": table.n_frames}
-    return _known({"annolist": frames, **beside, "height": height, "width": width})
-
-
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+    return without_none({"annolist": frames, **beside, "height": height, "width": width})
 
 
 def point_lists(table: InstanceTable) -> list[list[dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -119,3 +119,8 @@ def single_number(record: Record, key: str) -> float:
 def whole(record: Record, key: str) -> int | None:
     """Return an id or another whole number of any size that fits 64 bits; None when it is absent or null."""
     return record.whole(key, low=-(2**62), high=2**62)
+
+
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a file writes: those that are not None."""
+    return {key: value for key, value in values.items() if value is not None}

@@ -29,7 +29,14 @@ from posewarper.formats.records import (
     records_of,
     shown,
 )
-from posewarper.posetrack.points import check_names, frame_name, labelled_flags, single_number, whole
+from posewarper.posetrack.points import (
+    check_names,
+    frame_name,
+    labelled_flags,
+    single_number,
+    whole,
+    without_none,
+)
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import NO_TRACK, Floats, InstanceTable, is_there
 
@@ -305,59 +312,42 @@ def posetrack18_document(table: InstanceTable) -> dict[str, Any]:
     A frame's name gets ``images/`` in front. Frames without ids get them in the official form,
     ``1VVVVVVFFFF`` for video V and frame F, where the names allow it.
     """
-    ids = _image_ids(table)
-    skeleton = table.skeleton
-    document: dict[str, Any] = {
-        "images": _images(table, ids),
-        "annotations": _annotations(table, ids),
-        "categories": [
-            {
-                "id": 1,
-                "name": skeleton.name,
-                "supercategory": skeleton.name,
-                "keypoints": list(skeleton.names),
-                "skeleton": [[a + 1, b + 1] for a, b in skeleton.edges],
-            }
-        ],
-    }
-    if {folder_name(name) for name in table.frame_names} != {table.video}:
-        document["info"] = {"video": table.video}
-    return document
-
-
-def _image_ids(table: InstanceTable) -> list[int]:
+    numbers, digits = table.frame_numbers, re.match(r"\d+", table.video)
     if table.image_ids is not None:
-        return table.image_ids.tolist()
-    digits = re.match(r"\d{1,6}(?!\d)", table.video)
-    video = int(digits.group()) if digits else 0
-    numbers = table.frame_numbers
-    if len(np.unique(numbers)) < len(numbers) or ((numbers < 0) | (numbers > 9999)).any():
-        numbers = np.arange(len(numbers))
-    return [10**10 + video * 10**4 + number for number in numbers.tolist()]
-
-
-def _images(table: InstanceTable, ids: list[int]) -> list[dict[str, Any]]:
-    digits = re.match(r"\d+", table.video)
+        ids = table.image_ids.tolist()
+    else:
+        if len(np.unique(numbers)) < len(numbers) or ((numbers < 0) | (numbers > 9999)).any():
+            numbers = np.arange(len(numbers))
+        video = int(digits.group()) if digits and len(digits.group()) <= 6 else 0
+        ids = [10**10 + video * 10**4 + number for number in numbers.tolist()]
+    height, width = table.image_size or (None, None)
     images = []
     for row, name in enumerate(table.frame_names):
         number = int(table.frame_numbers[row])
-        image: dict[str, Any] = {
+        regions = [np.asarray(region, float).T.tolist() for region in table.ignore_regions.get(row, ())]
+        image = {
             "file_name": f"images/{name}",
             "id": ids[row],
             "frame_id": ids[row] if number_in(name) == number else number,
             "vid_id": digits.group() if digits else table.video,
             "is_labeled": bool(table.is_labelled[row]),
+            "nframes": table.n_frames,
+            "height": height,
+            "width": width,
+            "ignore_regions_x": [x for x, _ in regions] or None,
+            "ignore_regions_y": [y for _, y in regions] or None,
         }
-        if table.n_frames is not None:
-            image["nframes"] = table.n_frames
-        if table.image_size is not None:
-            image["height"], image["width"] = table.image_size
-        regions = [np.asarray(region, float) for region in table.ignore_regions.get(row, ())]
-        if regions:
-            for axis, key in enumerate(("ignore_regions_x", "ignore_regions_y")):
-                image[key] = [region[:, axis].tolist() for region in regions]
-        images.append(image)
-    return images
+        images.append(without_none(image))
+    category = {"id": 1, "name": table.skeleton.name, "supercategory": table.skeleton.name}
+    category |= {
+        "keypoints": list(table.skeleton.names),
+        "skeleton": [[a + 1, b + 1] for a, b in table.skeleton.edges],
+    }
+    document: dict[str, Any] = {"images": images, "annotations": _annotations(table, ids)}
+    document["categories"] = [category]
+    if {folder_name(name) for name in table.frame_names} != {table.video}:
+        document["info"] = {"video": table.video}
+    return document
 
 
 def _annotations(table: InstanceTable, ids: list[int]) -> list[dict[str, Any]]:
@@ -371,23 +361,21 @@ def _annotations(table: InstanceTable, ids: list[int]) -> list[dict[str, Any]]:
     crowded = max(np.bincount(table.rows).tolist(), default=0) > 100
     annotations = []
     for i, row in enumerate(table.rows.tolist()):
-        annotation: dict[str, Any] = {
+        box, head = (
+            b[i].tolist() if np.isfinite(b[i]).all() else None for b in (table.boxes, table.head_boxes)
+        )
+        annotation = {
             "id": i + 1 if crowded else ids[row] * 100 + counts[row],
             "image_id": ids[row],
             "category_id": 1,
             "keypoints": [number for x, y, v in triples[i].tolist() for number in (x, y, int(v))],
+            "iscrowd": None if table.is_person[i] else 1,
+            "track_id": int(table.tracks[i]) if table.tracks[i] != NO_TRACK else None,
+            "bbox": box,
+            "bbox_head": head,
+            "score": float(table.scores[i]) if np.isfinite(table.scores[i]) else None,
+            "scores": [s if np.isfinite(s) else None for s in scores[i].tolist()] if scored[i] else None,
         }
         counts[row] += 1
-        if not table.is_person[i]:
-            annotation["iscrowd"] = 1
-        if table.tracks[i] != NO_TRACK:
-            annotation["track_id"] = int(table.tracks[i])
-        for key, box in (("bbox", table.boxes[i]), ("bbox_head", table.head_boxes[i])):
-            if np.isfinite(box).all():
-                annotation[key] = box.tolist()
-        if np.isfinite(table.scores[i]):
-            annotation["score"] = float(table.scores[i])
-        if scored[i]:
-            annotation["scores"] = [s if np.isfinite(s) else None for s in scores[i].tolist()]
-        annotations.append(annotation)
+        annotations.append(without_none(annotation))
     return annotations

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posewarper.errors import ConfigError, LabelsError
-from posewarper.formats.records import read_json
+from posewarper.posetrack.annolist import require_posetrack
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
-from posewarper.posetrack.points import frame_name
-from posewarper.posetrack.samples import label_boxes, paper_annotations
+from posewarper.posetrack.samples import samples_from_labels
+from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import Floats, Ints
 
@@ -208,6 +208,9 @@ class SelectedLabels:
 def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> SelectedLabels:
     """Read a file of the original that lists labelled frames and their instances.
 
+    Instances that the original makes no samples of (:func:`posewarper.posetrack.samples.samples_from_labels`)
+    are left out.
+
     Args:
         dataset: it knows the files that the original comes with by their stems.
         selection: such a stem, or the path of a file.
@@ -224,25 +227,15 @@ def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> Selec
             got=os.fspath(selection),
             fix="name one of these, or a file; or leave it out and give the numbers of videos and frames",
         )
-    document = read_json(path)
-    try:
-        annotations = paper_annotations(document)
-        images = {image["id"]: image for image in document["images"]}
-        names = tuple(frame_name(images[a["image_id"]]["file_name"]) for a in annotations)
-        triples = np.array([a["keypoints"] for a in annotations], np.float64)
-        triples = triples.reshape(len(annotations), len(POSETRACK), 3)
-        sizes = {key: (image["height"], image["width"]) for key, image in images.items()}
-        boxes = [label_boxes(a["bbox"], sizes[a["image_id"]])[0][0] for a in annotations]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LabelsError(
-            "this is not a file of labelled frames like the original's",
-            path=path,
-            expected="COCO JSON of images with sizes, and annotations with 17 keypoints and a box",
-            got=repr(error),
-            fix="name another file",
-        ) from error
-    keypoints = np.where(triples[..., 2:] > 0, triples[..., :2], np.nan)
-    return SelectedLabels(names, keypoints, np.array(boxes, np.float64).reshape(-1, 4))
+    names: list[str] = []
+    keypoints, boxes = [np.zeros((0, len(POSETRACK), 2))], [np.zeros((0, 4))]
+    for table in read_tables(path).values():
+        require_posetrack(table)
+        samples = samples_from_labels(table, aspect_ratio=1.0)  # for the choice of instances and their boxes
+        names += [table.frame_names[row] for row in samples.rows]
+        keypoints.append(table.keypoints[samples.instances])
+        boxes.append(samples.boxes)
+    return SelectedLabels(tuple(names), np.concatenate(keypoints), np.concatenate(boxes))
 
 
 def find_frames(

@@ -12,7 +12,6 @@ from posewarper.posetrack.samples import (
     NO_INSTANCE,
     has_keypoints,
     label_boxes,
-    paper_annotations,
     samples_from_boxes,
     samples_from_labels,
 )
@@ -109,36 +108,6 @@ def test_boxes_that_do_not_fit_the_frames(scores, rows):
     empty = table([], np.zeros((0, 4)), np.zeros((0, 2, 2)))
     with pytest.raises(LabelsError):
         samples_from_boxes(empty, [(0, 0, 5, 5)] * 2, scores, rows, 1.0, 0.0)
-
-
-def document(**changes):
-    annotation = {"id": 7, "image_id": 1, "category_id": 3, "bbox": [1, 2, 9, 9], "keypoints": [5, 5, 1]}
-    return {
-        "images": [{"id": 2, "height": 60, "width": 100}, {"id": 1, "height": 60, "width": 100}],
-        "annotations": [{**annotation, **changes}, {**annotation, "id": 8, "image_id": 2}],
-        "categories": [{"id": 3, "name": "person"}, {"id": 1, "name": "dog"}],
-    }
-
-
-@pytest.mark.parametrize(
-    ("changes", "kept"),
-    [
-        ({}, [8, 7]),
-        ({"iscrowd": 1}, [8]),
-        ({"area": 0}, [8]),
-        ({"category_id": 1}, [8]),
-        ({"keypoints": [0, 0, 0]}, [8]),
-        ({"bbox": [100, 2, 9, 9]}, [8]),
-    ],
-)
-def test_annotations_of_which_the_original_makes_samples(changes, kept):
-    assert [a["id"] for a in paper_annotations(document(**changes))] == kept
-
-
-@pytest.mark.parametrize("changes", [{"image_id": 3}, {"bbox": []}])
-def test_annotations_that_belong_nowhere(changes):
-    with pytest.raises(LabelsError, match="annotation 7"):
-        paper_annotations(document(**changes))
 
 
 def test_what_counts_as_having_keypoints():

@@ -22,6 +22,7 @@ from posewarper.posetrack.selection import (
     propagation_plan,
     read_selection,
 )
+from posewarper.skeletons import POSETRACK
 
 NAMES = tuple(f"{n:06d}_bonn_train" for n in range(40))
 VIDEO = DatasetVideo("bonn/000001", "train", "000001", "bonn/000001", 1, 9, 8, (48, 64))
@@ -117,19 +118,15 @@ def test_the_original_s_file_is_found_by_its_numbers(tmp_path):
         assert find_selection(of, split, v, n) is None
 
 
-def write_selection(path, **changes):
+def write_selection(path, image=None, **changes):
     points = [0.0] * 51
     points[:6], points[9:12] = [10, 20, 1, 30, 40, 2], [5, 5, 0]
-    annotation = {
-        "id": 1,
-        "image_id": 7,
-        "bbox": [-4, 8, 40, 30],
-        "area": 9,
-        "keypoints": points,
-        "category_id": 1,
-    }
-    image = {"id": 7, "file_name": "images/bonn/000001/00000003.jpg", "height": 48, "width": 64} | changes
-    content = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "person"}]}
+    annotation = {"id": 1, "image_id": 7, "bbox": [-4, 8, 40, 30], "area": 9, "keypoints": points}
+    annotation |= {"category_id": 1, **changes}
+    frame = {"id": 7, "file_name": "images/bonn/000001/00000003.jpg", "height": 48, "width": 64}
+    content = {"images": [frame | (image or {})], "annotations": [annotation]}
+    names = {"keypoints": list(POSETRACK.names)}
+    content["categories"] = [{"id": 1, "name": "person", **names}, {"id": 2, "name": "dog", **names}]
     path.write_text(json.dumps(content))
     return path
 
@@ -146,12 +143,21 @@ def test_a_file_of_the_original_is_read(tmp_path):
         assert np.isnan(labels.keypoints[0, 2:]).all()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"iscrowd": 1}, {"area": 0}, {"category_id": 2}, {"keypoints": [0] * 51}, {"bbox": [100, 2, 9, 9]}],
+)
+def test_what_the_original_does_not_train_on_is_left_out(tmp_path, changes):
+    labels = read_selection(dataset(tmp_path), write_selection(tmp_path / "few.json", **changes))
+    assert labels.frame_names == () and labels.keypoints.shape == (0, 17, 2) and labels.boxes.shape == (0, 4)
+
+
 def test_what_is_no_such_file_is_explained(tmp_path):
     of = dataset(tmp_path, selections={"few": tmp_path / "few.json"})
     with pytest.raises(LabelsError, match=r"no such selection[\s\S]*expected: few[\s\S]*got: +many"):
         read_selection(of, "many")
-    write_selection(tmp_path / "few.json", height="?", width=None)
-    with pytest.raises(LabelsError, match=r"few\.json: this is not a file of labelled frames"):
+    write_selection(tmp_path / "few.json", {"height": "?"})
+    with pytest.raises(LabelsError, match=r"few\.json: images\[0\].*height is wrong"):
         read_selection(of, "few")
 
 

@@ -1,4 +1,4 @@
-"""The original's array of propagated poses, laid out for a whole COCO document to be compared."""
+"""The original's rules for a whole COCO document: its array of propagated poses, and what it trains on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from posewarper.errors import LabelsError
 from posewarper.formats.frame_names import number_in
-from posewarper.posetrack.samples import has_keypoints
+from posewarper.posetrack.samples import has_keypoints, label_boxes
 from posewarper.posetrack.selection import Step, propagation_plan
 
 
@@ -103,3 +103,31 @@ def _plan_of(video: str, images: Mapping[int, Any]) -> list[Step]:
         raise LabelsError(
             f"{video}: {error.what}", expected=error.expected, got=error.got, fix=error.fix
         ) from error
+
+
+def paper_annotations(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return those annotations of a COCO document of which the original makes samples, image by image.
+
+    It makes none of crowds, categories other than the first, annotations without area or without keypoints,
+    and those whose box lies outside of the image. Our own files go through :func:`samples_from_labels`
+    instead, as they have no areas, crowds and categories.
+
+    Raises:
+        LabelsError: if an annotation points to no image, or has no box.
+    """
+    person = next((category["id"] for category in document.get("categories", [])), 1)
+    of_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
+    sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
+    for annotation in document["annotations"]:
+        image, box = annotation["image_id"], annotation.get("bbox")
+        if image not in of_image or not box:
+            raise LabelsError(
+                f"annotation {annotation.get('id')} has no box, or its image is not in the file",
+                got={"image_id": image, "bbox": box},
+                fix="give it a bbox and the id of an image of the file",
+            )
+        wanted = annotation.get("category_id", person) == person and not annotation.get("iscrowd", 0)
+        shown = annotation.get("area", 1) > 0 and label_boxes(box, sizes[image])[1][0]
+        if wanted and shown and has_keypoints(annotation):
+            of_image[image].append(annotation)
+    return [annotation for annotations in of_image.values() for annotation in annotations]
