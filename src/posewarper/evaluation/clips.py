@@ -106,7 +106,9 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
         check_keypoints(what, other.skeleton, dense.skeleton, fix=fix)
     dense, kept = dense.only_labelled(), kept.only_labelled()
     n_keypoints = len(dense.skeleton)
-    errors, there, between, keypoint = [], [], [], []
+    # Of each scored keypoint: its error, whether it is predicted or lies between labels, and which it is.
+    no = np.zeros(0, bool)
+    parts = [(np.zeros(0), no, no, np.zeros(0, np.int64))]
     for track_id, track in dense.tracks.items():
         known = kept.tracks.get(track_id)
         if known is None:
@@ -117,14 +119,10 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
             continue
         error = _errors(track, poses.tracks.get(track_id), track_id)
         inside = (track.frames > known.frames[0]) & (track.frames < known.frames[-1])
-        errors.append(np.nan_to_num(error, nan=MISSING_ERROR)[scored])
-        there.append(np.isfinite(error)[scored])
-        between.append(np.broadcast_to(inside[:, None], scored.shape)[scored])
-        keypoint.append(np.nonzero(scored)[1])
-    error = np.concatenate([np.zeros(0), *errors])
-    found = np.concatenate([np.zeros(0, bool), *there])
-    inner = np.concatenate([np.zeros(0, bool), *between])
-    which = np.concatenate([np.zeros(0, np.int64), *keypoint])
+        between = np.broadcast_to(inside[:, None], scored.shape)[scored]
+        filled = np.nan_to_num(error, nan=MISSING_ERROR)[scored]
+        parts.append((filled, np.isfinite(error)[scored], between, np.nonzero(scored)[1]))
+    error, found, inner, which = (np.concatenate(column) for column in zip(*parts, strict=True))
     count = np.bincount(which, minlength=n_keypoints)
 
     def by_keypoint(values: Floats) -> dict[str, float]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from posewarper.errors import ConfigError, PosewarperWarning
 from posewarper.evaluation.clips import without_nan
-from posewarper.evaluation.pairing import VideoPair, labelled_frames, pair_videos
+from posewarper.evaluation.pairing import VideoPair, pair_videos
 from posewarper.evaluation.scales import boxes_or_extents, is_ignored
 from posewarper.skeletons import COCO, Skeleton
 from posewarper.structures import Floats, InstanceTable, is_there
@@ -92,7 +92,7 @@ def score_oks(
     Warns:
         PosewarperWarning: if predicted instances have no score.
     """
-    pairs = pair_videos(truth, predictions, labelled_frames)
+    pairs = pair_videos(truth, predictions)
     scores = [_instance_scores(pair.predictions) for pair in pairs]
     lacking = sum(int(np.isnan(part).sum()) for part in scores)
     if lacking:

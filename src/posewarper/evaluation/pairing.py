@@ -54,7 +54,7 @@ class VideoPair:
 def pair_videos(
     truth: Mapping[str, InstanceTable],
     predictions: Mapping[str, InstanceTable],
-    is_scored: Callable[[InstanceTable], Ints],
+    is_scored: Callable[[InstanceTable], Ints] = lambda table: np.flatnonzero(table.is_labelled),
 ) -> list[VideoPair]:
     """Return the videos of the ground truth in the order of their names, each with its predictions.
 
@@ -65,7 +65,8 @@ def pair_videos(
     Args:
         truth: stem of a file -> its table.
         predictions: the same for the predictions.
-        is_scored: gives for a table of the ground truth the positions of the frames that are scored.
+        is_scored: gives for a table of the ground truth the positions of the frames that are scored. Left
+            out: those that a labeller has gone through.
 
     Raises:
         LabelsError: if a video or a scored frame has no predictions, or the keypoints differ.
@@ -110,11 +111,6 @@ def check_keypoints(what: str, found: Skeleton, wanted: Skeleton, *, fix: str) -
     """Raise LabelsError, whose first line is ``what``, unless two skeletons have the same keypoints."""
     if found.names != wanted.names:
         raise LabelsError(what, expected=", ".join(wanted.names), got=", ".join(found.names), fix=fix)
-
-
-def labelled_frames(table: InstanceTable) -> Ints:
-    """Return the positions of the frames that a labeller has gone through."""
-    return np.flatnonzero(table.is_labelled)
 
 
 def _find_videos(

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.evaluation.clips import without_nan
-from posewarper.evaluation.pairing import FramePair, VideoPair, labelled_frames, pair_videos
+from posewarper.evaluation.pairing import FramePair, VideoPair, pair_videos
 from posewarper.evaluation.scales import reference_lengths
 from posewarper.structures import NO_TRACK, Floats, InstanceTable, Ints, is_there
 
@@ -104,7 +104,7 @@ def score_pck(
             got=tuple(thresholds),
             fix="correct the thresholds",
         )
-    pairs = pair_videos(truth, predictions, labelled_frames)
+    pairs = pair_videos(truth, predictions)
     by_track = [trust_tracks and have_same_tracks(pair) for pair in pairs]
     parts = [_measure(pair, normaliser, same) for pair, same in zip(pairs, by_track, strict=True)]
     errors, unmatched, without_length = zip(*parts, strict=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -304,31 +304,29 @@ def score_posetrack(
             text = f"{lacking} of {points} predicted points have no score and rank below all others"
         text = f"{text}; the AP of such predictions says little"
         warnings.warn(text, PosewarperWarning, stacklevel=2)
-    comparisons = [_compare(pair) for pair in pairs]
+    *columns, frames = zip(*map(_compare, pairs), strict=True)
     obstacle = _find_obstacle(pairs)
     if obstacle:
         warnings.warn(f"no tracking figures: {obstacle}", PosewarperWarning, stacklevel=2)
     return PoseTrackScore(
         sum(len(pair.frames) for pair in pairs),
-        _score_points(comparisons),
-        None if obstacle else _score_tracking(comparisons),
+        _score_points(*(np.concatenate(column) for column in columns)),
+        None if obstacle else _score_tracking(frames),
     )
 
 
 # --- one video --------------------------------------------------------------------------------------------
 
 
-class _Comparison(NamedTuple):
-    """Predicted points (n, 15) of all scored frames of a video in order, and the frames for the tracking."""
+def _compare(
+    pair: VideoPair,
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_], list[TrackedFrame]]:
+    """Compare the frames of a video in order.
 
-    scores: Floats
-    predicted: NDArray[np.bool_]
-    hits: NDArray[np.bool_]
-    n_labelled: Ints
-    frames: list[TrackedFrame]
-
-
-def _compare(pair: VideoPair) -> _Comparison:
+    Returns:
+        Of the predicted people (n, 15) scores, which points are there and which are right; of the labelled
+        people (m, 15) which points are there; and the frames for the tracking.
+    """
     truth, predictions = pair.truth, pair.predictions
     true_points, points = (table.keypoints[:, POINT_KEYPOINTS] for table in (truth, predictions))
     scores = predictions.keypoint_scores[:, POINT_KEYPOINTS]
@@ -344,23 +342,22 @@ def _compare(pair: VideoPair) -> _Comparison:
             fix="use the official annotations as ground truth, or another metric (--metric pck)",
         )
     empty = np.zeros((0, _N_POINTS))
-    parts, frames = [(empty, empty > 0, empty > 0)], []
-    n_labelled = np.zeros(_N_POINTS, np.int64)
+    parts, frames = [(empty, empty > 0, empty > 0, empty > 0)], []
     for frame in pair.frames:
         regions = truth.ignore_regions.get(frame.row, ())
         people, their_points = _scored_people(truth, frame.truth, true_points, regions)
         found, found_points = _scored_people(predictions, frame.predictions, points, regions)
         match = match_people(their_points, sizes[people], found_points)
         labelled, predicted = is_there(their_points), is_there(found_points)
-        n_labelled += labelled.sum(0)
-        parts.append((scores[found], predicted, match.hits))
+        parts.append((scores[found], predicted, match.hits, labelled))
         if len(people) and len(found):
             tracks = truth.tracks[people], predictions.tracks[found]
             frames.append(TrackedFrame(*tracks, labelled, predicted, match.distances))
         else:  # what stands in the tracking for a frame in which one side has nobody at all
             one, every = np.array([NO_TRACK]), np.ones((1, _N_POINTS), bool)
             frames.append(TrackedFrame(one, one, every, every, np.full((1, 1, _N_POINTS), np.nan)))
-    return _Comparison(*(np.concatenate(column) for column in zip(*parts, strict=True)), n_labelled, frames)
+    every_score, there, hits, true = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return every_score, there, hits, true, frames
 
 
 def _scored_people(
@@ -380,21 +377,19 @@ def _scored_people(
 # --- all videos -------------------------------------------------------------------------------------------
 
 
-def _score_points(comparisons: Sequence[_Comparison]) -> DetectionFigures:
-    columns = list(zip(*comparisons, strict=True))
-    scores, predicted, hits = (np.concatenate(column) for column in columns[:3])
-    n_labelled = np.sum(columns[3], axis=0)
+def _score_points(
+    scores: Floats, predicted: NDArray[np.bool_], hits: NDArray[np.bool_], labelled: NDArray[np.bool_]
+) -> DetectionFigures:
     figures = [
-        score_detections(scores[predicted[:, k], k], hits[predicted[:, k], k], int(n_labelled[k]))
+        score_detections(scores[predicted[:, k], k], hits[predicted[:, k], k], int(labelled[:, k].sum()))
         for k in range(_N_POINTS)
     ]
     return DetectionFigures(*(100.0 * np.array(column) for column in zip(*figures, strict=True)))
 
 
-def _score_tracking(comparisons: Sequence[_Comparison]) -> TrackingFigures:
-    every = [count_events(c.frames[:-1], _N_POINTS) for c in comparisons]
-    names = [field.name for field in fields(TrackingCounts)]
-    counts = TrackingCounts(*(np.sum([getattr(c, name) for c in every], axis=0) for name in names))
+def _score_tracking(videos: Sequence[Sequence[TrackedFrame]]) -> TrackingFigures:
+    every = [vars(count_events(frames[:-1], _N_POINTS)).values() for frames in videos]
+    counts = TrackingCounts(*(np.sum(events, axis=0) for events in zip(*every, strict=True)))
     errors = counts.misses + counts.switches + counts.false_positives
     n_predicted = counts.false_positives + counts.detections
     with np.errstate(invalid="ignore", divide="ignore"):

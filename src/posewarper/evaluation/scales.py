@@ -1,16 +1,15 @@
-"""Lengths and boxes by which distances between keypoints are measured."""
+"""Which points count as found: lengths and boxes to measure by, matched people, regions that are ignored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posewarper.errors import ConfigError
-from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, InstanceTable, is_there
 
 # A point matches within this share of the reference length, the border included.
@@ -19,8 +18,7 @@ THRESHOLD = 0.5
 HEAD_SHARE = 0.6
 
 
-@dataclass(frozen=True)
-class FrameMatch:
+class FrameMatch(NamedTuple):
     """P predicted people beside G annotated ones, with K points each.
 
     Args:
@@ -155,21 +153,15 @@ def reference_lengths(table: InstanceTable, normaliser: str) -> Floats:
     elif normaliser == "box":
         lengths = boxes_or_extents(table.keypoints, table.boxes)[:, 2:].max(-1)
     else:
-        first, second = _two_keypoints(normaliser, table.skeleton)
-        step = table.keypoints[:, first] - table.keypoints[:, second]
-        lengths = np.hypot(step[:, 0], step[:, 1])
+        names, known = [name.strip() for name in normaliser.split(",")], table.skeleton.names
+        if len(names) != 2 or not set(names) <= set(known):
+            raise ConfigError(
+                "unknown normaliser",
+                expected="head, box, pixels, or two different keypoints with a comma in between, out of "
+                + ", ".join(known),
+                got=normaliser,
+                fix="use one of these",
+            )
+        first, second = (table.keypoints[:, known.index(name)] for name in names)
+        lengths = np.hypot(*(first - second).T)
     return np.where(lengths > 0, lengths, np.nan)
-
-
-def _two_keypoints(normaliser: str, skeleton: Skeleton) -> tuple[int, int]:
-    names = [name.strip() for name in normaliser.split(",")]
-    if len(names) != 2 or not set(names) <= set(skeleton.names):
-        raise ConfigError(
-            "unknown normaliser",
-            expected="head, box, pixels, or two different keypoints with a comma in between, out of "
-            + ", ".join(skeleton.names),
-            got=normaliser,
-            fix="use one of these",
-        )
-    first, second = (skeleton.names.index(name) for name in names)
-    return first, second
