@@ -14,7 +14,15 @@ from posewarper.errors import ConfigError, PosewarperWarning, unknown_name
 from posewarper.evaluation.oks import OksScore, score_oks
 from posewarper.evaluation.pairing import count_frames, table_of_labels, table_of_poses
 from posewarper.evaluation.pck import DEFAULT_THRESHOLDS, TORSO_THRESHOLDS, PckScore, score_pck
-from posewarper.evaluation.posetrack import GROUPS, PoseTrackScore, by_group, score_posetrack, total_of
+from posewarper.evaluation.posetrack import (
+    GROUPS,
+    DetectionFigures,
+    PoseTrackScore,
+    TrackingFigures,
+    by_group,
+    score_posetrack,
+    total_of,
+)
 from posewarper.formats.catalogue import is_label_folder
 from posewarper.formats.labels import read_annotations, read_labels
 from posewarper.formats.records import PathLike, read_json
@@ -37,15 +45,14 @@ def format_score(score: PoseTrackScore | PckScore | OksScore) -> str:
 
 
 def _format_posetrack(score: PoseTrackScore) -> str:
-    parts = [(f"{score.n_frames} frames", score.detection, ("AP", "precision", "recall"))]
-    if score.tracking is not None:
-        parts.append(("tracking", score.tracking, ("MOTA", "MOTP", "precision", "recall")))
-    return "\n\n".join(
-        "\n".join(
-            [_line(title, _HEADINGS), *(_points_line(name, getattr(part, name.lower())) for name in names)]
-        )
-        for title, part, names in parts
-    )
+    def table(title: str, figures: DetectionFigures | TrackingFigures, names: Sequence[str]) -> str:
+        rows = [_points_line(name, getattr(figures, name.lower())) for name in names]
+        return "\n".join([_line(title, _HEADINGS), *rows])
+
+    text = table(f"{score.n_frames} frames", score.detection, ("AP", "precision", "recall"))
+    if score.tracking is None:
+        return text
+    return f"{text}\n\n" + table("tracking", score.tracking, ("MOTA", "MOTP", "precision", "recall"))
 
 
 def _format_pck(score: PckScore) -> str:
