@@ -1,14 +1,14 @@
-"""The settings of a training run. Defaults are the paper's, for PoseTrack."""
+"""All settings, each default written once. Those of recipes are the paper's; the others fit own clips."""
 
 from __future__ import annotations
 
-import difflib
+import os
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from posewarper.errors import ConfigError
+from posewarper.errors import ConfigError, did_you_mean, unknown_name
 
 
 class Settings(BaseModel):
@@ -17,31 +17,43 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Self:
-        """Build the settings from plain values.
+    def read(cls, values: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> Self:
+        """Build the settings from plain values; ``path`` is named in errors.
 
         Raises:
             ConfigError: if a name is unknown (with the nearest known one) or a value is out of its limits.
         """
-        for name in values:
-            if name not in cls.model_fields:
-                near = difflib.get_close_matches(name, cls.model_fields, n=1)
-                raise ConfigError(
-                    f"unknown setting {name!r}",
-                    expected=", ".join(cls.model_fields),
-                    got=name,
-                    fix=f"did you mean {near[0]!r}?" if near else "use one of the names expected",
-                )
+        cls._check_names(values, "", path)
         try:
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             raise ConfigError(
                 f"setting {'.'.join(map(str, first['loc']))} has an impossible value",
-                expected=first["msg"],
-                got=first["input"],
+                path=path,
+                expected=first["msg"].removeprefix("Value error, "),
+                got=", ".join(given) or "nothing" if isinstance(given := first["input"], dict) else given,
                 fix="give a value within the limits",
             ) from error
+
+    @classmethod
+    def _check_names(cls, values: Any, place: str, path: str | os.PathLike[str] | None) -> None:
+        """Refuse unknown names, also in the groups inside, each by its whole place: ``train.epoch``."""
+        if isinstance(values, list | tuple):
+            for value in values:
+                cls._check_names(value, place, path)
+        if not isinstance(values, Mapping):
+            return
+        for name, value in values.items():
+            if name not in cls.model_fields:
+                fix = did_you_mean(name, cls.model_fields).replace("mean ", f"mean {place}")
+                raise unknown_name(
+                    f"unknown setting {place}{name}", name, cls.model_fields, path=path, fix=fix
+                )
+            inner = cls.model_fields[name].annotation
+            for kind in (inner, *getattr(inner, "__args__", ())):
+                if isinstance(kind, type) and issubclass(kind, Settings):
+                    kind._check_names(value, f"{place}{name}.", path)
 
 
 class NetworkConfig(Settings):
@@ -93,9 +105,7 @@ def effort_config(effort: str) -> FitConfig:
         ConfigError: if there is no such effort.
     """
     if effort not in EFFORTS:
-        raise ConfigError(
-            "unknown effort", expected=", ".join(EFFORTS), got=effort, fix="use one of the names expected"
-        )
+        raise unknown_name("unknown effort", effort, EFFORTS)
     return EFFORTS[effort]
 
 

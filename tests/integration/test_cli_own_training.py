@@ -138,7 +138,7 @@ CLIP = "data.clips=[{{video: {clip}, labels: {fish}}}]"
         ("pose", (CLIP.replace("clips", "validation_clips"),), "both learned from and validated on"),
         ("pose", ("data.clips=[{{video: {clip}, labels: {labels}}}, {{video: {clip}, labels: {fish}}}]",),
          "other keypoints than those of the first video"),
-        ("pose", ("data.clips_file=nowhere.csv",), "cannot read this list of clips"),
+        ("pose", ("data.clips_file=nowhere.csv",), "cannot read this list of videos"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(train, videos, trained, tmp_path, stage, words, said):

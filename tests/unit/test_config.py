@@ -17,7 +17,7 @@ def test_plain_values_are_read_and_the_rest_keeps_its_default():
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_known_one():
-    with pytest.raises(ConfigError, match="did you mean 'pose_iterations'"):
+    with pytest.raises(ConfigError, match=r"did you mean pose_iterations\?"):
         FitConfig.read({"pose_iteration": 3})
     with pytest.raises(ConfigError, match="use one of the names expected") as caught:
         FitConfig.read({"zzz": 3})

@@ -216,7 +216,6 @@ _VIDEOS = (
     ),
     *(".ogv", ".3gp", ".mjpeg"),
 )
-_COLUMNS = ("video", "labels", "boxes")
 
 
 @dataclass(frozen=True)
@@ -255,7 +254,12 @@ def list_videos(name: str) -> list[VideoJob] | None:
     """
     place = Path(name)
     if place.suffix.lower() in _LISTS and place.is_file():
-        jobs = _read_list(place)
+        from posewarper.formats.lists import read_list
+
+        jobs = []
+        for _, row in read_list(place, ("video", "labels", "boxes")):
+            paths = {key: place.parent / value for key, value in row.items()}
+            jobs.append(VideoJob(str(paths["video"]), paths.get("labels"), paths.get("boxes")))
     elif place.is_dir():
         found = _videos_in(place)
         if found is None:
@@ -289,38 +293,6 @@ def _videos_in(folder: Path) -> list[Path] | None:
         return any(inner.suffix.lower() in IMAGE_SUFFIXES for inner in path.iterdir())
 
     return [path for path in entries if is_video(path)] or None
-
-
-def _read_list(place: Path) -> list[VideoJob]:
-    import csv
-
-    try:
-        lines = place.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("cannot read this list of videos", path=place, got=error, fix="check it") from error
-    if place.suffix.lower() == ".txt":
-        rows: list[dict[str, str]] = [{"video": line.strip()} for line in lines if line.strip()]
-    else:
-        delimiter = "," if place.suffix.lower() == ".csv" else "\t"
-        reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True, restkey="more")
-        rows = [dict(row) for row in reader]
-    jobs = []
-    for number, row in enumerate(rows, start=1):
-        values = {
-            key: value.strip() for key, value in row.items() if isinstance(value, str) and value.strip()
-        }
-        strangers = [str(key) for key in row if key not in _COLUMNS]
-        if strangers or "video" not in values:
-            raise ConfigError(
-                f"row {number} of this list cannot be used",
-                path=place,
-                expected="columns video, labels and boxes",
-                got=f"unknown {', '.join(strangers)}" if strangers else "no video",
-                fix="correct the row",
-            )
-        paths = {key: place.parent / value for key, value in values.items()}
-        jobs.append(VideoJob(str(paths["video"]), paths.get("labels"), paths.get("boxes")))
-    return jobs
 
 
 def share_videos(jobs: Sequence[VideoJob], out: Path, work: VideoWork, *, quiet: bool) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from posewarper.errors import ConfigError
-from posewarper.options import ClipSettings, DataSettings
-from posewarper.training.recipes import build_recipe, choose_clips, read_clip_list, read_recipe
+from posewarper.options import ClipSettings, DataSettings, Recipe
+from posewarper.training.recipes import choose_clips, read_clip_list, read_recipe
 
 TRAIN = {"train": {"global_batch": 2}}
 
@@ -52,11 +52,11 @@ def test_propagated_poses_may_be_listed(tmp_path):
         ("list.csv", "video,labels\na.mp4,\n", "line 2 .*\n.*\n.*no labels"),
         ("list.csv", "clip,labels\na.mp4,a.json\n", "unknown clip"),
         ("list.csv", "video,labels\na.mp4,a.json,val\n", "unknown more"),
-        ("list.csv", "video,labels,split\na.mp4,a.json,test\n", "split test"),
+        ("list.csv", "video,labels,split\na.mp4,a.json,test\n", "got: +test"),
         ("list.csv", "video,labels,split\na.mp4,a.json,val\n", "no video to learn from"),
         ("list.csv", "", "no video to learn from"),
-        ("list.yaml", "video: a.mp4\n", "no list of clips"),
-        ("list.yaml", "- {video: [}\n", "neither a CSV file nor valid YAML"),
+        ("list.yaml", "video: a.mp4\n", "not a list of videos"),
+        ("list.yaml", "- {video: [}\n", "neither a table nor valid YAML"),
         ("list.yaml", "- {video: a.mp4}\n", "row 1"),
     ],
 )
@@ -96,11 +96,11 @@ def test_a_list_joins_the_clips_to_validate_on(tmp_path):
 def test_settings_that_contradict_each_other():
     clip = {"video": "a.mp4", "labels": "a.json"}
     with pytest.raises(ConfigError, match="clips and clips_file"):
-        build_recipe({**TRAIN, "data": {"clips": [clip], "clips_file": "list.csv"}})
+        Recipe.read({**TRAIN, "data": {"clips": [clip], "clips_file": "list.csv"}})
     with pytest.raises(ConfigError, match="either pseudo_labels"):
-        build_recipe({**TRAIN, "data": {"clips": [{**clip, "pseudo_labels": "p.json"}], "pseudo": {}}})
+        Recipe.read({**TRAIN, "data": {"clips": [{**clip, "pseudo_labels": "p.json"}], "pseudo": {}}})
     with pytest.raises(ConfigError, match=r"unknown setting data\.clips\.label\n(.|\n)*data\.clips\.labels"):
-        build_recipe({**TRAIN, "data": {"clips": [{"video": "a.mp4", "label": "a.json"}]}})
+        Recipe.read({**TRAIN, "data": {"clips": [{"video": "a.mp4", "label": "a.json"}]}})
 
 
 @pytest.mark.parametrize("name", ["own_clips_pose", "own_clips_warper", "own_clips_retraining"])

@@ -199,7 +199,7 @@ def test_the_papers_subsets():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_settings_of_experiments_fit_their_recipes(name):
     settings = read_experiment(name)
-    assert (FOLDER / name).read_text(encoding="utf-8").startswith("# posewarper experiment posetrack1")
+    assert find_recipe(name).read_text(encoding="utf-8").startswith("# posewarper experiment posetrack1")
     for stage in STAGES:
         recipe = f"posetrack18_{stage}" if stage in ("pose", "warper") else stage
         assert read_recipe(recipe, settings.stages.get(stage, ())).train.stage in ("pose", "warper")

@@ -1,0 +1,98 @@
+"""Lists of videos with what belongs to each: a table (.csv, .tsv), lines of paths (.txt) or YAML."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from posewarper.errors import ConfigError, few_of
+from posewarper.formats.records import PathLike
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+def read_list(
+    path: PathLike, columns: Sequence[str], needed: Sequence[str] = ("video",)
+) -> list[tuple[str, dict[str, str]]]:
+    """Read a list of videos.
+
+    A table has the names of its columns in its first line, a text has one video in each line, and YAML is a
+    list of rows such as ``{video: a.mp4, labels: a.json}``.
+
+    Args:
+        path: the file.
+        columns: all that a row may have.
+        needed: those that every row has.
+
+    Returns:
+        For each row what to call it in messages, and its values by column, without empty ones.
+
+    Raises:
+        ConfigError: if the file cannot be read, or a row lacks or misspells something.
+    """
+    place = Path(path)
+    optional = [name for name in columns if name not in needed]
+    expected = f"columns {', '.join(needed)} and, if you like, {', '.join(optional)}"
+    try:
+        text = place.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "cannot read this list of videos",
+            path=place,
+            expected="a file .csv, .tsv, .txt or .yaml",
+            got=getattr(error, "strerror", None) or error,
+            fix="check the path",
+        ) from error
+    found = []
+    for where, row in _rows(place, text, expected):
+        values = {str(key): str(value).strip() for key, value in row.items() if value not in (None, "")}
+        strangers = sorted(str(key) for key in row if key not in columns)
+        missing = [name for name in needed if not values.get(name)]
+        if strangers or missing:
+            got = f"unknown {few_of(strangers)}" if strangers else f"no {' and no '.join(missing)}"
+            raise ConfigError(
+                f"{where} of this list cannot be used",
+                path=place,
+                expected=expected,
+                got=got,
+                fix="correct the row",
+            )
+        found.append((where, {name: value for name, value in values.items() if value}))
+    return found
+
+
+def _rows(place: Path, text: str, expected: str) -> Iterator[tuple[str, dict[Any, Any]]]:
+    suffix = place.suffix.lower()
+    if suffix in _DELIMITERS:
+        lines = text.splitlines()
+        reader = csv.DictReader(lines, delimiter=_DELIMITERS[suffix], skipinitialspace=True, restkey="more")
+        for row in reader:
+            yield f"line {reader.line_num}", row
+    elif suffix == ".txt":
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield f"line {number}", {"video": line.strip()}
+    else:
+        import yaml
+
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                "this is neither a table nor valid YAML",
+                path=place,
+                got=" ".join(str(error).split())[:200],
+                fix="name a table .csv or .tsv, or correct the YAML",
+            ) from error
+        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+            raise ConfigError(
+                "this is not a list of videos",
+                path=place,
+                expected=f"rows with {expected}",
+                got=type(content).__name__,
+                fix="write a table, or a YAML list such as '- {video: a.mp4, labels: a.json}'",
+            )
+        for number, row in enumerate(content, start=1):
+            yield f"row {number}", row
