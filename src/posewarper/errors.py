@@ -110,6 +110,15 @@ def no_such_file(
     return error("there is no such file or folder", path=path, expected=expected, fix=fix)
 
 
+def first_sentence(error: BaseException) -> str:
+    """Return the first sentence of another library's error, for ``got``; its class where it says nothing.
+
+    What follows is often a dump, or torch's advice to read a file unsafely.
+    """
+    text = str(error).strip().split("\n")[0].split(". ")[0]
+    return text[:200] or type(error).__name__
+
+
 class PosewarperWarning(UserWarning):
     """Something odd in the input for which there is a sensible result."""
 

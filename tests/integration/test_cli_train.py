@@ -74,7 +74,7 @@ def test_what_is_refused(capsys, tmp_path, data):
     assert "cannot be split evenly" in refused("tiny.yaml", *small, "train.accumulate=3")
     assert "unknown backbone" in refused("tiny.yaml", *small, "model.backbone=hrnet_w18_tiny")
     assert "trained pose network" in refused("tiny.yaml", *small, "train.stage=warper")
-    assert "no such checkpoint" in refused("tiny.yaml", *small, "model.start=nothing.pt")
+    assert "a checkpoint of posewarper" in refused("tiny.yaml", *small, "model.start=nothing.pt")
     assert not any((tmp_path / "run").glob("*.pt"))
     assert command(capsys, "train", "tiny.yaml", *small, "--out", tmp_path / "run")[0] == 0
     before = (tmp_path / "run" / "model.pt").read_bytes()

@@ -12,7 +12,7 @@ from moving_clip import SKELETON, command, write_clip, write_some_labels
 
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.released import original_name
+from posewarper.model.released import ORIGINAL_WHOLE
 from posewarper.skeletons import COCO, POSETRACK
 from posewarper.video.images import read_image
 
@@ -34,14 +34,16 @@ def network() -> PoseWarper:
 def weights(network, tmp_path) -> Path:
     path = tmp_path / "final_state.pth"
     state = network.state_dict()
-    torch.save({f"module.{original_name(name)}": value for name, value in state.items()}, path)
+    torch.save({f"module.{ORIGINAL_WHOLE.theirs(name)}": value for name, value in state.items()}, path)
     return path
 
 
 @pytest.fixture
 def pose_weights(network, tmp_path) -> Path:
     path = tmp_path / "pretrained_coco_model.pth"
-    state = {original_name(n): v for n, v in network.state_dict().items() if not n.startswith("warp_head.")}
+    state = {
+        ORIGINAL_WHOLE.theirs(n): v for n, v in network.state_dict().items() if not n.startswith("warp_head.")
+    }
     torch.save(state | {"classifier.weight": torch.zeros(3)}, path)
     return path
 

@@ -28,7 +28,7 @@ from posewarper.errors import PosewarperWarning
 from posewarper.formats.labels import write_labels
 from posewarper.model import released
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.released import original_name
+from posewarper.model.released import ORIGINAL_WHOLE
 from posewarper.options import EFFORTS
 from posewarper.skeletons import POSETRACK
 from posewarper.training import recipes
@@ -117,7 +117,7 @@ def add_posetrack(folder: Path) -> None:
     boxes = folder / "PoseTrack18" / "posetrack18_precomputed_boxes" / "val_boxes.json"
     (folder / "val_boxes.json").write_bytes(boxes.read_bytes())
     whole = PoseWarper(ModelSpec("hrnet_w32", POSETRACK, (64, 64), sigma=3.0)).state_dict()
-    torch.save({original_name(name): value for name, value in whole.items()}, folder / "released.pth")
+    torch.save({ORIGINAL_WHOLE.theirs(name): value for name, value in whole.items()}, folder / "released.pth")
 
 
 def add_files(sample: Path, path: Path) -> None:

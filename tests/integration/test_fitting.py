@@ -310,8 +310,8 @@ def test_what_cannot_work_is_refused_before_the_work(video, tiny):
     unused = {"effort": "fast", "method": "linear", "model": model}
     for name, value in unused.items():
         refused(ConfigError, "no network is trained", run, network=network, **{name: value})
-    refused(ModelError, "no such weights", run, network=network)
-    refused(ModelError, "no such weights", lambda **more: fit(video, some_labels(), **more), network=network)
+    refused(ModelError, "no such file", run, network=network)
+    refused(ModelError, "no such file", lambda **more: fit(video, some_labels(), **more), network=network)
 
 
 def test_memory_does_not_grow_with_the_clip(tmp_path):
@@ -337,7 +337,10 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
 
         def look(what: str, done: int, total: int) -> None:
             nonlocal most_alive, most_cached
-            most_alive, most_cached = max(most_alive, len(alive)), max(most_cached, video.cached_bytes)
+            most_alive, most_cached = (
+                max(most_alive, len(alive)),
+                max(most_cached, video._frames._cache.n_bytes),
+            )
 
         poses = propagate(video, labels, effort="fast", progress=look).poses
     assert len(poses.tracks[0].frames) == n_frames

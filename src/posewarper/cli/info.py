@@ -215,10 +215,9 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
 
         facts["checkpoint"] = describe_checkpoint(path)
     elif path is not None and _is_exported(path):
-        from posewarper.model.export import ONNX_SUFFIX, describe_onnx, describe_program
+        from posewarper.model.export import describe_onnx
 
-        is_onnx = path.suffix.lower() == ONNX_SUFFIX
-        facts["exported model"] = describe_onnx(path) if is_onnx else describe_program(path)
+        facts["exported model"] = describe_onnx(path)
     elif path is not None:
         from posewarper.video.source import open_video
 
@@ -256,7 +255,7 @@ def _check_picture(picture: Path, path: Path | None, labels: Path | None) -> Non
 
 
 def _is_exported(path: Path) -> bool:
-    return path.suffix.lower() in (".onnx", ".pt2")
+    return path.suffix.lower() == ".onnx"
 
 
 def _is_labels(path: Path) -> bool:

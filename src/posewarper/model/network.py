@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from posewarper.crops import IMAGENET_MEAN, IMAGENET_STD
 from posewarper.model.backbone import STRIDE, build_backbone
 from posewarper.model.warping import PAPER_BLOCKS, PAPER_DILATIONS, PAPER_WIDTH, WarpHead
 from posewarper.skeletons import Skeleton
@@ -41,8 +42,8 @@ class ModelSpec:
     skeleton: Skeleton
     crop_size: tuple[int, int]
     sigma: float
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     head_width: int = PAPER_WIDTH
     head_blocks: int = PAPER_BLOCKS
     head_dilations: tuple[int, ...] = PAPER_DILATIONS
@@ -60,6 +61,12 @@ class ModelSpec:
         """Return plain values (numbers, strings, lists, dicts) that :meth:`from_dict` takes back."""
         return asdict(self)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what a user wants to know of it, as plain values."""
+        described = self.to_dict()
+        skeleton = described.pop("skeleton")
+        return {**described, "keypoints": skeleton["names"], "heatmap_size": self.heatmap_size}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
         """Build the specification from the values of :meth:`to_dict`."""
@@ -75,11 +82,6 @@ class PoseModel(Protocol):
     @property
     def spec(self) -> ModelSpec:
         """What the model is: keypoints, size of the crops, normalisation, what was trained."""
-        ...
-
-    @property
-    def heatmap_size(self) -> tuple[int, int]:
-        """(height, width) of the heatmaps: a quarter of the crop's."""
         ...
 
     @property
@@ -122,11 +124,6 @@ class PoseWarper(nn.Module):
         assert self.final_layer.bias is not None
         nn.init.zeros_(self.final_layer.bias)
         self.warp_head = WarpHead(keypoints, spec.head_width, spec.head_blocks, spec.head_dilations)
-
-    @property
-    def heatmap_size(self) -> tuple[int, int]:
-        """(height, width) of the heatmaps: a quarter of the crop's."""
-        return self.spec.heatmap_size
 
     @property
     def device(self) -> torch.device:

@@ -1,16 +1,18 @@
-"""Trained weights that a backbone starts from: a file of timm's, or timm's own from Hugging Face."""
+"""Trained weights of other projects: from a file, from torchvision's server, or timm's from Hugging Face.
+
+Every file is read by :func:`read_file`, which never runs code that a file may hold.
+"""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import codecs
 import logging
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -22,105 +24,160 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from posewarper.crops import IMAGENET_MEAN, IMAGENET_STD
-from posewarper.errors import ConfigError, ModelError
+from posewarper.errors import ConfigError, ModelError, first_sentence, no_such_file
+from posewarper.files import sha256_of
 from posewarper.model.backbone import build_backbone, trunk_of, trunk_options
 from posewarper.options import NetworkConfig
 
 PathLike = str | os.PathLike[str]
+Network = TypeVar("Network", bound=nn.Module)
+
+# --- any file of weights ----------------------------------------------------------------------------------
 
 
-def read_state(path: PathLike, what: str, fix: str) -> Mapping[str, Any]:
-    """Return the state dict that a file holds; nothing in it is executed.
+def read_file(path: PathLike, what: str, fix: str, allowed: Sequence[Any] = ()) -> Mapping[str, Any]:
+    """Return what a ``.safetensors`` file or one that torch wrote holds; nothing in it is executed.
 
     Args:
-        path: a ``.pth`` file.
-        what: whose weights they should be, for messages.
+        path: the file.
+        what: what it should hold, for messages: ``weights of RAFT``.
         fix: what to do where the file is no use.
+        allowed: classes (or pairs of a stand-in and the name that it takes the place of) that torch may make
+            beside tensors and plain values.
 
     Raises:
         ModelError: if the file is missing, cannot be read or holds something else.
     """
     try:
-        check_sums(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if os.fspath(path).lower().endswith(".safetensors"):
+            return load_file(path)
+        if zipfile.is_zipfile(path):
+            # torch writes check sums and does not look at them: a flipped bit would load as another weight.
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
+        with torch.serialization.safe_globals(list(allowed)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ModelError(f"there are no such weights of {what}", path=path, fix=fix) from error
-    except Exception as error:  # what is damaged fails in any way
-        got = _first_sentence(error)
-        raise ModelError("cannot read these weights", path=path, got=got, fix=fix) from error
-    if not isinstance(state, Mapping):
-        got = f"a {type(state).__name__}"
-        raise ModelError(f"these are not weights of {what}", path=path, got=got, fix=fix)
-    return state
+        raise no_such_file(path, what, error=ModelError, fix=fix) from error
+    except Exception as error:  # damaged files fail in any way: KeyError, IndexError, AssertionError, ...
+        got = _what_it_is(path, error)
+        raise ModelError("cannot read this file", path=path, expected=what, got=got, fix=fix) from error
+    if not isinstance(content, Mapping):
+        got = f"a {type(content).__name__}"
+        raise ModelError(f"this file does not hold {what}", path=path, got=got, fix=fix)
+    return content
 
 
-def check_sums(path: PathLike) -> None:
-    """Check the sums that torch writes into a file and does not look at.
-
-    Raises:
-        BadZipFile: if one is wrong; a flipped bit would load as another weight.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
-
-
-def downloaded_state(weights: WeightsEnum, what: str, fix: str) -> Mapping[str, Any]:
-    """Return torchvision's own weights, from the cache of torch.hub or else from its server.
-
-    Raises:
-        ModelError: if they are not there, or damaged, and cannot be downloaded.
-    """
+def _what_it_is(path: PathLike, error: Exception) -> str:
+    """Say what a file is that cannot be read."""
+    if os.path.isdir(path):
+        return "a folder; give a file in it"
     try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:  # no network, a broken transfer, or a damaged file of an earlier one
-        raise ModelError(
-            f"the weights of {what} are not on this machine, or damaged, and cannot be downloaded",
-            path=os.path.join(hub_folder(), weights.url.rpartition("/")[2]),
-            got=_first_sentence(error),
-            fix=fix,
-        ) from error
+        with open(path, "rb") as handle:
+            begin = handle.read(64)
+    except OSError:
+        begin = b"?"
+    if not begin:
+        return "an empty file"
+    if begin.lstrip()[:1] == b"<":
+        return "a web page or XML, perhaps that of a download that needs a login"
+    # torch says the same of what is no pickle at all, and that begins neither as a pickle nor as a zip.
+    if "Weights only" in str(error) and begin.startswith((b"\x80", b"PK")):
+        return "a file that would run code when loaded (a whole pickled model, say), which is not done"
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(begin)  # the last letter may be cut off
+    except UnicodeDecodeError:
+        text = "\0"
+    if all(letter in "\t\r\n" or letter.isprintable() for letter in text):
+        return "a text file"
+    if "Weights only" in str(error):
+        return "a file of another kind: a video or a picture, perhaps"
+    return first_sentence(error)
 
 
-def load_state(
-    network: nn.Module, state: Mapping[str, Any], path: PathLike | None, what: str, fix: str
-) -> None:
-    """Set all parameters of a network; names and shapes must be its own.
+def refuse_nan(state: Mapping[str, Tensor], path: PathLike, fix: str) -> None:
+    """Refuse weights that are not numbers, with which every prediction would be nothing.
 
     Raises:
-        ModelError: if they are not.
+        ModelError: if a value is NaN or infinite.
     """
+    broken = [n for n, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise ModelError(
+            f"{len(broken)} tensors hold values that are no numbers (NaN or infinite)",
+            path=path,
+            got=", ".join(broken[:5]),
+            fix=fix,
+        )
+
+
+def _other_weights(
+    what: str, network: nn.Module, state: Mapping[str, Any], path: PathLike | None, fix: str, got: str = ""
+) -> ModelError:
+    """Return the error for weights that are not those of a network."""
+    told = []
+    for tensors in (network.state_dict(), state):
+        # The last parameters are those that another number of categories changes.
+        first, last = next(iter(tensors), None), next(reversed(tensors), None)  # type: ignore[call-overload]
+        shape = tuple(tensors[last].shape) if isinstance(tensors.get(last), Tensor) else ""
+        told.append(f"{len(tensors)} parameters, from {first} to {last} {shape}".rstrip())
+    return ModelError(
+        f"this file does not hold weights of {what}", path=path, expected=told[0], got=got + told[1], fix=fix
+    )
+
+
+# --- torchvision ------------------------------------------------------------------------------------------
+
+
+def load_torchvision(
+    build: Callable[[Mapping[str, Any]], Network],
+    own: WeightsEnum,
+    path: PathLike | None,
+    *,
+    what: str,
+    otherwise: str,
+) -> Network:
+    """Return one of torchvision's networks with trained weights.
+
+    Args:
+        build: makes the network for weights like those given.
+        own: torchvision's weights, taken from the folder ``checkpoints`` of ``torch.hub`` (below
+            ``TORCH_HOME``) or else downloaded into it, where no file is given.
+        path: a file with weights.
+        what: the network, for messages.
+        otherwise: what else the user can do, such as giving a file.
+
+    Raises:
+        ModelError: if the file is missing, damaged or holds other weights, or the download fails.
+    """
+    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
+    fix = (
+        f"on a machine with a network fetch {own.url}, then put the file into {folder} (TORCH_HOME moves "
+        f"that folder), or {otherwise}"
+    )
+    if path is not None:
+        state = read_file(path, f"weights of {what}", fix)
+    else:
+        try:
+            state = own.get_state_dict(progress=False, check_hash=True)
+        except Exception as error:  # no network, a broken transfer, or a damaged file of an earlier one
+            raise ModelError(
+                f"the weights of {what} are not on this machine, or damaged, and cannot be downloaded",
+                path=os.path.join(folder, own.url.rpartition("/")[2]),
+                got=first_sentence(error),
+                fix=fix,
+            ) from error
+    network = build(state)
     try:
         network.load_state_dict(dict(state))
     except RuntimeError as error:
-        raise ModelError(
-            f"these are not weights of {what}",
-            path=path,
-            expected=_described(network.state_dict()),
-            got=_described(state),
-            fix=fix,
-        ) from error
+        raise _other_weights(what, network, state, path, fix) from error
+    return network
 
 
-def hub_folder() -> str:
-    """Return the folder to which torchvision downloads weights."""
-    return os.path.join(torch.hub.get_dir(), "checkpoints")
-
-
-def _described(state: Mapping[str, Any]) -> str:
-    # The last parameters are those that another number of categories changes.
-    names = list(state)
-    last = names[-1] if names else None
-    shape = tuple(state[last].shape) if last is not None and hasattr(state[last], "shape") else ""
-    return f"{len(names)} parameters, from {names[0] if names else None} to {last} {shape}".rstrip()
-
-
-def _first_sentence(error: Exception) -> str:
-    # What torch adds is advice to read the file unsafely.
-    return (str(error) or type(error).__name__).strip().split("\n")[0].split(". ")[0][:200]
-
+# --- backbones --------------------------------------------------------------------------------------------
 
 NONE, IMAGENET = "none", "imagenet"
 # As timm looks for them: in its repositories, and within a file, where averaged weights come first.
@@ -171,6 +228,7 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
         ConfigError: if there are weights to start from, but nothing is trained.
         ModelError: if they are missing, damaged, cannot be downloaded or belong to another network.
     """
+    name = network.backbone
     if network.backbone_weights == NONE:
         return None
     if not trains:
@@ -180,36 +238,38 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
             got=network.backbone_weights,
             fix="leave out --backbone-weights; or give no model, and the effort normal or best",
         )
-    # What is wrong with the backbone itself is said here.
-    with torch.device("meta"):
-        trunk = trunk_of(build_backbone(network.backbone, network.crop_size)[0])
-    if network.backbone_weights == IMAGENET:
-        path, source = _fetch(network.backbone)
-    else:
-        path = source = network.backbone_weights
-    state = _read(path, network.backbone)
-    known = timm.get_pretrained_cfg(network.backbone)
-    with open(path, "rb") as handle:
-        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-    return BackboneWeights(
-        source,
-        sha256,
-        _rgb(known.mean) if known else IMAGENET_MEAN,
-        _rgb(known.std) if known else IMAGENET_STD,
-        _fitted(state, trunk, network, path),
+    with torch.device("meta"):  # an unknown backbone is refused here, before its weights are looked for
+        trunk = trunk_of(build_backbone(name, network.crop_size)[0])
+    path = source = network.backbone_weights
+    if source == IMAGENET:
+        path, source = _fetch(name)
+    fix = (
+        f"give a file with weights of timm's {name} (.safetensors, .pth), {IMAGENET!r} for timm's own, "
+        f"or {NONE!r} to start from random weights"
     )
+    known = timm.get_pretrained_cfg(name)
+    if known is not None and known.fixed_input_size:
+        fix += " (some networks take their weights with square crops of one size alone)"
+    # timm's own training writes its options, a Namespace, beside the weights.
+    content = read_file(path, f"weights of the backbone {name}", fix, [argparse.Namespace])
+    within = next((content[key] for key in _WITHIN if isinstance(content.get(key), Mapping)), content)
+    tensors = {str(n): value for n, value in within.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ModelError(
+            f"this file does not hold weights of the backbone {name}",
+            path=path,
+            expected="tensors by name, or such under state_dict or model",
+            got=f"no tensors but {', '.join(map(str, list(content)[:6])) or 'nothing'}",
+            fix=fix + " (a model of posewarper's goes with --model)",
+        )
+    mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
+    state = _fitted(clean_state_dict(tensors), trunk, network, path, fix)
+    return BackboneWeights(source, sha256_of(path), _rgb(mean), _rgb(std), state)
 
 
 def _rgb(values: tuple[float, ...]) -> RGB:
     red, green, blue = values
     return red, green, blue
-
-
-def _fix(backbone: str) -> str:
-    return (
-        f"give a file with weights of timm's {backbone} (.safetensors, .pth), {IMAGENET!r} for timm's own, "
-        f"or {NONE!r} to start from random weights"
-    )
 
 
 def _fetch(backbone: str) -> tuple[str, str]:
@@ -230,90 +290,42 @@ def _fetch(backbone: str) -> tuple[str, str]:
     repository, _, revision = known.hf_hub_id.partition("@")
     names = (known.hf_hub_filename,) if known.hf_hub_filename else _FILE_NAMES
     for name in names:
-        # What is there is used as it is: asking for news of it takes a minute where there is no network.
+        # A cached file is used as it is: asking for a newer one takes a minute where there is no network.
         cached = try_to_load_from_cache(repository, name, revision=revision or None)
         if isinstance(cached, str):
             return cached, repository
     try:
-        return _download(repository, names, revision or None), repository
-    except Exception as error:  # no network, a proxy, a full disk, a repository that is gone: all is told
-        raise _not_fetched(backbone, repository, names[0], error) from error
-
-
-def _download(repository: str, names: Sequence[str], revision: str | None) -> str:
-    """Download the first of these files that the repository has."""
-    *others, last = names
-    for name in others:
-        try:
-            return hf_hub_download(repository, name, revision=revision)
-        except LocalEntryNotFoundError:  # an EntryNotFoundError, but here it is the network that is not there
-            raise
-        except EntryNotFoundError:
-            continue
-    return hf_hub_download(repository, last, revision=revision)
-
-
-def _not_fetched(backbone: str, repository: str, name: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"timm's weights of {backbone} are not on this machine and cannot be downloaded",
-        path=constants.HF_HUB_CACHE,
-        expected=f"{name} of {repository} in this folder, the cache of Hugging Face (HF_HOME moves it)",
-        got=_first_line(error),
-        fix=f"on a machine with a network fetch https://huggingface.co/{repository}/resolve/main/{name} and "
-        f"give the file in place of {IMAGENET!r} (or copy the cache); or take {NONE!r}, random weights",
-    )
-
-
-def _read(path: str, backbone: str) -> dict[str, Tensor]:
-    """Return the tensors of a file by the names that timm gives them.
-
-    Raises:
-        ModelError: if the file is missing, cannot be read or holds no tensors.
-    """
-    what, fix = f"the backbone {backbone}", _fix(backbone)
-    if path.lower().endswith(".safetensors"):
-        content = _read_safetensors(path, what, fix)
-    else:
-        # timm's own training writes its options beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = read_state(path, what, fix)
-    within = next((content[key] for key in _WITHIN if isinstance(content.get(key), Mapping)), content)
-    tensors = {str(name): value for name, value in within.items() if isinstance(value, Tensor)}
-    if not tensors:
+        for name in names[:-1]:
+            try:
+                return hf_hub_download(repository, name, revision=revision or None), repository
+            except EntryNotFoundError as error:
+                if isinstance(error, LocalEntryNotFoundError):  # here the network is missing, not the file
+                    raise
+        return hf_hub_download(repository, names[-1], revision=revision or None), repository
+    except Exception as error:  # no network, a proxy, a full disk, a repository that is gone
+        url = f"https://huggingface.co/{repository}/resolve/main/{names[0]}"
         raise ModelError(
-            f"these are not weights of {what}",
-            path=path,
-            expected="tensors by name, or such under state_dict or model",
-            got=f"no tensors but {', '.join(map(str, list(content)[:6])) or 'nothing'}",
-            fix=fix + " (a model of posewarper's goes with --model)",
-        )
-    return clean_state_dict(tensors)
-
-
-def _read_safetensors(path: str, what: str, fix: str) -> Mapping[str, Any]:
-    if not os.path.exists(path):
-        raise ModelError(f"there are no such weights of {what}", path=path, fix=fix)
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors has an error of its own beside those of the system
-        raise ModelError("cannot read these weights", path=path, got=_first_line(error), fix=fix) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
+            f"timm's weights of {backbone} are not on this machine and cannot be downloaded",
+            path=constants.HF_HUB_CACHE,
+            expected=f"{names[0]} of {repository} in this folder, Hugging Face's cache (HF_HOME moves it)",
+            got=first_sentence(error),
+            fix=f"on a machine with a network fetch {url} and give the file in place of {IMAGENET!r} (or "
+            f"copy the cache); or take {NONE!r}, random weights",
+        ) from error
 
 
 def _fitted(
-    state: Mapping[str, Tensor], trunk: nn.Module, network: NetworkConfig, path: str
+    state: Mapping[str, Tensor], trunk: nn.Module, network: NetworkConfig, path: str, fix: str
 ) -> dict[str, Tensor]:
     """Return what a trunk holds after timm has loaded the weights into it.
 
     Raises:
         ModelError: if any parameter is not set by them, or they are those of a deeper network.
     """
-    needed = [name for name, _ in trunk.named_parameters()]
-    needed += [name for name, _ in trunk.named_buffers() if name.endswith(("running_mean", "running_var"))]
-    _refuse_deeper(state, network.backbone, path)
+    what = f"the backbone {network.backbone}"
+    needed = [own for own, _ in trunk.named_parameters()]
+    needed += [own for own, _ in trunk.named_buffers() if own.endswith(("running_mean", "running_var"))]
+    _refuse_deeper(state, network.backbone, path, fix)
     try:
         loaded = _loaded(state, network)
         # timm renames and resizes on loading, and does not say which parameters it has set: those that turn
@@ -321,48 +333,37 @@ def _fitted(
         marks = {n: torch.full_like(v, torch.nan) if v.is_floating_point() else v for n, v in state.items()}
         marked = _loaded(marks, network)
     except Exception as error:  # other shapes: RuntimeError; renaming what is not there: KeyError, ...
-        got = next((line for line in str(error).split("\n") if "size mismatch" in line), _first_line(error))
-        raise _other_network(state, network.backbone, path, trunk, needed[0], got.strip()) from error
-    missing = [name for name in needed if not marked[name].isnan().all()]
-    if missing:
-        got = f"{len(needed) - len(missing)} of {len(needed)} tensors that it needs"
-        raise _other_network(state, network.backbone, path, trunk, missing[0], got)
-    broken = [name for name in needed if not loaded[name].isfinite().all()]
-    if broken:
-        raise ModelError(
-            f"{len(broken)} tensors hold values that are no numbers (NaN or infinite)",
-            path=path,
-            got=", ".join(broken[:5]),
-            fix=_fix(network.backbone),
+        got = next(
+            (line for line in str(error).split("\n") if "size mismatch" in line), first_sentence(error)
         )
-    return {name: loaded[name] for name in trunk.state_dict()}
+        raise _other_weights(what, trunk, state, path, fix, f"{got.strip()}; the file holds ") from error
+    missing = [own for own in needed if not marked[own].isnan().all()]
+    if missing:
+        got = f"{len(needed) - len(missing)} of {len(needed)} tensors that it needs, without {missing[0]}"
+        raise _other_weights(what, trunk, state, path, fix, f"{got}; the file holds ")
+    refuse_nan({own: loaded[own] for own in needed}, path, fix)
+    return {own: loaded[own] for own in trunk.state_dict()}
 
 
 def _loaded(state: Mapping[str, Tensor], network: NetworkConfig) -> dict[str, Tensor]:
     """Return all tensors of timm's network with these weights, by the names of the trunk."""
-    with torch.random.fork_rng(devices=[]), _silenced(logging.getLogger("timm")):
-        built = timm.create_model(
-            network.backbone,
-            pretrained=True,
-            pretrained_cfg_overlay={"state_dict": dict(state)},
-            **trunk_options(network.backbone, network.crop_size),
-        )
-    return built.state_dict()
-
-
-@contextmanager
-def _silenced(logger: logging.Logger) -> Iterator[None]:
-    """Keep timm from warning of the classifier's weights, which the trunk has no place for."""
+    logger = logging.getLogger("timm")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.ERROR)  # else it warns of the classifier's weights, which the trunk does not have
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            return timm.create_model(
+                network.backbone,
+                pretrained=True,
+                pretrained_cfg_overlay={"state_dict": dict(state)},
+                **trunk_options(network.backbone, network.crop_size),
+            ).state_dict()
     finally:
         logger.setLevel(level)
 
 
-def _refuse_deeper(state: Mapping[str, Tensor], backbone: str, path: str) -> None:
-    """Refuse weights of a network with more blocks, of which the first would be taken for these."""
+def _refuse_deeper(state: Mapping[str, Tensor], backbone: str, path: str, fix: str) -> None:
+    """Refuse weights of a network with more blocks, the first of which would be taken for these."""
     with torch.device("meta"):
         own = timm.create_model(backbone, pretrained=False).state_dict()
     parts = {name.partition(".")[0] for name in own if name in state}
@@ -375,23 +376,5 @@ def _refuse_deeper(state: Mapping[str, Tensor], backbone: str, path: str) -> Non
             path=path,
             expected=f"no tensors beside the {len(own)} of {backbone}",
             got=f"{len(state)} tensors, among them {more[0]} {tuple(state[more[0]].shape)}",
-            fix=_fix(backbone),
+            fix=fix,
         )
-
-
-def _other_network(
-    state: Mapping[str, Tensor], backbone: str, path: str, trunk: nn.Module, example: str, got: str
-) -> ModelError:
-    names = list(state)
-    first, last = names[0], names[-1]
-    known = timm.get_pretrained_cfg(backbone)
-    fixed = known is not None and known.fixed_input_size
-    return ModelError(
-        f"these are not weights of the backbone {backbone}",
-        path=path,
-        expected=f"{example} {tuple(trunk.state_dict()[example].shape)} and all other tensors of {backbone}",
-        got=f"{got}; the file holds {len(state)}, from {first} {tuple(state[first].shape)} to "
-        f"{last} {tuple(state[last].shape)}",
-        fix=_fix(backbone)
-        + (" (some networks take their weights with square crops of one size alone)" if fixed else ""),
-    )

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large, raft_small
 
 from posewarper.crops import Image
-from posewarper.model.pretrained import downloaded_state, hub_folder, load_state, read_state
+from posewarper.model.pretrained import load_torchvision
 from posewarper.structures import Floats, Ints, LabelTrack, Progress, is_there, silent
 from posewarper.video.source import Video
 
@@ -270,7 +270,6 @@ def label_distances(chain: FlowChain, track: LabelTrack) -> tuple[Floats, Floats
 
 # The network works at an eighth of the picture, and halves that three times.
 _MULTIPLE, _SMALLEST = 8, 128
-WEIGHTS_URL = Raft_Large_Weights.C_T_SKHT_V2.url
 
 
 def load_raft(weights: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> RAFT:
@@ -285,14 +284,14 @@ def load_raft(weights: str | os.PathLike[str] | None = None, device: torch.devic
     Raises:
         ModelError: if the file is missing or holds other weights, or the download fails.
     """
-    if weights is None:
-        state = downloaded_state(Raft_Large_Weights.C_T_SKHT_V2, "RAFT", _fix())
-    else:
-        state = read_state(weights, "RAFT", _fix())
-    # Only the large network learns how to enlarge its flow.
-    large = any(str(name).startswith("mask_predictor.") for name in state)
-    model = (raft_large if large else raft_small)(weights=None)
-    load_state(model, state, weights, "torchvision's RAFT", _fix())
+
+    def build(state: Mapping[str, object]) -> RAFT:
+        # Only the large network learns how to enlarge its flow.
+        large = any(str(name).startswith("mask_predictor.") for name in state)
+        return (raft_large if large else raft_small)(weights=None)
+
+    own, otherwise = Raft_Large_Weights.C_T_SKHT_V2, "give its path; or use the method dis, without weights"
+    model = load_torchvision(build, own, weights, what="torchvision's RAFT", otherwise=otherwise)
     return model.to(device).eval()
 
 
@@ -316,10 +315,3 @@ def _as_input(image: Image) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     missing = [max(-(-n // _MULTIPLE) * _MULTIPLE, _SMALLEST) - n for n in image.shape[:2]]
     return pad(tensor, (0, missing[1], 0, missing[0]), mode="replicate")
-
-
-def _fix() -> str:
-    return (
-        f"on a machine with a network fetch {WEIGHTS_URL}, then put the file into {hub_folder()} (TORCH_HOME "
-        "moves that folder), or give its path; or use the method dis, which needs no weights"
-    )

@@ -82,7 +82,9 @@ def carry_by_warping(
             errors.append(cycle_error(model, value, warped, source=source, target=target))
     has = (values.amax(dim=(-2, -1)) > 0).cpu().numpy()
     found = _decode(model, np.concatenate(moved).reshape(m, *values.shape), where, has)
-    shares = np.concatenate(errors).reshape(found.scores.shape) / max(model.heatmap_size) if cycle else None
+    shares = (
+        np.concatenate(errors).reshape(found.scores.shape) / max(model.spec.heatmap_size) if cycle else None
+    )
     return Carried(found.points, found.scores, shares)
 
 

@@ -13,13 +13,7 @@ from torchvision import models
 
 from posewarper.crops import Image
 from posewarper.errors import ConfigError
-from posewarper.model.pretrained import (
-    PathLike,
-    downloaded_state,
-    hub_folder,
-    load_state,
-    read_state,
-)
+from posewarper.model.pretrained import PathLike, load_torchvision
 from posewarper.prediction.stream import FrameBoxes
 from posewarper.prediction.tracker import Tracker
 from posewarper.structures import Floats, Labels
@@ -127,11 +121,14 @@ def load_detector(
             fix=_suggest(name, known),
         )
     best = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
-    what, fix = f"the detector {name}", _fix(best.url)
-    state = downloaded_state(best, what, fix) if weights is None else read_state(weights, what, fix)
     categories = tuple(best.meta["categories"])
-    network = models.get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
-    load_state(network, state, weights, what, fix)
+    network = load_torchvision(
+        lambda _: models.get_model(name, weights=None, weights_backbone=None, num_classes=len(categories)),
+        best,
+        weights,
+        what=f"the detector {name}",
+        otherwise="give it by --detector-weights FILE; or give boxes from a file",
+    )
     if name in _WITHOUT_EPSILON:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -181,10 +178,3 @@ def detect(
 def _suggest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else "name one of these"
-
-
-def _fix(url: str) -> str:
-    return (
-        f"on a machine with a network fetch {url}, then give it by --detector-weights FILE, or put it into "
-        f"{hub_folder()} (TORCH_HOME moves that folder); or give boxes from a file"
-    )

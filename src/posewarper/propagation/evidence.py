@@ -158,7 +158,7 @@ def labelled_crop(
     """Draw the heatmaps of a label (K, 2) in its crop."""
     points = crop_to_heatmap(transform.to_crop(keypoints), STRIDE)
     points = np.where((visibility > 0)[:, None], points, np.nan)
-    values = torch.from_numpy(encode(points, model.heatmap_size, model.spec.sigma))
+    values = torch.from_numpy(encode(points, model.spec.heatmap_size, model.spec.sigma))
     has = is_there(points)
     return LabelledCrop(row, values.to(model.device), has)
 

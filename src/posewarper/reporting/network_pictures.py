@@ -181,7 +181,7 @@ def made_up_pair(model: PoseWarper) -> tuple[Tensor, Tensor]:
     The first keypoint moves to the right by :data:`MADE_UP_STEP` heatmap pixels, each next one in a direction
     turned a little further, until all have been.
     """
-    height, width = model.heatmap_size
+    height, width = model.spec.heatmap_size
     count = len(model.spec.skeleton)
     columns = max(1, round(np.sqrt(count * width / height)))
     rows = -(-count // columns)

@@ -1,4 +1,4 @@
-"""Frames of a video file by their index, each exactly the one asked for."""
+"""Exact random access to the frames of a video file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from posewarper.crops import Image
 from posewarper.errors import PosewarperWarning, VideoError
 from posewarper.video.images import FrameCache
 from posewarper.video.indexing import (
@@ -28,8 +29,6 @@ from posewarper.video.indexing import (
     scan_packets,
 )
 
-Image = NDArray[np.uint8]
-
 _CHECKED_AT_START = 16  # frames decoded on opening, to see whether the index is right
 _LATE = 16  # a frame that is overtaken by more than this many will not come
 _WORTH_SEEKING = 8  # up to this many frames ahead, decoding on is quicker than a seek
@@ -41,9 +40,9 @@ _STEP_BACK = 5.0  # seconds, where a seek has landed too late
 class FileFrames:
     """The frames of a video file.
 
-    Decoded frames are kept as the decoder gives them (half the bytes of RGB) and converted when asked for.
-    The index is made from timestamps where these are sound; as soon as the decoder contradicts it, the file
-    is decoded once from end to end and the index made anew.
+    The cache holds frames as the decoder gives them (half the bytes of RGB); they are converted on access.
+    The index comes from timestamps where these are sound. As soon as the decoder contradicts it, the file is
+    decoded once from end to end for a new index.
 
     Args:
         path: the video file.
@@ -58,18 +57,14 @@ class FileFrames:
     def __init__(self, path: str, cache_bytes: int) -> None:
         self._path = path
         self._cache: FrameCache[VideoFrame] = FrameCache(cache_bytes)
-        self._upright = UprightConverter()
+        self._upright = UprightConverter(path)
         self._opened: tuple[InputContainer, VideoStream] | None = None
-        self._raw_size: tuple[int, int] | None = None
-        self._warned_of_size = False
         packets = scan_packets(path)
         doubtful = packets.truncated or bool(packets.corrupt.any()) or not packets.sound
         self._use(index_by_decoding(path, packets) if doubtful else index_by_time(packets))
         if not self.index.verified and not self._starts_as_indexed():
             self._use(index_by_decoding(path, packets))
-        first = self._frame(0)
-        self._raw_size = (first.height, first.width)
-        height, width = self._convert(first).shape[:2]
+        height, width = self.read(0).shape[:2]
         self.image_size: tuple[int, int] = (height, width)
 
     def __len__(self) -> int:
@@ -85,14 +80,9 @@ class FileFrames:
         """Frames a second on average."""
         return self.index.fps
 
-    @property
-    def cached_bytes(self) -> int:
-        """Bytes of decoded frames that are kept now."""
-        return self._cache.n_bytes
-
     def read(self, i: int) -> Image:
         """Return frame i, which must exist, as (H, W, 3) uint8 RGB, upright."""
-        return self._convert(self._frame(i))
+        return self._upright.convert(self._frame(i))
 
     def close(self) -> None:
         """Close the file and forget the frames kept."""
@@ -235,39 +225,45 @@ class FileFrames:
                 return
             yield number, packet
 
-    def _convert(self, frame: VideoFrame) -> Image:
-        """Return a frame as RGB in the size of the first one, turned as its display matrix says."""
-        height, width = size = (frame.height, frame.width)
-        if self._raw_size is not None and size != self._raw_size:
-            if not self._warned_of_size:
-                text = f"the picture size changes from {self._raw_size} to {size}; frames are rescaled"
-                warnings.warn(f"{self._path}: {text}", PosewarperWarning, stacklevel=2)
-            self._warned_of_size = True
-            height, width = self._raw_size
-        return self._upright.convert(frame, (height, width))
-
 
 class UprightConverter:
-    """Converts the frames of one video to RGB, turned as their display matrix says."""
+    """Converts the frames of one video to RGB in the size of the first one, turned by their display matrix.
 
-    def __init__(self) -> None:
+    Args:
+        path: of the video, for warnings.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._size: tuple[int, int] | None = None
+        self._warned_of_size = False
         self._reformatter = VideoReformatter()
         self._matrices: dict[int, NDArray[np.int32] | None] = {}
 
-    def convert(self, frame: VideoFrame, size: tuple[int, int]) -> Image:
-        """Return a decoded frame as RGB (H, W, 3) of its own memory.
+    def convert(self, frame: VideoFrame) -> Image:
+        """Return a frame, as the decoder gives it, as RGB (H, W, 3) of its own memory.
 
-        Args:
-            frame: as the decoder gives it.
-            size: (height, width) to which it is scaled before it is turned.
+        Warns:
+            PosewarperWarning: of the first frame that has another size than those before.
         """
+        size = (frame.height, frame.width)
+        self._size = self._size or size
+        if size != self._size and not self._warned_of_size:
+            text = f"the picture size changes from {self._size} to {size}; frames are rescaled"
+            warnings.warn(f"{self._path}: {text}", PosewarperWarning, stacklevel=2)
+            self._warned_of_size = True
         if frame.colorspace not in _KNOWN_MATRICES:
             frame.colorspace = _UNSPECIFIED
-        converted = self._reformatter.reformat(frame, width=size[1], height=size[0], format="rgb24")
+        height, width = self._size
+        converted = self._reformatter.reformat(frame, width=width, height=height, format="rgb24")
         image = np.asarray(converted.to_ndarray(), np.uint8)
         matrix = self._matrix_of(frame)
         if matrix is not None:
-            image = _turn(image, matrix)
+            # (a, b, u, c, d, v, ...) takes x to (a, b) and y to (c, d), y down.
+            a, b, c, d = (int(matrix[k]) for k in (0, 1, 3, 4))
+            if abs(b) + abs(c) > abs(a) + abs(d):
+                image, a, d = image.swapaxes(0, 1), c, b
+            image = image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
         # A frame that needed no conversion may be kept: it must not be handed out to be drawn upon.
         return image.copy(order="C") if converted is frame else np.ascontiguousarray(image)
 
@@ -279,11 +275,3 @@ class UprightConverter:
             data = frame.side_data.get("DISPLAYMATRIX")
             self._matrices[angle] = None if data is None else np.array(np.frombuffer(data, np.int32))
         return self._matrices[angle]
-
-
-def _turn(image: Image, matrix: NDArray[np.int32]) -> Image:
-    """Apply a display matrix (a, b, u, c, d, v, ...), which takes x to (a, b) and y to (c, d), y down."""
-    a, b, c, d = (int(matrix[k]) for k in (0, 1, 3, 4))
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        image, a, d = image.swapaxes(0, 1), c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

@@ -1,4 +1,4 @@
-"""Frames from a folder of images."""
+"""Frames from a folder of images, and the cache that every source of frames uses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 import cv2
 import numpy as np
 import PIL.Image
-from numpy.typing import NDArray
 
+from posewarper.crops import Image
 from posewarper.errors import VideoError
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _ORIENTATION = 274  # the EXIF tag
 
 
-def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> Image:
     """Read an image as (H, W, 3) uint8 RGB; grey, palette, alpha and 16-bit images are converted.
 
     Args:
@@ -66,53 +66,52 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> NDArray
     try:
         # Read by numpy: OpenCV cannot open names outside the code page on Windows.
         data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, flags) if data.size else None
-    except (OSError, cv2.error) as error:
-        raise _unreadable(path, error) from error
-    if image is None:
-        raise _unreadable(path, "an empty file" if not data.size else "another format, or a damaged file")
+        if not data.size:
+            raise ValueError("an empty file")
+        image = cv2.imdecode(data, flags)
+        if image is None:
+            raise ValueError("another format, or a damaged file")
+    except (OSError, ValueError, cv2.error) as error:
+        raise VideoError(
+            "this image cannot be read",
+            path=path,
+            expected=f"an image: {', '.join(IMAGE_SUFFIXES)}",
+            got=error,
+            fix="replace the file or take it away",
+        ) from error
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _unreadable(path: str | os.PathLike[str], got: object) -> VideoError:
-    what, expected = "this image cannot be read", f"an image: {', '.join(IMAGE_SUFFIXES)}"
-    return VideoError(what, path=path, expected=expected, got=got, fix="replace the file or take it away")
 
 
 class FolderFrames:
     """The frames of a folder of images, in natural order of the names (frame2 before frame10).
 
-    Hidden files and other files than images are left out; folders inside are not looked into.
+    Hidden files, other files than images and folders inside are skipped.
 
     Args:
         folder: the folder, or a single image.
         cache_bytes: most bytes of images to keep.
-        fps: frames a second to count the times with.
+        fps: frames a second, from which the times come.
 
     Raises:
         VideoError: if there is no image, one cannot be read, or sizes differ.
     """
 
     def __init__(self, folder: str, cache_bytes: int, fps: float) -> None:
-        self._path = folder
-        self._cache: FrameCache[NDArray[np.uint8]] = FrameCache(cache_bytes)
+        self._cache: FrameCache[Image] = FrameCache(cache_bytes)
         self._files = [Path(folder)] if os.path.isfile(folder) else _images_in(folder)
         self.fps = fps
         self.times = np.arange(len(self._files)) / fps
         self.frame_names = tuple(file.name for file in self._files)
-        _check_sizes(self._files)
+        expected = _upright_size(self._files[0])
+        for file in self._files[1:]:
+            self._check_size(file, expected, _upright_size(file))
         height, width = read_image(self._files[0]).shape[:2]
         self.image_size: tuple[int, int] = (height, width)
 
     def __len__(self) -> int:
         return len(self._files)
 
-    @property
-    def cached_bytes(self) -> int:
-        """Bytes of images that are kept now."""
-        return self._cache.n_bytes
-
-    def read(self, i: int) -> NDArray[np.uint8]:
+    def read(self, i: int) -> Image:
         """Return image i as (H, W, 3) uint8 RGB, upright.
 
         Raises:
@@ -121,14 +120,23 @@ class FolderFrames:
         image = self._cache.get(i)
         if image is None:
             image = read_image(self._files[i])
-            if image.shape[:2] != self.image_size:
-                raise _odd_size(self._files[i], self._files[0], self.image_size, image.shape[:2])
+            self._check_size(self._files[i], self.image_size, image.shape[:2])
             self._cache.put(i, image, image.nbytes)
         return image.copy()
 
     def close(self) -> None:
         """Forget the images kept."""
         self._cache.clear()
+
+    def _check_size(self, file: Path, expected: tuple[int, ...], got: tuple[int, ...]) -> None:
+        if got != expected:
+            raise VideoError(
+                "this frame has another size than the first",
+                path=file,
+                expected=f"{expected[0]} x {expected[1]} (height x width), as {self.frame_names[0]}",
+                got=f"{got[0]} x {got[1]}",
+                fix="put frames of one size into the folder, and nothing else",
+            )
 
 
 def _natural_key(file: Path) -> tuple[list[str | int], str]:
@@ -150,16 +158,8 @@ def _images_in(folder: str) -> list[Path]:
     return sorted(images, key=_natural_key)
 
 
-def _check_sizes(files: list[Path]) -> None:
-    """Compare the sizes of all images by their headers, which is quick."""
-    first = _upright_size(files[0])
-    for file in files[1:]:
-        size = _upright_size(file)
-        if size != first:
-            raise _odd_size(file, files[0], first, size)
-
-
 def _upright_size(file: Path) -> tuple[int, int]:
+    """Return (height, width) from the header of an image, which is quick."""
     try:
         with PIL.Image.open(file) as image:
             width, height = image.size
@@ -168,13 +168,3 @@ def _upright_size(file: Path) -> tuple[int, int]:
     except (OSError, ValueError, SyntaxError):
         height, width = read_image(file).shape[:2]
         return height, width
-
-
-def _odd_size(file: Path, first: Path, expected: tuple[int, ...], got: tuple[int, ...]) -> VideoError:
-    return VideoError(
-        "this frame has another size than the first",
-        path=file,
-        expected=f"{expected[0]} x {expected[1]} (height x width), as {first.name}",
-        got=f"{got[0]} x {got[1]}",
-        fix="put frames of one size into the folder, and nothing else",
-    )

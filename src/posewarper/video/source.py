@@ -1,4 +1,4 @@
-"""Frames that come once and in order: a pipe, a camera, a network stream."""
+"""Opening whatever shows frames: a video file, a folder of images, a pipe, a camera, a network stream."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from posewarper.errors import VideoError
-from posewarper.video.decoding import FileFrames, Image, UprightConverter
+from posewarper.crops import Image
+from posewarper.errors import VideoError, no_such_file
+from posewarper.video.decoding import FileFrames, UprightConverter
 from posewarper.video.images import IMAGE_SUFFIXES, FolderFrames
 
 CACHE_BYTES = 256 * 2**20
@@ -70,12 +71,7 @@ class Video:
         """(T,) seconds from the first frame to each."""
         return self._frames.times
 
-    @property
-    def cached_bytes(self) -> int:
-        """Bytes of decoded frames that are kept now."""
-        return self._frames.cached_bytes
-
-    def __getitem__(self, i: int) -> NDArray[np.uint8]:
+    def __getitem__(self, i: int) -> Image:
         i = operator.index(i)
         if self._closed:
             raise ValueError(f"{self.path} is closed; open it anew to read frames")
@@ -84,7 +80,7 @@ class Video:
             raise IndexError(f"{self.path}: there is no frame {i}; the frames go from 0 to {last}")
         return self._frames.read(i)
 
-    def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Image]]:
         """Yield (index, frame) in the order given; quickest when the indices rise."""
         for i in indices:
             yield operator.index(i), self[i]
@@ -120,13 +116,7 @@ def open_video(
     if os.path.isdir(name):
         return Video(name, FolderFrames(name, cache_bytes, folder_fps))
     if not os.path.isfile(name):
-        raise VideoError(
-            "there is no such file or folder",
-            path=name,
-            expected="a video file or a folder of frames",
-            got="nothing" if not os.path.exists(name) else "neither a file nor a folder",
-            fix="check the path",
-        )
+        raise no_such_file(name, "a video file or a folder of frames", error=VideoError)
     if name.lower().endswith(_LABEL_SUFFIXES):
         raise VideoError(
             "this looks like labels, not like a video",
@@ -167,14 +157,12 @@ class LiveVideo:
                 fix="send a video to it (ffmpeg ... - | posewarper predict - ...), or name a file or camera",
             )
         source = sys.stdin.buffer if name == PIPE else name
-        self._upright = UprightConverter()
+        self._upright = UprightConverter(name)
         camera = "v4l2" if name.startswith("/dev/video") else None
         try:
             self._container = av.open(source, "r", format=camera)
             self._frames = self._container.decode(video=0)
-            first = next(self._frames)
-            self._raw_size = (first.height, first.width)
-            self._first = self._convert(first)
+            self._first = self._upright.convert(next(self._frames))
         except (FFmpegError, OSError, IndexError, StopIteration) as error:
             raise VideoError(
                 "no frames come from here",
@@ -196,9 +184,6 @@ class LiveVideo:
         yield 0, self._first
         try:
             for index, frame in enumerate(self._frames, start=1):
-                yield index, self._convert(frame)
+                yield index, self._upright.convert(frame)
         except FFmpegError:
             return  # a stream that breaks off has ended
-
-    def _convert(self, frame: av.VideoFrame) -> Image:
-        return self._upright.convert(frame, self._raw_size)

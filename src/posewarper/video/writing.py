@@ -61,18 +61,14 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]
                     got=f"{image.dtype} {image.shape}",
                     fix="convert the frames before writing",
                 )
-            frame = _to_yuv(image)
+            if shape[0] % 2 or shape[1] % 2:
+                image = np.pad(image, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
             frame.pts, frame.time_base = n, 1 / rate
             container.mux(stream.encode(frame))
         if shape is None:
             what = "there are no frames to write"
             raise VideoError(what, path=path, expected="at least one", got=0, fix="give some frames")
         container.mux(stream.encode(None))
-
-
-def _to_yuv(image: NDArray[np.uint8]) -> VideoFrame:
-    height, width = image.shape[:2]
-    if height % 2 or width % 2:
-        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)

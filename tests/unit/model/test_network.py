@@ -77,7 +77,7 @@ def test_names_and_shapes_of_w48_are_those_of_the_released_checkpoints(parity_di
 
 def test_heatmaps_are_a_quarter_of_the_crop():
     model = a_model()
-    assert model.heatmap_size == (16, 24)
+    assert model.spec.heatmap_size == (16, 24)
     with torch.inference_mode():
         heatmaps = model.heatmaps(torch.rand(2, 3, 64, 96))
     assert heatmaps.shape == (2, 3, 16, 24)

@@ -14,7 +14,7 @@ from torch import Tensor
 from posewarper.errors import ConfigError, ModelError
 from posewarper.model.checkpoint import describe_checkpoint, load_model, parameters_sha256, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.model.released import build_released, mmpose_first_name, mmpose_second_name, original_name
+from posewarper.model.released import MMPOSE_FIRST, MMPOSE_SECOND, ORIGINAL_WHOLE, build_released
 from posewarper.skeletons import COCO, POSETRACK, Skeleton
 
 BLOCKS, WIDTH = 2, 8
@@ -38,18 +38,22 @@ def model() -> PoseWarper:
 
 @pytest.fixture(scope="module")
 def whole(model: PoseWarper) -> State:
-    return {original_name(name): value for name, value in model.state_dict().items()}
+    return {ORIGINAL_WHOLE.theirs(name): value for name, value in model.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
 def pose(model: PoseWarper) -> State:
     state = model.state_dict()
-    return {original_name(name): value for name, value in state.items() if not name.startswith("warp_head.")}
+    return {
+        ORIGINAL_WHOLE.theirs(name): value
+        for name, value in state.items()
+        if not name.startswith("warp_head.")
+    }
 
 
 @pytest.fixture(scope="module")
 def second(model: PoseWarper) -> State:
-    return {mmpose_second_name(name): value for name, value in model.state_dict().items()}
+    return {MMPOSE_SECOND.theirs(name): value for name, value in model.state_dict().items()}
 
 
 def build(content, **given) -> PoseWarper:
@@ -83,8 +87,8 @@ def test_names_of_mmpose(model, second):
     assert {"neck.offset_feats.0.downsample.0.weight", "neck.offset_layers.0.weight"} <= second.keys()
     assert {f"neck.deform_conv_layers.{n}.weight" for n in range(5)} <= second.keys()
     assert all(name.startswith(("backbone.", "neck.")) for name in second)
-    assert mmpose_first_name("final_layer.weight") == "keypoint_head.final_layer.weight"
-    assert mmpose_first_name("backbone.bn1.bias") == "backbone.bn1.bias"
+    assert MMPOSE_FIRST.theirs("final_layer.weight") == "keypoint_head.final_layer.weight"
+    assert MMPOSE_FIRST.theirs("backbone.bn1.bias") == "backbone.bn1.bias"
 
 
 # --- what is read -----------------------------------------------------------------------------------------

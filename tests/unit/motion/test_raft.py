@@ -53,17 +53,17 @@ def test_weights_of_both_sizes_are_told_apart(build, tmp_path) -> None:
 
 
 def test_unusable_files_are_explained(tmp_path) -> None:
-    with pytest.raises(ModelError, match=r"no such weights[\s\S]*raft_large_C_T_SKHT_V2"):
+    with pytest.raises(ModelError, match=r"no such file[\s\S]*raft_large_C_T_SKHT_V2"):
         load_raft(tmp_path / "absent.pth")
     path = tmp_path / "raft.pth"
     path.write_bytes(b"\x00damaged")
-    with pytest.raises(ModelError, match=r"cannot read these weights[\s\S]*TORCH_HOME"):
+    with pytest.raises(ModelError, match=r"cannot read this file[\s\S]*TORCH_HOME"):
         load_raft(path)
     torch.save([1], path)
     with pytest.raises(ModelError, match="a list"):
         load_raft(path)
     torch.save({"module.fnet.conv1.weight": torch.zeros(1)}, path)  # the authors' own names
-    with pytest.raises(ModelError, match=r"not weights of torchvision's RAFT[\s\S]*module.fnet.conv1"):
+    with pytest.raises(ModelError, match=r"not hold weights of torchvision's RAFT[\s\S]*module.fnet.conv1"):
         load_raft(path)
 
 

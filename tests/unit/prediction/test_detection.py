@@ -115,20 +115,20 @@ def test_detectors_that_do_not_exist() -> None:
 
 
 def test_weights_that_do_not_fit_are_explained(tmp_path: Path, made_up: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(ModelError, match="no such weights of the detector ssdlite320") as caught:
+    with pytest.raises(ModelError, match=r"no such file[\s\S]*weights of the detector ssdlite320") as caught:
         load_detector(SMALL, tmp_path / "none.pth")
     assert f"fetch https://download.pytorch.org/models/{SMALL_FILE}" in str(caught.value)
     assert "--detector-weights FILE" in str(caught.value)
     (tmp_path / "damaged.pth").write_bytes(b"PK damaged")
-    with pytest.raises(ModelError, match=r"damaged\.pth: cannot read these weights"):
+    with pytest.raises(ModelError, match=r"damaged\.pth: cannot read this file"):
         load_detector(SMALL, tmp_path / "damaged.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ModelError, match=r"list\.pth: these are not weights[\s\S]*a list"):
+    with pytest.raises(ModelError, match=r"list\.pth: this file does not hold weights[\s\S]*a list"):
         load_detector(SMALL, tmp_path / "list.pth")
     some = dict(list(made_up.items())[1:])
     torch.save(some, tmp_path / "some.pth")
     with pytest.raises(
-        ModelError, match=rf"some\.pth: these are not[\s\S]*{len(made_up)} parameters"
+        ModelError, match=rf"some\.pth: this file does not hold[\s\S]*{len(made_up)} parameters"
     ) as caught:
         load_detector(SMALL, tmp_path / "some.pth")
     assert f"got:      {len(some)} parameters" in str(caught.value)

@@ -110,7 +110,7 @@ def see_dots(model, crops: torch.Tensor) -> torch.Tensor:
     match = torch.exp(-((((crops * std + mean) * 255)[:, None] - colours) ** 2).sum(2) / (2 * 35**2))
     match = match * (match > 0.1)
     mass = match.sum((2, 3), keepdim=True)
-    height, width = model.heatmap_size
+    height, width = model.spec.heatmap_size
 
     def gaussians(axis: int, size: int) -> torch.Tensor:
         pixels = torch.arange(4.0 * size)

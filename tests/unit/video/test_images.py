@@ -52,7 +52,7 @@ def test_cache_is_bounded_and_frames_are_copies(tmp_path: Path) -> None:
     with open_video(tmp_path, cache_bytes=2 * H * W * 3) as video:
         for n in range(6):
             video[n][:] = 255
-            assert video.cached_bytes <= 2 * H * W * 3
+            assert video._frames._cache.n_bytes <= 2 * H * W * 3
         (tmp_path / "5.png").unlink()
         np.testing.assert_array_equal(video[5], picture(5))
 

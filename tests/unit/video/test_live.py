@@ -43,13 +43,13 @@ def test_closed_standard_input_is_told(monkeypatch) -> None:
 
 def test_converted_frames_go_without_the_garbage_collector(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4")
-    convert = UprightConverter().convert
+    convert = UprightConverter("clip.mp4").convert
     gc.collect()
     gc.disable()
     try:
         with av.open(path) as container:
             for frame in container.decode(video=0):
-                convert(frame, (48, 64))
+                convert(frame)
         del frame
         left = [thing for thing in gc.get_objects() if type(thing) is av.VideoFrame]
     finally:

@@ -301,7 +301,7 @@ def test_the_cache_is_bounded_and_saves_decoding(tmp_path: Path, monkeypatch: py
     with open_video(path, cache_bytes=limit) as video:
         for i in (0, 49, 3, *range(20, 40)):
             assert number_of(video[i]) == i
-            assert video.cached_bytes <= limit
+            assert video._frames._cache.n_bytes <= limit
         monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded again"))
         for i in range(39, 31, -1):
             assert number_of(video[i]) == i
