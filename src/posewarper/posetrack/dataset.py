@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from posewarper.errors import LabelsError
+from posewarper.errors import LabelsError, unknown_name
 from posewarper.formats.frame_names import stem_of
 from posewarper.posetrack.posetrack18 import read_posetrack18
 from posewarper.structures import InstanceTable
@@ -228,18 +228,11 @@ class Dataset:
         """
         videos = self.of_split(split)
         if not videos:
-            raise LabelsError(
-                f"the dataset has no videos of the split {split!r}",
-                path=self.root,
-                expected=", ".join(dict.fromkeys(video.split for video in self.videos)),
-                got=split,
-                fix="name another split, or prepare this one",
-            )
+            known = dict.fromkeys(video.split for video in self.videos)
+            what = f"the dataset has no videos of the split {split!r}"
+            fix = "name another split, or prepare this one"
+            raise unknown_name(what, split, known, path=self.root, error=LabelsError, fix=fix)
         return videos
-
-    def labels_path(self, video: DatasetVideo) -> Path:
-        """Return the label file of a video (PoseTrack18 JSON)."""
-        return labels_path(self.root, video.split, video.file_stem)
 
     def table(self, video: DatasetVideo) -> InstanceTable:
         """Read the labels of a video; those of test videos are frames without instances.
@@ -250,7 +243,7 @@ class Dataset:
         Raises:
             LabelsError: if the file is missing or damaged.
         """
-        return read_posetrack18(self.labels_path(video))
+        return read_posetrack18(labels_path(self.root, video.split, video.file_stem))
 
     def frame_path(self, video: DatasetVideo, number: int) -> Path:
         """Return where a frame lies; the file need not exist, see ``video.missing``."""

@@ -9,11 +9,11 @@ import shutil
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -126,19 +126,29 @@ def prepare_dataset(
     """
     layout = find_layout(kind, Path(download), splits)
     out = Path(os.path.abspath(out))
-    with _resuming(out, layout, overwrite) as earlier:
+    with _resuming(out, layout, overwrite) as (earlier, is_complete, note):
         records: list[Record] = []
         n_kept, folder = 0, None
         for labels in (*layout.labels, *_bare_splits(layout, splits)):
             if folder is not None and labels.combined is None and not labels.files:
                 videos = list_unlabelled(folder, labels.split)
             else:
-                videos = _known(earlier, labels) or list_videos(labels)
+                videos = _known(earlier, labels) if is_complete else []
+                videos = videos or list_videos(labels)
             if folder is None:
-                known = [record["folder"] for record in earlier.records.values() if record["sources"]]
+                known = [record["folder"] for record in earlier.values() if record["sources"]]
                 folder = find_images(layout.download, known or sample_folders(kind, videos), images)
-            n_kept += _prepare_split(kind, videos, folder, out, earlier, check_images, progress)
-            records += [earlier.records[labels.split, video.stem] for video in videos]
+            for i, video in enumerate(videos):
+                progress(f"preparing {labels.split}", i, len(videos))
+                record = earlier.get((video.split, video.stem), {})
+                if not check_images and _is_unchanged(record, video, folder, out):
+                    n_kept += 1
+                else:
+                    record = _prepare_video(kind, video, folder, out, check_images)
+                    note(record)
+                records.append(record)
+            if videos:
+                progress(f"preparing {labels.split}", len(videos), len(videos))
         assert folder is not None  # a layout has labels
         found = {record["split"] for record in records}
         absent = [split for split in splits if split not in found]
@@ -172,33 +182,18 @@ def prepare_dataset(
 # --- resuming ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Earlier:
-    """What is prepared, by split and stem of the video; this run adds to it.
-
-    Args:
-        records: what the index says of each video.
-        complete: whether all of them are from a run that reached its end.
-        progress_file: gets a line for each record that is added.
-    """
-
-    records: dict[tuple[str, str], Record]
-    complete: bool
-    progress_file: TextIO
-
-    def add(self, record: Record) -> None:
-        """Note that a video is done; its labels have been written."""
-        self.records[record["split"], record["file_stem"]] = record
-        self.progress_file.write(json.dumps(record, separators=(",", ":")) + "\n")
-        self.progress_file.flush()
-
-
 @contextmanager
-def _resuming(out: Path, layout: Layout, overwrite: bool) -> Iterator[_Earlier]:
+def _resuming(
+    out: Path, layout: Layout, overwrite: bool
+) -> Iterator[tuple[Mapping[tuple[str, str], Record], bool, Callable[[Record], None]]]:
     """Give what earlier runs into the same folder have prepared, and note in a file what this one does.
+
+    Gives the record of each video that is done by its split and stem, whether all are from a run that reached
+    its end, and a function that adds a record whose labels have been written.
 
     Raises:
         OutputError: if the folder holds other files, or a dataset from another download.
+        Interrupted: on Ctrl-C.
     """
     index, journal = out / INDEX_NAME, out / PROGRESS_NAME
     is_ours = index.is_file() or journal.is_file()
@@ -234,7 +229,16 @@ def _resuming(out: Path, layout: Layout, overwrite: bool) -> Iterator[_Earlier]:
             with journal.open("a" if stopped else "w", encoding="utf-8") as file:
                 # An earlier run may have stopped within a line: begin a new one.
                 file.write("\n" if stopped else json.dumps(header) + "\n")
-                yield _Earlier(records, index.is_file() and not stopped, file)
+
+                def note(record: Record) -> None:
+                    records[record["split"], record["file_stem"]] = record
+                    file.write(json.dumps(record, separators=(",", ":")) + "\n")
+                    file.flush()
+
+                yield records, index.is_file() and not stopped, note
+        except KeyboardInterrupt:
+            kept = f"{len(records)} videos are prepared in {out}; the same command resumes from there"
+            raise Interrupted(kept) from None
         finally:
             if not records and not (out / "annotations").exists():  # it failed before it began
                 journal.unlink(missing_ok=True)
@@ -265,14 +269,14 @@ def _read_lines(journal: Path) -> list[Record]:
     return lines if lines and lines[0].get("format") == FORMAT else []
 
 
-def _known(earlier: _Earlier, labels: SplitLabels) -> list[VideoLabels]:
+def _known(earlier: Mapping[tuple[str, str], Record], labels: SplitLabels) -> list[VideoLabels]:
     """Return the videos of a combined file as an earlier complete run found them, if it has not changed.
 
     Such a file is large, so it is read again only if the frames of a video have changed.
     """
-    found = [record for record in earlier.records.values() if record["split"] == labels.split]
+    found = [record for record in earlier.values() if record["split"] == labels.split]
     sources = {source[0]: source for record in found for source in record["sources"]}
-    if labels.combined is None or not earlier.complete or str(labels.combined) not in sources:
+    if labels.combined is None or str(labels.combined) not in sources:
         return []
     if not all(os.path.isfile(p) and source_of(Path(p)) == source for p, source in sources.items()):
         return []
@@ -304,37 +308,13 @@ def _bare_splits(layout: Layout, splits: Collection[str]) -> list[SplitLabels]:
 # --- one video --------------------------------------------------------------------------------------------
 
 
-def _prepare_split(
-    kind: str,
-    videos: Sequence[VideoLabels],
-    images: Path,
-    out: Path,
-    earlier: _Earlier,
-    check_images: bool,
-    progress: Progress,
-) -> int:
-    """Prepare the videos of a split; return how many were done before."""
-    n_kept = 0
-    try:
-        for i, video in enumerate(videos):
-            progress(f"preparing {video.split}", i, len(videos))
-            old = earlier.records.get((video.split, video.stem))
-            if (
-                old is not None
-                and not check_images
-                and old["sources"] == list(video.sources)
-                and old["listing"] == _fingerprint(list_images(images / old["folder"]))
-                and labels_path(out, video.split, video.stem).is_file()
-            ):
-                n_kept += 1
-            else:
-                earlier.add(_prepare_video(kind, video, images, out, check_images))
-        if videos:
-            progress(f"preparing {videos[0].split}", len(videos), len(videos))
-    except KeyboardInterrupt:
-        kept = f"{len(earlier.records)} videos are prepared in {out}; the same command resumes from there"
-        raise Interrupted(kept) from None
-    return n_kept
+def _is_unchanged(record: Record, video: VideoLabels, images: Path, out: Path) -> bool:
+    """Return whether an earlier run has prepared a video and neither its labels nor its frames changed."""
+    return (
+        record.get("sources") == list(video.sources)
+        and record["listing"] == _fingerprint(list_images(images / record["folder"]))
+        and labels_path(out, video.split, video.stem).is_file()
+    )
 
 
 def _fingerprint(names: Sequence[str]) -> int:
