@@ -14,7 +14,7 @@ import numpy as np
 from posewarper.errors import LabelsError, few_of, unknown_name
 from posewarper.formats.frame_names import base_name
 from posewarper.posetrack.dataset import INDEX_NAME, PROGRESS_NAME, leading_number, list_images
-from posewarper.posetrack.tables import read_tables
+from posewarper.posetrack.tables import read_table, read_tables
 from posewarper.structures import InstanceTable
 
 KINDS = ("posetrack17", "posetrack18", "posetrack21")
@@ -256,11 +256,11 @@ def list_videos(labels: SplitLabels) -> list[VideoLabels]:
     combined = labels.combined
     if combined is None:
         return [
-            VideoLabels(labels.split, path.stem, (source_of(path),), partial(read_video, path))
+            VideoLabels(labels.split, path.stem, (source_of(path),), partial(read_table, path))
             for path in labels.files
         ]
     tables = read_tables(combined).values()
-    official = {folder_of(read_video(path), path): path for path in labels.files}
+    official = {folder_of(read_table(path), path): path for path in labels.files}
     folders = [folder_of(table, combined) for table in tables]
     last = [base_name(folder) for folder in folders]
     videos = []
@@ -273,28 +273,11 @@ def list_videos(labels: SplitLabels) -> list[VideoLabels]:
     return sorted(videos, key=lambda video: video.stem)
 
 
-def read_video(path: Path) -> InstanceTable:
-    """Read a label file of one video.
-
-    Raises:
-        LabelsError: if it cannot be read or holds several videos.
-    """
-    tables = list(read_tables(path).values())
-    if len(tables) != 1:
-        raise LabelsError(
-            "this label file should hold one video",
-            path=path,
-            got=f"{len(tables)} videos",
-            fix="take the file out of the folder, if it does not belong to the download",
-        )
-    return tables[0]
-
-
 def _with_regions(table: InstanceTable, official: Path | None) -> InstanceTable:
     """Return a table with the ignore regions of the official file where it has none itself."""
     if official is None or table.ignore_regions:
         return table
-    other = read_video(official)
+    other = read_table(official)
     rows = {leading_number(base_name(name)): row for row, name in enumerate(table.frame_names)}
     numbers = [leading_number(base_name(name)) for name in other.frame_names]
     regions = {

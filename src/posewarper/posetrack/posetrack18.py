@@ -48,14 +48,22 @@ def read_posetrack18(path: PathLike) -> InstanceTable:
         LabelsError: if the file cannot be read, something in it is not as it should be, or it is about
             several videos.
     """
-    tables = tables_of_coco(read_json(path), path)
+    return only_video(tables_of_coco(read_json(path), path), path)
+
+
+def only_video(tables: Mapping[str, InstanceTable], path: PathLike) -> InstanceTable:
+    """Return the one video of a file.
+
+    Raises:
+        LabelsError: if it is about several.
+    """
     if len(tables) > 1:
         raise LabelsError(
             f"the file is about {len(tables)} videos",
             path=path,
             expected="one video in a file",
             got=few_of(list(tables)),
-            fix="name a file of one video",
+            fix="name a file of one video, or take it out of the folder of label files",
         )
     return next(iter(tables.values()))
 

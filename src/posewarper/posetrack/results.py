@@ -71,14 +71,12 @@ def result_document(table: InstanceTable, ground_truth: InstanceTable | None = N
     scores = np.where(np.isfinite(table.scores), table.scores, 1.0).tolist()
     for row, points, score in zip(table.rows.tolist(), point_lists(table), scores, strict=True):
         if points:
-            person = {"annopoints": [{"point": points}], "score": [score], "track_id": [1]}
-            people[row].append(person)
+            people[row].append({"annopoints": [{"point": points}], "score": [score], "track_id": [1]})
+    frames = zip(table.frame_names, table.frame_numbers.tolist(), people, strict=True)
     return {
         "annolist": [
             {"image": {"name": name}, "imgnum": [number], "annorect": found or [_NOBODY]}
-            for name, number, found in zip(
-                table.frame_names, table.frame_numbers.tolist(), people, strict=True
-            )
+            for name, number, found in frames
         ]
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 from posewarper.errors import LabelsError, PosewarperWarning, few_of
 from posewarper.formats.records import PathLike, parse_json, read_json, shown
 from posewarper.posetrack.annolist import read_annolist_mat, table_of_annolist
-from posewarper.posetrack.posetrack18 import tables_of_coco
+from posewarper.posetrack.posetrack18 import only_video, tables_of_coco
 from posewarper.structures import InstanceTable
 
 _SUFFIXES = (".json", ".mat")
@@ -36,6 +36,11 @@ def read_tables(path: PathLike) -> dict[str, InstanceTable]:
     if zipfile.is_zipfile(place):
         return _read_zip(place)
     return _read_file(place)
+
+
+def read_table(path: PathLike) -> InstanceTable:
+    """Return the only video of a file in any of the forms; an error if it holds several."""
+    return only_video(read_tables(path), path)
 
 
 def _read_file(path: Path) -> dict[str, InstanceTable]:
