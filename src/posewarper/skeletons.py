@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from posewarper.errors import LabelsError
+from posewarper.errors import LabelsError, unknown_name
 
 # How names mark a side, each with what the other side would be called. The patterns look for whole words
 # ("left_knee"), for one letter set off by a separator ("paw_l"), by a capital ("LKnee", "wingL") or by a
@@ -21,7 +21,7 @@ _LOWER_BODY = re.compile(r"hip|knee|ankle|heel|toe|foot", re.IGNORECASE)
 
 
 def _mirrored_name(name: str) -> str | None:
-    """Return the name that the same keypoint would bear on the other side, or None if it has no side."""
+    """Return the name of the same keypoint on the other side, or None if it has no side."""
     for pattern, swap in _SIDES:
         match = pattern.search(name)
         if match is None:
@@ -106,12 +106,8 @@ class Skeleton:
 
 def _flip_pairs_of(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     index = {name: k for k, name in enumerate(names)}
-    pairs = []
-    for k, name in enumerate(names):
-        other = index.get(_mirrored_name(name) or "")
-        if other is not None and k < other:
-            pairs.append((k, other))
-    return tuple(pairs)
+    pairs = ((k, index.get(_mirrored_name(name) or "", -1)) for k, name in enumerate(names))
+    return tuple((k, other) for k, other in pairs if k < other)
 
 
 _COCO_NAMES = (
@@ -182,7 +178,5 @@ def named_skeleton(name: str) -> Skeleton:
         LabelsError: if there is no such preset.
     """
     if name not in PRESETS:
-        raise LabelsError(
-            "unknown skeleton", expected=", ".join(PRESETS), got=name, fix="use one of the names expected"
-        )
+        raise unknown_name("unknown skeleton", name, PRESETS, error=LabelsError)
     return PRESETS[name]

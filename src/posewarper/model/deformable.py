@@ -43,17 +43,10 @@ def _power_of_two(size: int) -> int:
 
 
 def resting_positions(height: int, width: int, dilation: int, like: Tensor) -> Tensor:
-    """Return where the nine taps read while the offsets are zero.
+    """Return where the nine taps read while the offsets are zero, in the dtype and on the device of ``like``.
 
-    Args:
-        height: H of the map that is read.
-        width: W of the map that is read.
-        dilation: distance between taps in pixels.
-        like: gives dtype and device.
-
-    Returns:
-        (2, 9, H, W), x before y, as shares of the padded map in the sense of
-        ``grid_sample(align_corners=False)``: whole pixels divided by a power of two, and so without rounding.
+    (2, 9, H, W), x before y, as shares of the padded map, as ``grid_sample(align_corners=False)`` takes them:
+    whole pixels divided by a power of two, and so without rounding. ``dilation`` is in pixels.
     """
     kind = {"device": like.device, "dtype": like.dtype}
     steps = torch.arange(-1, 2, **kind) * dilation
@@ -70,8 +63,7 @@ def sampling_grid(offsets: Tensor, height: int, width: int, dilation: int) -> Te
     Args:
         offsets: (B, C * 18, H, W) in pixels; for each channel nine taps in row-major order, for each tap
             first the vertical, then the horizontal offset.
-        height: H of the map that is read.
-        width: W of the map that is read.
+        height, width: H and W of the map that is read.
         dilation: distance between taps in pixels.
 
     Returns:
@@ -232,8 +224,8 @@ def _form(inputs: tuple[Tensor, Tensor, Tensor]) -> Callable[..., Tensor]:
         return plain_deform_conv
     if values.device.type == "cpu":
         return BlockwiseConv.apply
-    # Added up atomically, the gradient of the values differs in its last bits from run to run: where
-    # repeatable runs were asked for, torch's own operation says what it can promise.
+    # Added up atomically, the gradient of the values differs in its last bits from run to run: if the user
+    # wants repeatable runs, torch's own operation says what it can promise.
     repeatable = torch.are_deterministic_algorithms_enabled() and values.requires_grad
     if values.device.type == "cuda" and values.dtype == torch.float32 and not repeatable:
         return triton_form(values.device) or plain_deform_conv
@@ -242,7 +234,7 @@ def _form(inputs: tuple[Tensor, Tensor, Tensor]) -> Callable[..., Tensor]:
 
 @cache
 def triton_form(device: torch.device) -> Callable[..., Tensor] | None:
-    """Return the Triton kernels as one operation, tried once on this GPU; None where they are not to be had.
+    """Return the Triton kernels as one operation, tried once on this GPU; None if they do not work here.
 
     Warns if Triton is installed and the kernels fail or disagree with :func:`plain_deform_conv`. The trial
     waits for the GPU: warp once before a CUDA graph is recorded.

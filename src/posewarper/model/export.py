@@ -316,7 +316,7 @@ def export_onnx(
     Args:
         model: on any device; it is left as it is.
         path: of the pose network; the warper goes beside it. A head that was never trained is left out.
-        progress: is told of each file.
+        progress: is called for each file.
 
     Returns:
         The files: the pose network, and the warper if there is one.

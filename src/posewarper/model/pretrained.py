@@ -106,7 +106,7 @@ def refuse_nan(state: Mapping[str, Tensor], path: PathLike, fix: str) -> None:
     broken = [n for n, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
         raise ModelError(
-            f"{len(broken)} tensors hold values that are no numbers (NaN or infinite)",
+            f"{len(broken)} tensors hold values that are not numbers (NaN or infinite)",
             path=path,
             got=", ".join(broken[:5]),
             fix=fix,
@@ -233,7 +233,7 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
         return None
     if not trains:
         raise ConfigError(
-            "weights to start the backbone from are of no use where no network is trained",
+            "no network is trained here, so weights to start its backbone from would have no use",
             expected=f"{NONE!r} with a model that is given, the effort fast, or methods without a network",
             got=network.backbone_weights,
             fix="leave out --backbone-weights; or give no model, and the effort normal or best",

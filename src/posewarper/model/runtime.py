@@ -22,10 +22,10 @@ _MMAP_BYTES, _OLD_MMAP_BYTES, _TRIM_BYTES = 2**26, 2**25, 2**28
 
 @cache
 def keep_memory() -> bool:
-    """Tell the C library to keep freed blocks instead of handing them back to the system at every step.
+    """Make the C library keep freed blocks instead of returning them to the system at every step.
 
-    Training frees and asks for the same large blocks over and over; with glibc's defaults each is returned to
-    the system and its pages are cleared anew. Returns whether it was done (only glibc has the switch).
+    Training frees and allocates the same large blocks over and over; with glibc's defaults the system takes
+    each back and clears its pages again. Returns whether it worked (only glibc has the switch).
     """
     library = _glibc()
     if library is None:
@@ -36,7 +36,7 @@ def keep_memory() -> bool:
 
 
 def release_memory() -> None:
-    """Hand freed blocks back to the system: between stages that ask for blocks of other sizes."""
+    """Return freed blocks to the system: between stages that allocate blocks of other sizes."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)
@@ -64,7 +64,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
     if not there.get(name, False):
         raise ConfigError(
-            "this device is not to be had here" if name in there else "unknown device",
+            "this machine does not have the device" if name in there else "unknown device",
             expected=", ".join(["auto", *(n for n, ok in there.items() if ok)]),
             got=name,
             fix="use one of the names expected; for cuda install a build of torch with CUDA",

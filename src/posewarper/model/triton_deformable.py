@@ -7,9 +7,9 @@ in torchvision; zeros are read outside.
 
 The backward pass gives each program one tile of taps and some blocks of pixels. It reads offsets and writes
 their gradient once, leaves its share of the kernel's gradient (to be added up in a fixed order), and adds
-atomically to the gradient of the values, if that is asked for; only there the order of summation is open.
+atomically to the gradient of the values, if that is wanted; only there the order of summation is open.
 
-Imported only where a CUDA tensor comes: needs the package triton, which torch brings along on Linux.
+This module is imported only for CUDA tensors: it needs the package triton, which torch installs on Linux.
 """
 
 from __future__ import annotations

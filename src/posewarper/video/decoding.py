@@ -62,8 +62,11 @@ class FileFrames:
         packets = scan_packets(path)
         doubtful = packets.truncated or bool(packets.corrupt.any()) or not packets.sound
         self._use(index_by_decoding(path, packets) if doubtful else index_by_time(packets))
-        if not self.index.verified and not self._starts_as_indexed():
-            self._use(index_by_decoding(path, packets))
+        if not self.index.verified:
+            self._begin(0)
+            start = range(min(_CHECKED_AT_START, len(self.index)))
+            if any(self._next()[0] != i for i in start):
+                self._use(index_by_decoding(path, packets))
         height, width = self.read(0).shape[:2]
         self.image_size: tuple[int, int] = (height, width)
 
@@ -102,14 +105,6 @@ class FileFrames:
         self._number_of_pts: dict[int, int] = {time: number for number, time in enumerate(pts)}
         self._contradicted = False
 
-    def _starts_as_indexed(self) -> bool:
-        self._begin(0)
-        for i in range(min(_CHECKED_AT_START, len(self.index))):
-            position, _ = self._next()
-            if position != i:
-                return False
-        return True
-
     def _frame(self, i: int) -> VideoFrame:
         while (frame := self._find(int(self.index.shown[i]))) is None:
             self._relearn(i)
@@ -122,7 +117,7 @@ class FileFrames:
             if len(index) != promised:
                 text = f"of {promised} frames promised {len(index)} can be decoded; the last is repeated"
                 warnings.warn(f"{self._path}: {text}", PosewarperWarning, stacklevel=2)
-            # The number of frames stays: whoever asked for it has made room for so many.
+            # The number of frames stays: callers have made room for so many.
             self._use(index.resized(promised))
         elif self._number_of_pts:
             self._number_of_pts = {}
@@ -268,8 +263,8 @@ class UprightConverter:
         return image.copy(order="C") if converted is frame else np.ascontiguousarray(image)
 
     def _matrix_of(self, frame: VideoFrame) -> NDArray[np.int32] | None:
-        # A frame whose side data was asked for stays in memory until the garbage collector comes: PyAV ties
-        # the two to each other. So they are read once for each angle, which PyAV gives without them.
+        # Reading a frame's side data keeps the frame in memory until the garbage collector comes, since PyAV
+        # ties the two to each other. So they are read once for each angle, which PyAV gives without them.
         angle = frame.rotation
         if angle not in self._matrices:
             data = frame.side_data.get("DISPLAYMATRIX")

@@ -36,7 +36,7 @@ _FIX = "check that the file plays to its end; writing it anew helps: ffmpeg -i I
 
 @dataclass(frozen=True)
 class Packets:
-    """What one pass over a file tells without decoding; arrays have one entry a packet, in decoding order.
+    """What a pass over a file shows without decoding; arrays have one entry a packet, in decoding order.
 
     Args:
         pts, dts: (P,) timestamps in units of ``time_base``, ``NO_TIME`` where there is none.
@@ -44,7 +44,7 @@ class Packets:
         hidden: (P,) True where the container says that the frame is not to be shown (edit lists).
         corrupt: (P,) True where the container knows of damage.
         time_base: seconds a unit.
-        rate: frames a second as the container tells, 0 if it does not.
+        rate: frames a second that the container states, 0 if it does not.
         truncated: the file ends before what its header announces.
         joined: the stream is of a kind that may begin anywhere, also where nothing can be decoded yet.
     """

@@ -196,7 +196,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     with torch.no_grad():
         broken.final_layer.weight[0, 0] = float("nan")
     save_model(tmp_path / "nan.pt", broken)
-    refused(tmp_path / "nan.pt", r"1 tensors hold values that are no numbers[\s\S]*final_layer.weight")
+    refused(tmp_path / "nan.pt", r"1 tensors hold values that are not numbers[\s\S]*final_layer.weight")
 
 
 @pytest.mark.parametrize(

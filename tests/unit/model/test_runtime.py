@@ -65,7 +65,7 @@ def test_auto_takes_the_fastest_there_is(monkeypatch, cuda, mps, best):
 def test_devices_that_are_not_there_are_refused_with_those_that_are(monkeypatch):
     have(monkeypatch, cuda=False, mps=False)
     for name in ("cuda", "mps"):
-        with pytest.raises(ConfigError, match="not to be had here") as caught:
+        with pytest.raises(ConfigError, match="does not have the device") as caught:
             resolve_device(name)
         assert "auto, cpu" in str(caught.value)
     with pytest.raises(ConfigError, match="unknown device"):

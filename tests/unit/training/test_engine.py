@@ -72,7 +72,7 @@ def test_a_global_batch_that_cannot_be_split_is_explained():
 
 def test_a_device_that_is_not_there_is_said_before_the_training():
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="not to be had"):
+        with pytest.raises(ConfigError, match="does not have the device"):
             make_accelerator("cuda")
     assert make_accelerator("cpu").device.type == "cpu"
 
