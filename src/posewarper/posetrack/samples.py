@@ -164,18 +164,13 @@ def samples_from_boxes(
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     scores, rows = np.asarray(scores, np.float64).reshape(-1), np.asarray(rows, np.int64).reshape(-1)
-    if not len(boxes) == len(scores) == len(rows):
+    n_frames = len(table.frame_names)
+    outside = rows[(rows < 0) | (rows >= n_frames)]
+    if not len(boxes) == len(scores) == len(rows) or len(outside):
         raise LabelsError(
-            "boxes, scores and frames disagree in number",
-            expected="one score and one frame a box",
-            got=(len(boxes), len(scores), len(rows)),
-            fix="give each box a score and a frame",
-        )
-    if len(rows) and (rows.min() < 0 or rows.max() >= len(table.frame_names)):
-        raise LabelsError(
-            f"a box belongs to no frame of {table.video}",
-            expected=f"rows from 0 to {len(table.frame_names) - 1}",
-            got=(int(rows.min()), int(rows.max())),
+            f"boxes, their scores and their frames in {table.video} do not fit together",
+            expected=f"for each box a score and a frame from 0 to {n_frames - 1}",
+            got=f"{len(boxes)} boxes, {len(scores)} scores, {len(rows)} frames, of these outside: {outside}",
             fix="give boxes of this video's frames only",
         )
     kept = scores >= threshold
