@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posewarper.errors import ConfigError
+from posewarper.geometry import keypoint_boxes
 from posewarper.structures import Floats, InstanceTable, is_there
 
 # A point matches within this share of the reference length, the border included.
@@ -123,13 +124,9 @@ def boxes_or_extents(keypoints: Floats, boxes: Floats) -> Floats:
         boxes: (n, 4) xywh; those of no size, or NaN, are made from the keypoints, with 10 percent more on
             each side. An instance without keypoints keeps what it has.
     """
-    there = is_there(keypoints)[..., None]
-    lowest = np.where(there, keypoints, np.inf).min(1, initial=np.inf)
-    highest = np.where(there, keypoints, -np.inf).max(1, initial=-np.inf)
-    seen = there.any((1, 2))
-    lowest[~seen], highest[~seen] = np.nan, np.nan
-    size = highest - lowest
-    extents = np.concatenate([lowest - BOX_MARGIN * size, size * (1 + 2 * BOX_MARGIN)], axis=1)
+    tight = keypoint_boxes(keypoints)
+    seen, size = np.isfinite(tight[:, 0]), tight[:, 2:]
+    extents = np.concatenate([tight[:, :2] - BOX_MARGIN * size, size * (1 + 2 * BOX_MARGIN)], axis=1)
     given = (boxes[:, 2:].max(-1, initial=0) > 0) | ~seen
     return np.where(given[:, None], boxes, extents)
 
