@@ -62,7 +62,6 @@ def collect(poses: Poses, dense: Labels, kept: Labels, found: Found) -> dict[str
         if i not in poses.tracks or i not in kept.tracks:
             continue
         pose, known = poses.tracks[i], (kept.tracks[i].visibility > 0).any(0)
-        assert pose.expected_error is not None
         sizes = instance_boxes(track.keypoints, track.boxes)[:, 2:].max(1)
         for row, frame in enumerate(track.frames.tolist()):
             own = int(np.searchsorted(pose.frames, frame))

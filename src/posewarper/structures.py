@@ -1,13 +1,14 @@
-"""Everybody in every frame of one video, a row an instance: what PoseTrack's files hold.
+"""The structures that hold poses: what every part of the package takes and returns.
 
-Unlike :class:`posewarper.structures.Labels` this keeps the frames as a file lists them, allows the same track
-id twice in a frame, and instances without one; official evaluation, box files and result files need that.
+A :class:`Track` is one instance over time. :class:`Labels` and :class:`Poses` hold the tracks of one video;
+the rows on their ``labelled_frames`` come from a labeller, all others are predictions. An
+:class:`InstanceTable` holds a video of PoseTrack as its files list it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -33,22 +34,26 @@ def is_there(points: Floats) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(points).all(axis=-1))
 
 
-def _array(value: ArrayLike, dtype: Any, shape: tuple[int, ...], what: str) -> NDArray[Any]:
-    # A copy, made read-only: a frozen dataclass should not change behind its owner's back.
-    array = np.array(value, dtype=dtype)
+# What ``visibility`` says of a keypoint. Whoever adds a state adds it here.
+ABSENT, HIDDEN, VISIBLE = 0, 1, 2
+
+
+def _array(
+    value: ArrayLike | None, dtype: Any, shape: tuple[int, ...], what: str, empty: float = np.nan
+) -> Any:
+    """Return a read-only copy, since a frozen dataclass must not change; None gives an array of ``empty``."""
+    array = np.full(shape, empty, dtype) if value is None else np.array(value, dtype=dtype)
+    if array.size == 0 and 0 in shape:
+        array = array.reshape(shape)
     if array.shape != shape:
         raise LabelsError(
-            f"{what} has another shape than the track's frames and skeleton ask for",
+            f"{what} has another shape than the frames and the keypoints require",
             expected=shape,
             got=array.shape,
-            fix="give one row a frame and one column a keypoint",
+            fix="give one row for each instance (or frame) and one column for each keypoint",
         )
     array.setflags(write=False)
     return array
-
-
-def _array_or_nan(value: ArrayLike | None, shape: tuple[int, ...], what: str) -> Floats:
-    return _array(np.full(shape, np.nan) if value is None else value, np.float64, shape, what)
 
 
 def _frame_array(frames: ArrayLike, what: str) -> Ints:
@@ -63,63 +68,106 @@ def _frame_array(frames: ArrayLike, what: str) -> Ints:
     return array
 
 
+def _set(instance: object, **values: object) -> None:
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
 @dataclass(frozen=True)
-class LabelTrack:
-    """The labels of one instance over time.
+class Track:
+    """One instance over time: its labels, its predicted poses, or both.
 
     Args:
         frames: (t,) frame indices, rising.
-        keypoints: (t, K, 2) xy in pixels, NaN where there is no label.
-        visibility: (t, K): 2 labelled and visible, 1 labelled but hidden (a guess, not scored), 0 no label.
+        keypoints: (t, K, 2) xy in pixels, NaN where there is no keypoint.
+        visibility: (t, K): 2 visible, 1 hidden (a labeller's guess, not scored), 0 no keypoint. Predicted
+            keypoints are visible. Left out: 2 for every keypoint.
         boxes: (t, 4) xywh in pixels as given by the file, NaN where it gives none.
         head_boxes: (t, 4) xywh in pixels (PoseTrack), NaN where there is none.
-        keypoint_scores: (t, K) that a network gave, NaN where there is none: of predictions on frames that
-            nobody has labelled, and of labels that a network made.
-        expected_error: (t, K) in pixels, of predictions, NaN where it is not known.
+        keypoint_scores: (t, K) that a network gave, NaN where it is not known, and 0 rather than a given
+            score where there is no keypoint.
+        expected_error: (t, K) in pixels, NaN where it is not known.
 
     Raises:
         LabelsError: if shapes disagree or frames repeat.
+
+    Example:
+        >>> track = Track([1], [[[3.0, 4.0]]], keypoint_scores=[[0.9]])
+        >>> track.visibility.tolist(), track.instance_scores.tolist(), track.knows_error
+        ([[2]], [0.9], False)
     """
 
     frames: Ints
     keypoints: Floats
-    visibility: NDArray[np.uint8]
-    boxes: Floats = field(default=None)  # type: ignore[assignment]
-    head_boxes: Floats = field(default=None)  # type: ignore[assignment]
-    keypoint_scores: Floats = field(default=None)  # type: ignore[assignment]
-    expected_error: Floats = field(default=None)  # type: ignore[assignment]
+    visibility: NDArray[np.uint8] = field(default=None, kw_only=True)  # type: ignore[assignment]
+    boxes: Floats = field(default=None, kw_only=True)  # type: ignore[assignment]
+    head_boxes: Floats = field(default=None, kw_only=True)  # type: ignore[assignment]
+    keypoint_scores: Floats = field(default=None, kw_only=True)  # type: ignore[assignment]
+    expected_error: Floats = field(default=None, kw_only=True)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        frames = _frame_array(self.frames, "labels of a track")
+        frames = _frame_array(self.frames, "a track")
         t = len(frames)
         k = np.asarray(self.keypoints).shape[1] if np.ndim(self.keypoints) == 3 else 0
-        keypoints = _array(self.keypoints, np.float64, (t, k, 2), "keypoints").copy()
-        visibility = _array(self.visibility, np.uint8, (t, k), "visibility").copy()
-        there = is_there(keypoints) & (visibility > 0)
-        keypoints[~there], visibility[~there] = np.nan, 0
-        values = {
-            "frames": frames,
-            "keypoints": _array(keypoints, np.float64, (t, k, 2), "keypoints"),
-            "visibility": _array(np.minimum(visibility, 2), np.uint8, (t, k), "visibility"),
-            "boxes": _array_or_nan(self.boxes, (t, 4), "boxes"),
-            "head_boxes": _array_or_nan(self.head_boxes, (t, 4), "head boxes"),
-            "keypoint_scores": _array_or_nan(self.keypoint_scores, (t, k), "keypoint scores"),
-            "expected_error": _array_or_nan(self.expected_error, (t, k), "expected error"),
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        keypoints = _array(self.keypoints, np.float64, (t, k, 2), "keypoints")
+        visibility = _array(self.visibility, np.uint8, (t, k), "visibility", VISIBLE)
+        there = is_there(keypoints) & (visibility != ABSENT)
+        keypoints = np.where(there[..., None], keypoints, np.nan)
+        visibility = np.where(there, np.minimum(visibility, VISIBLE), ABSENT)
+        scores = _array(self.keypoint_scores, np.float64, (t, k), "keypoint scores")
+        scores = np.where(there | np.isnan(scores), scores, 0.0)
+        _set(
+            self,
+            frames=frames,
+            keypoints=_array(keypoints, np.float64, (t, k, 2), "keypoints"),
+            visibility=_array(visibility, np.uint8, (t, k), "visibility"),
+            boxes=_array(self.boxes, np.float64, (t, 4), "boxes"),
+            head_boxes=_array(self.head_boxes, np.float64, (t, 4), "head boxes"),
+            keypoint_scores=_array(scores, np.float64, (t, k), "keypoint scores"),
+            expected_error=_array(self.expected_error, np.float64, (t, k), "expected error"),
+        )
 
-    def at(self, frames: Iterable[int]) -> LabelTrack:
+    def at(self, frames: Iterable[int]) -> Track:
         """Return the part of the track that lies on the given frames."""
         keep = np.isin(self.frames, np.fromiter(frames, dtype=np.int64))
-        return LabelTrack(
-            self.frames[keep],
-            self.keypoints[keep],
-            self.visibility[keep],
-            self.boxes[keep],
-            self.head_boxes[keep],
-            self.keypoint_scores[keep],
-            self.expected_error[keep],
+        return Track(**{each.name: getattr(self, each.name)[keep] for each in fields(self)})
+
+    @property
+    def instance_scores(self) -> Floats:
+        """(t,) mean of the known scores of its keypoints; NaN where none is known, 0 without keypoints."""
+        there = self.visibility != ABSENT
+        known = there & np.isfinite(self.keypoint_scores)
+        mean = np.where(known, self.keypoint_scores, 0.0).sum(-1) / np.maximum(known.sum(-1), 1)
+        return np.asarray(np.where(known.any(-1) | ~there.any(-1), mean, np.nan))
+
+    @property
+    def knows_error(self) -> bool:
+        """Whether the expected error of any keypoint is known."""
+        return bool(np.isfinite(self.expected_error).any())
+
+
+def _settle(video: Labels | Poses, labelled_frames: ArrayLike) -> None:
+    """Sort tracks and labelled frames of a video, and check that they fit its skeleton and its length."""
+    tracks = {int(i): video.tracks[i] for i in sorted(video.tracks)}
+    _set(video, tracks=tracks, labelled_frames=_frame_array(np.unique(labelled_frames), "labelled frames"))
+    for track_id, track in tracks.items():
+        if track.keypoints.shape[1] != len(video.skeleton):
+            raise LabelsError(
+                f"track {track_id} does not fit the skeleton",
+                expected=f"{len(video.skeleton)} keypoints",
+                got=f"{track.keypoints.shape[1]} keypoints",
+                fix="give every instance the keypoints of the skeleton, in its order",
+            )
+    last = max(
+        [*(track.frames.max(initial=-1) for track in tracks.values()), *video.labelled_frames[-1:]],
+        default=-1,
+    )
+    if video.n_frames is not None and last >= video.n_frames:
+        raise LabelsError(
+            "a label lies beyond the last frame",
+            expected=f"frame indices from 0 to {video.n_frames - 1}",
+            got=f"frame {last}",
+            fix="check that the labels belong to this video and count frames from 0",
         )
 
 
@@ -129,7 +177,7 @@ class Labels:
 
     Args:
         skeleton: the keypoints' names, edges and mirror pairs.
-        tracks: track id -> :class:`LabelTrack`.
+        tracks: track id -> :class:`Track`.
         labelled_frames: (m,) rising indices of the frames that a labeller has gone through, also those
             where nobody is; frames that hold instances but are missing here hold predictions. Left out:
             every frame with an instance.
@@ -145,14 +193,14 @@ class Labels:
             ``n_frames``.
 
     Example:
-        >>> track = LabelTrack([0, 8], [[[1.0, 2.0]], [[5.0, 6.0]]], visibility=[[2], [2]])
+        >>> track = Track([0, 8], [[[1.0, 2.0]], [[5.0, 6.0]]])
         >>> labels = Labels(Skeleton(("nose",)), {0: track}, image_size=(48, 64), n_frames=10)
         >>> labels.at([8]).tracks[0].keypoints.tolist()
         [[[5.0, 6.0]]]
     """
 
     skeleton: Skeleton
-    tracks: Mapping[int, LabelTrack]
+    tracks: Mapping[int, Track]
     labelled_frames: Ints = field(default=None)  # type: ignore[assignment]
     image_size: tuple[int, int] | None = None
     n_frames: int | None = None
@@ -162,29 +210,7 @@ class Labels:
     track_names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        tracks = {int(i): self.tracks[i] for i in sorted(self.tracks)}
-        object.__setattr__(self, "tracks", tracks)
-        for track_id, track in tracks.items():
-            if track.keypoints.shape[1] != len(self.skeleton):
-                raise LabelsError(
-                    f"track {track_id} does not fit the skeleton",
-                    expected=f"{len(self.skeleton)} keypoints",
-                    got=f"{track.keypoints.shape[1]} keypoints",
-                    fix="give every instance the keypoints of the skeleton, in its order",
-                )
-        frames = self.instance_frames if self.labelled_frames is None else self.labelled_frames
-        object.__setattr__(self, "labelled_frames", _frame_array(np.unique(frames), "labelled frames"))
-        self._check_range()
-
-    def _check_range(self) -> None:
-        every = np.union1d(self.labelled_frames, self.instance_frames)
-        if self.n_frames is not None and every.size and every[-1] >= self.n_frames:
-            raise LabelsError(
-                "a label lies beyond the last frame",
-                expected=f"frame indices from 0 to {self.n_frames - 1}",
-                got=f"frame {every[-1]}",
-                fix="check that the labels belong to this video and count frames from 0",
-            )
+        _settle(self, self.instance_frames if self.labelled_frames is None else self.labelled_frames)
 
     @property
     def instance_frames(self) -> Ints:
@@ -231,54 +257,12 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class PoseTrack:
-    """The poses of one instance over time.
-
-    Args:
-        frames: (t,) frame indices, rising.
-        keypoints: (t, K, 2) xy in pixels, NaN where there is nothing.
-        keypoint_scores: (t, K) from 0 to 1; 1 for labels, 0 where there is no keypoint.
-        visibility: (t, K) of the labels that were kept; 2 for every predicted keypoint, 0 for none.
-        expected_error: (t, K) expected error in pixels, or None where it is not known.
-    """
-
-    frames: Ints
-    keypoints: Floats
-    keypoint_scores: Floats
-    visibility: NDArray[np.uint8] = field(default=None)  # type: ignore[assignment]
-    expected_error: Floats | None = None
-
-    def __post_init__(self) -> None:
-        frames = _frame_array(self.frames, "poses of a track")
-        t = len(frames)
-        k = np.asarray(self.keypoints).shape[1] if np.ndim(self.keypoints) == 3 else 0
-        keypoints = _array(self.keypoints, np.float64, (t, k, 2), "keypoints")
-        there = is_there(keypoints)
-        visibility = there.astype(np.uint8) * 2 if self.visibility is None else self.visibility
-        scores = np.where(there, np.asarray(self.keypoint_scores, np.float64), 0.0)
-        object.__setattr__(self, "frames", frames)
-        object.__setattr__(self, "keypoints", keypoints)
-        object.__setattr__(self, "visibility", _array(visibility, np.uint8, (t, k), "visibility"))
-        object.__setattr__(self, "keypoint_scores", _array(scores, np.float64, (t, k), "keypoint scores"))
-        if self.expected_error is not None:
-            error = _array(self.expected_error, np.float64, (t, k), "expected error")
-            object.__setattr__(self, "expected_error", error)
-
-    @property
-    def instance_scores(self) -> Floats:
-        """(t,) mean score of the keypoints that are there; 0 where there are none."""
-        there = is_there(self.keypoints)
-        total = np.where(there, self.keypoint_scores, 0.0).sum(-1)
-        return total / np.maximum(there.sum(-1), 1)
-
-
-@dataclass(frozen=True)
 class Poses:
     """Poses of one video, stored per track.
 
     Args:
         skeleton: the keypoints' names, edges and mirror pairs.
-        tracks: track id -> :class:`PoseTrack`.
+        tracks: track id -> :class:`Track`.
         image_size: (height, width) of the frames.
         n_frames: frames of the video.
         labelled_frames: (m,) rising indices of the frames whose poses are labels, kept exactly.
@@ -286,14 +270,14 @@ class Poses:
         frame_names: frame index -> image file name, where the labels gave one.
 
     Example:
-        >>> track = PoseTrack([1], [[[3.0, 4.0]]], keypoint_scores=[[0.9]])
+        >>> track = Track([1], [[[3.0, 4.0]]], keypoint_scores=[[0.9]])
         >>> poses = Poses(Skeleton(("nose",)), {0: track}, image_size=(10, 10), n_frames=3)
         >>> poses.tracks[0].instance_scores.tolist()
         [0.9]
     """
 
     skeleton: Skeleton
-    tracks: Mapping[int, PoseTrack]
+    tracks: Mapping[int, Track]
     image_size: tuple[int, int]
     n_frames: int
     labelled_frames: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -301,9 +285,19 @@ class Poses:
     frame_names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tracks", {int(i): self.tracks[i] for i in sorted(self.tracks)})
-        object.__setattr__(
-            self, "labelled_frames", _frame_array(np.unique(self.labelled_frames), "labelled frames")
+        _settle(self, self.labelled_frames)
+
+    def as_labels(self) -> Labels:
+        """Return the poses as labels and predictions, as a file holds them: without empty instances."""
+        kept = {i: track.at(track.frames[track.visibility.any(-1)]) for i, track in self.tracks.items()}
+        return Labels(
+            self.skeleton,
+            {i: track for i, track in kept.items() if len(track.frames)},
+            self.labelled_frames,
+            self.image_size,
+            self.n_frames,
+            self.video,
+            self.frame_names,
         )
 
     def dense(self) -> Floats:
@@ -311,7 +305,7 @@ class Poses:
 
         Example:
             >>> skeleton = Skeleton(("nose",))
-            >>> track = PoseTrack([1], [[[3.0, 4.0]]], [[1.0]])
+            >>> track = Track([1], [[[3.0, 4.0]]], keypoint_scores=[[1.0]])
             >>> Poses(skeleton, {0: track}, (10, 10), n_frames=3).dense()[1, 0]
             array([[3., 4.]])
         """
@@ -344,21 +338,6 @@ class RunResult:
 
 NO_TRACK = -1
 _COLUMNS = ("rows", "keypoints", "keypoint_scores", "scores", "tracks", "boxes", "head_boxes", "is_person")
-
-
-def _column(value: ArrayLike | None, dtype: Any, shape: tuple[int, ...], empty: float, what: str) -> Any:
-    array = np.full(shape, empty, dtype) if value is None else np.array(value, dtype=dtype)
-    if array.size == 0 and 0 in shape:
-        array = array.reshape(shape)
-    if array.shape != shape:
-        raise LabelsError(
-            f"{what} of an instance table has a wrong shape",
-            expected=shape,
-            got=array.shape,
-            fix="give one row an instance, and for frames one row a frame",
-        )
-    array.setflags(write=False)
-    return array
 
 
 @dataclass(frozen=True)
@@ -420,23 +399,22 @@ class InstanceTable:
         keypoints = np.array(self.keypoints, np.float64)
         if keypoints.shape == (n, k, 2):
             keypoints[~is_there(keypoints)] = np.nan
-        ids = None if self.image_ids is None else _column(self.image_ids, np.int64, (f,), 0, "image_ids")
+        ids = None if self.image_ids is None else _array(self.image_ids, np.int64, (f,), "image_ids", 0)
         values = {
             "frame_names": tuple(str(name) for name in self.frame_names),
-            "frame_numbers": _column(self.frame_numbers, np.int64, (f,), 0, "frame_numbers"),
-            "rows": _column(self.rows, np.int64, (n,), 0, "rows"),
-            "keypoints": _column(keypoints, np.float64, (n, k, 2), np.nan, "keypoints"),
-            "keypoint_scores": _column(self.keypoint_scores, np.float64, (n, k), np.nan, "keypoint_scores"),
-            "scores": _column(self.scores, np.float64, (n,), np.nan, "scores"),
-            "tracks": _column(self.tracks, np.int64, (n,), NO_TRACK, "tracks"),
-            "boxes": _column(self.boxes, np.float64, (n, 4), np.nan, "boxes"),
-            "head_boxes": _column(self.head_boxes, np.float64, (n, 4), np.nan, "head_boxes"),
-            "is_person": _column(self.is_person, bool, (n,), True, "is_person"),
-            "is_labelled": _column(self.is_labelled, bool, (f,), True, "is_labelled"),
+            "frame_numbers": _array(self.frame_numbers, np.int64, (f,), "frame_numbers", 0),
+            "rows": _array(self.rows, np.int64, (n,), "rows", 0),
+            "keypoints": _array(keypoints, np.float64, (n, k, 2), "keypoints"),
+            "keypoint_scores": _array(self.keypoint_scores, np.float64, (n, k), "keypoint_scores"),
+            "scores": _array(self.scores, np.float64, (n,), "scores"),
+            "tracks": _array(self.tracks, np.int64, (n,), "tracks", NO_TRACK),
+            "boxes": _array(self.boxes, np.float64, (n, 4), "boxes"),
+            "head_boxes": _array(self.head_boxes, np.float64, (n, 4), "head_boxes"),
+            "is_person": _array(self.is_person, bool, (n,), "is_person", True),
+            "is_labelled": _array(self.is_labelled, bool, (f,), "is_labelled", True),
             "image_ids": ids,
         }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        _set(self, **values)
         if n and (self.rows.min() < 0 or self.rows.max() >= f):
             raise LabelsError(
                 "an instance of a table belongs to no frame of it",

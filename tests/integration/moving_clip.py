@@ -11,7 +11,7 @@ from posewarper.cli import app as command_line
 from posewarper.formats.labels import write_labels
 from posewarper.options import FitConfig, NetworkConfig
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.video.writing import write_video
 
 N_FRAMES, HEIGHT, WIDTH = 20, 96, 128
@@ -60,7 +60,7 @@ def write_frames(folder: Path, n_frames: int = N_FRAMES) -> Path:
 
 def some_labels(frames=(3, 10, 16), skeleton: Skeleton = SKELETON, **more) -> Labels:
     keypoints = true_keypoints(frames)
-    track = LabelTrack(np.array(frames), keypoints, np.full(keypoints.shape[:2], 2))
+    track = Track(np.array(frames), keypoints)
     return Labels(
         skeleton, {0: track}, **{"image_size": (HEIGHT, WIDTH), "n_frames": N_FRAMES, "video": "clip", **more}
     )

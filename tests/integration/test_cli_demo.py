@@ -17,7 +17,7 @@ from posewarper.evaluation.clips import score_clip
 from posewarper.formats.labels import read_labels, read_poses
 from posewarper.motion.interpolation import nearest
 from posewarper.options import EFFORTS
-from posewarper.structures import Poses, PoseTrack
+from posewarper.structures import Poses, Track
 from posewarper.video.source import open_video
 
 N_FRAMES = 24
@@ -63,7 +63,7 @@ def test_the_demo_renders_propagates_and_compares(capsys, tiny, tmp_path):
     assert table["default"][0] == pytest.approx(score_clip(poses, truth, labels).mean, abs=0.051)
     frames = np.arange(N_FRAMES)
     held = nearest(labels.tracks[0], frames)
-    track = PoseTrack(frames, held, np.ones(held.shape[:2]))
+    track = Track(frames, held, keypoint_scores=np.ones(held.shape[:2]))
     plain = Poses(truth.skeleton, {0: track}, truth.image_size, N_FRAMES)
     score = score_clip(plain, truth, labels)
     assert table["nearest"][:2] == pytest.approx([score.mean, score.median], abs=0.051)

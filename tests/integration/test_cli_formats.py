@@ -12,7 +12,7 @@ from moving_clip import N_FRAMES, command, some_labels, write_clip
 from posewarper.formats.catalogue import FORMATS
 from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import PRESETS
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def scored(tmp_path) -> Path:
     scores = np.linspace(0.9, 0.6, N_FRAMES)[:, None] * np.ones((1, 4))
     scores[:, 3] = 0.2
     track = labels.tracks[0]
-    scored = LabelTrack(track.frames, track.keypoints, track.visibility, keypoint_scores=scores)
+    scored = Track(track.frames, track.keypoints, visibility=track.visibility, keypoint_scores=scores)
     path = tmp_path / "scored.json"
     write_labels(path, Labels(labels.skeleton, {0: scored}, n_frames=N_FRAMES, video="clip.mp4"))
     return path

@@ -12,7 +12,7 @@ from moving_clip import command
 
 from posewarper.formats.labels import write_labels
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.video.images import read_image
 
 N_FRAMES, SIZE = 40, (140, 220)
@@ -45,7 +45,7 @@ def info(capsys, clip, tmp_path):
     def run(*options: object, shift: int = 0, every: int = 1):
         frames = np.arange(3, N_FRAMES - 3, every)
         keypoints = np.stack([corner(n) for n in frames])[:, None] + OFFSETS
-        track = LabelTrack(frames + shift, keypoints, np.full(keypoints.shape[:2], 2))
+        track = Track(frames + shift, keypoints)
         labels = Labels(SKELETON, {0: track}, image_size=SIZE, n_frames=N_FRAMES)
         write_labels(tmp_path / "labels.json", labels)
         return command(capsys, "info", clip, "--labels", tmp_path / "labels.json", *options)

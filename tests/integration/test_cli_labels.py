@@ -20,7 +20,7 @@ from posewarper.cli.common import progress_bar, refuse_existing
 from posewarper.errors import Interrupted, LabelsError, OutputError, PosewarperWarning
 from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def labels_file(tmp_path) -> Path:
     frames = np.arange(1, 30)
     rng = np.random.default_rng(0)
     tracks = {
-        n: LabelTrack(frames, rng.uniform(0, 90, (29, 2, 2)), np.full((29, 2), 2 - n)) for n in range(2)
+        n: Track(frames, rng.uniform(0, 90, (29, 2, 2)), visibility=np.full((29, 2), 2 - n)) for n in range(2)
     }
     labels = Labels(
         Skeleton(("nose", "tail"), ((0, 1),), name="fly"),

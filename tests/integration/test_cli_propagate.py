@@ -30,7 +30,7 @@ from posewarper.errors import PosewarperWarning
 from posewarper.formats.labels import read_labels, read_poses, write_labels
 from posewarper.model.checkpoint import load_model, parameters_sha256
 from posewarper.options import EFFORTS
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.video.images import read_image
 from posewarper.video.source import open_video
 
@@ -191,7 +191,7 @@ def odd_labels(tmp_path: Path, change) -> Path:
     track = some_labels().tracks[0]
     keypoints, visibility = np.array(track.keypoints), np.array(track.visibility)
     change(keypoints, visibility)
-    odd = {0: LabelTrack(track.frames, keypoints, visibility)}
+    odd = {0: Track(track.frames, keypoints, visibility=visibility)}
     labels = Labels(SKELETON, odd, image_size=(HEIGHT, WIDTH), n_frames=N_FRAMES, video="clip")
     write_labels(tmp_path / "odd.json", labels)
     return tmp_path / "odd.json"
@@ -241,7 +241,7 @@ def test_a_keypoint_without_a_label_in_one_frame_stays_without_there_alone(propa
 
 def test_two_tracks_come_out_as_two(propagate, tmp_path):
     one = some_labels().tracks[0]
-    other = LabelTrack(one.frames[1:], one.keypoints[1:] + np.array([3.0, 5.0]), one.visibility[1:])
+    other = Track(one.frames[1:], one.keypoints[1:] + np.array([3.0, 5.0]), visibility=one.visibility[1:])
     labels = Labels(SKELETON, {2: one, 7: other}, image_size=(HEIGHT, WIDTH), video="clip")
     write_labels(tmp_path / "two.json", labels)
     code, stdout, _ = propagate("--effort", "fast", labels=tmp_path / "two.json")
@@ -285,7 +285,7 @@ def test_overwriting_leaves_one_story(propagate, tiny, tmp_path):
 def test_what_is_odd_in_the_label_file_is_noted_once(propagate, tmp_path):
     labels = some_labels()
     hidden = labels.tracks[0].visibility * np.array([2, 1, 1, 0], np.uint8)
-    odd = Labels(SKELETON, {0: LabelTrack(labels.tracks[0].frames, labels.tracks[0].keypoints, hidden)})
+    odd = Labels(SKELETON, {0: Track(labels.tracks[0].frames, labels.tracks[0].keypoints, visibility=hidden)})
     write_labels(tmp_path / "odd.json", odd)
     code, _, err = propagate("--method", "linear", labels=tmp_path / "odd.json")
     assert code == 0

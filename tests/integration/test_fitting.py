@@ -27,7 +27,7 @@ from posewarper.fitting import VARIANTS
 from posewarper.model.checkpoint import parameters_sha256
 from posewarper.options import EFFORTS, NetworkConfig
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.video.source import open_video
 from posewarper.video.writing import write_video
 
@@ -100,7 +100,7 @@ def test_frames_smaller_than_optical_flow_takes(tmp_path):
     tile = np.random.default_rng(0).integers(0, 255, (6, 10, 3), np.uint8)
     write_video(tmp_path / "tiny.mp4", (tile for _ in range(5)), fps=25)
     points = np.tile([[2.0, 3.0], [7.0, 4.0]], (2, 1, 1))
-    labels = Labels(Skeleton(("a", "b")), {0: LabelTrack([0, 4], points, np.full((2, 2), 2))})  # type: ignore
+    labels = Labels(Skeleton(("a", "b")), {0: Track([0, 4], points)})  # type: ignore
     for method in ("flow2", "default"):
         dense = propagate(tmp_path / "tiny.mp4", labels, method=method, effort="fast").poses.dense()
         np.testing.assert_allclose(dense[:, 0], np.tile(points[0], (5, 1, 1)), atol=0.5)
@@ -108,7 +108,7 @@ def test_frames_smaller_than_optical_flow_takes(tmp_path):
 
 def test_every_run_notes_what_is_odd(video):
     labels = some_labels((4,))
-    hidden = LabelTrack([4], labels.tracks[0].keypoints, [[2, 2, 2, 0]])  # type: ignore[arg-type]
+    hidden = Track([4], labels.tracks[0].keypoints, visibility=[[2, 2, 2, 0]])  # type: ignore[arg-type]
     odd = Labels(SKELETON, {0: hidden}, image_size=(96, 128))
     for _ in range(2):
         with pytest.warns(PosewarperWarning) as caught:
@@ -253,10 +253,10 @@ def test_what_is_trained_on(video, monkeypatch):
     """Each region is that of its label, and the unlabelled ones are close to it and of its track."""
     rows = {(0, 2): [2, 2, 2, 2], (0, 12): [2, 0, 2, 2], (1, 7): [0, 2, 2, 2], (1, 12): [2, 2, 0, 1]}
     tracks = {
-        i: LabelTrack(
+        i: Track(
             np.array([f for t, f in rows if t == i]),
             true_keypoints([f for t, f in rows if t == i]) + 3 * i,
-            np.array([v for (t, _), v in rows.items() if t == i]),
+            visibility=np.array([v for (t, _), v in rows.items() if t == i]),
         )
         for i in (0, 1)
     }
@@ -298,7 +298,7 @@ def test_what_cannot_work_is_refused_before_the_work(video, tiny):
     refused(ConfigError, "no iterations", run, effort="fast", method="frame")
     refused(ConfigError, "unknown device", run, device="tpu")
     refused(LabelsError, "there are no labels", run, labels=Labels(SKELETON, {}))
-    empty = LabelTrack([3], np.full((1, 4, 2), 5.0), np.zeros((1, 4)))  # type: ignore[arg-type]
+    empty = Track([3], np.full((1, 4, 2), 5.0), visibility=np.zeros((1, 4)))  # type: ignore[arg-type]
     refused(LabelsError, "there are no labels", run, labels=Labels(SKELETON, {0: empty}))
     refused(LabelsError, r"0 to 19[^$]*frame 20", run, labels=some_labels((3, 20), n_frames=None))
     refused(LabelsError, "another size", run, labels=some_labels(image_size=(128, 96)))
@@ -321,7 +321,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     write_video(path, (np.roll(tile, n // 4, 1) for n in range(n_frames)), fps=25)
     frames = np.arange(20, n_frames, 40)
     points = np.tile([[30.0, 20.0], [40.0, 30.0]], (len(frames), 1, 1))
-    labels = Labels(Skeleton(("a", "b")), {0: LabelTrack(frames, points, np.full((len(frames), 2), 2))})
+    labels = Labels(Skeleton(("a", "b")), {0: Track(frames, points)})
     alive: set[int] = set()
     most_alive, most_cached = 0, 0
     with open_video(path, cache_bytes=20 * tile.nbytes) as video:

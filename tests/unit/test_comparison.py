@@ -19,7 +19,7 @@ from posewarper.errors import Interrupted, ModelError, OutputError, VideoError
 from posewarper.options import NetworkConfig
 from posewarper.propagation.clip import Clip
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import Labels, Poses, Track
 
 N_FRAMES = 12
 METHODS = {"near": "no model", "net": "with a model", "late": "with a model"}
@@ -92,8 +92,10 @@ class Fake:
         assert model == (FakeModel(f"model of {frames} labels") if self.needs_model(method, "") else None)
         self.calls.append((method, str(frames)))
         moved = {
-            i: PoseTrack(
-                t.frames, t.keypoints + np.array([0, self.offset[method]]), np.ones(t.visibility.shape)
+            i: Track(
+                t.frames,
+                t.keypoints + np.array([0, self.offset[method]]),
+                keypoint_scores=np.ones(t.visibility.shape),
             )
             for i, t in self.dense.tracks.items()
         }
@@ -111,7 +113,7 @@ class Fake:
 def dense() -> Labels:
     keypoints = np.random.default_rng(0).uniform(0, 100, (N_FRAMES, 2, 2))
     boxes = np.tile((0.0, 0.0, 100.0, 40.0), (N_FRAMES, 1))
-    track = LabelTrack(np.arange(N_FRAMES), keypoints, np.full((N_FRAMES, 2), 2), boxes)
+    track = Track(np.arange(N_FRAMES), keypoints, boxes=boxes)
     return Labels(Skeleton(("nose", "tail")), {0: track}, image_size=(200, 200), n_frames=N_FRAMES)
 
 

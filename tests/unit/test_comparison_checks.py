@@ -9,14 +9,14 @@ from posewarper.benchmark import check_gaps, check_methods, source_digest, usabl
 from posewarper.errors import ConfigError, LabelsError
 from posewarper.fitting import METHODS
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 N_FRAMES = 12
 
 
 @pytest.fixture
 def dense() -> Labels:
-    track = LabelTrack(np.arange(N_FRAMES), np.zeros((N_FRAMES, 1, 2)), np.full((N_FRAMES, 1), 2))
+    track = Track(np.arange(N_FRAMES), np.zeros((N_FRAMES, 1, 2)))
     return Labels(Skeleton(("nose",)), {0: track}, n_frames=N_FRAMES)
 
 

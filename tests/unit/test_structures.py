@@ -9,14 +9,14 @@ import pytest
 
 from posewarper.errors import LabelsError
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import Labels, Poses, Track
 
 SKELETON = Skeleton(("nose", "tail"))
 
 
-def a_track(frames, seed=0, **more) -> LabelTrack:
+def a_track(frames, seed=0, **more) -> Track:
     keypoints = np.random.default_rng(seed).uniform(0, 50, (len(frames), 2, 2))
-    return LabelTrack(frames, keypoints, np.full((len(frames), 2), 2), **more)
+    return Track(frames, keypoints, **more)
 
 
 def some_labels(**more) -> Labels:
@@ -26,7 +26,7 @@ def some_labels(**more) -> Labels:
 def test_a_keypoint_is_there_with_both_coordinates_and_visibility_or_not_at_all():
     nan, inf = np.nan, np.inf
     keypoints = [[[1, 2], [nan, 3]], [[inf, 1], [4, 5]], [[6, 7], [8, 9]]]
-    track = LabelTrack([0, 1, 2], keypoints, [[2, 2], [2, 0], [1, 5]])  # type: ignore[arg-type]
+    track = Track([0, 1, 2], keypoints, visibility=[[2, 2], [2, 0], [1, 5]])  # type: ignore[arg-type]
     assert track.visibility.tolist() == [[2, 0], [0, 0], [1, 2]]
     there = np.isfinite(track.keypoints)
     np.testing.assert_array_equal(there.all(-1), track.visibility > 0)
@@ -38,7 +38,7 @@ def test_a_keypoint_is_there_with_both_coordinates_and_visibility_or_not_at_all(
 
 def test_labels_are_copies_that_cannot_be_changed():
     keypoints = np.ones((1, 2, 2))
-    track = LabelTrack([0], keypoints, np.full((1, 2), 2))  # type: ignore[arg-type]
+    track = Track([0], keypoints)  # type: ignore[arg-type]
     keypoints[:] = 9
     assert (track.keypoints == 1).all()
     for array in (track.frames, track.keypoints, track.visibility, track.boxes):
@@ -53,7 +53,7 @@ def test_frames_count_from_0_and_rise(frames):
     with pytest.raises(LabelsError, match="rise"):
         a_track(frames)
     with pytest.raises(LabelsError, match="rise"):
-        PoseTrack(frames, np.zeros((2, 1, 2)), np.ones((2, 1)))
+        Track(frames, np.zeros((2, 1, 2)), keypoint_scores=np.ones((2, 1)))
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_frames_count_from_0_and_rise(frames):
 )
 def test_shapes_must_agree(changed):
     good = {"frames": [0], "keypoints": np.zeros((1, 2, 2)), "visibility": np.zeros((1, 2))}
-    LabelTrack(**good)
+    Track(**good)
     with pytest.raises(LabelsError, match="another shape"):
-        LabelTrack(**{**good, **changed})
+        Track(**{**good, **changed})
 
 
 def test_tracks_are_sorted_and_frames_follow_from_them():
@@ -79,7 +79,7 @@ def test_tracks_are_sorted_and_frames_follow_from_them():
     assert list(labels.tracks) == [3, 7]
     assert labels.instance_frames.tolist() == labels.labelled_frames.tolist() == [2, 5, 9]
     assert Labels(SKELETON, {}).instance_frames.size == 0
-    some = Labels(SKELETON, {0: LabelTrack([1], [[[1, 1], [1, 1]]], [[1, 0]])})  # type: ignore[arg-type]
+    some = Labels(SKELETON, {0: Track([1], [[[1, 1], [1, 1]]], visibility=[[1, 0]])})  # type: ignore[arg-type]
     assert some.labelled_keypoints.tolist() == [True, False]
 
 
@@ -126,17 +126,17 @@ def test_boxes_travel_with_their_frames():
 
 def test_scores_of_what_is_not_there_are_0():
     keypoints = np.array([[[1.0, 2], [np.nan, np.nan]], [[np.nan, 1], [np.nan, np.nan]]])
-    track = PoseTrack([4, 5], keypoints, [[0.5, 0.9], [0.7, 0.7]])  # type: ignore[arg-type]
+    track = Track([4, 5], keypoints, keypoint_scores=[[0.5, 0.9], [0.7, 0.7]])  # type: ignore[arg-type]
     assert track.keypoint_scores.tolist() == [[0.5, 0], [0, 0]]
     assert track.visibility.tolist() == [[2, 0], [0, 0]]
     assert track.instance_scores.tolist() == [0.5, 0]
     with pytest.raises(LabelsError, match="expected error"):
-        PoseTrack([4, 5], keypoints, np.ones((2, 2)), expected_error=np.zeros(2))  # type: ignore[arg-type]
+        Track([4, 5], keypoints, keypoint_scores=np.ones((2, 2)), expected_error=np.zeros(2))  # type: ignore[arg-type]
 
 
 def test_the_dense_view_is_frames_by_tracks_in_order_of_their_ids():
-    late = PoseTrack([1, 3], np.full((2, 2, 2), 1.0), np.ones((2, 2)))  # type: ignore[arg-type]
-    early = PoseTrack([0], np.full((1, 2, 2), 2.0), np.ones((1, 2)))  # type: ignore[arg-type]
+    late = Track([1, 3], np.full((2, 2, 2), 1.0), keypoint_scores=np.ones((2, 2)))  # type: ignore[arg-type]
+    early = Track([0], np.full((1, 2, 2), 2.0), keypoint_scores=np.ones((1, 2)))  # type: ignore[arg-type]
     poses = Poses(SKELETON, {9: late, 4: early}, (10, 20), n_frames=4, labelled_frames=np.array([3, 1]))
     dense = poses.dense()
     assert dense.shape == (4, 2, 2, 2)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from posewarper.demo.camera import HEIGHT, WIDTH
 from posewarper.demo.filming import FPS, film_frame, keypoints_at, stage_scene
 from posewarper.skeletons import COCO
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 N_FRAMES = 135
 
@@ -30,6 +30,6 @@ def render_scene(n_frames: int = N_FRAMES, seed: int = 0) -> tuple[Iterator[NDAr
     scene = stage_scene(n_frames / FPS, seed)
     found = [keypoints_at(scene, i / FPS) for i in range(n_frames)]
     keypoints, visibility = (np.stack(values) for values in zip(*found, strict=True))
-    track = LabelTrack(np.arange(n_frames), keypoints, visibility)
+    track = Track(np.arange(n_frames), keypoints, visibility=visibility)
     labels = Labels(COCO, {0: track}, image_size=(HEIGHT, WIDTH), n_frames=n_frames, video="clip")
     return (film_frame(scene, i) for i in range(n_frames)), labels

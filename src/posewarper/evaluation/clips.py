@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from posewarper.errors import ConfigError, LabelsError
 from posewarper.evaluation.pairing import check_keypoints
 from posewarper.evaluation.scales import boxes_or_extents
-from posewarper.structures import Floats, Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import Floats, Labels, Poses, Track
 
 MISSING_ERROR = 100.0  # percent, for a keypoint without a prediction
 
@@ -139,7 +139,7 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
     )
 
 
-def _errors(track: LabelTrack, predicted: PoseTrack | None, track_id: int) -> Floats:
+def _errors(track: Track, predicted: Track | None, track_id: int) -> Floats:
     """Return (t, K) errors in percent of the box's longer side; NaN without a prediction or a label."""
     keypoints = np.full_like(track.keypoints, np.nan)
     if predicted is not None:
@@ -150,7 +150,7 @@ def _errors(track: LabelTrack, predicted: PoseTrack | None, track_id: int) -> Fl
     return np.where(np.isfinite(error), error, np.nan)
 
 
-def _longer_sides(track: LabelTrack, track_id: int) -> Floats:
+def _longer_sides(track: Track, track_id: int) -> Floats:
     """Return (t,) longer sides in pixels; an instance whose box has no size gets the track's median."""
     sides = boxes_or_extents(track.keypoints, track.boxes)[:, 2:].max(-1)
     usable = sides > 0

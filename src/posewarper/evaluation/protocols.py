@@ -12,7 +12,7 @@ import numpy as np
 
 from posewarper.errors import ConfigError, PosewarperWarning, unknown_name
 from posewarper.evaluation.oks import OksScore, score_oks
-from posewarper.evaluation.pairing import count_frames, table_of_labels, table_of_poses
+from posewarper.evaluation.pairing import count_frames, table_of_labels
 from posewarper.evaluation.pck import DEFAULT_THRESHOLDS, TORSO_THRESHOLDS, PckScore, score_pck
 from posewarper.evaluation.posetrack import (
     GROUPS,
@@ -203,12 +203,10 @@ def _read_both(ground_truth: Any, predictions: Any, metric: str) -> tuple[_Table
     if are_paths and (metric == "posetrack" or _is_posetrack(ground_truth)):
         return read_tables(ground_truth), read_tables(predictions), False
     labels = ground_truth if isinstance(ground_truth, Labels) else read_labels(ground_truth)
-    found = predictions if isinstance(predictions, Labels | Poses) else read_annotations(predictions)
+    found = predictions.as_labels() if isinstance(predictions, Poses) else predictions
+    found = found if isinstance(found, Labels) else read_annotations(found)
     truth = table_of_labels(labels.only_labelled(), only_visible=True, n_frames=count_frames(found))
-    if isinstance(found, Poses):
-        predicted = table_of_poses(found)
-    else:
-        predicted = table_of_labels(found, only_visible=False, n_frames=count_frames(labels))
+    predicted = table_of_labels(found, only_visible=False, n_frames=count_frames(labels))
     _warn_of_given_labels(truth, predicted)
     name = labels.video or (Path(ground_truth).stem if not isinstance(ground_truth, Labels) else "the video")
     return {name: truth}, {name: predicted}, True

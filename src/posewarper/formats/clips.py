@@ -14,12 +14,12 @@ from scipy.optimize import linear_sum_assignment
 from posewarper.errors import LabelsError, OutputError, PosewarperWarning
 from posewarper.formats.records import PathLike
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, LabelTrack
+from posewarper.structures import Floats, Labels, Track
 
 _MOST_FRAMES = 10_000_000
 
 
-def _in_a_track(test: Callable[[LabelTrack], np.ndarray]) -> Callable[[Labels], bool]:
+def _in_a_track(test: Callable[[Track], np.ndarray]) -> Callable[[Labels], bool]:
     return lambda labels: any(bool(test(track).any()) for track in labels.tracks.values())
 
 

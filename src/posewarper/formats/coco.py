@@ -24,7 +24,7 @@ from posewarper.formats.records import (
     shown,
 )
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, Poses, PoseTrack
+from posewarper.structures import Floats, Labels, Poses, Track
 
 _Key = int | str | None
 
@@ -535,7 +535,7 @@ def write_native(path: PathLike, labels: Labels) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    _write(path, labels, _iterate_images(labels, _frames_of(labels)), _list_labels(labels))
+    _write(path, labels, _iterate_images(labels, _frames_of(labels)), _iterate_annotations(labels))
 
 
 def write_plain(path: PathLike, labels: Labels) -> None:
@@ -559,7 +559,7 @@ def write_plain(path: PathLike, labels: Labels) -> None:
     for image in images:
         for key in ("vid_id", "frame_id", "nframes"):
             image.pop(key, None)
-    annotations = _list_labels(labels)
+    annotations = list(_iterate_annotations(labels))
     for annotation in annotations:
         annotation["attributes"] = {
             "occluded": False, "track_id": annotation["track_id"], "keyframe": True
@@ -575,7 +575,9 @@ def write_poses(path: PathLike, poses: Poses) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    _write(path, poses, _iterate_images(poses, range(poses.n_frames)), _iterate_poses(poses))
+    _write(
+        path, poses, _iterate_images(poses, range(poses.n_frames)), _iterate_annotations(poses, rounded=True)
+    )
 
 
 def default_name(video: str | None, frame: int) -> str:
@@ -617,78 +619,45 @@ def _image_id(frame: int) -> int:
     return frame + 1
 
 
-def _list_labels(labels: Labels) -> list[_Entry]:
-    annotations = []
-    for track_id, track in labels.tracks.items():
-        for i, frame in enumerate(track.frames.tolist()):
-            if not track.visibility[i].any():
-                continue
-            box = track.boxes[i] if np.isfinite(track.boxes[i]).all() else None
-            entry = _describe(
-                frame, track_id, track.keypoints[i], track.visibility[i], box, labels.image_size
-            )
-            if np.isfinite(track.head_boxes[i]).all():
-                entry["bbox_head"] = track.head_boxes[i].tolist()
-            scores, error = track.keypoint_scores[i], track.expected_error[i]
-            if np.isfinite(scores).any():
-                entry["score"] = float(np.nanmean(scores))
-                entry["scores"] = _or_null(scores)
-            if np.isfinite(error).any():
-                entry["expected_error"] = _or_null(error)
-            annotations.append(entry)
-    return sorted(annotations, key=_order)
-
-
-def _iterate_poses(poses: Poses) -> Iterator[_Entry]:
+def _iterate_annotations(source: Labels | Poses, *, rounded: bool = False) -> Iterator[_Entry]:
     """Yield the annotations frame by frame: those of a long video are too many to be held at once."""
-    labelled = set(poses.labelled_frames.tolist())
-    tracks = [_iterate_track(poses, i, track, labelled) for i, track in poses.tracks.items()]
-    return heapq.merge(*tracks, key=_order)
+    tracks = [_iterate_track(source, i, track, rounded) for i, track in source.tracks.items()]
+    return heapq.merge(*tracks, key=lambda entry: (entry["image_id"], entry["track_id"]))
 
 
-def _iterate_track(poses: Poses, track_id: int, track: PoseTrack, labelled: set[int]) -> Iterator[_Entry]:
-    scores = track.instance_scores
+def _iterate_track(source: Labels | Poses, track_id: int, track: Track, rounded: bool) -> Iterator[_Entry]:
+    labelled = set(source.labelled_frames.tolist())
+    whole_scores = track.instance_scores
     for i, frame in enumerate(track.frames.tolist()):
-        visibility = np.where(np.isfinite(track.keypoints[i]).all(-1), track.visibility[i], 0)
+        xy, visibility = track.keypoints[i], track.visibility[i]
         if not visibility.any():
             continue
-        # Adding 0 turns the -0.0 that rounding may leave into 0.0.
-        xy = track.keypoints[i] if frame in labelled else np.round(track.keypoints[i], 3) + 0.0
-        entry = _describe(frame, track_id, xy, visibility, None, poses.image_size)
-        entry["score"] = _rounded(scores[i : i + 1], 4)[0]
-        entry["scores"] = _rounded(np.where(visibility > 0, track.keypoint_scores[i], 0.0), 4)
-        if track.expected_error is not None:
-            entry["expected_error"] = _rounded(track.expected_error[i], 3)
+        if rounded and frame not in labelled:
+            xy = np.round(xy, 3) + 0.0  # adding 0 turns the -0.0 that rounding may leave into 0.0
+        triples: list[float] = []
+        for (x, y), v in zip(xy.tolist(), visibility.tolist(), strict=True):
+            triples += [x, y, v] if v else [0, 0, 0]
+        has_box = np.isfinite(track.boxes[i]).all()
+        bbox = track.boxes[i].tolist() if has_box else _surround(xy[visibility > 0], source.image_size)
+        entry: _Entry = {
+            "image_id": _image_id(frame),
+            "category_id": 1,
+            "track_id": track_id,
+            "bbox": bbox,
+            "area": round(bbox[2] * bbox[3], 2),
+            "iscrowd": 0,
+            "num_keypoints": int((visibility > 0).sum()),
+            "keypoints": triples,
+        }
+        if np.isfinite(track.head_boxes[i]).all():
+            entry["bbox_head"] = track.head_boxes[i].tolist()
+        scores, error = track.keypoint_scores[i], track.expected_error[i]
+        if np.isfinite(scores).any():
+            entry["score"] = _numbers(whole_scores[i : i + 1], 4 if rounded else None)[0]
+            entry["scores"] = _numbers(scores, 4 if rounded else None)
+        if track.knows_error if rounded else np.isfinite(error).any():
+            entry["expected_error"] = _numbers(error, 3 if rounded else None)
         yield entry
-
-
-def _order(entry: _Entry) -> tuple[int, int]:
-    return entry["image_id"], entry["track_id"]
-
-
-def _describe(
-    frame: int,
-    track_id: int,
-    keypoints: Floats,
-    visibility: np.ndarray,
-    box: Floats | None,
-    image_size: tuple[int, int] | None,
-) -> _Entry:
-    """Return an annotation without its id; the caller adds what labels or poses have besides."""
-    triples: list[float] = []
-    for (x, y), v in zip(keypoints.tolist(), visibility.tolist(), strict=True):
-        triples += [x, y, v] if v else [0, 0, 0]
-    bbox = _surround(keypoints[visibility > 0], image_size) if box is None else box.tolist()
-    return {
-        "image_id": _image_id(frame),
-        "category_id": 1,
-        "track_id": track_id,
-        "bbox": bbox,
-        "area": round(bbox[2] * bbox[3], 2),
-        "iscrowd": 0,
-        "num_keypoints": int((visibility > 0).sum()),
-        "keypoints": triples,
-    }
 
 
 def _surround(keypoints: Floats, image_size: tuple[int, int] | None) -> list[float]:
@@ -702,13 +671,10 @@ def _surround(keypoints: Floats, image_size: tuple[int, int] | None) -> list[flo
     return np.round([*low, *(high - low)], 2).tolist()
 
 
-def _or_null(values: Floats) -> list[float | None]:
+def _numbers(values: Floats, digits: int | None = None) -> list[float | None]:
     """Return numbers for JSON, null for those not known."""
-    return [v if np.isfinite(v) else None for v in values.tolist()]
-
-
-def _rounded(values: Floats, digits: int) -> list[float | None]:
-    return _or_null(np.round(values, digits))
+    exact = values if digits is None else np.round(values, digits)
+    return [v if np.isfinite(v) else None for v in exact.tolist()]
 
 
 def _category(skeleton: Skeleton) -> _Entry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ import numpy as np
 from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.formats import coco
 from posewarper.formats.catalogue import format_to_write, read_clip, write_in_format
-from posewarper.formats.clips import Clip, Instance, VideoFacts, group_by_track
+from posewarper.formats.clips import Clip, VideoFacts, group_by_track
 from posewarper.formats.frame_names import base_name, stem_of
 from posewarper.formats.records import LARGEST_INDEX, VIDEO_SUFFIXES, PathLike
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import Floats, Labels, Poses, Track
 
 
 def read_labels(
@@ -106,9 +107,13 @@ def read_poses(path: PathLike) -> Poses:
     last = max(_frames_in(clip), default=-1)
     n_frames = last + 1 if clip.n_frames is None else clip.n_frames
     _check_frames(clip, path, n_frames)
+    tracks = _tracks(clip, path)
+    for i, track in tracks.items():
+        scores = np.where(track.visibility > 0, np.nan_to_num(track.keypoint_scores, nan=1.0), 0.0)
+        tracks[i] = replace(track, keypoint_scores=scores)
     return Poses(
         clip.skeleton,
-        {i: _build_poses(track) for i, track in group_by_track(clip.instances, path).items()},
+        tracks,
         clip.image_size,
         n_frames,
         _as_frames(clip.labelled_frames),
@@ -185,7 +190,7 @@ def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset
     _warn_of_outside(clip, path)
     return Labels(
         clip.skeleton,
-        {i: _build_labels(track) for i, track in group_by_track(clip.instances, path).items()},
+        _tracks(clip, path),
         _as_frames(clip.labelled_frames),
         clip.image_size,
         clip.n_frames,
@@ -206,33 +211,25 @@ def _stack(arrays: Sequence[Floats | None], columns: int) -> Floats:
     return np.stack([empty if array is None else array for array in arrays])
 
 
-def _build_labels(track: Sequence[Instance]) -> LabelTrack:
-    visibility = np.stack([i.visibility for i in track])
-    there = visibility > 0
-    k = visibility.shape[1]
-    scores, error = _stack([i.scores for i in track], k), _stack([i.expected_error for i in track], k)
-    return LabelTrack(
-        np.array([i.frame for i in track]),
-        np.stack([i.keypoints for i in track]),
-        visibility,
-        _stack([i.box for i in track], 4),
-        _stack([i.head_box for i in track], 4),
-        np.where(there, scores, np.nan),
-        np.where(there, error, np.nan),
-    )
-
-
-def _build_poses(track: Sequence[Instance]) -> PoseTrack:
-    visibility = np.stack([i.visibility for i in track])
-    k = visibility.shape[1]
-    known = any(i.expected_error is not None for i in track)
-    return PoseTrack(
-        np.array([i.frame for i in track]),
-        np.stack([i.keypoints for i in track]),
-        np.stack([np.ones(k) if i.scores is None else i.scores for i in track]),
-        visibility,
-        _stack([i.expected_error for i in track], k) if known else None,
-    )
+def _tracks(clip: Clip, path: PathLike) -> dict[int, Track]:
+    """Return the tracks; scores and expected errors of keypoints that are not there are left out."""
+    k, tracks = len(clip.skeleton), {}
+    for track_id, rows in group_by_track(clip.instances, path).items():
+        visibility = np.stack([row.visibility for row in rows])
+        scores, error = (
+            _stack([row.scores for row in rows], k),
+            _stack([row.expected_error for row in rows], k),
+        )
+        tracks[track_id] = Track(
+            np.array([row.frame for row in rows]),
+            np.stack([row.keypoints for row in rows]),
+            visibility=visibility,
+            boxes=_stack([row.box for row in rows], 4),
+            head_boxes=_stack([row.head_box for row in rows], 4),
+            keypoint_scores=np.where(visibility > 0, scores, np.nan),
+            expected_error=np.where(visibility > 0, error, np.nan),
+        )
+    return tracks
 
 
 # --- checks -----------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from posewarper.formats.records import (
     quiet,
 )
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Ints, Labels, LabelTrack, is_there
+from posewarper.structures import Floats, Ints, Labels, Track, is_there
 
 FIX = "export it again, with ndx-pose's PoseTraining or PoseEstimation"
 TRACK = "track="  # how sleap-io begins the name of a track's predictions
@@ -562,7 +562,7 @@ def _build_training(ndx_pose: Any, labels: Labels, series: Any, skeleton: Any) -
 def _build_estimation(
     ndx_pose: Any,
     labels: Labels,
-    track: LabelTrack,
+    track: Track,
     name: str,
     times: Floats | None,
     series: Any,

@@ -32,7 +32,7 @@ from posewarper.formats.records import (
     reading,
 )
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, LabelTrack
+from posewarper.structures import Floats, Labels, Track
 
 _WHAT = "a SLEAP project"
 _FIX = "save it again in SLEAP, or copy it again from where it was made"
@@ -366,11 +366,11 @@ def _build_skeleton(sleap_io: Any, skeleton: Skeleton) -> Any:
     )
 
 
-def _build_label(sleap_io: Any, track: LabelTrack, row: int, skeleton: Any, owner: Any) -> Any:
+def _build_label(sleap_io: Any, track: Track, row: int, skeleton: Any, owner: Any) -> Any:
     return sleap_io.Instance.from_numpy(track.keypoints[row], skeleton=skeleton, track=owner)
 
 
-def _build_prediction(sleap_io: Any, track: LabelTrack, row: int, skeleton: Any, owner: Any) -> Any:
+def _build_prediction(sleap_io: Any, track: Track, row: int, skeleton: Any, owner: Any) -> Any:
     scores = track.keypoint_scores[row]
     known = scores[np.isfinite(scores)]
     return sleap_io.PredictedInstance.from_numpy(

@@ -17,7 +17,7 @@ from posewarper.files import replacing
 from posewarper.formats.clips import Clip, Instance, VideoFacts
 from posewarper.formats.records import LARGEST_COORDINATE, LARGEST_INDEX, PathLike
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, LabelTrack
+from posewarper.structures import Floats, Labels, Track
 
 
 def times_of(video: VideoFacts | None, frames: np.ndarray) -> dict[int, float]:
@@ -478,7 +478,7 @@ def _list_rows(labels: Labels, frames: np.ndarray, times: Mapping[int, float]) -
     ]
 
 
-def _list_keypoints(names: Sequence[str], track: LabelTrack, i: int) -> list[dict[str, object]]:
+def _list_keypoints(names: Sequence[str], track: Track, i: int) -> list[dict[str, object]]:
     def cell(value: float) -> str:
         return repr(float(value)) if np.isfinite(value) else ""
 

@@ -17,7 +17,7 @@ from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large
 
 from posewarper.crops import Image
 from posewarper.model.pretrained import load_torchvision
-from posewarper.structures import Floats, Ints, LabelTrack, Progress, is_there, silent
+from posewarper.structures import Floats, Ints, Progress, Track, is_there, silent
 from posewarper.video.source import Video
 
 Flow = NDArray[np.floating]
@@ -111,7 +111,7 @@ class FlowChain:
 class _Carrier:
     """One track's keypoints on their way through the clip."""
 
-    def __init__(self, track: LabelTrack, frames: Ints) -> None:
+    def __init__(self, track: Track, frames: Ints) -> None:
         self.row = {int(f): n for n, f in enumerate(frames)}
         shape = (len(frames), track.keypoints.shape[1])
         self.labels = {int(f): k for f, k in zip(track.frames, track.keypoints, strict=True)}
@@ -164,7 +164,7 @@ def _stretches(frames: Ints) -> list[tuple[int, int]]:
 
 def carry_labels(
     video: Video,
-    tracks: Mapping[int, LabelTrack],
+    tracks: Mapping[int, Track],
     frames: Mapping[int, Ints],
     *,
     subject: float,
@@ -228,13 +228,13 @@ def _pick(frames: Ints, points: Mapping[str, Floats], errors: Mapping[str, Float
     return FlowChain(frames, points["forward"], points["backward"], errors["forward"], errors["backward"])
 
 
-def blend_nearest(chain: FlowChain, track: LabelTrack) -> Floats:
+def blend_nearest(chain: FlowChain, track: Track) -> Floats:
     """Return (t, K, 2): each keypoint carried by flow from its nearest label (the earlier one on a tie)."""
     before, after = label_distances(chain, track)
     return _choose(chain, before <= after)
 
 
-def blend_both(chain: FlowChain, track: LabelTrack) -> Floats:
+def blend_both(chain: FlowChain, track: Track) -> Floats:
     """Return (t, K, 2): both sides' carried keypoints, weighted by the distance to the other side's label."""
     before, after = label_distances(chain, track)
     both = is_there(chain.forward) & is_there(chain.backward)
@@ -251,7 +251,7 @@ def _choose(chain: FlowChain, forward_first: NDArray[np.bool_]) -> Floats:
     return np.where(np.isfinite(first), first, second)
 
 
-def label_distances(chain: FlowChain, track: LabelTrack) -> tuple[Floats, Floats]:
+def label_distances(chain: FlowChain, track: Track) -> tuple[Floats, Floats]:
     """Return (t, K) frames since the last label and until the next one, infinite where there is none."""
     before = np.full(chain.forward_error.shape, np.inf)
     after = np.full(chain.forward_error.shape, np.inf)

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
-from posewarper.structures import Floats, Ints, LabelTrack
+from posewarper.structures import Floats, Ints, Track
 
 
-def nearest(track: LabelTrack, frames: ArrayLike) -> Floats:
+def nearest(track: Track, frames: ArrayLike) -> Floats:
     """Copy the label of the nearest knot; the earlier one if two are equally near.
 
     Example:
-        >>> track = LabelTrack([0, 4], [[[0.0, 0.0]], [[8.0, 4.0]]], [[2], [2]])
+        >>> track = Track([0, 4], [[[0.0, 0.0]], [[8.0, 4.0]]], [[2], [2]])
         >>> nearest(track, [2, 3])[:, 0]
         array([[0., 0.],
                [8., 4.]])
@@ -29,18 +29,18 @@ def nearest(track: LabelTrack, frames: ArrayLike) -> Floats:
     return _each_keypoint(track, frames, _nearest)
 
 
-def linear(track: LabelTrack, frames: ArrayLike) -> Floats:
+def linear(track: Track, frames: ArrayLike) -> Floats:
     """Join the knots by straight lines."""
     return _each_keypoint(track, frames, _linear)
 
 
-def pchip(track: LabelTrack, frames: ArrayLike) -> Floats:
+def pchip(track: Track, frames: ArrayLike) -> Floats:
     """Join the knots by monotone cubics, which are smooth and never overshoot a label."""
     return _each_keypoint(track, frames, _pchip)
 
 
 def _each_keypoint(
-    track: LabelTrack, frames: ArrayLike, between: Callable[[Ints, Floats, Ints], Floats]
+    track: Track, frames: ArrayLike, between: Callable[[Ints, Floats, Ints], Floats]
 ) -> Floats:
     at = np.asarray(frames, np.int64).reshape(-1)
     result = np.full((len(at), track.keypoints.shape[1], 2), np.nan)

@@ -11,7 +11,7 @@ import numpy as np
 from posewarper.crops import smooth_crop
 from posewarper.geometry import CropTransform, crop_transform
 from posewarper.motion.flow import Flow, dense_flow, sample_flow
-from posewarper.structures import Floats, Labels, LabelTrack, is_there
+from posewarper.structures import Floats, Labels, Track, is_there
 from posewarper.video.source import Video
 
 _SHIFTS = np.arange(-2, 3)
@@ -102,7 +102,7 @@ def _find_places(labels: Labels, n_frames: int) -> list[_Place]:
     return sorted(found, key=lambda place: -place.motion)
 
 
-def _places_of(track: LabelTrack) -> list[_Place]:
+def _places_of(track: Track) -> list[_Place]:
     places, row = [], 0
     clear = is_there(track.keypoints) & (track.visibility == 2)
     while row < len(track.frames) - 1:

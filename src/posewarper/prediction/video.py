@@ -38,7 +38,7 @@ from posewarper.prediction.tracker import Tracker, single_poses
 from posewarper.prediction.windows import WINDOWS, make_window
 from posewarper.runs import PoseLog
 from posewarper.skeletons import Skeleton
-from posewarper.structures import NO_TRACK, Labels, Poses, PoseTrack, Progress, RunResult, silent
+from posewarper.structures import NO_TRACK, Labels, Poses, Progress, RunResult, Track, silent
 from posewarper.video.source import LiveVideo, Video, is_live, open_video
 from posewarper.video.track_crops import instance_boxes
 
@@ -339,7 +339,8 @@ def collect_poses(records: PoseLog, skeleton: Skeleton, feed: FrameFeed, n_frame
             keypoints.setdefault(i, []).append(np.array(points))
             scores.setdefault(i, []).append(np.array(own))
     tracks = {
-        i: PoseTrack(np.array(own), np.stack(keypoints[i]), np.stack(scores[i])) for i, own in frames.items()
+        i: Track(np.array(own), np.stack(keypoints[i]), keypoint_scores=np.stack(scores[i]))
+        for i, own in frames.items()
     }
     return Poses(
         skeleton,

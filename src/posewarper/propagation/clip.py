@@ -11,7 +11,7 @@ import numpy as np
 from posewarper.motion.flow import FlowChain, blend_both, carry_labels, label_distances
 from posewarper.propagation.best_path import Limbs, measure_limbs
 from posewarper.propagation.trajectory import Sighting
-from posewarper.structures import Floats, Ints, Labels, LabelTrack, Progress, silent
+from posewarper.structures import Floats, Ints, Labels, Progress, Track, silent
 from posewarper.video.source import Video
 from posewarper.video.track_crops import instance_boxes, track_boxes, without_strays
 
@@ -88,7 +88,7 @@ def measure_flow_error(labels: Labels, chains: Mapping[int, FlowChain]) -> float
     return float(np.clip((np.median(errors) / _USUAL) ** share, _LEAST, _MOST))
 
 
-def _left_out_errors(track: LabelTrack, chain: FlowChain) -> Floats:
+def _left_out_errors(track: Track, chain: FlowChain) -> Floats:
     """Return the distances of visible labels from where their neighbours arrive, in standard deviations."""
     there = chain.left_out
     if there is None:

@@ -16,17 +16,7 @@ from posewarper.propagation.clip import Clip
 from posewarper.propagation.evidence import find_peaks, labelled_crop, see_heatmaps, warp_label
 from posewarper.propagation.stretch import Estimate, Stretch, split_stretches, without_errors
 from posewarper.propagation.trust import measure_network_trust
-from posewarper.structures import (
-    Floats,
-    Ints,
-    Labels,
-    LabelTrack,
-    Poses,
-    PoseTrack,
-    Progress,
-    is_there,
-    silent,
-)
+from posewarper.structures import Floats, Ints, Labels, Poses, Progress, Track, is_there, silent
 from posewarper.video.source import Video
 from posewarper.video.track_crops import cut_track, instance_boxes, without_strays
 
@@ -40,7 +30,7 @@ def nearest_labels(frames: Ints, labelled: Ints) -> Ints:
 
 
 def warp_in_fixed_crops(
-    video: Video, track: LabelTrack, frames: Ints, model: PoseWarper, advance: Callable[[int], None]
+    video: Video, track: Track, frames: Ints, model: PoseWarper, advance: Callable[[int], None]
 ) -> tuple[Floats, Floats]:
     """Warp each frame's nearest label to it, both seen in the crop of the labelled frame (paper, section 3).
 
@@ -108,12 +98,12 @@ VARIANTS: dict[str, str] = {
     "warper-image": "the warper, whose head also sees how the images differ",
     "warper-correlation": "the warper, whose head also sees where the frames look alike",
 }
-INTERPOLATIONS: Mapping[str, Callable[[LabelTrack, Ints], Floats]] = {
+INTERPOLATIONS: Mapping[str, Callable[[Track, Ints], Floats]] = {
     "nearest": interpolation.nearest,
     "linear": interpolation.linear,
     "pchip": interpolation.pchip,
 }
-_FLOWS: Mapping[str, Callable[[FlowChain, LabelTrack], Floats]] = {
+_FLOWS: Mapping[str, Callable[[FlowChain, Track], Floats]] = {
     "flow": blend_nearest,
     "flow2": blend_both,
 }
@@ -225,9 +215,11 @@ def _to_poses(clip: Clip, found: Mapping[int, Estimate]) -> Poses:
         scores[rows] = (track.visibility[own] > 0).astype(float)
         error[rows] = np.where(track.visibility[own] == 2, 0.0, error[rows])
         error[~is_there(points)] = np.nan
-        known = np.isfinite(error[~np.isin(frames[i], track.frames)]).any()
-        tracks[i] = PoseTrack(
-            frames[i], points, np.where(visibility > 0, scores, 0.0), visibility, error if known else None
+        scores[visibility == 0] = 0.0
+        if not np.isfinite(error[~np.isin(frames[i], track.frames)]).any():
+            error[:] = np.nan
+        tracks[i] = Track(
+            frames[i], points, visibility=visibility, keypoint_scores=scores, expected_error=error
         )
     return Poses(
         labels.skeleton,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Ints, Labels, LabelTrack, Poses, PoseTrack, is_there
+from posewarper.structures import Floats, Ints, Labels, Poses, Track, is_there
 
 # Strengths are measured so that 1 is worth a look. Lengths count as shares of the subject's size.
 # A low score is below 0.65, below 3/4 of the track's usual one, and 0.15 below the keypoint's usual one.
@@ -71,12 +71,12 @@ class _Finding:
 class _Look:
     """A track and what is needed to judge it; ``size`` is that of the subject in pixels."""
 
-    track: PoseTrack
-    label: LabelTrack
+    track: Track
+    label: Track
     skeleton: Skeleton
     size: float
     image_size: tuple[int, int]
-    others: dict[int, PoseTrack]
+    others: dict[int, Track]
 
     @property
     def points(self) -> Floats:
@@ -140,7 +140,7 @@ def _judge_track(poses: Poses, labels: Labels, track_id: int, apart: int) -> lis
     """Return what is worth checking in a track; a frame less than ``apart`` from a worse one is left out."""
     track = poses.tracks[track_id]
     k = track.keypoints.shape[1]
-    none = LabelTrack(np.zeros(0, np.int64), np.zeros((0, k, 2)), np.zeros((0, k), np.uint8))
+    none = Track(np.zeros(0, np.int64), np.zeros((0, k, 2)), visibility=np.zeros((0, k), np.uint8))
     label = labels.tracks.get(track_id, none)
     others = {i: other for i, other in poses.tracks.items() if i != track_id}
     size = subject_size(label.keypoints, track.keypoints, poses.image_size)
@@ -207,7 +207,6 @@ def _low_scores(look: _Look) -> _Finding:
 
 def _expected_errors(look: _Look) -> _Finding:
     error = look.track.expected_error
-    error = np.full(look.points.shape[:2], np.nan) if error is None else error
 
     def sentence(row: int, keypoints: Sequence[int]) -> str:
         return f"Expected to be off by {error[row, keypoints[0]]:.0f} pixels: {look.name(keypoints)}."

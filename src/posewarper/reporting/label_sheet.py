@@ -35,7 +35,7 @@ from posewarper.reporting.views import (
     whole_image,
 )
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, Poses, PoseTrack, is_there
+from posewarper.structures import Floats, Labels, Poses, Track, is_there
 from posewarper.video.source import Video
 
 _WIDTH, _GAP = 1600, 16
@@ -77,7 +77,9 @@ def write_label_sheet(
 
 def _as_poses(video: Video, labels: Labels) -> Poses:
     tracks = {
-        i: PoseTrack(t.frames, t.keypoints, (t.visibility > 0).astype(float), t.visibility)
+        i: Track(
+            t.frames, t.keypoints, keypoint_scores=(t.visibility > 0).astype(float), visibility=t.visibility
+        )
         for i, t in labels.tracks.items()
         if (t.visibility > 0).any()
     }

@@ -29,7 +29,7 @@ from posewarper.reporting.views import (
     usual_aspect,
     whole_image,
 )
-from posewarper.structures import Floats, Ints, Poses, PoseTrack, RunResult, is_there
+from posewarper.structures import Floats, Ints, Poses, RunResult, Track, is_there
 from posewarper.video.source import Video
 
 LEVELS = (0.35, 0.5, 0.65, 0.8)
@@ -55,7 +55,7 @@ class Strip:
     paths: tuple[str, ...]
 
 
-def score_strip(track: PoseTrack, n_frames: int, most_columns: int = _COLUMNS[1]) -> Strip:
+def score_strip(track: Track, n_frames: int, most_columns: int = _COLUMNS[1]) -> Strip:
     """Return a track's scores over the whole clip; of frames that share a column the lowest score counts."""
     scores = np.where(is_there(track.keypoints), track.keypoint_scores, np.inf)
     columns = min(max(n_frames, 1), max(_COLUMNS[0], min(most_columns, _COLUMNS[1])))
@@ -113,7 +113,7 @@ def level_names() -> list[str]:
     return [f"below {bounds[0]}", *between, f"{bounds[-1]} or more"]
 
 
-def mean_and_lowest(track: PoseTrack, labelled: NDArray[np.bool_]) -> list[tuple[float, float, int] | None]:
+def mean_and_lowest(track: Track, labelled: NDArray[np.bool_]) -> list[tuple[float, float, int] | None]:
     """Return for each keypoint the mean and the lowest score and its frame, over frames without a label.
 
     Args:

@@ -18,7 +18,7 @@ from posewarper.model.runtime import precision
 from posewarper.options import FitConfig, NetworkConfig
 from posewarper.propagation.clip import Clip
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack, Progress, silent
+from posewarper.structures import Labels, Poses, Progress, Track, silent
 from posewarper.training.batches import Batch, label_heatmaps
 from posewarper.training.random_crops import Sample, cut_sample, draw, half_body_box, jitter
 from posewarper.training.steps import PoseStep, WarperStep, training_steps
@@ -135,7 +135,7 @@ _NEIGHBOURS, _REGIONS = 4, 600
 def _requests(
     clip: Clip,
     track_id: int,
-    track: LabelTrack | PoseTrack,
+    track: Track,
     wanted: NDArray[np.bool_],
     crop_size: tuple[int, int],
 ) -> list[RegionRequest]:

@@ -24,7 +24,7 @@ from posewarper.paper.prediction import clip_frames
 from posewarper.paper.propagation import PropagationResult, neighbour_steps, plan_dataset, propagate_dataset
 from posewarper.posetrack.dataset import Dataset
 from posewarper.runs import claim_folder
-from posewarper.structures import InstanceTable, Labels, LabelTrack, Progress, is_there, silent
+from posewarper.structures import InstanceTable, Labels, Progress, Track, is_there, silent
 from posewarper.training.samples import TrainingSamples
 from posewarper.version import __version__
 from posewarper.video.source import Video, open_video
@@ -205,16 +205,16 @@ def _table(labels: Labels, video: Video) -> InstanceTable:
     return replace(table, boxes=boxes, image_size=video.image_size)
 
 
-def _tracks(table: InstanceTable) -> dict[int, LabelTrack]:
+def _tracks(table: InstanceTable) -> dict[int, Track]:
     frames = table.frame_numbers[table.rows]
     tracks = {}
     for track in np.unique(table.tracks).tolist():
         own = np.flatnonzero(table.tracks == track)
         own = own[np.argsort(frames[own], kind="stable")]
-        tracks[track] = LabelTrack(
+        tracks[track] = Track(
             frames[own],
             table.keypoints[own],
-            np.where(is_there(table.keypoints[own]), 2, 0).astype(np.uint8),
+            visibility=np.where(is_there(table.keypoints[own]), 2, 0).astype(np.uint8),
             boxes=table.boxes[own],
             keypoint_scores=table.keypoint_scores[own],
         )

@@ -32,7 +32,7 @@ from posewarper.posetrack.selection import (
 )
 from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK, Skeleton
-from posewarper.structures import Floats, InstanceTable, Ints, Labels, LabelTrack, Progress, is_there, silent
+from posewarper.structures import Floats, InstanceTable, Ints, Labels, Progress, Track, is_there, silent
 from posewarper.video.images import FrameCache, read_image
 from posewarper.video.source import Video, open_video
 from posewarper.video.track_crops import instance_boxes, without_strays
@@ -525,13 +525,13 @@ def _of_tracks(
     )
 
 
-def _crop_boxes(track: LabelTrack, is_pseudo: bool) -> Floats:
+def _crop_boxes(track: Track, is_pseudo: bool) -> Floats:
     tight = instance_boxes(track.keypoints, track.boxes)
     given = is_pseudo & np.asarray((track.boxes[:, 2:] > 0).all(axis=1))
     return np.where(given[:, None], track.boxes, tight)
 
 
-def _sure_track(track: LabelTrack, min_score: float) -> LabelTrack:
+def _sure_track(track: Track, min_score: float) -> Track:
     low = track.keypoint_scores <= min_score
     return replace(track, visibility=np.where(low, 0, track.visibility).astype(np.uint8))
 

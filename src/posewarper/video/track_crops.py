@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from posewarper.crops import Image, smooth_crop
 from posewarper.geometry import CropTransform, crop_transform, keypoint_boxes, pad_box
-from posewarper.structures import Floats, Ints, LabelTrack, is_there
+from posewarper.structures import Floats, Ints, Track, is_there
 from posewarper.video.source import Video
 
 # Boxes of labels are kept at least this many pixels large, so that a lone keypoint gets a crop too.
 _SMALLEST_BOX = 16.0
 
 
-def without_strays(track: LabelTrack, image_size: tuple[int, int]) -> LabelTrack:
+def without_strays(track: Track, image_size: tuple[int, int]) -> Track:
     """Return the labels (of images ``(height, width)``) without the keypoints that lie outside of the image.
 
     Such a label is kept in the result as it was given, but a slip of the mouse must not blow up the crops.
@@ -56,7 +56,7 @@ def _fill(values: Floats, frames: Ints, known: Ints, missing: float) -> Floats:
     return np.interp(frames, known[good], values[good]) if good.any() else np.full(len(frames), missing)
 
 
-def track_boxes(track: LabelTrack, frames: Ints, rough: Floats, aspect_ratio: float) -> Floats:
+def track_boxes(track: Track, frames: Ints, rough: Floats, aspect_ratio: float) -> Floats:
     """Return the padded boxes of a track on every frame asked for.
 
     The size is the labels' size interpolated in time. The centre is the interpolated labels' centre, moved
@@ -86,7 +86,7 @@ def track_boxes(track: LabelTrack, frames: Ints, rough: Floats, aspect_ratio: fl
     return pad_box(np.concatenate([middle - size / 2, size], axis=1), aspect_ratio=aspect_ratio)
 
 
-def _interpolated(track: LabelTrack, frames: Ints) -> Floats:
+def _interpolated(track: Track, frames: Ints) -> Floats:
     """Return (t, K, 2): straight lines between each keypoint's own labels, held at the ends."""
     per_keypoint = [
         np.stack([_fill(k[:, n], frames, track.frames, np.nan) for n in (0, 1)], axis=1)

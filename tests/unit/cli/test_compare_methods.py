@@ -15,7 +15,7 @@ from posewarper.cli.benchmark import default_cache, parse_gaps, show_rows
 from posewarper.errors import ConfigError, LabelsError, OutputError
 from posewarper.formats.labels import write_labels
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 N_FRAMES = 12
 
@@ -29,8 +29,10 @@ def clip(tmp_path) -> tuple[Path, Path]:
         cv2.imwrite(str(folder / f"{frame:03}.png"), np.full((48, 64, 3), frame, np.uint8))
     keypoints = np.tile([[10.0, 4.0], [10.0, 24.0]], (N_FRAMES, 1, 1))
     keypoints[..., 0] += 2 * np.arange(N_FRAMES)[:, None]
-    track = LabelTrack(
-        np.arange(N_FRAMES), keypoints, np.full((N_FRAMES, 2), 2), np.tile((0, 0, 40, 20), (12, 1))
+    track = Track(
+        np.arange(N_FRAMES),
+        keypoints,
+        boxes=np.tile((0, 0, 40, 20), (12, 1)),
     )
     labels = Labels(Skeleton(("nose", "tail")), {0: track, 1: track}, image_size=(48, 64), n_frames=N_FRAMES)
     write_labels(tmp_path / "dense.json", labels)

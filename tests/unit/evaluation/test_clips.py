@@ -11,32 +11,34 @@ import pytest
 from posewarper.errors import ConfigError, LabelsError
 from posewarper.evaluation.clips import keep_every, score_clip
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import Labels, Poses, Track
 
 SKELETON = Skeleton(("nose", "tail"))
 BOX = (0.0, 0.0, 50.0, 200.0)  # the longer side is 200: 2 pixels are 1 percent
 
 
-def track_of(n_frames: int, visibility: np.ndarray | None = None, boxes: bool = True) -> LabelTrack:
+def track_of(n_frames: int, visibility: np.ndarray | None = None, boxes: bool = True) -> Track:
     """A nose at (frame, 0) and a tail at (frame, 100)."""
     keypoints = np.zeros((n_frames, 2, 2))
     keypoints[..., 0] = np.arange(n_frames)[:, None]
     keypoints[:, 1, 1] = 100
     shown = np.full((n_frames, 2), 2) if visibility is None else visibility
-    return LabelTrack(np.arange(n_frames), keypoints, shown, np.tile(BOX, (n_frames, 1)) if boxes else None)
+    return Track(
+        np.arange(n_frames), keypoints, visibility=shown, boxes=np.tile(BOX, (n_frames, 1)) if boxes else None
+    )
 
 
-def labels_of(*tracks: LabelTrack) -> Labels:
+def labels_of(*tracks: Track) -> Labels:
     return Labels(SKELETON, dict(enumerate(tracks)), image_size=(300, 300))
 
 
-def poses_of(*tracks: LabelTrack, shift: np.ndarray | float = 0.0) -> Poses:
+def poses_of(*tracks: Track, shift: np.ndarray | float = 0.0) -> Poses:
     """The labels as predictions, moved along y by ``shift``, which may differ by frame and keypoint."""
     made = {}
     for i, track in enumerate(tracks):
         keypoints = track.keypoints.copy()
         keypoints[..., 1] += shift
-        made[i] = PoseTrack(track.frames, keypoints, np.ones(keypoints.shape[:2]))
+        made[i] = Track(track.frames, keypoints, keypoint_scores=np.ones(keypoints.shape[:2]))
     return Poses(SKELETON, made, (300, 300), n_frames=len(tracks[0].frames) if tracks else 0)
 
 
@@ -93,7 +95,9 @@ def test_missing_predictions_count_as_100_and_large_errors_more():
     keypoints = dense.tracks[0].keypoints[:3].copy()
     keypoints[1, 0] = np.nan  # the nose of frame 1
     keypoints[2, 0] += (0, 300)  # 150 percent
-    poses = Poses(SKELETON, {0: PoseTrack(np.arange(3), keypoints, np.ones((3, 2)))}, (300, 300), 4)
+    poses = Poses(
+        SKELETON, {0: Track(np.arange(3), keypoints, keypoint_scores=np.ones((3, 2)))}, (300, 300), 4
+    )
     # Frame 3 has no row. Scored are 6 keypoints: nose 100, 150, 100; tail 0, 0, 100.
     score = score_clip(poses, dense, kept)
     assert score.mean == pytest.approx((100 + 150 + 100 + 0 + 0 + 100) / 6)

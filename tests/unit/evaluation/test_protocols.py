@@ -8,14 +8,14 @@ import pytest
 
 from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.evaluation.oks import OksScore
-from posewarper.evaluation.pairing import table_of_labels, table_of_poses
+from posewarper.evaluation.pairing import table_of_labels
 from posewarper.evaluation.pck import PckScore
 from posewarper.evaluation.posetrack import PoseTrackScore
 from posewarper.evaluation.protocols import evaluate
 from posewarper.formats.labels import write_labels, write_poses
 from posewarper.posetrack.posetrack18 import write_posetrack18
 from posewarper.skeletons import POSETRACK, Skeleton
-from posewarper.structures import NO_TRACK, InstanceTable, Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import NO_TRACK, InstanceTable, Labels, Poses, Track
 
 SKELETON = Skeleton(("nose", "paw", "tail"))
 BODY = np.array([[10.0, 10.0], [30.0, 20.0], [50.0, 60.0]])
@@ -23,14 +23,14 @@ BODY = np.array([[10.0, 10.0], [30.0, 20.0], [50.0, 60.0]])
 
 def some_labels(shift=0.0, frames=(0, 2, 4), visibility=2, **more) -> Labels:
     keypoints = BODY + 2.0 * np.array(frames, float)[:, None, None] + shift
-    track = LabelTrack(np.array(frames), keypoints, np.full((len(frames), 3), visibility))
+    track = Track(np.array(frames), keypoints, visibility=np.full((len(frames), 3), visibility))
     return Labels(SKELETON, {3: track}, **{"image_size": (100, 120), "n_frames": 6, "video": "clip", **more})
 
 
 def some_poses(shift=0.0, track=3, labelled=()) -> Poses:
     frames = np.arange(6)
     keypoints = BODY + 2.0 * frames[:, None, None] + shift
-    poses = {track: PoseTrack(frames, keypoints, np.full((6, 3), 0.5))}
+    poses = {track: Track(frames, keypoints, keypoint_scores=np.full((6, 3), 0.5))}
     return Poses(SKELETON, poses, (100, 120), 6, labelled_frames=np.array(labelled, int), video="clip")
 
 
@@ -57,10 +57,10 @@ def test_two_tracks_stand_frame_by_frame() -> None:
 
 
 def test_poses_as_a_table() -> None:
-    table = table_of_poses(some_poses(labelled=[2]))
-    assert table.n_instances == 6 and table.scores.tolist() == [0.5] * 6
+    table = table_of_labels(some_poses(labelled=[2]).as_labels(), only_visible=False)
+    assert table.n_instances == 6 and (table.keypoint_scores == 0.5).all()
     assert np.flatnonzero(table.is_labelled).tolist() == [2]
-    empty = table_of_poses(Poses(SKELETON, {}, (10, 10), 2))
+    empty = table_of_labels(Poses(SKELETON, {}, (10, 10), 2).as_labels(), only_visible=False)
     assert empty.n_instances == 0 and empty.keypoints.shape == (0, 3, 2) and len(empty.frame_names) == 2
 
 
@@ -141,7 +141,7 @@ def test_one_posetrack_file_is_read_as_such_and_ours_is_not(tmp_path: Path) -> N
     assert evaluate(truth / "a.json", truth / "a.json", metric="pck").matched_by == "least distance"
     with pytest.raises(LabelsError, match="different videos"):
         evaluate(truth / "a.json", truth / "b.json", metric="pck")
-    ours = Labels(POSETRACK, {0: LabelTrack([0], np.full((1, 17, 2), 5.0), np.full((1, 17), 2))}, n_frames=1)
+    ours = Labels(POSETRACK, {0: Track([0], np.full((1, 17, 2), 5.0))}, n_frames=1)
     write_labels(tmp_path / "ours.json", ours)
     score = evaluate(tmp_path / "ours.json", tmp_path / "ours.json", metric="pck", normaliser="pixels")
     assert score.matched_by == "track id" and score.thresholds == (5, 10, 20)
@@ -186,7 +186,9 @@ def test_a_clip_has_no_posetrack_figures() -> None:
 
 def test_predictions_of_a_shorter_clip() -> None:
     poses = some_poses()
-    short = Poses(SKELETON, {3: PoseTrack([0], poses.tracks[3].keypoints[:1], [[1.0] * 3])}, (100, 120), 3)
+    short = Poses(
+        SKELETON, {3: Track([0], poses.tracks[3].keypoints[:1], keypoint_scores=[[1.0] * 3])}, (100, 120), 3
+    )
     with pytest.raises(LabelsError, match=r"(?s)1 of 3 annotated frames are missing.*expected: 4"):
         evaluate(some_labels(), short, metric="pck")
 

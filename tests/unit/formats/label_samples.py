@@ -15,7 +15,7 @@ from posewarper.errors import PosewarperWarning
 from posewarper.formats.catalogue import FORMATS
 from posewarper.formats.labels import read_annotations, write_labels
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 NAN = np.nan
 
@@ -28,8 +28,8 @@ def mixed_labels(**changes: Any) -> Labels:
     scores = np.full((4, 3), NAN)
     scores[2:] = [[0.5, 0.25, 0.125], [1.0, NAN, 0.0625]]
     seen = np.where(np.isnan(points[..., 0]), 0, 2)
-    first = LabelTrack([2, 7, 9, 10], points, seen, keypoint_scores=scores)
-    second = LabelTrack([7, 9], points[2:] + 5.5, np.full((2, 3), 2), keypoint_scores=scores[[0, 2]])
+    first = Track([2, 7, 9, 10], points, visibility=seen, keypoint_scores=scores)
+    second = Track([7, 9], points[2:] + 5.5, keypoint_scores=scores[[0, 2]])
     values: dict[str, Any] = {
         "skeleton": Skeleton(("nose", "ear_l", "ear_r"), ((0, 1), (0, 2)), ((0, 2),), name="mouse"),
         "tracks": {0: first, 1: second},

@@ -12,7 +12,7 @@ from posewarper.formats.catalogue import FORMATS
 from posewarper.formats.clips import PIECES
 from posewarper.formats.frame_names import base_name, stem_of
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 _NAMES = ("nose", "left_ear", "right_ear", "tail, tip", "pied \u00e9", 'a "b"', "9", "RPaw")
 _FILES = {
@@ -44,7 +44,7 @@ def _skeletons(draw: st.DrawFn) -> Skeleton:
 
 
 @st.composite
-def _tracks(draw: st.DrawFn, k: int) -> LabelTrack:
+def _tracks(draw: st.DrawFn, k: int) -> Track:
     frames = sorted(draw(st.sets(st.integers(0, 20), min_size=1, max_size=4)))
     t = len(frames)
     visibility = draw(arrays(np.uint8, (t, k), elements=st.integers(0, 2)))
@@ -59,14 +59,14 @@ def _tracks(draw: st.DrawFn, k: int) -> LabelTrack:
         return partly(np.abs(draw(_floats((t, 4), 0, 1e4))), known)
 
     some = arrays(np.bool_, (t, k), elements=st.booleans())
-    return LabelTrack(
+    return Track(
         np.array(frames),
         draw(_floats((t, k, 2), -1e3, 1e4)),
-        visibility,
-        boxes(),
-        boxes(),
-        partly(draw(_floats((t, k), -0.25, 1)), there & draw(some)),
-        partly(draw(_floats((t, k), 0, 50)), there & draw(some)),
+        visibility=visibility,
+        boxes=boxes(),
+        head_boxes=boxes(),
+        keypoint_scores=partly(draw(_floats((t, k), -0.25, 1)), there & draw(some)),
+        expected_error=partly(draw(_floats((t, k), 0, 50)), there & draw(some)),
     )
 
 
@@ -103,7 +103,7 @@ def _same(one: object, other: object, what: str) -> None:
 
 
 def _in_tracks(
-    value: Callable[[LabelTrack], np.ndarray], where: Callable[[LabelTrack], np.ndarray]
+    value: Callable[[Track], np.ndarray], where: Callable[[Track], np.ndarray]
 ) -> Callable[[Labels, Labels], None]:
     """Compare a value of every track, bit by bit, at the places that the written labels give."""
 

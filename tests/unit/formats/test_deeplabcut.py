@@ -15,7 +15,7 @@ from posewarper.errors import LabelsError, PosewarperError, PosewarperWarning
 from posewarper.formats.catalogue import detect_format
 from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 ONE = """\
 scorer,Ann,Ann,Ann,Ann
@@ -149,7 +149,7 @@ def a_label_set(*, tracks: int) -> Labels:
     visibility[0, 1, 1] = 0
     return Labels(
         Skeleton(("snout", "tail"), name="animal"),
-        {n: LabelTrack(frames, keypoints[n], visibility[n]) for n in range(tracks)},
+        {n: Track(frames, keypoints[n], visibility=visibility[n]) for n in range(tracks)},
         video="mouse",
     )
 
@@ -177,7 +177,7 @@ def test_what_is_written_comes_back_bit_by_bit(tmp_path, tracks):
 
 
 def test_what_the_table_cannot_hold_is_named(tmp_path):
-    track = LabelTrack([3], [[[1, 2], [3, 4]]], [[1, 2]], boxes=[[0, 0, 5, 5]])
+    track = Track([3], [[[1, 2], [3, 4]]], visibility=[[1, 2]], boxes=[[0, 0, 5, 5]])
     labels = Labels(
         Skeleton(("a", "b"), ((0, 1),)),
         {4: track},

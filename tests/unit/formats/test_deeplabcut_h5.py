@@ -27,7 +27,7 @@ from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.formats.catalogue import detect_format
 from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 POINTS = np.array([[1.5, 2.25, 100.123456789012, 7], [3, 4, NAN, NAN], [NAN, NAN, NAN, NAN]])
 IMAGES = [
@@ -85,7 +85,7 @@ def test_several_animals_with_keypoints_of_their_own(tmp_path):
 
 
 def test_a_single_one_with_all_keypoints_gets_a_column_for_each(tmp_path):
-    track = LabelTrack([1], [[[1, 2], [3, 4]]], [[2, 2]])
+    track = Track([1], [[[1, 2], [3, 4]]], visibility=[[2, 2]])
     labels = Labels(Skeleton(("a", "b")), {0: track, 1: track}, track_names={0: "m1", 1: "single"})
     again, _ = convert(tmp_path / "out.h5", labels, "deeplabcut")
     np.testing.assert_array_equal(again.tracks[1].keypoints, track.keypoints)

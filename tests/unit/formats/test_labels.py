@@ -21,7 +21,7 @@ from posewarper.formats.labels import (
     write_poses,
 )
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import Labels, Poses, Track
 
 SKELETON = Skeleton(("nose", "left_ear", "right_ear"), ((0, 1), (0, 2)))
 
@@ -36,14 +36,14 @@ class FakeVideo:
 
 def some_labels() -> Labels:
     """Two tracks; frame 5 is labelled and empty, frame 9 holds a prediction."""
-    first = LabelTrack(
+    first = Track(
         [0, 3, 9],
         np.arange(18.0).reshape(3, 3, 2) + 0.1,
-        [[2, 2, 1], [2, 0, 0], [2, 2, 2]],
+        visibility=[[2, 2, 1], [2, 0, 0], [2, 2, 2]],
         boxes=[[0.5, 1.5, 20, 30], [np.nan] * 4, [np.nan] * 4],
         head_boxes=[[1, 2, 3, 4], [np.nan] * 4, [np.nan] * 4],
     )
-    second = LabelTrack([3], np.full((1, 3, 2), 1 / 3), [[2, 2, 2]])
+    second = Track([3], np.full((1, 3, 2), 1 / 3), visibility=[[2, 2, 2]])
     return Labels(
         SKELETON,
         {0: first, 7: second},
@@ -92,7 +92,7 @@ def test_native_labels_come_back_with_everything(tmp_path):
 )
 def test_coordinates_come_back_bit_by_bit(tmp_path, keypoints, visibility, form):
     visibility[:, 0] = 2  # an instance has at least one keypoint, and plain COCO one that is visible
-    labels = Labels(SKELETON, {0: LabelTrack([0, 8], keypoints, visibility)})
+    labels = Labels(SKELETON, {0: Track([0, 8], keypoints, visibility=visibility)})
     write_labels(tmp_path / "labels.json", labels, format=form)
     again = read_annotations(tmp_path / "labels.json")
     assert_same_tracks(labels, again)
@@ -113,7 +113,7 @@ def test_plain_coco_keeps_tracks_and_labelled_frames_but_no_posetrack_fields(tmp
 
 
 def test_box_of_a_label_without_one_surrounds_it_within_the_image(tmp_path):
-    track = LabelTrack([0], [[[10, 20], [60, 40], [158, 40]]], [[2, 2, 2]])
+    track = Track([0], [[[10, 20], [60, 40], [158, 40]]], visibility=[[2, 2, 2]])
     labels = Labels(SKELETON, {0: track}, image_size=(120, 160))
     write_labels(tmp_path / "labels.json", labels)
     annotation = json.loads((tmp_path / "labels.json").read_text())["annotations"][0]
@@ -124,7 +124,7 @@ def test_box_of_a_label_without_one_surrounds_it_within_the_image(tmp_path):
 
 def test_mirror_pairs_that_the_names_do_not_tell_are_kept(tmp_path):
     skeleton = Skeleton(("a", "b", "c"), flip_pairs=((0, 2),))
-    labels = Labels(skeleton, {0: LabelTrack([1], np.ones((1, 3, 2)), [[2, 2, 2]])})
+    labels = Labels(skeleton, {0: Track([1], np.ones((1, 3, 2)), visibility=[[2, 2, 2]])})
     write_labels(tmp_path / "labels.json", labels)
     assert read_labels(tmp_path / "labels.json").skeleton.flip_pairs == ((0, 2),)
 
@@ -206,14 +206,16 @@ def test_formats_by_name_and_suffix(tmp_path):
 def some_poses() -> Poses:
     keypoints = np.arange(18.0).reshape(3, 3, 2) + 1 / 3
     keypoints[1, 2] = np.nan
-    first = PoseTrack(
+    first = Track(
         [1, 2, 3],
         keypoints,
-        [[1, 1, 1], [0.123456, 0.5, 0.9], [0.5, 0.5, 0.5]],
+        keypoint_scores=[[1, 1, 1], [0.123456, 0.5, 0.9], [0.5, 0.5, 0.5]],
         visibility=[[2, 1, 2], [2, 2, 0], [2, 2, 2]],
-        expected_error=[[0, 0, 0], [1.5, np.nan, 2], [3, 4, 5]],
+        expected_error=[[0, 0, 0], [1.5, np.nan, np.nan], [3, 4, 5]],
     )
-    second = PoseTrack([3, 4], np.full((2, 3, 2), [[[np.nan] * 2] * 3, [[-0.0001, 7]] * 3]), np.ones((2, 3)))
+    second = Track(
+        [3, 4], np.full((2, 3, 2), [[[np.nan] * 2] * 3, [[-0.0001, 7]] * 3]), keypoint_scores=np.ones((2, 3))
+    )
     return Poses(SKELETON, {0: first, 5: second}, (120, 160), 6, [1], "clip.mp4", {2: "images/second.jpg"})
 
 
@@ -232,7 +234,7 @@ def test_poses_come_back_with_scores_and_labels_exactly(tmp_path):
     np.testing.assert_array_equal(first.keypoint_scores[1], [0.1235, 0.5, 0])
     np.testing.assert_array_equal(first.expected_error, poses.tracks[0].expected_error)
     np.testing.assert_array_equal(second.frames, [4])  # nothing is there in frame 3
-    assert second.expected_error is None
+    assert first.knows_error and not second.knows_error
     assert "-0.0" not in path.read_text()
 
 
@@ -259,7 +261,7 @@ def test_poses_file_lists_every_frame_and_is_read_as_labels_without_predictions(
         "scores",
     } < set(document["annotations"][0])
     assert document["annotations"][1]["keypoints"][-3:] == [0, 0, 0]
-    assert document["annotations"][1]["expected_error"] == [1.5, None, 2]
+    assert document["annotations"][1]["expected_error"] == [1.5, None, None]
     labels = read_labels(path)
     assert labels.tracks.keys() == {0}
     assert labels.tracks[0].frames.tolist() == [1]

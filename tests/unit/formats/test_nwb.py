@@ -23,7 +23,7 @@ from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.formats.catalogue import detect_format
 from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 POINTS = np.array([[1.25, 2], [3, 4.5], [NAN, NAN]])
 
@@ -265,7 +265,7 @@ def test_other_labels_come_back_as_well(tmp_path, changes):
 
 
 def test_hidden_keypoints_and_ids_come_back(tmp_path):
-    hidden = LabelTrack([2], [[[1, 2], [3, 4], [5, 6]]], [[1, 2, 0]])
+    hidden = Track([2], [[[1, 2], [3, 4], [5, 6]]], visibility=[[1, 2, 0]])
     labels = mixed_labels(tracks={4: hidden, 7: mixed_labels().tracks[1]}, track_names={})
     again, _ = convert(tmp_path / "out.nwb", labels, "nwb")
     assert_same(again, labels, but=BUT)
@@ -278,7 +278,9 @@ def test_hidden_keypoints_and_ids_come_back(tmp_path):
 
 def test_what_is_lost_is_named(tmp_path):
     tracks = mixed_labels().tracks
-    scored = LabelTrack([7, 9], tracks[1].keypoints, [[2] * 3, [1] * 3], keypoint_scores=np.ones((2, 3)))
+    scored = Track(
+        [7, 9], tracks[1].keypoints, visibility=[[2] * 3, [1] * 3], keypoint_scores=np.ones((2, 3))
+    )
     labels = mixed_labels(
         tracks={4: tracks[0], 7: scored},
         track_names={4: "x", 7: "x"},

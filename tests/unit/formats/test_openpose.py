@@ -14,7 +14,7 @@ from posewarper.errors import LabelsError, OutputError, PosewarperWarning
 from posewarper.formats.catalogue import detect_format
 from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import BODY_25, BODY_25B, COCO_18, Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 THREE = Skeleton(("nose", "left_ear", "right_ear"))
 
@@ -195,10 +195,10 @@ def test_wrong_folders_and_skeletons(tmp_path):
 
 
 def some_labels(**more: Any) -> Labels:
-    track = LabelTrack(
+    track = Track(
         [1, 3],
         [[[1 / 3, 2], [3, 4]], [[5, 6], [np.nan, np.nan]]],
-        [[2, 1], [2, 0]],
+        visibility=[[2, 1], [2, 0]],
         keypoint_scores=[[0.5, np.nan], [0, np.nan]],
     )
     return Labels(Skeleton(("nose", "tail"), name="fly"), {5: track}, n_frames=6, video="clip.mp4", **more)
@@ -226,7 +226,9 @@ def test_a_file_for_each_frame_is_written(tmp_path):
 def test_folders_are_replaced_as_a_whole_or_not_at_all(tmp_path):
     out = tmp_path / "json"
     write_labels(out, some_labels(), format="openpose")
-    shorter = Labels(Skeleton(("nose",)), {0: LabelTrack([0], [[[1, 2]]], [[2]])}, n_frames=1, video="a")
+    shorter = Labels(
+        Skeleton(("nose",)), {0: Track([0], [[[1, 2]]], visibility=[[2]])}, n_frames=1, video="a"
+    )
     write_labels(out, shorter, format="openpose")
     assert [p.name for p in out.iterdir()] == ["a_000000000000_keypoints.json"]
     (out / "notes.txt").write_text("precious")
@@ -240,11 +242,11 @@ def test_folders_are_replaced_as_a_whole_or_not_at_all(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*cannot hold")
 def test_frames_out_of_reach_and_the_track_that_means_none(tmp_path):
-    track = LabelTrack([2**31 - 1], [[[1, 2]]], [[2]])
+    track = Track([2**31 - 1], [[[1, 2]]], visibility=[[2]])
     with pytest.raises(OutputError, match="too many files"):
         write_labels(tmp_path / "json", Labels(Skeleton(("nose",)), {0: track}), format="openpose")
     assert not list(tmp_path.iterdir())
-    tracks = {i: LabelTrack([0], [[[10 + i, 2]]], [[2]]) for i in (-1, 3)}
+    tracks = {i: Track([0], [[[10 + i, 2]]], visibility=[[2]]) for i in (-1, 3)}
     with pytest.warns(PosewarperWarning, match="track -1 is written as 4"):
         write_labels(tmp_path / "json", Labels(Skeleton(("nose",)), tracks), format="openpose")
     assert list(read_annotations(tmp_path / "json", skeleton=Skeleton(("nose",))).tracks) == [3, 4]

@@ -26,7 +26,7 @@ from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.formats.catalogue import detect_format
 from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 SKELETON = sleap_io.Skeleton(
     ["nose", "paw1", "paw2"],
@@ -258,7 +258,9 @@ def test_names_of_all_images_come_back(tmp_path):
 def test_what_is_lost_is_named(tmp_path):
     tracks = mixed_labels().tracks
     frames = tracks[1].frames
-    scored = LabelTrack(frames, tracks[1].keypoints, [[1, 2, 2], [2, 2, 2]], keypoint_scores=np.ones((2, 3)))
+    scored = Track(
+        frames, tracks[1].keypoints, visibility=[[1, 2, 2], [2, 2, 2]], keypoint_scores=np.ones((2, 3))
+    )
     labels = mixed_labels(
         tracks={4: tracks[0], 7: scored},
         track_names={4: "x", 7: "x"},

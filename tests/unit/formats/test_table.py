@@ -12,7 +12,7 @@ from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.formats.catalogue import detect_format
 from posewarper.formats.labels import read_annotations, read_labels, write_labels
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 # Frames of a clip whose rate changes: 0.04 s, then 0.1 s apart.
 TIMES = np.array([0, 0.04, 0.08, 0.12, 0.22, 0.32, 0.42])
@@ -182,7 +182,7 @@ def test_one_coordinate_alone_is_no_label(tmp_path):
 
 
 def some_labels() -> Labels:
-    track = LabelTrack([2, 4], [[[1 / 3, 2], [3, 4]], [[5, 6], [np.nan, np.nan]]], [[2, 1], [2, 0]])
+    track = Track([2, 4], [[[1 / 3, 2], [3, 4]], [[5, 6], [np.nan, np.nan]]], visibility=[[2, 1], [2, 0]])
     return Labels(
         Skeleton(("nose", "tail")), {5: track}, [2, 3], video="clip.mp4", track_names={5: "Ann, B."}
     )

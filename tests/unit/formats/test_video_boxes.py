@@ -14,7 +14,7 @@ from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.formats.boxes import read_video_boxes
 from posewarper.formats.labels import write_poses
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Poses, PoseTrack
+from posewarper.structures import Poses, Track
 
 RECORDS = [
     {"frame": 7, "bbox": [1, 2.5, 3, 4], "score": 0.25, "track_id": 3},
@@ -47,7 +47,7 @@ def test_a_list_of_records(tmp_path: Path) -> None:
 
 def test_our_own_poses(tmp_path: Path) -> None:
     keypoints = np.array([[[10.0, 20.0], [30.0, 60.0]], [[12.0, 21.0], [33.0, 61.0]]])
-    track = PoseTrack([1, 3], keypoints, np.full((2, 2), 0.75))
+    track = Track([1, 3], keypoints, keypoint_scores=np.full((2, 2), 0.75))
     write_poses(tmp_path / "poses.json", Poses(Skeleton(("head", "tail")), {4: track}, (100, 80), n_frames=5))
     found = read_video_boxes(tmp_path / "poses.json", n_frames=5)
     assert list(found) == [1, 3]

@@ -15,7 +15,7 @@ from posewarper.model.checkpoint import load_model, parameters_sha256, save_mode
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.options import FitConfig, NetworkConfig
 from posewarper.skeletons import POSETRACK, Skeleton, named_skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.training.recipes import read_recipe
 
 SKELETON = Skeleton(("nose", "left_eye", "right_eye"))
@@ -201,7 +201,7 @@ def test_two_crops_are_learned_by_heart():
 def test_a_clip_is_fitted_with_another_backbone(moving_video, picture, tmp_path):
     frames = np.array([2, 9])
     keypoints = picture.keypoints([[40, 30], [60, 35], [50, 45]], frames)
-    track = LabelTrack(frames, keypoints, np.full((2, 3), 2))
+    track = Track(frames, keypoints)
     labels = Labels(SKELETON, {0: track}, image_size=picture.size, n_frames=picture.n_frames)
     config = FitConfig(pose_iterations=2, pseudo_iterations=1, warp_iterations=2, pose_batch=2, warp_batch=2)
     network = NetworkConfig(backbone="resnet18", crop_size=(64, 64), **SMALL)

@@ -17,18 +17,18 @@ from posewarper.motion.flow import (
     to_grey,
     working_scale,
 )
-from posewarper.structures import LabelTrack
+from posewarper.structures import Track
 
 NAN = np.nan
 START = np.array([[40.0, 40.0], [62.5, 30.25]])  # stays 15 pixels away from the border for 16 frames
 
 
-def track_on(picture, frames, missing=()) -> LabelTrack:
+def track_on(picture, frames, missing=()) -> Track:
     """Exact labels of two keypoints; ``missing`` are (frame, keypoint)."""
     keypoints, visibility = picture.keypoints(START, frames), np.full((len(frames), 2), 2)
     for frame, k in missing:
         visibility[list(frames).index(frame), k] = 0
-    return LabelTrack(np.array(frames), keypoints, visibility)
+    return Track(np.array(frames), keypoints, visibility=visibility)
 
 
 def off(picture, points, frames, k=slice(None)) -> np.ndarray:
@@ -201,7 +201,7 @@ def test_flow_of_shrunken_frames_is_read_and_scaled_exactly(picture, moving_vide
     monkeypatch.setattr(flow, "working_scale", lambda *_: 0.4)
     monkeypatch.setattr(flow, "to_grey", lambda image, scale: np.zeros(small, np.uint8))
     monkeypatch.setattr(flow, "dense_flow", lambda *_: flows[next(calls)])
-    track = LabelTrack([0], START[None], np.full((1, 2), 2))
+    track = Track([0], START[None])
     chain = carry_labels(moving_video, {0: track}, {0: np.arange(4)}, subject=60.0)[0]
     expected = centre + (START - centre) * (1 + zoom) ** np.arange(4)[:, None, None]
     assert_allclose(chain.forward, expected, atol=1e-9)
@@ -214,7 +214,7 @@ def test_labels_are_left_out_in_turn_where_their_neighbours_arrive(moving_video,
     # The middle label is 5 pixels off: its neighbours tell, and where it arrives at them tells too.
     points = wrong.keypoints.copy()
     points[1, :, 0] += 5
-    track = LabelTrack(wrong.frames, points, wrong.visibility)
+    track = Track(wrong.frames, points, visibility=wrong.visibility)
     chain = carry_labels(moving_video, {0: track}, {0: frames}, subject=60.0)[0]
     left_out = chain.left_out
     assert left_out is not None
@@ -237,9 +237,9 @@ def chain_of(frames, forward, backward) -> FlowChain:
     return FlowChain(np.array(frames), *pair, *(np.zeros(p.shape[:2]) for p in pair))
 
 
-def label_on(frames, *visibility) -> LabelTrack:
+def label_on(frames, *visibility) -> Track:
     shown = np.array(visibility).T
-    return LabelTrack(np.array(frames), np.zeros((*shown.shape, 2)), shown)
+    return Track(np.array(frames), np.zeros((*shown.shape, 2)), visibility=shown)
 
 
 def test_the_nearest_side_is_taken_and_the_earlier_on_a_tie():

@@ -7,16 +7,16 @@ import pytest
 from numpy.testing import assert_allclose
 
 from posewarper.motion.interpolation import linear, nearest, pchip
-from posewarper.structures import LabelTrack
+from posewarper.structures import Track
 
 METHODS = (nearest, linear, pchip)
 
 
-def track_of(frames: list[int], *keypoints: list[float], hidden: bool = False) -> LabelTrack:
+def track_of(frames: list[int], *keypoints: list[float], hidden: bool = False) -> Track:
     """A track with one list of x a keypoint; y is minus x; NaN = no label."""
     x = np.array(keypoints).T
     visibility = np.full(x.shape, 1 if hidden else 2)
-    return LabelTrack(np.array(frames), np.stack([x, -x], -1), visibility)
+    return Track(np.array(frames), np.stack([x, -x], -1), visibility=visibility)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -66,7 +66,7 @@ def test_each_keypoint_has_its_own_knots(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_empty_tracks_and_unordered_frames(method):
-    empty = LabelTrack(np.zeros(0), np.zeros((0, 3, 2)), np.zeros((0, 3)))
+    empty = Track(np.zeros(0), np.zeros((0, 3, 2)), visibility=np.zeros((0, 3)))
     assert np.isnan(method(empty, [0, 1])).all() and method(empty, [0, 1]).shape == (2, 3, 2)
     track = track_of([0, 4], [0.0, 8.0])
     assert_allclose(method(track, [3, 1]), method(track, [1, 3])[::-1])

@@ -7,7 +7,7 @@ import pytest
 
 from posewarper.motion.label_shift import LabelShift, measure_shift
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.video.source import open_video
 
 N_FRAMES = 44
@@ -26,7 +26,7 @@ def labels(picture, shift: int = 0, every: int = 1, motion=SWAY, visible: int = 
     """Labels of the swaying clip, put on frames that come ``shift`` frames too late."""
     frames = np.arange(4, N_FRAMES - 4, every)
     keypoints = picture.keypoints(START, motion)[frames]
-    track = LabelTrack(frames + shift, keypoints, np.full(keypoints.shape[:2], visible))
+    track = Track(frames + shift, keypoints, visibility=np.full(keypoints.shape[:2], visible))
     return Labels(SKELETON, {0: track}, n_frames=N_FRAMES)
 
 

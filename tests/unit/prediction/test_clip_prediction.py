@@ -16,7 +16,7 @@ from posewarper.prediction.stream import FrameBoxes
 from posewarper.prediction.video import ClipPredictionConfig, FrameFeed, predict_clip
 from posewarper.runs import PoseLog
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 SIZE = (60, 90)
 DOTS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)])
@@ -85,7 +85,7 @@ def given(n: int = N_FRAMES) -> BoxSource:
 def labels(*frames: int) -> Labels:
     points = np.stack([true_points(frame) for frame in frames], 1)
     seen = np.full((len(frames), 3), 2)
-    tracks = {i: LabelTrack(np.array(frames), points[i], seen) for i in (0, 1)}
+    tracks = {i: Track(np.array(frames), points[i], visibility=seen) for i in (0, 1)}
     return Labels(SKELETON, tracks, n_frames=N_FRAMES)
 
 

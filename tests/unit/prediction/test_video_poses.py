@@ -17,7 +17,7 @@ from posewarper.formats.labels import write_labels
 from posewarper.model.network import ModelSpec
 from posewarper.prediction.video import ClipPredictionConfig, predict
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, RunResult
+from posewarper.structures import Labels, RunResult, Track
 
 SIZE, N_FRAMES = (96, 128), 4
 SKELETON, OTHER = Skeleton(("head", "tail")), Skeleton(("nose", "tail"))
@@ -47,7 +47,7 @@ def labels(skeleton: Skeleton = SKELETON, *, boxes: bool = True, image_size=SIZE
     for i, middle in ((7, LEFT), (1, RIGHT)):
         given = np.array([[*(middle + BOX[:2]), *BOX[2:]]]) if boxes else None
         points = middle + np.array([[(0, -15), (0, 15)]])
-        tracks[i] = LabelTrack(np.array([1]), points, np.full((1, 2), 2), boxes=given)
+        tracks[i] = Track(np.array([1]), points, boxes=given)
     return Labels(skeleton, tracks, image_size=image_size, n_frames=N_FRAMES)
 
 

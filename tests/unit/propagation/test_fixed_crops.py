@@ -9,7 +9,7 @@ from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.propagation import methods
 from posewarper.propagation.methods import nearest_labels, warp_in_fixed_crops
 from posewarper.skeletons import Skeleton
-from posewarper.structures import LabelTrack
+from posewarper.structures import Track
 
 
 class Clip:
@@ -32,7 +32,7 @@ def test_an_untrained_head_copies_the_nearest_label_and_nothing_moves_with_the_f
     model = PoseWarper(spec).eval()
     keypoints = np.array([[[30.0, 20], [60, 40], [45, 70]], [[70.0, 30], [90, 60], [80, 80]]])
     visibility = np.array([[2, 2, 2], [2, 0, 2]])
-    track = LabelTrack(np.array([2, 8]), keypoints, visibility)
+    track = Track(np.array([2, 8]), keypoints, visibility=visibility)
     told: list[int] = []
     monkeypatch.setattr(methods, "_LONGEST", 3)  # in pieces
     points, scores = warp_in_fixed_crops(Clip(), track, np.arange(12), model, told.append)

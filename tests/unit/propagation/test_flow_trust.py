@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from posewarper.motion.flow import FlowChain
 from posewarper.propagation.clip import carried_sigma, measure_flow_error
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.video.track_crops import instance_boxes
 
 NAN, SIZE, GAP = np.nan, 100.0, 10
@@ -20,7 +20,7 @@ def labels_and_chain(off: float, n: int = 40, k: int = 3) -> tuple[Labels, dict[
     frames = np.arange(n) * GAP
     points = np.random.default_rng(0).uniform(100, 200, (n, k, 2))
     boxes = np.tile([0.0, 0, SIZE, SIZE / 2], (n, 1))
-    track = LabelTrack(frames, points, np.full((n, k), 2), boxes)
+    track = Track(frames, points, boxes=boxes)
     sizes = instance_boxes(points, boxes)[:, 2:].max(1)
     away = off * np.stack([carried_sigma(np.array(GAP), np.zeros(()), np.array(s)) for s in sizes])
     arrived = points + np.stack([away, np.zeros(n)], -1)[:, None]
@@ -59,7 +59,9 @@ def test_nothing_to_compare_is_the_usual() -> None:
 def test_hidden_labels_are_guesses_and_not_compared() -> None:
     labels, chains = labels_and_chain(2.0)
     track = labels.tracks[0]
-    hidden = LabelTrack(track.frames, track.keypoints, np.ones_like(track.visibility), track.boxes)
+    hidden = Track(
+        track.frames, track.keypoints, visibility=np.ones_like(track.visibility), boxes=track.boxes
+    )
     assert measure_flow_error(Labels(labels.skeleton, {0: hidden}), chains) == 1.0
 
 

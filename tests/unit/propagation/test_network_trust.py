@@ -14,7 +14,7 @@ from posewarper.heatmaps import crop_to_heatmap, encode
 from posewarper.propagation import trust
 from posewarper.propagation.trust import measure_network_trust
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.video.track_crops import instance_boxes
 
 NAMES, SIDE, N = ("left_paw", "right_paw", "tail"), 100.0, 12
@@ -45,7 +45,7 @@ def trust_in(monkeypatch):
         points = np.random.default_rng(0).uniform(60, 140, (n, 3, 2))
         visible = np.broadcast_to(visibility, (n, 3)).copy()
         boxes = np.tile([50.0, 50, SIDE, SIDE], (n, 1))
-        labels = Labels(SKELETON, {0: LabelTrack(frames, points, visible, boxes)})
+        labels = Labels(SKELETON, {0: Track(frames, points, visibility=visible, boxes=boxes)})
         video = FlatVideo()
         padded = instance_boxes(points, boxes)
         centre, side = padded[:, :2] + padded[:, 2:] / 2, padded[:, 2:].max(1) * BOX_PADDING

@@ -8,14 +8,11 @@ import pytest
 from posewarper.errors import LabelsError
 from posewarper.propagation.clip import present_frames
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 
 
 def labels_of(tracks: dict[int, list[int]], labelled: list[int] | None = None) -> Labels:
-    made = {
-        i: LabelTrack(np.array(frames), np.zeros((len(frames), 1, 2)), np.full((len(frames), 1), 2))
-        for i, frames in tracks.items()
-    }
+    made = {i: Track(np.array(frames), np.zeros((len(frames), 1, 2))) for i, frames in tracks.items()}
     return Labels(Skeleton(("nose",)), made, None if labelled is None else np.array(labelled))
 
 

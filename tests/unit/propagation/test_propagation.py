@@ -26,7 +26,7 @@ from posewarper.propagation.methods import (
 )
 from posewarper.propagation.stretch import split_stretches
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses
+from posewarper.structures import Labels, Poses, Track
 from posewarper.video.source import open_video
 
 NAN = np.nan
@@ -43,7 +43,7 @@ def labels_of(picture, frames, missing=(), names=NAMES, labelled=None) -> Labels
         for track, frame, k in missing:
             if track == i:
                 visibility[[f in (frame, None) for f in own] if frame is not None else slice(None), k] = 0
-        tracks[i] = LabelTrack(np.array(own), picture.keypoints(START[: len(names)], own), visibility)
+        tracks[i] = Track(np.array(own), picture.keypoints(START[: len(names)], own), visibility=visibility)
     return Labels(Skeleton(names), tracks, labelled)
 
 
@@ -341,7 +341,7 @@ def test_subject_size_is_the_median_longer_side():
     keypoints = np.array(
         [[[0, 0], [40, 20]], [[0, 0], [10, 30]], [[5, 5], [NAN, NAN]], [[NAN, NAN], [NAN, NAN]]]
     )
-    track = LabelTrack(np.arange(4), keypoints, np.full((4, 2), 2))
+    track = Track(np.arange(4), keypoints)
     assert subject_size(Labels(Skeleton(("a", "b")), {0: track})) == 30
 
 

@@ -14,12 +14,12 @@ from posewarper.reporting.report import (
     place,
     score_strip,
 )
-from posewarper.structures import PoseTrack
+from posewarper.structures import Track
 
 
-def track(frames, scores) -> PoseTrack:
+def track(frames, scores) -> Track:
     scores = np.asarray(scores, float)
-    return PoseTrack(np.asarray(frames), np.full((*scores.shape, 2), 7.0), scores)
+    return Track(np.asarray(frames), np.full((*scores.shape, 2), 7.0), keypoint_scores=scores)
 
 
 def test_runs_of_one_level_are_one_bar() -> None:
@@ -74,6 +74,6 @@ def test_figures_leave_out_labelled_frames_and_what_is_not_there() -> None:
     poses = track([3, 4, 5], [[0.2, 0.5], [0.6, 0.5], [1.0, 0.5]])
     points = np.array(poses.keypoints)
     points[:, 1] = np.nan
-    poses = PoseTrack(poses.frames, points, poses.keypoint_scores)
+    poses = Track(poses.frames, points, keypoint_scores=poses.keypoint_scores)
     first, second = mean_and_lowest(poses, np.array([True, False, False]))
     assert first == (pytest.approx(0.8), 0.6, 4) and second is None

@@ -9,7 +9,7 @@ import pytest
 
 from posewarper.reporting.checking import Suggestion, frames_to_check, subject_size
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import Labels, Poses, Track
 
 SKELETON = Skeleton(("nose", "left_hand", "right_hand", "tail"), ((0, 3),))
 N_FRAMES, SIZE = 61, (400, 640)
@@ -30,8 +30,8 @@ def judge(points=None, scores=None, labelled=LABELLED, **more) -> list[Suggestio
     scores = np.full(points.shape[:2], 0.9) if scores is None else scores
     truth = clean_points()[labelled]
     frames = more.pop("frames", np.arange(N_FRAMES))
-    tracks = {0: PoseTrack(frames, points[frames], scores[frames], **more)}
-    return check(tracks, {0: LabelTrack(labelled, truth, np.full(truth.shape[:2], 2))})
+    tracks = {0: Track(frames, points[frames], keypoint_scores=scores[frames], **more)}
+    return check(tracks, {0: Track(labelled, truth)})
 
 
 def check(tracks, labels, **more) -> list[Suggestion]:
@@ -141,14 +141,14 @@ def test_tracks_on_top_of_each_other() -> None:
     away = np.clip(np.abs(np.arange(N_FRAMES) - 33) * 6.0, 4, None)
     other = clean_points() + np.stack([np.zeros(N_FRAMES), away], -1)[:, None]
     frames = np.arange(N_FRAMES)
-    tracks = {2: PoseTrack(frames, clean_points(), scores), 7: PoseTrack(frames, other, scores)}
-    labels = {
-        i: LabelTrack(LABELLED, t.keypoints[LABELLED], np.full((len(LABELLED), 4), 2))
-        for i, t in tracks.items()
+    tracks = {
+        2: Track(frames, clean_points(), keypoint_scores=scores),
+        7: Track(frames, other, keypoint_scores=scores),
     }
+    labels = {i: Track(LABELLED, t.keypoints[LABELLED]) for i, t in tracks.items()}
     found = next(s for s in check(tracks, labels) if s.frame == 33)
     assert "Lies on top of track 7, 4 pixels apart on average: the two may have become one." in found.reasons
-    moved = {**tracks, 7: PoseTrack(frames, clean_points() + np.array([0, 100]), scores)}
+    moved = {**tracks, 7: Track(frames, clean_points() + np.array([0, 100]), keypoint_scores=scores)}
     labels[7] = replace(labels[7], keypoints=moved[7].keypoints[LABELLED])
     assert check(moved, labels) == []
 
@@ -180,9 +180,9 @@ def test_keypoints_that_are_not_there_and_tracks_without_labels() -> None:
     points[:, TAIL] = np.nan
     points[20:25] = np.nan
     assert judge(points) == []
-    tracks = {0: PoseTrack(np.arange(N_FRAMES), clean_points(), np.full((N_FRAMES, 4), 0.9))}
+    tracks = {0: Track(np.arange(N_FRAMES), clean_points(), keypoint_scores=np.full((N_FRAMES, 4), 0.9))}
     assert check(tracks, {}) == []
-    single = {0: PoseTrack(np.array([5]), points[5:6], np.full((1, 4), 0.9))}
+    single = {0: Track(np.array([5]), points[5:6], keypoint_scores=np.full((1, 4), 0.9))}
     assert check(single, {}) == []
 
 

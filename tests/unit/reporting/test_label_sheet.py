@@ -12,7 +12,7 @@ from posewarper.errors import LabelsError, OutputError
 from posewarper.reporting.label_sheet import fastest_label, side_colours, write_label_sheet
 from posewarper.reporting.overlay import LEFT, RIGHT, TRACK_COLOURS
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack
+from posewarper.structures import Labels, Poses, Track
 from posewarper.video.images import read_image
 from posewarper.video.source import open_video
 
@@ -44,7 +44,7 @@ def labels(frames=range(N_FRAMES), skeleton: Skeleton = SKELETON, shift: int = 0
     """Labels on the frames given, each with the keypoints of ``shift`` frames before."""
     frames = np.array(frames)
     keypoints = points()[np.clip(frames - shift, 0, N_FRAMES - 1)]
-    track = LabelTrack(frames, keypoints, np.full(keypoints.shape[:2], 2))
+    track = Track(frames, keypoints)
     return Labels(skeleton, {0: track}, **{"image_size": (HEIGHT, WIDTH), **more})
 
 
@@ -84,7 +84,9 @@ def test_on_neighbouring_frames_labels_fit_their_own_best(clip, tmp_path, shift:
 def as_poses(tracks) -> Poses:
     skeleton = Skeleton(("a", "b"))
     made = {
-        i: PoseTrack(np.array(f), np.array(k, float), np.ones((len(f), 2)), np.array(v))
+        i: Track(
+            np.array(f), np.array(k, float), keypoint_scores=np.ones((len(f), 2)), visibility=np.array(v)
+        )
         for i, (f, k, v) in tracks.items()
     }
     return Poses(skeleton, made, (100, 100), 30)
@@ -118,11 +120,11 @@ def test_odd_labels(clip, tmp_path) -> None:
     track = given.tracks[0]
     keypoints = np.array(track.keypoints)
     keypoints[0, 1] = (-50, 1e6)
-    one = replace(given, tracks={0: LabelTrack(track.frames, keypoints, visibility)})
+    one = replace(given, tracks={0: Track(track.frames, keypoints, visibility=visibility)})
     assert sheet(clip, tmp_path, one).shape[1] == 1600
     many = Skeleton(tuple(f"keypoint {n}" for n in range(130)))
     rows = np.random.default_rng(0).uniform(20, 200, (2, 130, 2))
-    dense = Labels(many, {0: LabelTrack(np.array([0, 8]), rows, np.full((2, 130), 2))})
+    dense = Labels(many, {0: Track(np.array([0, 8]), rows)})
     assert sheet(clip, tmp_path, dense).shape[1] == 1600
 
 

@@ -11,7 +11,7 @@ import pytest
 from posewarper.errors import LabelsError, OutputError
 from posewarper.reporting.overlay import LEFT, RIGHT, TRACK_COLOURS, draw_pose, write_overlay, write_sheet
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Poses, PoseTrack
+from posewarper.structures import Poses, Track
 from posewarper.video.source import open_video
 from posewarper.video.writing import write_video
 
@@ -112,8 +112,10 @@ def moving_poses() -> Poses:
     still = POINTS * 1.5 + np.array([20, 50])
     moving = np.stack([still + np.array([5 * i, 0]) for i in range(8)])
     tracks = {
-        3: PoseTrack(np.arange(8), moving, np.ones((8, 5))),
-        5: PoseTrack(np.array([2, 3]), np.stack([still - np.array([0, 40])] * 2), np.ones((2, 5))),
+        3: Track(np.arange(8), moving, keypoint_scores=np.ones((8, 5))),
+        5: Track(
+            np.array([2, 3]), np.stack([still - np.array([0, 40])] * 2), keypoint_scores=np.ones((2, 5))
+        ),
     }
     return Poses(SKELETON, tracks, (240, 320), 8, labelled_frames=np.array([4]))
 
@@ -163,7 +165,7 @@ def test_sheet(clip: Path, tmp_path: Path) -> None:
 
 
 def test_poses_of_another_size_are_refused(clip: Path, tmp_path: Path) -> None:
-    track = PoseTrack(np.array([0]), POINTS[None], np.ones((1, 5)))
+    track = Track(np.array([0]), POINTS[None], keypoint_scores=np.ones((1, 5)))
     with open_video(clip) as video, pytest.raises(LabelsError, match="another image size"):
         write_overlay(tmp_path / "out.mp4", video, Poses(SKELETON, {0: track}, (120, 160), 8))
     assert not (tmp_path / "out.mp4").exists()

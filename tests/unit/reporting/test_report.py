@@ -17,7 +17,7 @@ import pytest
 from posewarper.errors import LabelsError
 from posewarper.reporting.report import write_report
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, LabelTrack, Poses, PoseTrack, RunResult
+from posewarper.structures import Labels, Poses, RunResult, Track
 from posewarper.video.source import open_video
 from posewarper.video.writing import write_video
 
@@ -86,8 +86,8 @@ def made_result(skeleton: Skeleton = SKELETON, labelled=(2, 8), n_tracks: int = 
         points = SHAPE + np.stack([3.0 * frames + 30 * n, 10.0 * n + 0 * frames], -1)[:, None]
         scores = np.full((N_FRAMES, 4), 0.9)
         scores[5, 3], scores[labelled] = 0.2, 1.0
-        poses[n] = PoseTrack(frames, points, scores)
-        labels[n] = LabelTrack(labelled, points[labelled], np.full((len(labelled), 4), 2))
+        poses[n] = Track(frames, points, keypoint_scores=scores)
+        labels[n] = Track(labelled, points[labelled])
     given = Labels(skeleton, labels, **more)
     size = HEIGHT, WIDTH
     return RunResult(
@@ -241,8 +241,8 @@ def test_poses_of_a_trained_model_have_no_labels(report) -> None:
 
 def test_a_single_frame_and_one_label(report, tmp_path) -> None:
     cv2.imwrite(str(tmp_path / "only.png"), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
-    track = PoseTrack(np.array([0]), SHAPE[None], np.ones((1, 4)))
-    labels = Labels(SKELETON, {3: LabelTrack(np.array([0]), SHAPE[None], np.full((1, 4), 2))})
+    track = Track(np.array([0]), SHAPE[None], keypoint_scores=np.ones((1, 4)))
+    labels = Labels(SKELETON, {3: Track(np.array([0]), SHAPE[None])})
     poses = Poses(SKELETON, {3: track}, (HEIGHT, WIDTH), 1, labelled_frames=np.array([0]))
     page = report(RunResult(poses, labels, "nearest"), {}, video=tmp_path / "only.png")
     assert "1 labelled frame gave 1 pose of 1 track with 4 keypoints, on 1 frame." in page.text
@@ -296,8 +296,8 @@ def test_a_long_clip_with_dense_labels_stays_small(report, clip) -> None:
     points = np.repeat(SHAPE[None], n, 0)
     scores = np.where(frames[:, None] % 7 < 3, 0.9, 0.4) * np.ones(4)
     labelled = frames[frames % 5 == 0]
-    labels = Labels(SKELETON, {0: LabelTrack(labelled, points[labelled], np.full((len(labelled), 4), 2))})
-    poses = Poses(SKELETON, {0: PoseTrack(frames, points, scores)}, (HEIGHT, WIDTH), n, labelled)
+    labels = Labels(SKELETON, {0: Track(labelled, points[labelled])})
+    poses = Poses(SKELETON, {0: Track(frames, points, keypoint_scores=scores)}, (HEIGHT, WIDTH), n, labelled)
 
     class Still:
         path, image_size, n_frames, fps, frame_names = "long.mp4", (HEIGHT, WIDTH), n, 25.0, ()

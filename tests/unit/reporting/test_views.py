@@ -20,7 +20,7 @@ from posewarper.reporting.views import (
     whole_image,
 )
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Poses, PoseTrack
+from posewarper.structures import Poses, Track
 
 SIZE = (400, 600)
 
@@ -66,7 +66,7 @@ def test_large_subjects_are_seen_in_the_whole_image_and_lone_keypoints_in_a_quar
 
 def poses() -> Poses:
     skeleton = Skeleton(("nose", "tail"), ((0, 1),))
-    track = PoseTrack(np.array([4]), np.array([[[100.0, 50.0], [140.0, 50.0]]]), np.ones((1, 2)))
+    track = Track(np.array([4]), np.array([[[100.0, 50.0], [140.0, 50.0]]]), keypoint_scores=np.ones((1, 2)))
     return Poses(skeleton, {0: track}, SIZE, 9)
 
 

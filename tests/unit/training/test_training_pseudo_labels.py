@@ -18,7 +18,7 @@ from posewarper.paper.carrying import Rules
 from posewarper.posetrack.preparation import prepare_dataset
 from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK, Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.training import pseudo_labels
 from posewarper.training.pseudo_labels import (
     load_warper,
@@ -55,8 +55,8 @@ def make_labels() -> Labels:
     first[1, 2] = np.nan
     second = np.array([np.add(POINTS, [40, 6])])
     tracks = {
-        3: LabelTrack(np.array([0, 5, 15]), first, np.full((3, 3), 2)),
-        8: LabelTrack(np.array([5]), second, np.full((1, 3), 2)),
+        3: Track(np.array([0, 5, 15]), first),
+        8: Track(np.array([5]), second),
     }
     return Labels(FLY, tracks, image_size=(72, 112), n_frames=16, video="clip")
 

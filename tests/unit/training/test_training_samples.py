@@ -18,7 +18,7 @@ from posewarper.posetrack.posetrack18 import posetrack18_document, write_posetra
 from posewarper.posetrack.preparation import prepare_dataset
 from posewarper.posetrack.samples import samples_from_labels
 from posewarper.skeletons import POSETRACK, Skeleton
-from posewarper.structures import Labels, LabelTrack
+from posewarper.structures import Labels, Track
 from posewarper.training.samples import samples_of_clips, samples_of_dataset
 
 RATIO = 0.75
@@ -174,7 +174,7 @@ FLY = Skeleton(("head", "left_wing", "right_wing"), name="fly")
 def write_clip(path, skeleton=FLY, frames=(2, 9), shift=0.0, labelled=None, scores=None):
     points = np.array([[[20, 30], [40, 50], [24, 36]], [[30, 40], [60, 44], [np.nan] * 2]]) + shift
     visibility = np.where(np.isfinite(points).all(-1), 2, 0)
-    track = LabelTrack(frames, points, visibility, keypoint_scores=scores)
+    track = Track(frames, points, visibility=visibility, keypoint_scores=scores)
     labels = Labels(skeleton, {0: track}, labelled, image_size=(72, 112), n_frames=16)
     write_labels(path, labels)
     return path

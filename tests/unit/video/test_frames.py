@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from posewarper.geometry import CropTransform
-from posewarper.structures import LabelTrack
+from posewarper.structures import Track
 from posewarper.video.source import open_video
 from posewarper.video.track_crops import (
     RegionRequest,
@@ -22,9 +22,9 @@ NAN = np.nan
 CORNERS = np.array([[10.0, 20.0], [50.0, 40.0], [30.0, 30.0]])  # a box of 40 by 20 around (30, 30)
 
 
-def track_of(frames, keypoints, boxes=None) -> LabelTrack:
+def track_of(frames, keypoints, boxes=None) -> Track:
     keypoints = np.array(keypoints, float)
-    return LabelTrack(np.array(frames), keypoints, np.isfinite(keypoints).all(-1) * 2, boxes)
+    return Track(np.array(frames), keypoints, visibility=np.isfinite(keypoints).all(-1) * 2, boxes=boxes)
 
 
 def centre_and_size(boxes) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +188,7 @@ def test_labels_outside_of_the_image_do_not_blow_up_the_crop() -> None:
     inside = np.array([[[10.0, 20.0], [30.0, 60.0]]] * 2)
     stray = inside.copy()
     stray[1, 0] = (-4000.0, 20.0)
-    track = LabelTrack(np.array([0, 4]), stray, np.full((2, 2), 2))
+    track = Track(np.array([0, 4]), stray)
     framed = without_strays(track, (80, 100))
     assert framed.visibility.tolist() == [[2, 2], [0, 2]]
     boxes = track_boxes(framed, np.arange(5), np.full((5, 2, 2), np.nan), 1.0)
@@ -200,14 +200,14 @@ def test_a_keypoint_that_one_label_lacks_does_not_shrink_the_crop_there() -> Non
     keypoints = np.array(
         [[[10.0, 20.0], [37.0, 20.0]], [[10.0, 20.0], [np.nan, np.nan]], [[10.0, 20.0], [37.0, 20.0]]]
     )
-    track = LabelTrack(np.array([0, 4, 8]), keypoints, np.array([[2, 2], [2, 0], [2, 2]]))
+    track = Track(np.array([0, 4, 8]), keypoints, visibility=np.array([[2, 2], [2, 0], [2, 2]]))
     boxes = track_boxes(track, np.arange(9), np.full((9, 2, 2), np.nan), 1.0)
     np.testing.assert_allclose(boxes, np.repeat(boxes[:1], 9, axis=0))
 
 
 def test_the_crop_follows_a_subject_that_moves_far_beyond_its_last_label() -> None:
     keypoints = np.array([[[10.0, 20.0], [30.0, 60.0]]])
-    track = LabelTrack(np.array([0]), keypoints, np.full((1, 2), 2))
+    track = Track(np.array([0]), keypoints)
     rough = keypoints + np.arange(21)[:, None, None] * np.array([15.0, 0.0])
     boxes = track_boxes(track, np.arange(21), rough, 1.0)
     np.testing.assert_allclose(np.diff(boxes[:, 0]), 15.0)
