@@ -307,7 +307,7 @@ def test_of_json_and_mat_the_json_is_read(folder: Path) -> None:
 def test_foreign_files_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("?")
     (folder / "more").mkdir()
-    with pytest.raises(LabelsError, match=r"holds more than files of Track(.|\n)*more/, notes\.txt"):
+    with pytest.raises(LabelsError, match=r"holds more than files of PoseTrack(.|\n)*more/, notes\.txt"):
         read_tables(folder)
     shutil.rmtree(folder / "more")
     (folder / "notes.txt").rename(folder / "notes.json")
