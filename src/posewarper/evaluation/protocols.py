@@ -226,13 +226,10 @@ def _is_posetrack(path: PathLike) -> bool:
     if not isinstance(categories, list) or not isinstance(annotations, list):
         return False
     names = [category.get("keypoints") for category in categories if isinstance(category, Mapping)]
-    return names == [list(POSETRACK.names)] and not any(_has_visible(record) for record in annotations)
-
-
-def _has_visible(record: object) -> bool:
     # In PoseTrack's files 1 means labelled; a 2 is only in ours.
-    keypoints = record.get("keypoints") if isinstance(record, Mapping) else None
-    return isinstance(keypoints, list) and 2 in keypoints[2::3]
+    triples = [record.get("keypoints") for record in annotations if isinstance(record, Mapping)]
+    visible = any(isinstance(values, list) and 2 in values[2::3] for values in triples)
+    return names == [list(POSETRACK.names)] and not visible
 
 
 def _warn_of_given_labels(truth: InstanceTable, predicted: InstanceTable) -> None:

@@ -260,13 +260,11 @@ def point_lists(table: InstanceTable) -> list[list[dict[str, Any]]]:
     there, scored = is_there(keypoints).tolist(), np.isfinite(scores).tolist()
     lists = []
     for xy, score, present, known in zip(keypoints.tolist(), scores.tolist(), there, scored, strict=True):
-        points = []
-        for k in range(len(POINTS)):
-            if present[k]:
-                point: dict[str, Any] = {"id": [k], "x": [xy[k][0]], "y": [xy[k][1]]}
-                if known[k]:
-                    point["score"] = [score[k]]
-                points.append(point)
+        points = [
+            without_none({"id": [k], "x": [x], "y": [y], "score": [score[k]] if known[k] else None})
+            for k, (x, y) in enumerate(xy)
+            if present[k]
+        ]
         lists.append(points)
     return lists
 

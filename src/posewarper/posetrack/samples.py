@@ -64,11 +64,6 @@ class Samples:
         scales: (n, 2) float32 width and height of the crop in units of 200 pixels, padding included.
         box_scores: (n,) score of the box, 1 for labels.
         boxes: (n, 4) xywh in pixels, from which centre and scale were made.
-
-    Example:
-        >>> empty = np.zeros(0)
-        >>> len(Samples(empty, empty, np.zeros((0, 2)), np.zeros((0, 2)), empty, np.zeros((0, 4))))
-        0
     """
 
     rows: Ints

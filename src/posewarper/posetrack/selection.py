@@ -114,15 +114,7 @@ def _draws(seed: int, video: str) -> NDArray[np.float64]:
 
 
 def draw_videos(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
-    """Draw some of the videos, all subsets of one size being equally likely.
-
-    Args:
-        names: of the videos that have labels.
-        count: V, how many to draw.
-        seed: of the draw.
-
-    Returns:
-        ``count`` names, in the order given.
+    """Draw ``count`` of the videos, all subsets of that size being equally likely; in the order given.
 
     Raises:
         ConfigError: if there are fewer videos.
@@ -134,8 +126,8 @@ def draw_videos(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
     """
     if count > len(names):
         raise ConfigError(
-            f"{count} labelled videos were asked for",
-            expected=f"at most {len(names)}, as there are with labels",
+            "there are fewer labelled videos than should be drawn",
+            expected=f"at most {len(names)}",
             got=count,
             fix="ask for fewer videos",
         )
@@ -152,8 +144,8 @@ def draw_frames(numbers: ArrayLike, count: int, seed: int, video: str) -> Ints:
     Args:
         numbers: of the labelled frames.
         count: N, how many to draw; all are taken where there are no more.
-        seed: of the draw.
-        video: name of the video.
+        seed: of the draw, together with the name of the video.
+        video: its name.
 
     Returns:
         The numbers of the frames, rising.
@@ -174,14 +166,7 @@ def draw_frames(numbers: ArrayLike, count: int, seed: int, video: str) -> Ints:
 
 
 def find_selection(dataset: Dataset, split: str, videos: int | None, labelled: int | None) -> str | None:
-    """Return the stem of the original's file for V videos and N labelled frames of each, None without one.
-
-    Args:
-        dataset: prepared, from a download with the original's files or without.
-        split: "train".
-        videos: V; None for all.
-        labelled: N; the original has no files without.
-    """
+    """Return the stem of the original's file for V videos (None for all) and N labelled frames, if any."""
     if labelled is None:
         return None
     stem = f"posetrack_{split}_N{labelled}_per_video"
