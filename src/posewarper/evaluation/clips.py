@@ -140,18 +140,10 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
 
 
 def _errors(track: Track, predicted: Track | None, track_id: int) -> Floats:
-    """Return (t, K) errors in percent of the box's longer side; NaN without a prediction or a label."""
-    keypoints = np.full_like(track.keypoints, np.nan)
-    if predicted is not None:
-        _, here, there = np.intersect1d(track.frames, predicted.frames, return_indices=True)
-        keypoints[here] = predicted.keypoints[there]
-    distance = np.linalg.norm(keypoints - track.keypoints, axis=-1)
-    error = 100.0 * distance / _longer_sides(track, track_id)[:, None]
-    return np.where(np.isfinite(error), error, np.nan)
+    """Return (t, K) errors in percent of the box's longer side; NaN without a prediction or a label.
 
-
-def _longer_sides(track: Track, track_id: int) -> Floats:
-    """Return (t,) longer sides in pixels; an instance whose box has no size gets the track's median."""
+    An instance whose box has no size gets the median of its track.
+    """
     sides = boxes_or_extents(track.keypoints, track.boxes)[:, 2:].max(-1)
     usable = sides > 0
     if not usable.any():
@@ -160,7 +152,13 @@ def _longer_sides(track: Track, track_id: int) -> Floats:
             expected="a bbox, or two labelled keypoints, on some frame",
             fix="give the instances of the dense labels a bbox",
         )
-    return np.where(usable, sides, np.median(sides[usable]))
+    sides = np.where(usable, sides, np.median(sides[usable]))
+    keypoints = np.full_like(track.keypoints, np.nan)
+    if predicted is not None:
+        _, here, there = np.intersect1d(track.frames, predicted.frames, return_indices=True)
+        keypoints[here] = predicted.keypoints[there]
+    error = 100.0 * np.linalg.norm(keypoints - track.keypoints, axis=-1) / sides[:, None]
+    return np.where(np.isfinite(error), error, np.nan)
 
 
 def _figures(error: Floats, there: NDArray[np.bool_]) -> ErrorFigures:
