@@ -124,11 +124,12 @@ COCO = Skeleton(_COCO_NAMES, (*_LIMBS, (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (
 POSETRACK = Skeleton(
     ("nose", "head_bottom", "head_top", *_COCO_NAMES[3:]), (*_LIMBS, (0, 1), (0, 2), (1, 5), (1, 6))
 )
+_FEET = ("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel")
 BODY_25B = Skeleton(
     (
         *("Nose", "LEye", "REye", "LEar", "REar", "LShoulder", "RShoulder", "LElbow", "RElbow"),
         *("LWrist", "RWrist", "LHip", "RHip", "LKnee", "RKnee", "LAnkle", "RAnkle", "UpperNeck"),
-        *("HeadTop", "LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
+        *("HeadTop", *_FEET),
     ),
     (
         *_LIMBS,
@@ -137,27 +138,23 @@ BODY_25B = Skeleton(
     ),
 )
 # OpenPose's default model, and its older one with the names of COCO and a neck.
-_NECK_AND_ARMS = ((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (0, 1))
+_NECK_AND_ARMS = ("Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist")
+_NECK_AND_ARMS_EDGES = ((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (0, 1))
+_LEGS = ("RHip", "RKnee", "RAnkle", "LHip", "LKnee", "LAnkle")
+_FACE = ("REye", "LEye", "REar", "LEar")
 BODY_25 = Skeleton(
+    (*_NECK_AND_ARMS, "MidHip", *_LEGS, *_FACE, *_FEET),
     (
-        *("Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "MidHip"),
-        *("RHip", "RKnee", "RAnkle", "LHip", "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar"),
-        *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
-    ),
-    (
-        *_NECK_AND_ARMS,
+        *_NECK_AND_ARMS_EDGES,
         *((1, 8), (8, 9), (9, 10), (10, 11), (8, 12), (12, 13), (13, 14)),
         *((0, 15), (15, 17), (0, 16), (16, 18)),
         *((14, 19), (19, 20), (14, 21), (11, 22), (22, 23), (11, 24)),
     ),
 )
 COCO_18 = Skeleton(
+    (*_NECK_AND_ARMS, *_LEGS, *_FACE),
     (
-        *("Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist"),
-        *("RHip", "RKnee", "RAnkle", "LHip", "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar"),
-    ),
-    (
-        *_NECK_AND_ARMS,
+        *_NECK_AND_ARMS_EDGES,
         *((1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),
         *((0, 14), (14, 16), (0, 15), (15, 17)),
     ),
