@@ -104,7 +104,7 @@ def predict_frames(engine: HeatmapEngine, frames: list, boxes: dict, aggregate: 
     stream = PoseStream(
         engine,
         WINDOWS["none" if aggregate == "none" else "paper"],
-        CropKeeper("exact", spec.crop_size[1] / spec.crop_size[0]),
+        CropKeeper(spec.crop_size[1] / spec.crop_size[0]),
         lambda frame, image, cut: boxes[frame],
         chunk=8,
     )

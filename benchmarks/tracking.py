@@ -30,6 +30,7 @@ from posewarper.demo.crowd import Crowd, CrowdFrame, stage_crowd
 from posewarper.demo.posetrack_tree import Sightings, sight_crowd
 from posewarper.evaluation.oks import usual_sigmas
 from posewarper.evaluation.posetrack import score_posetrack, total_of
+from posewarper.options import TrackSettings
 from posewarper.prediction.tracker import Tracker
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import NO_TRACK, InstanceTable
@@ -80,8 +81,8 @@ class NearestBox:
 
 WAYS: dict[str, Callable[[], Tracker | NearestBox]] = {
     "nearest box": NearestBox,
-    "OKS": lambda: Tracker(SIGMAS, smoothing=0.0),
-    "OKS and motion": lambda: Tracker(SIGMAS),
+    "OKS": lambda: Tracker(SIGMAS, TrackSettings(start_score=0.5, smoothing=0.0)),
+    "OKS and motion": lambda: Tracker(SIGMAS, TrackSettings(start_score=0.5)),
 }
 
 

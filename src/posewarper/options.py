@@ -283,3 +283,57 @@ class ExperimentSettings(Settings):
     stages: dict[str, tuple[str, ...]] = Field(
         default={}, description="stage -> key=value, for its recipe: " + ", ".join(STAGES)
     )
+
+
+class TrackSettings(Settings):
+    """How instances become tracks, see :class:`posewarper.prediction.tracker.Tracker`."""
+
+    patience: int = Field(default=30, ge=1, description="frames without a good pose that a track outlives")
+    start_score: float = Field(
+        default=0.3, ge=0, le=1, description="score of an instance from which it begins a track"
+    )
+    pose_score: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="mean keypoint score from which a pose is good; poor ones begin no track and keep none",
+    )
+    keypoint_score: float = Field(default=0.2, ge=0, le=1, description="from which a keypoint counts")
+    least_similarity: float = Field(
+        default=0.1, ge=0, le=1, description="below which an instance does not continue a track"
+    )
+    smoothing: float = Field(
+        default=0.5, ge=0, le=1, description="share of the newest step in the velocity; 0: no motion"
+    )
+    fading: float = Field(
+        default=0.7, ge=0, le=1, description="share of the velocity left after a frame without a good pose"
+    )
+
+
+class ClipPredictionConfig(TrackSettings):
+    """Settings of the prediction of one's own videos."""
+
+    aggregate: Literal["paper", "none"] = "paper"
+    window: int = Field(default=2, ge=0, description="frames on either side that are summed")
+    causal: bool = Field(default=False, description="earlier frames only, for live use")
+    crops: Literal["exact", "held"] = "exact"
+    hold: float = Field(
+        default=0.08, ge=0, le=0.5, description="share of its size by which a held crop may be off"
+    )
+    flip: bool = Field(default=False, description="also look at each crop's mirror image")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    nms_oks: float | None = Field(
+        default=0.9, ge=0, le=1, description="poses more similar to a better one are left out"
+    )
+
+
+class PredictionConfig(Settings):
+    """Settings of the prediction of a prepared dataset; the defaults are those of the paper."""
+
+    aggregate: Literal["paper", "none"] = "paper"
+    ends: Literal["clip", "renormalise"] = "clip"
+    box_threshold: float = Field(default=0.2, description="lower boxes of a detector are left out")
+    neck: Literal["shoulders", "head_bottom"] = "shoulders"
+    nms_oks: float | None = Field(default=None, ge=0, le=1, description="None: no suppression, as the paper")
+    skip_missing: bool = Field(default=False, description="leave out frames whose image is missing")
+    all_frames: bool = Field(default=False, description="also frames of train and val without labels")

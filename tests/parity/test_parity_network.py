@@ -15,8 +15,9 @@ from formula_weights import made_up, original_name
 from posewarper.model.deformable import deform_conv
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.warping import WarpHead
-from posewarper.prediction.windows import PAPER_OFFSETS, PAPER_WEIGHTS, aggregate_heatmaps
+from posewarper.prediction.windows import PAPER_OFFSETS, PAPER_WEIGHTS
 from posewarper.training.steps import heatmap_loss
+from window_sum import aggregate_heatmaps
 
 # In float32 a few sampling positions fall on the other side of a whole number, where the slope jumps, so the
 # gradients behind the offsets differ from the float64 ones by up to 9e-3, with torchvision's own operator

@@ -7,8 +7,8 @@ import json
 
 import pytest
 from largest_errors import record
+from paper_pseudo_labels import paper_pseudo_labels
 
-from posewarper.paper.pseudo_labels import paper_pseudo_labels
 from posewarper.posetrack.samples import has_keypoints
 
 

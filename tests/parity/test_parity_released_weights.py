@@ -20,8 +20,9 @@ from torch import Tensor
 from posewarper.model.checkpoint import load_model
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import ModelSpec, PoseWarper, count_parameters
-from posewarper.prediction.windows import PAPER_WEIGHTS, aggregate_heatmaps
+from posewarper.prediction.windows import PAPER_WEIGHTS
 from posewarper.skeletons import COCO, POSETRACK, Skeleton
+from window_sum import aggregate_heatmaps
 
 pytestmark = pytest.mark.slow
 Measures = Callable[[str], Callable[..., float]]

@@ -1,130 +1,49 @@
-"""The paper's inference over a prepared dataset: poses and official result files, video after video."""
+"""The paper's prediction of a prepared dataset: poses and official result files, video after video.
+
+A video goes through the same stream as one of ``predict VIDEO``, with given boxes, the original's ends and no
+cuts.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from pydantic import Field
 
-from posewarper.crops import Image, crop_image, normalise
-from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
+from posewarper.crops import Image
+from posewarper.errors import Interrupted, LabelsError, ModelError, PosewarperWarning, unknown_name
 from posewarper.evaluation.oks import similarity, usual_sigmas
-from posewarper.geometry import CropTransform, paper_crop_transform
+from posewarper.files import sha256_of
 from posewarper.model.checkpoint import parameters_sha256
 from posewarper.model.export import check_warper
-from posewarper.model.heatmap_runner import InstanceCrops
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseModel
-from posewarper.options import Settings
+from posewarper.options import PredictionConfig
 from posewarper.posetrack.boxes import BoxList, boxes_of_frames, boxes_without_frame, read_boxes
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.points import apply_neck_rule
 from posewarper.posetrack.posetrack18 import read_posetrack18, write_posetrack18
 from posewarper.posetrack.results import paper_scores, write_results, write_submission
-from posewarper.posetrack.samples import Samples, samples_from_boxes, samples_from_labels, support_numbers
+from posewarper.posetrack.samples import Samples, samples_from_boxes, samples_from_labels
+from posewarper.prediction.stream import CropKeeper, FrameBoxes, PoseStream
 from posewarper.prediction.tracker import suppress_doubles
-from posewarper.prediction.windows import WINDOWS, Window, named_window, predict_heatmaps
+from posewarper.prediction.windows import WINDOWS, Window, named_window
 from posewarper.runs import claim_folder, counter
 from posewarper.skeletons import POSETRACK
-from posewarper.structures import Floats, InstanceTable, Ints, Progress, silent
+from posewarper.structures import InstanceTable, Ints, Progress, silent
 from posewarper.version import __version__
 from posewarper.video.images import read_image
-from posewarper.video.source import Video
-
-_THREADS = 4
-# Frames that may be read and cut before they are needed.
-_AHEAD = 8
-
-
-@dataclass(frozen=True)
-class CropJob:
-    """What is cut around one present frame.
-
-    Args:
-        numbers: F frame numbers, the present one first; every box is cut from each of them.
-        weights: (F,) of the sum of their heatmaps.
-        transforms: n, one an instance.
-        instances: (n,) which instances these are, for whoever asked.
-    """
-
-    numbers: tuple[int, ...]
-    weights: NDArray[np.float64]
-    transforms: Sequence[CropTransform]
-    instances: NDArray[np.int64]
-
-
-def _cut(images: Sequence[Future[Image]], transforms: Sequence[CropTransform]) -> NDArray[np.uint8]:
-    opened = [image.result() for image in images]
-    return np.stack([[crop_image(image, transform) for transform in transforms] for image in opened])
-
-
-def read_crops(
-    jobs: Iterable[CropJob], read: Callable[[int], Image]
-) -> Iterator[tuple[CropJob, NDArray[np.uint8]]]:
-    """Yield each job with its crops (F, n, h, w, 3) uint8 RGB, in the order of the jobs.
-
-    A frame is read once as long as the jobs that need it follow each other. Memory does not grow with the
-    number of jobs.
-
-    Args:
-        jobs: in order of time.
-        read: frame number -> image (H, W, 3); called from several threads.
-    """
-    with ThreadPoolExecutor(_THREADS) as pool:
-        waiting: deque[tuple[CropJob, Future[NDArray[np.uint8]]]] = deque()
-        images: dict[int, Future[Image]] = {}
-        try:
-            for job in jobs:
-                # What the last job did not need is let go. Reading is queued before cutting, so that no
-                # thread waits for an image whose turn has not come.
-                images = {n: images[n] if n in images else pool.submit(read, n) for n in job.numbers}
-                futures = [images[n] for n in job.numbers]
-                waiting.append((job, pool.submit(_cut, futures, job.transforms)))
-                if len(waiting) > _AHEAD:
-                    first, crops = waiting.popleft()
-                    yield first, crops.result()
-            while waiting:
-                first, crops = waiting.popleft()
-                yield first, crops.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
+from posewarper.video.source import FrameSource, Video, ahead
 
 ENDS = ("clip", "renormalise")
-# Samples in one pass of the network, of one to five frames each.
-_CPU_BATCH, _GPU_BATCH = 4, 16
-
-
-@dataclass(frozen=True)
-class FrameSource:
-    """The frames of a video by their numbers.
-
-    Args:
-        read: number -> image (H, W, 3) uint8 RGB; called from several threads.
-        first: number of the first frame.
-        n_frames: number of frames.
-        missing: numbers that cannot be read.
-    """
-
-    read: Callable[[int], Image]
-    first: int
-    n_frames: int
-    missing: frozenset[int] = frozenset()
-
-    def has(self, number: int) -> bool:
-        """Return whether there is such a frame and it can be read."""
-        return self.first <= number < self.first + self.n_frames and number not in self.missing
+_CHUNK = 4  # frames together
+_NOBODY: Ints = np.zeros(0, np.int64)
 
 
 def dataset_frames(dataset: Dataset, video: DatasetVideo) -> FrameSource:
@@ -136,61 +55,11 @@ def dataset_frames(dataset: Dataset, video: DatasetVideo) -> FrameSource:
     return FrameSource(read, video.first, video.n_frames, video.missing)
 
 
-def clip_frames(video: Video) -> FrameSource:
-    """Return the frames of a video of one's own, by their index; it is read by one thread at a time."""
-    lock = Lock()
-
-    def read(number: int) -> Image:
-        with lock:
-            return video[number]
-
-    return FrameSource(read, 0, video.n_frames)
-
-
-def frames_to_sum(
-    number: int, window: Window, ends: str, source: FrameSource
-) -> tuple[tuple[int, ...], Floats]:
-    """Return which frames are summed for the frame ``number``, and their weights.
-
-    Args:
-        number: of the present frame.
-        window: the frames wanted.
-        ends: ``clip`` repeats the first or last frame where the window leaves the video, and takes the
-            present frame for one that is missing, as the original; ``renormalise`` leaves both out, and the
-            other weights grow so that they sum up to what all did.
-        source: the frames there are.
-
-    Returns:
-        F numbers, the present frame first, and (F,) weights; where one is left out its weight is 0 and its
-        number is the present frame's.
-
-    Raises:
-        ConfigError: if ``ends`` is unknown.
-    """
-    weights = np.array(window.weights)
-    if ends == "clip":
-        numbers = support_numbers(
-            number, window.offsets, first=source.first, n_frames=source.n_frames, exists=source.has
-        )
-        return tuple(numbers), weights
-    if ends != "renormalise":
-        raise ConfigError(
-            "unknown rule for the ends of a video",
-            expected=", ".join(ENDS),
-            got=ends,
-            fix="use one of the names expected",
-        )
-    there = np.array([offset == 0 or source.has(number + offset) for offset in window.offsets])
-    numbers = [number + offset if has else number for offset, has in zip(window.offsets, there, strict=True)]
-    kept = np.where(there, weights, 0.0)
-    return tuple(numbers), kept * (weights.sum() / kept.sum())
-
-
 def predict_video(
     model: PoseModel,
     table: InstanceTable,
     samples: Samples,
-    source: FrameSource,
+    source: FrameSource | Video,
     *,
     window: Window = WINDOWS["paper"],
     ends: str = "clip",
@@ -199,9 +68,7 @@ def predict_video(
 ) -> InstanceTable:
     """Predict a pose for every sample of a video.
 
-    Crops are the original's (``paper_...``), and so are decoding and the way back to the image, unless the
-    model was trained on exact targets; all frames of a sample are cut with the present frame's box. Nothing
-    is suppressed or thresholded here.
+    All frames of a sample are cut with the present frame's box. Nothing is suppressed or thresholded here.
 
     Args:
         model: in evaluation mode, on its device.
@@ -209,24 +76,49 @@ def predict_video(
         samples: the boxes, in order of time or not.
         source: the frames.
         window: the frames that are summed; one frame alone is the pose network without the warper.
-        ends: see :func:`frames_to_sum`.
-        batch: samples at a time; None for what suits the device.
+        ends: ``clip`` repeats the first or last frame where the window leaves the video, and takes the
+            present frame for one that is missing, as the original; ``renormalise`` leaves both out, and the
+            other weights grow so that they sum up to what all did.
+        batch: crops at a time; None for what suits the device.
         advance: is told how many samples were done.
 
     Returns:
         The frames of ``table`` with one instance a sample, in the order of the samples: keypoints (n, K, 2)
         in image pixels, ``keypoint_scores`` the maxima of the heatmaps, ``scores`` and ``boxes`` the
         samples'.
+
+    Raises:
+        ConfigError: if ``ends`` is unknown.
     """
-    k = len(model.spec.skeleton)
-    n = len(samples.rows)
+    if ends not in ENDS:
+        raise unknown_name("unknown rule for the ends of a video", ends, ENDS)
+    k, n = len(model.spec.skeleton), len(samples)
     keypoints, maxima = np.full((n, k, 2), np.nan), np.zeros((n, k))
-    batch = batch or (_CPU_BATCH if model.device.type == "cpu" else _GPU_BATCH)
-    jobs = _jobs(table, samples, source, window, ends, model.spec.crop_size)
-    for crops, weights, instances in _batches(read_crops(jobs, source.read), batch):
-        where = InstanceCrops(model.spec, samples.centers[instances], samples.scales[instances])
-        keypoints[instances], maxima[instances] = where.find(_heatmaps(model, crops, weights))
-        advance(len(instances))
+    numbers = table.frame_numbers[samples.rows]
+    own = {int(number): np.flatnonzero(numbers == number) for number in np.unique(numbers)}
+    first, last = source.first, source.first + source.n_frames - 1
+    around = {min(max(number + offset, first), last) for number in own for offset in window.offsets}
+    needed = sorted(number for number in around if number in own or source.has(number))
+
+    def boxes_of(number: int, image: Image, new_scene: bool) -> FrameBoxes:
+        which = own.get(number, _NOBODY)
+        return FrameBoxes(samples.boxes[which], samples.box_scores[which])
+
+    stream = PoseStream(
+        HeatmapEngine(model, precision="float32", batch=batch),
+        window,
+        CropKeeper(model.spec.crop_size[1] / model.spec.crop_size[0]),
+        boxes_of,
+        chunk=_CHUNK,
+        scenes=False,
+        bounds=(first, last) if ends == "clip" else None,
+    )
+    with closing(ahead(source.frames(needed))) as frames:
+        for poses in stream.run(frames):
+            which = own.get(poses.frame, _NOBODY)
+            keypoints[which], maxima[which] = poses.keypoints, poses.keypoint_scores
+            if len(which):
+                advance(len(which))
     return replace(
         table,
         rows=samples.rows,
@@ -242,83 +134,61 @@ def predict_video(
     )
 
 
-def _heatmaps(model: PoseModel, crops: NDArray[np.uint8], weights: Floats) -> NDArray[np.floating]:
-    place = {"device": model.device, "dtype": model.dtype}
-    images = normalise(crops.reshape(-1, *crops.shape[2:]), model.spec.mean, model.spec.std)
-    tensor = torch.from_numpy(images).to(**place).unflatten(0, crops.shape[:2])
-    with torch.inference_mode():
-        return predict_heatmaps(model, tensor, torch.from_numpy(weights).to(**place)).cpu().numpy()
+def make_or_read(
+    folder: Path,
+    sizes: Mapping[str, int],
+    make: Callable[[str, Callable[[int], None]], InstanceTable],
+    what: str,
+    progress: Progress,
+) -> tuple[dict[str, InstanceTable], int]:
+    """Make the poses of each video, or read those that an interrupted run has made.
+
+    Args:
+        folder: where each video has a PoseTrack18 file.
+        sizes: file stem -> how much there is to do.
+        make: (file stem, what is told how much was done) -> poses.
+        what: the name of the work.
+        progress: is told of it.
+
+    Returns:
+        The poses by file stem, and how many videos were there already.
+
+    Raises:
+        Interrupted: on Ctrl-C; the next run skips the videos that are done.
+    """
+    tables: dict[str, InstanceTable] = {}
+    done, total, reused = 0, sum(sizes.values()), 0
+    try:
+        for stem, size in sizes.items():
+            path = folder / f"{stem}.json"
+            progress(what, done, total)
+            if path.is_file():
+                tables[stem] = read_posetrack18(path)
+                reused += 1
+            else:
+                tables[stem] = make(stem, counter(progress, what, done, total))
+                write_posetrack18(path, tables[stem])
+            done += size
+    except KeyboardInterrupt:
+        kept = f"{len(tables)} of {len(sizes)} videos are done in {folder}"
+        raise Interrupted(f"{kept}; the same command goes on from there") from None
+    progress(what, total, total)
+    return tables, reused
 
 
-def _jobs(
-    table: InstanceTable,
-    samples: Samples,
-    source: FrameSource,
-    window: Window,
-    ends: str,
-    crop_size: tuple[int, int],
-) -> Iterator[CropJob]:
-    height, width = crop_size
-    order = np.argsort(table.frame_numbers[samples.rows], kind="stable")
-    rows = samples.rows[order]
-    for instances in np.split(order, np.flatnonzero(np.diff(rows)) + 1) if len(rows) else []:
-        number = int(table.frame_numbers[samples.rows[instances[0]]])
-        numbers, weights = frames_to_sum(number, window, ends, source)
-        transforms = [
-            paper_crop_transform(samples.centers[i], samples.scales[i], 0.0, (width, height))
-            for i in instances
-        ]
-        yield CropJob(numbers, weights, transforms, instances)
-
-
-class _Batch(NamedTuple):
-    crops: NDArray[np.uint8]  # (F, b, h, w, 3)
-    weights: Floats  # (F, b)
-    instances: Ints  # (b,)
-
-    def part(self, first: int, last: int | None) -> _Batch:
-        return _Batch(self.crops[:, first:last], self.weights[:, first:last], self.instances[first:last])
-
-
-def _batches(cut: Iterable[tuple[CropJob, NDArray[np.uint8]]], size: int) -> Iterator[_Batch]:
-    """Yield batches of ``size`` samples, the last one smaller."""
-    held: list[_Batch] = []
-    count = 0
-    for job, crops in cut:
-        weights = np.repeat(job.weights[:, None], len(job.instances), axis=1)
-        held.append(_Batch(crops, weights, job.instances))
-        count += len(job.instances)
-        while count >= size:
-            joined = _join(held)
-            yield joined.part(0, size)
-            held, count = [joined.part(size, None)], count - size
-    if count:
-        yield _join(held)
-
-
-def _join(held: Sequence[_Batch]) -> _Batch:
-    return _Batch(
-        np.concatenate([one.crops for one in held], axis=1),
-        np.concatenate([one.weights for one in held], axis=1),
-        np.concatenate([one.instances for one in held]),
-    )
+def describe_request(dataset: Dataset, split: str, model: PoseModel | None, **own: object) -> dict[str, Any]:
+    """Return what decides on poses; a run with the same request may take over another's videos."""
+    return {
+        "posewarper": __version__,
+        "dataset": sha256_of(dataset.root / "dataset.json"),
+        "split": split,
+        "model": None if model is None else parameters_sha256(model),
+        **own,
+    }
 
 
 _POSES, _RESULTS = "poses", "results"
 SUBMISSION = "submission.zip"
-_NOBODY: Ints = np.zeros(0, np.int64)
-
-
-class PredictionConfig(Settings):
-    """Settings of the paper's inference; the defaults are those of its recipes."""
-
-    aggregate: Literal["paper", "none"] = "paper"
-    ends: Literal["clip", "renormalise"] = "clip"
-    box_threshold: float = Field(default=0.2, description="lower boxes of a detector are left out")
-    neck: Literal["shoulders", "head_bottom"] = "shoulders"
-    nms_oks: float | None = Field(default=None, ge=0, le=1, description="None: no suppression, as the paper")
-    skip_missing: bool = Field(default=False, description="leave out frames whose image is missing")
-    all_frames: bool = Field(default=False, description="also frames of train and val without labels")
 
 
 @dataclass(frozen=True)
@@ -353,8 +223,8 @@ def predict_dataset(
     """Predict every video of a split and write the results.
 
     ``out/poses`` gets PoseTrack18 files with all that the network said, ``out/results`` the files that the
-    original writes, ``out/submission.zip`` what a test server takes. A run that was interrupted goes on with
-    the videos that are not done; of one that is done nothing is predicted again.
+    original writes, ``out/submission.zip`` what a test server takes. The next run after an interrupted one
+    predicts only the videos that are not done.
 
     Args:
         dataset: made by ``posewarper prepare``.
@@ -363,7 +233,7 @@ def predict_dataset(
         split: ``train``, ``val`` or ``test``.
         boxes: file of a detector's boxes; None for the labels' own.
         config: settings.
-        batch: samples at a time; None for what suits the device.
+        batch: crops at a time; None for what suits the device.
         overwrite: replace results of another run.
         progress: is told after every batch.
 
@@ -374,46 +244,35 @@ def predict_dataset(
     """
     config = config or PredictionConfig()
     _check_model(model, config)
-    videos = dataset.require_split(split)
-    labels = {video.file_stem: dataset.table(video) for video in videos}
-    samples = _all_samples(dataset, split, labels, boxes, config, model)
-    for video in videos:
-        samples[video.file_stem] = _on_frames_there(
-            dataset, video, labels[video.file_stem], samples[video.file_stem], config
-        )
+    videos = {video.file_stem: video for video in dataset.require_split(split)}
+    labels = {stem: dataset.table(video) for stem, video in videos.items()}
+    samples = {
+        stem: _on_frames_there(dataset, videos[stem], labels[stem], own, config)
+        for stem, own in _all_samples(dataset, split, labels, boxes, config, model).items()
+    }
     place = Path(out)
-    request = _request(dataset, model, split, boxes, config)
+    given = None if boxes is None else sha256_of(boxes)
+    request = describe_request(dataset, split, model, boxes=given, config=config.model_dump())
     claim_folder(place, request, (_POSES, _RESULTS, SUBMISSION, "run.json"), overwrite=overwrite)
-    predicted: dict[str, InstanceTable] = {}
-    total, reused = sum(len(own) for own in samples.values()), 0
-    done = 0
-    try:
-        for video in videos:
-            stem = video.file_stem
-            path = place / _POSES / f"{stem}.json"
-            progress("poses", done, total)
-            if path.is_file():
-                predicted[stem] = read_posetrack18(path)
-                reused += 1
-            else:
-                poses = predict_video(
-                    model,
-                    labels[stem],
-                    samples[stem],
-                    dataset_frames(dataset, video),
-                    window=named_window(config.aggregate),
-                    ends=config.ends,
-                    batch=batch,
-                    advance=counter(progress, "poses", done, total),
-                )
-                predicted[stem] = _without_doubles(poses, config.nms_oks)
-                write_posetrack18(path, predicted[stem])
-            done += len(samples[stem])
-    except KeyboardInterrupt:
-        kept = f"{len(predicted)} of {len(videos)} videos are done in {place / _POSES}"
-        raise Interrupted(f"{kept}; the same command goes on from there") from None
-    progress("poses", total, total)
-    _write_results(place, dataset.kind, predicted, labels, config.neck)
+
+    def make(stem: str, advance: Callable[[int], None]) -> InstanceTable:
+        poses = predict_video(
+            model,
+            labels[stem],
+            samples[stem],
+            dataset_frames(dataset, videos[stem]),
+            window=named_window(config.aggregate),
+            ends=config.ends,
+            batch=batch,
+            advance=advance,
+        )
+        return poses if config.nms_oks is None else _without_doubles(poses, config.nms_oks)
+
+    sizes = {stem: len(samples[stem]) for stem in videos}
+    predicted, reused = make_or_read(place / _POSES, sizes, make, "poses", progress)
+    results = {stem: paper_scores(apply_neck_rule(table, config.neck)) for stem, table in predicted.items()}
+    write_results(place / _RESULTS, results, ground_truth=labels)
+    write_submission(place / SUBMISSION, results, kind=dataset.kind, ground_truth=labels)
     return DatasetResult(
         videos=len(videos),
         frames=sum(len(np.unique(table.rows)) for table in predicted.values()),
@@ -468,7 +327,8 @@ def _all_samples(
             stem: samples_from_labels(table.take(np.isin(table.rows, wanted[stem])), width / height)
             for stem, table in labels.items()
         }
-    found = _people(read_boxes(boxes))
+    found = read_boxes(boxes)
+    found = found.take(found.category_ids == 1)  # the first category of COCO's and PoseTrack's files: people
     named = _as_boxes_call_them(found, {video.file_stem: video for video in dataset.of_split(split)}, labels)
     _check_boxes(found, named, boxes)
     samples = {}
@@ -530,11 +390,6 @@ def _as_boxes_call_them(
     return named
 
 
-def _people(boxes: BoxList) -> BoxList:
-    # The first category of COCO's and PoseTrack's files is the person.
-    return boxes.take(boxes.category_ids == 1)
-
-
 def _check_boxes(boxes: BoxList, labels: Mapping[str, InstanceTable], path: object) -> None:
     strangers = len(boxes_without_frame(boxes, labels.values()))
     if strangers == len(boxes):
@@ -552,10 +407,8 @@ def _check_boxes(boxes: BoxList, labels: Mapping[str, InstanceTable], path: obje
         warnings.warn(text, PosewarperWarning, stacklevel=2)
 
 
-def _without_doubles(poses: InstanceTable, threshold: float | None) -> InstanceTable:
+def _without_doubles(poses: InstanceTable, threshold: float) -> InstanceTable:
     """Return the poses without those that are more similar than allowed to a better one in their frame."""
-    if threshold is None:
-        return poses
     stays, sigmas = np.ones(poses.n_instances, bool), np.array(usual_sigmas(poses.skeleton))
     scores = paper_scores(poses).keypoint_scores.mean(axis=1)
     for row in np.unique(poses.rows):
@@ -563,37 +416,3 @@ def _without_doubles(poses: InstanceTable, threshold: float | None) -> InstanceT
         alike = similarity(poses.keypoints[own], poses.boxes[own], poses.keypoints[own], sigmas)
         stays[own] = suppress_doubles(alike, scores[own], threshold)
     return poses.take(stays)
-
-
-def _write_results(
-    place: Path,
-    kind: str,
-    predicted: Mapping[str, InstanceTable],
-    labels: Mapping[str, InstanceTable],
-    neck: str,
-) -> None:
-    results = {stem: paper_scores(apply_neck_rule(table, neck)) for stem, table in predicted.items()}
-    write_results(place / _RESULTS, results, ground_truth=labels)
-    write_submission(place / SUBMISSION, results, kind=kind, ground_truth=labels)
-
-
-# --- a run that goes on where it was ----------------------------------------------------------------------
-
-
-def _request(
-    dataset: Dataset,
-    model: PoseModel,
-    split: str,
-    boxes: str | os.PathLike[str] | None,
-    config: PredictionConfig,
-) -> dict[str, Any]:
-    """Return what decides on the poses; a run with the same request may go on with another's videos."""
-    index = (dataset.root / "dataset.json").read_bytes()
-    return {
-        "posewarper": __version__,
-        "dataset": hashlib.sha256(index).hexdigest(),
-        "split": split,
-        "model": parameters_sha256(model),
-        "boxes": None if boxes is None else hashlib.sha256(Path(boxes).read_bytes()).hexdigest(),
-        "config": config.model_dump(),
-    }

@@ -9,24 +9,21 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torchvision.models.optical_flow import RAFT
 
-from posewarper.errors import ConfigError, Interrupted, LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError, PosewarperWarning, unknown_name
 from posewarper.evaluation.posetrack import PoseTrackScore, score_posetrack
-from posewarper.model.checkpoint import parameters_sha256
 from posewarper.model.network import PoseWarper
 from posewarper.motion.flow import load_raft
 from posewarper.paper.carrying import Rules, check_method, propagate_video
-from posewarper.paper.prediction import dataset_frames
+from posewarper.paper.prediction import dataset_frames, describe_request, make_or_read
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
-from posewarper.posetrack.posetrack18 import read_posetrack18, write_posetrack18
+from posewarper.posetrack.posetrack18 import read_posetrack18
 from posewarper.posetrack.selection import REACH, Step, longest_run, propagation_plan
-from posewarper.runs import claim_folder, counter
+from posewarper.runs import claim_folder
 from posewarper.structures import InstanceTable, Progress, silent
-from posewarper.version import __version__
 
 PLANS = ("consecutive", "neighbours")
 
@@ -104,12 +101,7 @@ def plan_dataset(
             any step.
     """
     if plan not in PLANS:
-        raise ConfigError(
-            "unknown plan of propagation",
-            expected=", ".join(PLANS),
-            got=plan,
-            fix="use one of the names expected",
-        )
+        raise unknown_name("unknown plan of propagation", plan, PLANS)
     videos = {video.file_stem: video for video in dataset.of_split(split)}
     strangers = sorted(set(selection or ()) - set(videos))
     if strangers:
@@ -199,9 +191,8 @@ def propagate_dataset(
 ) -> PropagationResult:
     """Propagate the labels of a split and write ``out/poses/STEM.json``, a PoseTrack18 file a video.
 
-    What a file holds is told by :func:`posewarper.paper.carrying.propagate_video`. Videos that
-    an earlier run with the same request has done are kept: a run goes on where it was interrupted, and one
-    that is done does nothing.
+    :func:`posewarper.paper.carrying.propagate_video` says what a file holds. A run keeps the videos that an
+    earlier run with the same request has done.
 
     Args:
         dataset: made by ``posewarper prepare``.
@@ -221,7 +212,7 @@ def propagate_dataset(
         ModelError: if the method needs a network that is not given, or keypoints differ.
         LabelsError: if the plan names a video that the split does not have.
         OutputError: if ``out`` holds something else.
-        Interrupted: on Ctrl-C; the next run goes on.
+        Interrupted: on Ctrl-C; the next run skips the videos that are done.
 
     Warns:
         PosewarperWarning: if the warp head was never trained, which leaves labels where they are.
@@ -234,44 +225,44 @@ def propagate_dataset(
     if method == "warper" and model is not None and "warp" not in model.spec.trained:
         text = "the warp head of this model was never trained: labels stay where they are"
         warnings.warn(text, PosewarperWarning, stacklevel=2)
-    place = Path(out)
     used = model if method in ("frame", "warper") else None
-    request = _request(dataset, used, split, method, plan, rules, raft)
+    steps = json.dumps({stem: [tuple(step) for step in plan[stem]] for stem in sorted(plan)})
+    request = describe_request(
+        dataset,
+        split,
+        used,
+        method=method,
+        raft=None if raft is None or method != "raft" else _sha256_of_raft(raft),
+        plan=hashlib.sha256(steps.encode()).hexdigest(),
+        rules=asdict(rules),
+    )
+    place = Path(out)
     claim_folder(place, request, (POSES,), overwrite=overwrite)
-    tables: dict[str, InstanceTable] = {}
-    done, total, reused = 0, sum(len(plan[stem]) for stem in videos), 0
-    try:
-        for stem, video in videos.items():
-            path = place / POSES / f"{stem}.json"
-            progress("propagation", done, total)
-            if path.is_file():
-                tables[stem] = read_posetrack18(path)
-                reused += 1
-            else:
-                tables[stem] = propagate_video(
-                    used,
-                    dataset.table(video),
-                    plan[stem],
-                    dataset_frames(dataset, video),
-                    method=method,
-                    rules=rules,
-                    raft=raft,
-                    frame_name=_namer(dataset, video),
-                    batch=batch,
-                    advance=counter(progress, "propagation", done, total),
-                )
-                write_posetrack18(path, tables[stem])
-            done += len(plan[stem])
-    except KeyboardInterrupt:
-        kept = f"{len(tables)} of {len(videos)} videos are done in {place / POSES}"
-        raise Interrupted(f"{kept}; the same command goes on from there") from None
-    progress("propagation", total, total)
+
+    def make(stem: str, advance: Callable[[int], None]) -> InstanceTable:
+        video = videos[stem]
+        return propagate_video(
+            used,
+            dataset.table(video),
+            plan[stem],
+            dataset_frames(dataset, video),
+            method=method,
+            rules=rules,
+            raft=raft,
+            # As the download's labels would name it, by its own file.
+            frame_name=lambda number: f"{video.folder}/{dataset.frame_path(video, number).name}",
+            batch=batch,
+            advance=advance,
+        )
+
+    sizes = {stem: len(plan[stem]) for stem in videos}
+    tables, reused = make_or_read(place / POSES, sizes, make, "propagation", progress)
     frames = sum(int(table.is_labelled.sum()) for table in tables.values())
     return PropagationResult(
         place / POSES,
         len(videos),
         frames,
-        total - frames,
+        sum(sizes.values()) - frames,
         sum(table.n_instances for table in tables.values()),
         reused,
     )
@@ -320,35 +311,6 @@ def _videos(dataset: Dataset, split: str, plan: Plan) -> dict[str, DatasetVideo]
             fix="make the plan with plan_dataset, of the same split",
         )
     return videos
-
-
-def _namer(dataset: Dataset, video: DatasetVideo) -> Callable[[int], str]:
-    """Return what names a frame as the download's labels would, by its own file."""
-    return lambda number: f"{video.folder}/{dataset.frame_path(video, number).name}"
-
-
-def _request(
-    dataset: Dataset,
-    model: PoseWarper | None,
-    split: str,
-    method: str,
-    plan: Plan,
-    rules: Rules,
-    raft: RAFT | None,
-) -> dict[str, Any]:
-    """Return what decides on the poses; a run with the same request may go on with another's videos."""
-    steps = json.dumps({stem: [tuple(step) for step in plan[stem]] for stem in sorted(plan)})
-    weights = None if raft is None or method != "raft" else _sha256_of_raft(raft)
-    return {
-        "posewarper": __version__,
-        "dataset": hashlib.sha256((dataset.root / "dataset.json").read_bytes()).hexdigest(),
-        "split": split,
-        "method": method,
-        "model": None if model is None else parameters_sha256(model),
-        "raft": weights,
-        "plan": hashlib.sha256(steps.encode()).hexdigest(),
-        "rules": asdict(rules),
-    }
 
 
 def _sha256_of_raft(raft: RAFT) -> str:

@@ -19,10 +19,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from posewarper.crops import Image
-from posewarper.errors import ConfigError
 from posewarper.geometry import pad_box
 from posewarper.model.heatmap_runner import HeatmapEngine, InstanceCrops
-from posewarper.prediction.windows import Window
+from posewarper.prediction.windows import Window, frames_to_sum
 from posewarper.structures import Floats
 
 _SIDE = 32  # pixels of the small picture that frames are compared by
@@ -50,22 +49,15 @@ class CutFinder:
             return False
         change = float(np.abs(small - previous).mean())
         usual, self._last_change = self._last_change, change
-        return bool(
-            change > max(_LEAST_CHANGE, _TIMES_BEFORE * usual)
-            and _recoloured(small, previous) > _LEAST_RECOLOURED
+        before, after = (
+            np.stack([np.histogram(picture[..., c], _BINS, (0, 256))[0] for c in range(3)])
+            for picture in (previous, small)
         )
+        # The share of the pixels whose colour has to change to make one picture's colours the other's.
+        recoloured = np.abs(before - after).sum() / (2 * 3 * _SIDE**2)
+        return bool(change > max(_LEAST_CHANGE, _TIMES_BEFORE * usual) and recoloured > _LEAST_RECOLOURED)
 
 
-def _recoloured(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the share of the pixels whose colour has to change to make one picture's colours the other's."""
-    counts = [
-        np.stack([np.histogram(small[..., c], _BINS, (0, 256))[0] for c in range(3)])
-        for small in (one, other)
-    ]
-    return float(np.abs(counts[0] - counts[1]).sum() / (2 * 3 * _SIDE**2))
-
-
-BOXES = ("exact", "held")
 _FAR = 1.0  # a box that is farther off than its own size belongs to somebody else
 
 
@@ -86,44 +78,27 @@ class CropKeeper:
     """Gives every box of a frame its crop, frame after frame.
 
     Args:
-        boxes: ``exact`` gives each box a crop of its own; ``held`` keeps a crop until its box has moved by
-            more than ``share`` of its size, or has grown or shrunk by more.
         aspect_ratio: width divided by height of crops.
-        share: of the padded box. With a padding of 1.25 the tight box reaches the crop's edge at 0.1.
-
-    Raises:
-        ConfigError: if ``boxes`` is unknown or the share is not between 0 and 0.5.
+        hold: a crop is kept until its box has moved by more than this share of its padded size, or has grown
+            or shrunk by more. With a padding of 1.25 the tight box reaches the crop's edge at 0.1. None gives
+            each box a crop of its own.
     """
 
-    def __init__(self, boxes: str, aspect_ratio: float, share: float = 0.08) -> None:
-        if boxes not in BOXES:
-            raise ConfigError(
-                "unknown way to cut crops",
-                expected=", ".join(BOXES),
-                got=boxes,
-                fix="use one of the names expected",
-            )
-        if not 0 <= share <= 0.5:
-            raise ConfigError(
-                "a crop cannot be held so long",
-                expected="a share of its size from 0 to 0.5",
-                got=share,
-                fix="correct it",
-            )
-        self._held, self._aspect, self._share = boxes == "held", aspect_ratio, share
+    def __init__(self, aspect_ratio: float, hold: float | None = None) -> None:
+        self._aspect, self._hold = aspect_ratio, hold
         self._crops: list[Crop] = []
         self._count = 0
 
     def place(self, boxes: Floats) -> list[Crop]:
         """Return the crop of each of the boxes (n, 4) xywh of the next frame."""
-        kept = self._match(boxes) if self._held and self._crops and len(boxes) else {}
+        kept = {} if self._hold is None or not len(boxes) else self._match(boxes, self._hold)
         self._crops = [kept.get(n) or self._new(box) for n, box in enumerate(boxes)]
         return self._crops
 
     @property
     def held(self) -> frozenset[int]:
         """Numbers of the crops that the next frame may be looked at in as well."""
-        return frozenset(crop.number for crop in self._crops) if self._held else frozenset()
+        return frozenset(crop.number for crop in self._crops if self._hold is not None)
 
     def forget(self) -> None:
         """Hold nothing over: another scene begins."""
@@ -134,7 +109,9 @@ class CropKeeper:
         x, y, w, h = (float(value) for value in box)
         return Crop(self._count, (x, y, w, h))
 
-    def _match(self, boxes: Floats) -> dict[int, Crop]:
+    def _match(self, boxes: Floats, hold: float) -> dict[int, Crop]:
+        if not self._crops:
+            return {}
         held = pad_box([crop.box for crop in self._crops], aspect_ratio=self._aspect)
         new = pad_box(boxes, aspect_ratio=self._aspect)
         size = held[None, :, 2:]
@@ -147,7 +124,7 @@ class CropKeeper:
         return {
             int(row): self._crops[column]
             for row, column in zip(rows, columns, strict=True)
-            if reach[row, column] <= self._share
+            if reach[row, column] <= hold
         }
 
     def state_dict(self) -> dict[str, object]:
@@ -194,17 +171,12 @@ class FramePoses:
     held_error: Floats | None = None
 
 
-@dataclass
-class StreamCounts:
-    """How often heatmaps were asked for, and how often they had to be computed."""
-
-    asked: int = 0
-    computed: int = 0
-
-    @property
-    def reuse(self) -> float:
-        """Share of the heatmaps that were there already; NaN before the first."""
-        return 1 - self.computed / self.asked if self.asked else float("nan")
+class _Looked(NamedTuple):
+    number: int
+    found: FrameBoxes
+    cut: bool
+    crops: list[Crop]
+    own: list[Crop]  # crops of their own, where held ones are checked
 
 
 @dataclass
@@ -220,7 +192,8 @@ class PoseStream:
         chunk: frames that go through the network together; more than 1 only if ``find_boxes`` does not need
             the poses of the frame before.
         audit: every so many frames poses are also found with crops of their own; 0 for never.
-        counts: what was done.
+        scenes: look for cuts, across which nothing is summed.
+        bounds: see :func:`posewarper.prediction.windows.frames_to_sum`.
     """
 
     engine: HeatmapEngine
@@ -229,15 +202,18 @@ class PoseStream:
     find_boxes: Callable[[int, Image, bool], FrameBoxes]
     chunk: int = 1
     audit: int = 0
-    counts: StreamCounts = field(default_factory=StreamCounts)
+    scenes: bool = True
+    bounds: tuple[int, int] | None = None
+    asked: int = field(default=0, init=False)  # heatmaps that sums were made of
+    computed: int = field(default=0, init=False)  # heatmaps that were not there already
+    looked_at: int = field(default=-1, init=False)  # the last frame whose crops were chosen
 
     def __post_init__(self) -> None:
         self._before, self._after = -min(self.window.offsets), max(self.window.offsets)
         self._images: dict[int, Image] = {}
-        self._scenes: dict[int, int] = {}
+        self._scene_of: dict[int, int] = {}
         self._heatmaps: dict[tuple[int, int], Tensor] = {}
         self._n_own = 0
-        self.looked_at = -1  # the last frame whose crops were chosen
         self._pool = ThreadPoolExecutor(_THREADS)
 
     @property
@@ -249,73 +225,64 @@ class PoseStream:
         """Yield the poses of every frame from ``start`` on.
 
         Args:
-            frames: (index, image), indices rising by 1; they begin :attr:`looks_back` frames before
-                ``start``, or at 0.
+            frames: (index, image), indices rising; they begin :attr:`looks_back` frames before ``start``, or
+                at 0. Frames that are neither wanted nor summed may be left out.
             start: the first frame whose poses are wanted.
         """
         cuts, scene, waiting = CutFinder(), 0, []
         with self._pool:
             for index, image in frames:
-                scene += cuts.begins_scene(image)
-                self._images[index], self._scenes[index] = image, scene
-                ready = index - self._after
-                if ready >= start:
-                    waiting.append(ready)
-                if len(waiting) >= self.chunk:
-                    yield from self._work(waiting)
-                    waiting = []
-            last = max(self._images, default=-1)
+                scene += self.scenes and cuts.begins_scene(image)
+                self._images[index], self._scene_of[index] = image, scene
+                if index >= start:
+                    waiting.append(index)
+                n_ready = sum(n + self._after <= index for n in waiting)
+                if n_ready >= self.chunk:
+                    yield from self._work(waiting[:n_ready])
+                    waiting = waiting[n_ready:]
             # The end of the video: the last frames have fewer neighbours.
-            waiting += [n for n in range(max(last - self._after + 1, start), last + 1) if n in self._images]
             for first in range(0, len(waiting), self.chunk):
                 yield from self._work(waiting[first : first + self.chunk])
 
     def glance(self, image: Image, box: Floats) -> tuple[Floats, Floats]:
         """Return keypoints (K, 2) and maxima (K,) of what is in one box (4,) of one image, by it alone."""
-        x, y, w, h = (float(value) for value in box)
-        crop = Crop(0, (x, y, w, h))
-        points, maxima = self._decode(self.engine.heatmaps(self._cut(image, crop)[None]), [crop])
+        where = InstanceCrops.around(self.engine.spec, box[None])
+        points, maxima = where.find(self.engine.heatmaps(where.cut(image)).cpu().numpy())
         return points[0], maxima[0]
 
     def _work(self, numbers: list[int]) -> Iterator[FramePoses]:
         """Yield the poses of frames that follow each other, and let go of what is not needed any more."""
-        if not numbers:
-            return
         looked = [self._look(number) for number in numbers]
-        yield from self._poses(looked)
-        oldest = numbers[-1] + 1 - self._before
-        self._images = {n: image for n, image in self._images.items() if n >= oldest}
-        self._scenes = {n: scene for n, scene in self._scenes.items() if n >= oldest - 1}
-        held = self.keeper.held
-        self._heatmaps = {
-            key: maps for key, maps in self._heatmaps.items() if key[0] >= oldest and key[1] in held
-        }
-
-    def _look(self, number: int) -> _Looked:
-        cut = self._scenes.get(number - 1, self._scenes[number]) != self._scenes[number]
-        if cut:
-            self.keeper.forget()
-        boxes, scores = self.find_boxes(number, self._images[number], cut)
-        crops = self.keeper.place(boxes)
-        self.looked_at = number
-        is_checked = self.audit > 0 and number % self.audit == 0 and len(crops) > 0
-        own = [self._own_crop(box) for box in boxes.tolist()] if is_checked else []
-        return _Looked(number, boxes, scores, cut, crops, own)
-
-    def _own_crop(self, box: list[float]) -> Crop:
-        self._n_own += 1
-        return Crop(-self._n_own, (box[0], box[1], box[2], box[3]))  # those that may be held count up
-
-    def _poses(self, looked: list[_Looked]) -> Iterator[FramePoses]:
-        wanted = [(look.number, crop) for look in looked for crop in (*look.crops, *look.own)]
-        keypoints, maxima = self._find(wanted)
+        keypoints, maxima = self._find(
+            [(look.number, crop) for look in looked for crop in (*look.crops, *look.own)]
+        )
         at = 0
         for look in looked:
             n, m = len(look.crops), len(look.own)
             found, seen = keypoints[at : at + n], maxima[at : at + n]
             error = np.linalg.norm(keypoints[at + n : at + n + m] - found, axis=-1) if m else None
             at += n + m
-            yield FramePoses(look.number, found, seen, look.boxes, look.scores, look.cut, error)
+            yield FramePoses(look.number, found, seen, *look.found, look.cut, error)
+        oldest = numbers[-1] + 1 - self._before
+        self._images = {n: image for n, image in self._images.items() if n >= oldest}
+        self._scene_of = {n: scene for n, scene in self._scene_of.items() if n >= oldest - 1}
+        held = self.keeper.held
+        self._heatmaps = {
+            key: maps for key, maps in self._heatmaps.items() if key[0] >= oldest and key[1] in held
+        }
+
+    def _look(self, number: int) -> _Looked:
+        cut = self._scene_of.get(number - 1, self._scene_of[number]) != self._scene_of[number]
+        if cut:
+            self.keeper.forget()
+        found = self.find_boxes(number, self._images[number], cut)
+        crops, own = self.keeper.place(found.boxes), []
+        self.looked_at = number
+        if self.audit > 0 and number % self.audit == 0:
+            # Numbers of crops that may be held count up, those of others down.
+            own = [Crop(-self._n_own - n, tuple(box)) for n, box in enumerate(found.boxes.tolist(), 1)]
+            self._n_own += len(own)
+        return _Looked(number, found, cut, crops, own)
 
     def _find(self, wanted: list[tuple[int, Crop]]) -> tuple[Floats, Floats]:
         """Return the keypoints (n, K, 2) in image pixels and the maxima (n, K) of n instances."""
@@ -323,44 +290,30 @@ class PoseStream:
         k = len(spec.skeleton)
         if not wanted:
             return np.zeros((0, k, 2)), np.zeros((0, k))
-        windows = [self._neighbours(number) for number, _ in wanted]
-        self._compute([(n, crop) for (_, crop), (ns, _) in zip(wanted, windows, strict=True) for n in ns])
+        windows = {number: self._frames_to_sum(number) for number in {number for number, _ in wanted}}
+        self._compute([(near, crop) for number, crop in wanted for near in windows[number][0]])
         present = torch.stack([self._heatmaps[number, crop.number] for number, crop in wanted])
         if len(self.window.offsets) > 1:
-            present = self._sum(present, wanted, windows)
-        return self._decode(present, [crop for _, crop in wanted])
+            sources, targets, shares = [], [], []
+            for n, (number, crop) in enumerate(wanted):
+                numbers, weights = windows[number]
+                sources += [self._heatmaps[near, crop.number] for near in numbers[1:]]
+                targets += [n] * (len(numbers) - 1)
+                shares += weights[1:].tolist()
+            own = [float(windows[number][1][0]) for number, _ in wanted]
+            stacked = torch.stack(sources) if sources else present[:0]
+            present = self.engine.aggregate(present, own, stacked, targets, shares)
+        where = InstanceCrops.around(spec, [crop.box for _, crop in wanted])
+        return where.find(present.cpu().numpy())
 
-    def _decode(self, heatmaps: Tensor, crops: list[Crop]) -> tuple[Floats, Floats]:
-        where = InstanceCrops.around(self.engine.spec, [crop.box for crop in crops])
-        return where.find(heatmaps.cpu().numpy())
-
-    def _sum(
-        self, present: Tensor, wanted: list[tuple[int, Crop]], windows: list[tuple[list[int], Floats]]
-    ) -> Tensor:
-        sources, targets, shares = [], [], []
-        for n, ((_, crop), (numbers, weights)) in enumerate(zip(wanted, windows, strict=True)):
-            sources += [self._heatmaps[number, crop.number] for number in numbers[1:]]
-            targets += [n] * (len(numbers) - 1)
-            shares += weights[1:].tolist()
-        own = [float(weights[0]) for _, weights in windows]
-        stacked = torch.stack(sources) if sources else present[:0]
-        return self.engine.aggregate(present, own, stacked, targets, shares)
-
-    def _neighbours(self, number: int) -> tuple[list[int], Floats]:
-        """Return the frames that are summed, the present one first, and their weights.
-
-        Frames beyond a cut or an end of the video are left out, and the weights of the others grow.
-        """
-        weights = np.array(self.window.weights)
-        scene = self._scenes[number]
-        there = np.array(
-            [
-                self._scenes.get(number + o) == scene and number + o in self._images
-                for o in self.window.offsets
-            ]
+    def _frames_to_sum(self, number: int) -> tuple[list[int], Floats]:
+        scene = self._scene_of[number]
+        return frames_to_sum(
+            number,
+            self.window,
+            lambda near: near in self._images and self._scene_of[near] == scene,
+            bounds=self.bounds,
         )
-        numbers = [number + o for o, has in zip(self.window.offsets, there, strict=True) if has]
-        return numbers, weights[there] * (weights.sum() / weights[there].sum())
 
     def _compute(self, asked: list[tuple[int, Crop]]) -> None:
         """Make sure that the heatmaps of these frames and crops are there."""
@@ -369,21 +322,12 @@ class PoseStream:
             for number, crop in asked
             if (number, crop.number) not in self._heatmaps
         }
-        self.counts.asked += len(asked)
-        self.counts.computed += len(missing)
+        self.asked += len(asked)
+        self.computed += len(missing)
         if missing:
-            places = ((self._images[number], crop) for number, crop in missing.values())
-            cut = np.stack(list(self._pool.map(lambda place: self._cut(*place), places)))
+            cut = np.stack(list(self._pool.map(self._cut, missing.values())))
             self._heatmaps.update(zip(missing, self.engine.heatmaps(cut), strict=True))
 
-    def _cut(self, image: Image, crop: Crop) -> NDArray[np.uint8]:
-        return InstanceCrops.around(self.engine.spec, [crop.box]).cut(image)[0]
-
-
-class _Looked(NamedTuple):
-    number: int
-    boxes: Floats
-    scores: Floats
-    cut: bool
-    crops: list[Crop]
-    own: list[Crop]
+    def _cut(self, place: tuple[int, Crop]) -> NDArray[np.uint8]:
+        number, crop = place
+        return InstanceCrops.around(self.engine.spec, [crop.box]).cut(self._images[number])[0]

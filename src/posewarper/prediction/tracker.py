@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from posewarper.errors import ConfigError
+from posewarper.options import TrackSettings
 from posewarper.structures import NO_TRACK, Floats, Ints, is_there
 from posewarper.video.track_crops import instance_boxes
 
@@ -61,9 +62,6 @@ def box_overlap(first: Floats, second: Floats) -> Floats:
     return common / np.maximum(union, np.spacing(1))
 
 
-DOUBLE_THRESHOLD = 0.9
-
-
 def suppress_doubles(similarity: Floats, scores: Floats, threshold: float) -> NDArray[np.bool_]:
     """Return which instances stay when each, best first, removes those that are more similar than allowed.
 
@@ -94,8 +92,8 @@ def single_poses(
     scores: Floats,
     sigmas: ArrayLike,
     *,
-    threshold: float = DOUBLE_THRESHOLD,
-    keypoint_threshold: float = 0.2,
+    threshold: float,
+    keypoint_threshold: float,
 ) -> NDArray[np.bool_]:
     """Return which poses (n,) of one frame stay when doubles of better ones are removed.
 
@@ -119,7 +117,8 @@ def single_poses(
     Example:
         >>> pose = np.array([[10.0, 10.0], [20.0, 50.0]])
         >>> keypoints, boxes = np.stack([pose, pose + 0.2, pose + 20]), np.tile([5.0, 5, 20, 50], (3, 1))
-        >>> single_poses(keypoints, np.ones((3, 2)), boxes, np.array([0.7, 0.8, 0.6]), [0.05, 0.05])
+        >>> scores, limits = np.array([0.7, 0.8, 0.6]), {"threshold": 0.9, "keypoint_threshold": 0.2}
+        >>> single_poses(keypoints, np.ones((3, 2)), boxes, scores, [0.05, 0.05], **limits)
         array([False,  True,  True])
     """
     sure = confident(keypoints, keypoint_scores, keypoint_threshold)
@@ -166,18 +165,11 @@ class Tracker:
     Args:
         sigmas: (K,) how far keypoints scatter, as a share of the square root of the box's area
             (:func:`posewarper.evaluation.oks.usual_sigmas`).
-        patience: frames without a good pose that a track outlives.
-        start_score: score (0 to 1) of an instance from which it begins a track.
-        pose_score: mean keypoint score (0 to 1) from which a pose is good. A poor pose gets the id of the
-            track that it continues, but begins none and does not keep one alive.
-        keypoint_score: score (0 to 1) from which a keypoint counts.
-        least_similarity: similarity (0 to 1) below which an instance does not continue a track.
-        smoothing: share (0 to 1) of the newest step in the velocity; 0 for tracks that stay where they were
-            seen last.
-        fading: share (0 to 1) of the velocity that is left from one frame without a good pose to the next.
+        settings: see :class:`posewarper.options.TrackSettings`. A poor pose gets the id of the track that it
+            continues, but begins none and does not keep one alive.
 
     Raises:
-        ConfigError: if a setting has an impossible value.
+        ConfigError: if the sigmas are not one positive number a keypoint.
 
     Example:
         >>> tracker = Tracker([0.1, 0.1])
@@ -189,23 +181,16 @@ class Tracker:
         array([2, 1])
     """
 
-    def __init__(
-        self,
-        sigmas: ArrayLike,
-        *,
-        patience: int = 30,
-        start_score: float = 0.5,
-        pose_score: float = 0.2,
-        keypoint_score: float = 0.2,
-        least_similarity: float = 0.1,
-        smoothing: float = 0.5,
-        fading: float = 0.7,
-    ) -> None:
+    def __init__(self, sigmas: ArrayLike, settings: TrackSettings | None = None) -> None:
         self.sigmas: Floats = np.array(sigmas, np.float64)
-        self.patience = patience
-        self.start_score, self.pose_score, self.keypoint_score = start_score, pose_score, keypoint_score
-        self.least_similarity, self.smoothing, self.fading = least_similarity, smoothing, fading
-        self._check_settings()
+        self.settings = settings or TrackSettings()
+        if self.sigmas.ndim != 1 or not len(self.sigmas) or not (self.sigmas > 0).all():
+            raise ConfigError(
+                "the sigmas of the tracks are impossible",
+                expected="one positive number for each keypoint",
+                got=self.sigmas.tolist(),
+                fix="give how far each keypoint scatters, as a share of the square root of the area",
+            )
         self._frame: int | None = None
         self._last_id = 0
         self._tracks = _no_tracks(len(self.sigmas))
@@ -234,14 +219,14 @@ class Tracker:
             raise ValueError(f"expected (n, {k}, 2), (n, {k}), (n, 4) and (n,), got {shapes}")
         tracks = self._tracks_at(frame)
         shown = np.where(
-            confident(keypoints, keypoint_scores, self.keypoint_score)[..., None], keypoints, np.nan
+            confident(keypoints, keypoint_scores, self.settings.keypoint_score)[..., None], keypoints, np.nan
         )
-        good = np.nan_to_num(keypoint_scores).mean(1) >= self.pose_score
+        good = np.nan_to_num(keypoint_scores).mean(1) >= self.settings.pose_score
         mine, theirs = self._assign(tracks, shown, boxes)
         ids = np.full(n, NO_TRACK, np.int64)
         ids[theirs] = tracks.ids[mine]
         tracks = self._follow(tracks, mine, frame, shown[theirs], boxes[theirs], good[theirs])
-        fresh = np.flatnonzero((ids == NO_TRACK) & good & (scores >= self.start_score))
+        fresh = np.flatnonzero((ids == NO_TRACK) & good & (scores >= self.settings.start_score))
         ids[fresh] = self._last_id + 1 + np.arange(len(fresh))
         begun = _begin(ids[fresh], frame, shown[fresh], boxes[fresh])
         self._frame, self._last_id = frame, self._last_id + len(fresh)
@@ -269,7 +254,7 @@ class Tracker:
             ValueError: if the frame is not later than the one before.
         """
         tracks = self._tracks_at(frame)
-        recent = (tracks.seen != _NEVER) & (frame - tracks.seen <= self.patience + 1)
+        recent = (tracks.seen != _NEVER) & (frame - tracks.seen <= self.settings.patience + 1)
         return tracks.ids, instance_boxes(np.where(recent[..., None], tracks.keypoints, np.nan), tracks.boxes)
 
     def state_dict(self) -> dict[str, Any]:
@@ -305,20 +290,6 @@ class Tracker:
         )
         self._frame, self._last_id = state["frame"], state["last_id"]
 
-    def _check_settings(self) -> None:
-        names = ("start_score", "pose_score", "keypoint_score", "least_similarity", "smoothing", "fading")
-        wrong = {name: getattr(self, name) for name in names if not 0 <= getattr(self, name) <= 1}
-        wrong |= {"patience": self.patience} if self.patience < 1 else {}
-        if self.sigmas.ndim != 1 or not len(self.sigmas) or not (self.sigmas > 0).all():
-            wrong["sigmas"] = self.sigmas.tolist()
-        if wrong:
-            raise ConfigError(
-                "a setting of the tracks has an impossible value",
-                expected="shares and scores from 0 to 1, a patience of at least 1 frame, positive sigmas",
-                got=", ".join(f"{name} {value}" for name, value in wrong.items()),
-                fix="correct it, or leave it out",
-            )
-
     def _tracks_at(self, frame: int) -> _Tracks:
         """Return the tracks that are live in a later frame, moved on to it by their velocities."""
         if self._frame is None:
@@ -326,7 +297,7 @@ class Tracker:
         if frame <= self._frame:
             raise ValueError(f"frame {frame} comes after frame {self._frame}; frames must rise")
         tracks = self._tracks
-        tracks = tracks.take(frame - tracks.good <= self.patience + 1)
+        tracks = tracks.take(frame - tracks.good <= self.settings.patience + 1)
         move = tracks.velocities * (frame - self._frame)
         boxes = tracks.boxes + np.pad(move, ((0, 0), (0, 2)))
         return replace(tracks, keypoints=tracks.keypoints + move[:, None], boxes=boxes)
@@ -337,7 +308,7 @@ class Tracker:
         weight = np.minimum(n_shared / (_ENOUGH_KEYPOINTS * len(self.sigmas)), 1.0)
         similarity = weight * alike + (1 - weight) * box_overlap(tracks.boxes, boxes)
         # What is out of reach gains nothing, so that it does not bend the other pairs.
-        similarity = np.where(similarity >= self.least_similarity, similarity, 0.0)
+        similarity = np.where(similarity >= self.settings.least_similarity, similarity, 0.0)
         mine, theirs = linear_sum_assignment(similarity, maximize=True)
         within = similarity[mine, theirs] > 0
         return mine[within].astype(np.int64), theirs[within].astype(np.int64)
@@ -358,7 +329,9 @@ class Tracker:
             pace = np.nanmedian(step[moved] / gap, axis=1)
             gap = np.nanmedian(np.where(shared[moved], gap[..., 0], np.nan), axis=1)
             known = tracks.moving[mine[moved]]
-            gain = np.where(known, 1 - (1 - self.smoothing) ** gap, float(self.smoothing > 0))
+            gain = np.where(
+                known, 1 - (1 - self.settings.smoothing) ** gap, float(self.settings.smoothing > 0)
+            )
             columns["velocities"][mine[moved]] += gain[:, None] * pace
             columns["moving"][mine[moved]] = True
         there = is_there(shown)
@@ -368,7 +341,7 @@ class Tracker:
         columns["boxes"][mine] = boxes
         columns["good"][mine[good]] = frame
         lost = columns["good"] != frame
-        columns["velocities"][lost] *= self.fading
+        columns["velocities"][lost] *= self.settings.fading
         return _Tracks(**columns)
 
 

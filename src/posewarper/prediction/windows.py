@@ -1,16 +1,15 @@
-"""Temporal aggregation: neighbours' heatmaps, warped to the present frame, in a weighted sum (section 3)."""
+"""Temporal aggregation (section 3 of the paper): which frames are summed, and with which weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from posewarper.errors import ConfigError
-from posewarper.model.network import PoseModel
+from posewarper.errors import ConfigError, unknown_name
+from posewarper.posetrack.samples import support_numbers
+from posewarper.structures import Floats
 
 PAPER_OFFSETS = (0, -1, -2, 1, 2)
 """The frames that the paper sums, counted from the present one, in the order of the original."""
@@ -52,9 +51,7 @@ def named_window(name: str) -> Window:
         ConfigError: if there is no such window.
     """
     if name not in WINDOWS:
-        raise ConfigError(
-            "unknown aggregation", expected=", ".join(WINDOWS), got=name, fix="use one of the names expected"
-        )
+        raise unknown_name("unknown aggregation", name, WINDOWS)
     return WINDOWS[name]
 
 
@@ -83,43 +80,30 @@ def make_window(radius: int, *, causal: bool = False) -> Window:
     return Window(offsets, tuple((weights / weights.sum()).tolist()))
 
 
-def aggregate_heatmaps(model: PoseModel, heatmaps: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
-    """Warp each frame's heatmaps to the present frame and sum them.
-
-    Each frame is the source of its warp and the present frame is the target. The present frame, too, goes
-    through the head, with a difference of zero, as in the original.
-
-    Args:
-        model: its head warps.
-        heatmaps: (F, B, K, h, w), the present frame first.
-        weights: (F,), or (F, B) with weights of each sample's own.
-
-    Returns:
-        (B, K, h, w).
-    """
-    shares = torch.as_tensor(weights, dtype=heatmaps.dtype, device=heatmaps.device)
-    shares = shares.reshape(len(heatmaps), -1, 1, 1, 1)
-    present = heatmaps[0]
-    # Frame by frame: all at once takes F times the memory and is no faster.
-    warped = [
-        share * model.warp(source, source=source, target=present)
-        for share, source in zip(shares, heatmaps, strict=True)
-    ]
-    return torch.stack(warped).sum(0)
-
-
-def predict_heatmaps(model: PoseModel, crops: Tensor, weights: Tensor) -> Tensor:
-    """Return the heatmaps of the present frame, from it alone or with its neighbours.
+def frames_to_sum(
+    number: int, window: Window, has: Callable[[int], bool], *, bounds: tuple[int, int] | None = None
+) -> tuple[list[int], Floats]:
+    """Return which frames are summed for a frame, and their weights.
 
     Args:
-        model: in evaluation mode.
-        crops: (F, B, 3, H, W), normalised, the present frame first, all cut with the present frame's box.
-            With F = 1 the network's own heatmaps are returned; nothing is warped.
-        weights: (F, B) of the sum.
+        number: of the present frame.
+        window: the frames wanted.
+        has: tells whether there is a frame of a number.
+        bounds: numbers of the video's first and last frame, to treat its ends as the original does: beyond
+            them the first or last frame counts again, and the present frame for one that is missing. None
+            leaves such frames out, and the weights of the others grow to the same sum.
 
     Returns:
-        (B, K, H / 4, W / 4).
+        F different numbers, the present frame first, and (F,) weights.
     """
-    f, b = crops.shape[:2]
-    heatmaps = model.heatmaps(crops.flatten(0, 1)).unflatten(0, (f, b))
-    return heatmaps[0] if f == 1 else aggregate_heatmaps(model, heatmaps, weights)
+    if bounds is None:
+        numbers = [number + offset for offset in window.offsets]
+    else:
+        first, last = bounds
+        numbers = support_numbers(number, window.offsets, first=first, n_frames=last + 1 - first, exists=has)
+    shares: dict[int, float] = {}
+    for near, weight in zip(numbers, window.weights, strict=True):
+        if near == number or has(near):
+            shares[near] = shares.get(near, 0.0) + weight
+    weights = np.array(list(shares.values()))
+    return list(shares), weights * (sum(window.weights) / weights.sum())

@@ -20,7 +20,6 @@ from posewarper.formats.labels import read_labels, write_labels
 from posewarper.model.checkpoint import load_model, parameters_sha256
 from posewarper.model.network import PoseWarper
 from posewarper.paper.carrying import Rules, propagate_video
-from posewarper.paper.prediction import clip_frames
 from posewarper.paper.propagation import PropagationResult, neighbour_steps, plan_dataset, propagate_dataset
 from posewarper.posetrack.dataset import Dataset
 from posewarper.runs import claim_folder
@@ -142,9 +141,7 @@ def propagate_labels(
     """
     table = _table(labels, video)
     steps = neighbour_steps(table, reach=reach)
-    moved = propagate_video(
-        model, table, steps, clip_frames(video), method="warper", rules=rules, advance=advance
-    )
+    moved = propagate_video(model, table, steps, video, method="warper", rules=rules, advance=advance)
     names = dict(enumerate(video.frame_names)) or dict(labels.frame_names)
     return replace(labels, tracks=_tracks(moved), labelled_frames=np.zeros(0, np.int64), frame_names=names)
 

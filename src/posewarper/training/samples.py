@@ -20,7 +20,7 @@ from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.files import replacing
 from posewarper.formats.labels import read_annotations, read_labels
 from posewarper.geometry import paper_center_scale
-from posewarper.paper.pseudo_labels import MIN_SCORE
+from posewarper.paper.carrying import MIN_SCORE
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.samples import samples_from_labels, support_numbers
 from posewarper.posetrack.selection import (

@@ -13,14 +13,14 @@ from posewarper.evaluation.pck import score_pck
 from posewarper.evaluation.posetrack import score_posetrack
 from posewarper.formats.labels import read_labels
 from posewarper.model.network import PoseWarper
-from posewarper.paper.prediction import FrameSource, clip_frames, dataset_frames, predict_video
+from posewarper.paper.prediction import dataset_frames, predict_video
 from posewarper.posetrack.dataset import Dataset
 from posewarper.posetrack.points import apply_neck_rule
 from posewarper.posetrack.results import paper_scores
 from posewarper.posetrack.samples import samples_from_labels
 from posewarper.prediction.windows import named_window
 from posewarper.structures import InstanceTable
-from posewarper.video.source import open_video
+from posewarper.video.source import FrameSource, Video, open_video
 
 _PCK = 0.1  # of the longer side of the box
 
@@ -37,7 +37,7 @@ class ValidationVideo:
 
     stem: str
     truth: InstanceTable
-    source: FrameSource
+    source: FrameSource | Video
 
 
 def videos_of_dataset(dataset: Dataset, split: str) -> list[ValidationVideo]:
@@ -57,7 +57,7 @@ def videos_of_clips(clips: Sequence[tuple[str | Path, str | Path]]) -> list[Vali
         table = replace(
             table_of_labels(given, only_visible=True, n_frames=video.n_frames), image_size=video.image_size
         )
-        found.append(ValidationVideo(f"{n}_{Path(path).stem}", table, clip_frames(video)))
+        found.append(ValidationVideo(f"{n}_{Path(path).stem}", table, video))
     return found
 
 

@@ -1,12 +1,19 @@
-"""Opening whatever shows frames: a video file, a folder of images, a pipe, a camera, a network stream."""
+"""Where frames come from: a video by index, a stream whose frames come once, images by number.
+
+:class:`Video`, :class:`LiveVideo` and :class:`FrameSource` all yield (index, frame) pairs from ``frames``;
+whatever predicts needs no more than that.
+"""
 
 from __future__ import annotations
 
 import operator
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Self
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar, cast
 
 import av
 import numpy as np
@@ -20,7 +27,86 @@ from posewarper.video.images import IMAGE_SUFFIXES, FolderFrames
 
 CACHE_BYTES = 256 * 2**20
 FOLDER_FPS = 25.0
+_THREADS, _AHEAD = 4, 8  # of reading images by number: threads, and images read before they are needed
 _LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".slp", ".nwb")
+
+
+class Frames(Protocol):
+    """What predicting a video asks of it, whether its frames can be read again or come once."""
+
+    @property
+    def name(self) -> str:
+        """What poses of the video name it by."""
+        ...
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the frames."""
+        ...
+
+    @property
+    def n_frames(self) -> int | None:
+        """Number of frames; None where that is not known."""
+        ...
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        """File names of the frames of a folder; empty for others."""
+        ...
+
+    def frames(self, indices: Iterable[int], /) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (index, frame)."""
+        ...
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """The frames of a video that lie in files of their own, by their numbers.
+
+    Args:
+        read: number -> image (H, W, 3) uint8 RGB; called from several threads.
+        first: number of the first frame.
+        n_frames: number of frames, with those that are missing.
+        missing: numbers that cannot be read.
+    """
+
+    read: Callable[[int], Image]
+    first: int
+    n_frames: int
+    missing: frozenset[int] = frozenset()
+
+    def has(self, number: int) -> bool:
+        """Return whether there is such a frame and it can be read."""
+        return self.first <= number < self.first + self.n_frames and number not in self.missing
+
+    def frames(self, numbers: Iterable[int]) -> Iterator[tuple[int, Image]]:
+        """Yield (number, frame) in the order given; a few are read before they are asked for."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            waiting: deque[tuple[int, Future[Image]]] = deque()
+            try:
+                for number in numbers:
+                    waiting.append((number, pool.submit(self.read, number)))
+                    if len(waiting) > _AHEAD:
+                        first, image = waiting.popleft()
+                        yield first, image.result()
+                while waiting:
+                    first, image = waiting.popleft()
+                    yield first, image.result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+_T = TypeVar("_T")
+
+
+def ahead(items: Iterable[_T]) -> Generator[_T]:
+    """Yield items while another thread prepares the next one."""
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, source, end)
+            yield cast(_T, item)
 
 
 class Video:
@@ -31,9 +117,12 @@ class Video:
 
     Attributes:
         path: the file or folder.
+        first: the first index, which is 0.
         image_size: (height, width) of the upright frames.
         frame_names: the file names of a folder's frames; empty for a video file.
     """
+
+    first = 0
 
     def __init__(self, path: str, frames: FileFrames | FolderFrames) -> None:
         self.path = path
@@ -57,9 +146,18 @@ class Video:
         return len(self._frames)
 
     @property
+    def name(self) -> str:
+        """Name of the file or folder."""
+        return os.path.basename(os.path.normpath(self.path))
+
+    @property
     def n_frames(self) -> int:
         """Number of frames that can be read."""
         return len(self._frames)
+
+    def has(self, index: int) -> bool:
+        """Return whether there is such a frame."""
+        return 0 <= index < len(self)
 
     @property
     def fps(self) -> float:
@@ -140,7 +238,7 @@ def is_live(name: str) -> bool:
 
 
 class LiveVideo:
-    """Frames as they come, each once, upright and in the size of the first one.
+    """Frames as they come, each once, upright and in the size of the first one; their number is not known.
 
     Args:
         name: ``-`` for standard input, a device, or a URL that FFmpeg knows.
@@ -151,6 +249,8 @@ class LiveVideo:
 
     def __init__(self, name: str) -> None:
         self.path = name
+        self.name = "live" if name == PIPE else os.path.basename(name)
+        self.n_frames, self.frame_names = None, ()
         if name == PIPE and sys.stdin is None:
             raise VideoError(
                 "standard input is closed: no frames can come from it",
@@ -179,8 +279,11 @@ class LiveVideo:
     def __exit__(self, *exception: object) -> None:
         self._container.close()
 
-    def frames(self) -> Iterator[tuple[int, Image]]:
-        """Yield (index, frame (H, W, 3) uint8 RGB) until the stream ends; may be gone through once."""
+    def frames(self, indices: Iterable[int] = ()) -> Iterator[tuple[int, Image]]:
+        """Yield (index, frame (H, W, 3) uint8 RGB) until the stream ends, once.
+
+        A stream cannot be wound: it yields every frame from the first on, whatever the indices.
+        """
         yield 0, self._first
         try:
             for index, frame in enumerate(self._frames, start=1):

@@ -27,8 +27,9 @@ from posewarper.model.export import (
 )
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.prediction.video import ClipPredictionConfig, check_aggregation
-from posewarper.prediction.windows import PAPER_WEIGHTS, predict_heatmaps
+from posewarper.prediction.windows import PAPER_WEIGHTS
 from posewarper.skeletons import Skeleton
+from window_sum import predict_heatmaps
 
 SKELETON = Skeleton(("nose", "left_eye", "right_eye"), ((0, 1),), name="fly")
 SIZE = (64, 96)  # of crops: neither square nor, for the heatmaps of 16 x 24, a power of two

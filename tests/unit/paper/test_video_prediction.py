@@ -13,11 +13,13 @@ from posewarper.errors import ConfigError, VideoError
 from posewarper.geometry import paper_crop_transform, paper_points_to_image
 from posewarper.heatmaps import paper_decode
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.paper.prediction import CropJob, FrameSource, frames_to_sum, predict_video, read_crops
+from posewarper.paper.prediction import predict_video
 from posewarper.posetrack.samples import samples_from_boxes
-from posewarper.prediction.windows import PAPER_WEIGHTS, WINDOWS, predict_heatmaps
+from posewarper.prediction.windows import WINDOWS, frames_to_sum
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import InstanceTable
+from posewarper.video.source import FrameSource
+from window_sum import predict_heatmaps
 
 CROP = (64, 32)
 N_FRAMES, FIRST = 6, 1
@@ -58,25 +60,29 @@ def some_samples():
     return samples_from_boxes(table(), boxes, [0.9, 0.8, 0.7], [3, 0, 3], CROP[1] / CROP[0], 0.2)
 
 
+BOUNDS = (FIRST, FIRST + N_FRAMES - 1)
+
+
 @pytest.mark.parametrize(
-    ("number", "ends", "missing", "numbers", "weights"),
+    ("number", "bounds", "missing", "shares"),
     [
-        (3, "clip", (), (3, 2, 1, 4, 5), PAPER_WEIGHTS),
-        (1, "clip", (), (1, 1, 1, 2, 3), PAPER_WEIGHTS),
-        (6, "clip", (5,), (6, 6, 4, 6, 6), PAPER_WEIGHTS),
-        (1, "renormalise", (), (1, 1, 1, 2, 3), np.array([0.3, 0, 0, 0.25, 0.1]) / 0.65),
-        (6, "renormalise", (5,), (6, 6, 4, 6, 6), np.array([0.3, 0, 0.1, 0, 0]) / 0.4),
+        (3, BOUNDS, (), {3: 0.3, 2: 0.25, 1: 0.1, 4: 0.25, 5: 0.1}),
+        (1, BOUNDS, (), {1: 0.65, 2: 0.25, 3: 0.1}),
+        (2, BOUNDS, (), {2: 0.3, 1: 0.35, 3: 0.25, 4: 0.1}),
+        (6, BOUNDS, (5,), {6: 0.9, 4: 0.1}),
+        (1, None, (), {1: 0.3 / 0.65, 2: 0.25 / 0.65, 3: 0.1 / 0.65}),
+        (6, None, (5,), {6: 0.75, 4: 0.25}),
     ],
 )
-def test_which_frames_are_summed(number, ends, missing, numbers, weights) -> None:
-    found, shares = frames_to_sum(number, WINDOWS["paper"], ends, source(missing))
-    assert found == numbers
-    np.testing.assert_allclose(shares, weights)
+def test_which_frames_are_summed(number, bounds, missing, shares) -> None:
+    found, weights = frames_to_sum(number, WINDOWS["paper"], source(missing).has, bounds=bounds)
+    assert found == list(shares)
+    np.testing.assert_allclose(weights, list(shares.values()))
 
 
-def test_an_unknown_rule_for_ends() -> None:
+def test_an_unknown_rule_for_ends(model) -> None:
     with pytest.raises(ConfigError, match="clip, renormalise"):
-        frames_to_sum(1, WINDOWS["paper"], "wrap", source())
+        predict_video(model, table(), some_samples(), source(), ends="wrap")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 16])
@@ -91,7 +97,7 @@ def test_each_sample_is_what_it_would_be_alone(model, batch, window) -> None:
     np.testing.assert_array_equal(result.rows, samples.rows)
     np.testing.assert_array_equal(result.scores, [0.9, 0.8, 0.7])
     for n, row in enumerate(samples.rows):
-        numbers, weights = frames_to_sum(int(row) + FIRST, WINDOWS[window], "clip", source())
+        numbers, weights = frames_to_sum(int(row) + FIRST, WINDOWS[window], source().has, bounds=BOUNDS)
         transform = paper_crop_transform(samples.centers[n], samples.scales[n], 0.0, CROP[::-1])
         crops = normalise(np.stack([crop_image(image(k), transform) for k in numbers]))
         tensor = torch.from_numpy(crops).double()[:, None]
@@ -109,7 +115,7 @@ def test_neighbours_matter_and_ends_too(model) -> None:
 
     five, one, kept = scores(), scores(window=WINDOWS["none"]), scores(ends="renormalise")
     assert np.abs(five - one).max() > 1e-3
-    np.testing.assert_array_equal(five[[0, 2]] == kept[[0, 2]], True)  # frame 4 of 6: all neighbours there
+    np.testing.assert_allclose(five[[0, 2]], kept[[0, 2]])  # frame 4 of 6: all neighbours there
     assert np.abs(five[1] - kept[1]).max() > 1e-3  # frame 1
 
 
@@ -118,7 +124,7 @@ def test_no_samples_give_no_poses(model) -> None:
     assert predict_video(model, table(), nobody, source()).n_instances == 0
 
 
-def test_images_are_read_once_and_ahead_but_not_far() -> None:
+def test_only_what_is_needed_is_read_and_once(model) -> None:
     read: list[int] = []
     lock = threading.Lock()
 
@@ -127,13 +133,17 @@ def test_images_are_read_once_and_ahead_but_not_far() -> None:
             read.append(number)
         return image(number)
 
-    transform = paper_crop_transform((30, 20), (0.2, 0.2), 0.0, CROP[::-1])
-    jobs = (CropJob((n, n - 1, n + 1), np.ones(3), [transform], np.array([n])) for n in range(1, 60))
-    crops = read_crops(jobs, counted)
-    next(crops)
-    assert max(read) < 20
-    assert [job.numbers[0] for job, _ in crops] == list(range(2, 60))
-    assert sorted(read) == list(range(61))
+    samples = some_samples()
+    predict_video(model, table(), samples.take(samples.rows == 0), FrameSource(counted, FIRST, N_FRAMES))
+    assert sorted(read) == [1, 2, 3]
+
+
+def test_images_are_read_ahead_but_not_far() -> None:
+    read: list[int] = []
+    frames = FrameSource(lambda n: read.append(n) or image(n), 0, 60).frames(range(60))
+    next(frames)
+    assert len(read) < 20
+    assert [number for number, _ in frames] == list(range(1, 60)) and sorted(read) == list(range(60))
 
 
 def test_a_frame_that_cannot_be_read_is_an_error_and_no_thread_hangs(model) -> None:

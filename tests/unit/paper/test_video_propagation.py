@@ -18,11 +18,11 @@ from posewarper.heatmaps import paper_decode, paper_encode
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.motion.flow import raft_flow
 from posewarper.paper.carrying import METHODS, Rules, cycle_error, propagate_video
-from posewarper.paper.prediction import FrameSource
 from posewarper.posetrack.samples import samples_from_labels
 from posewarper.posetrack.selection import Step
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import InstanceTable
+from posewarper.video.source import FrameSource
 
 CROP, SIGMA = (64, 32), 1
 FIRST, N_FRAMES = 1, 12

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWa
 from posewarper.model.network import ModelSpec
 from posewarper.prediction.boxes import BoxSource, boxes_of_labels
 from posewarper.prediction.stream import FrameBoxes
-from posewarper.prediction.video import ClipPredictionConfig, FrameFeed, predict_clip
+from posewarper.prediction.video import ClipPredictionConfig, predict_clip
 from posewarper.runs import PoseLog
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Track
@@ -60,16 +61,24 @@ def picture(frame: int) -> np.ndarray:
     return image.clip(0, 255).astype(np.uint8)
 
 
-def feed(n: int = N_FRAMES, reads=None, stop_at: int | None = None) -> FrameFeed:
-    def read(first: int):
-        for frame in range(first, n):
-            if reads is not None:
-                reads.append(frame)
-            if frame == stop_at:
-                raise KeyboardInterrupt
-            yield frame, picture(frame)
+@dataclass
+class Shown:
+    """Stands in for a video; ``picture`` draws a frame."""
 
-    return FrameFeed(read, SIZE, n, "dots.mp4", {})
+    n_frames: int | None
+    picture: Callable[[int], np.ndarray] = picture
+    reads: list[int] = field(default_factory=list)
+    stop_at: int | None = None
+    image_size: tuple[int, int] = SIZE
+    name: str = "dots.mp4"
+    frame_names: tuple[str, ...] = ()
+
+    def frames(self, indices: Iterable[int], /):
+        for frame in indices:
+            self.reads.append(frame)
+            if frame == self.stop_at:
+                raise KeyboardInterrupt
+            yield frame, self.picture(frame)
 
 
 def boxes(frame: int) -> FrameBoxes:
@@ -103,8 +112,8 @@ PLAIN = ClipPredictionConfig(precision="float32", patience=10)
 )
 def test_two_figures_keep_their_ids(source, config) -> None:
     config = config.model_copy(update={"window": 0})  # this warp moves nothing
-    found = predict_clip(feed(), DotFinder(), source, config=config)
-    assert found.frames == N_FRAMES and list(found.poses.tracks) == [1, 2]
+    found = predict_clip(Shown(N_FRAMES), DotFinder(), source, config=config)
+    assert found.config["frames"] == N_FRAMES and list(found.poses.tracks) == [1, 2]
     for i, track in enumerate(found.poses.tracks.values()):
         assert len(track.frames) > 0.95 * N_FRAMES
         truth = np.stack([true_points(frame)[i] for frame in track.frames])
@@ -113,16 +122,18 @@ def test_two_figures_keep_their_ids(source, config) -> None:
 
 def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path) -> None:
     config = PLAIN.model_copy(update={"crops": "held"})
-    whole = predict_clip(feed(), DotFinder(), given(), config=config)
+    whole = predict_clip(Shown(N_FRAMES), DotFinder(), given(), config=config)
     for stop in (9, 61, 133):
         with pytest.raises(Interrupted, match="same command goes on"):
-            predict_clip(feed(stop_at=stop), DotFinder(), given(), config=config, log=tmp_path)
+            predict_clip(Shown(N_FRAMES, stop_at=stop), DotFinder(), given(), config=config, log=tmp_path)
     with (tmp_path / "000000.jsonl").open("a") as handle:
         handle.write('{"frame": 7, "tra')  # what a kill leaves
     reads: list[int] = []
-    found = predict_clip(feed(reads=reads), DotFinder(), given(), config=config, log=tmp_path)
+    found = predict_clip(Shown(N_FRAMES, reads=reads), DotFinder(), given(), config=config, log=tmp_path)
     assert reads[0] > 80
-    assert found.frames == N_FRAMES and found.reuse == pytest.approx(whole.reuse, abs=0.05)
+    assert found.config["frames"] == N_FRAMES and found.config["reused"] == pytest.approx(
+        whole.config["reused"], abs=0.05
+    )
     for track, other in zip(whole.poses.tracks.values(), found.poses.tracks.values(), strict=True):
         np.testing.assert_array_equal(track.frames, other.frames)
         np.testing.assert_allclose(track.keypoints, other.keypoints, atol=1e-3)
@@ -130,15 +141,15 @@ def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path) -> None:
 
 def test_each_frame_is_read_once() -> None:
     reads: list[int] = []
-    predict_clip(feed(30, reads), DotFinder(), given(30), config=PLAIN)
+    predict_clip(Shown(30, reads=reads), DotFinder(), given(30), config=PLAIN)
     assert reads == list(range(30))
 
 
 def test_frames_of_unknown_number_end_by_a_stop() -> None:
-    live = replace(feed(stop_at=40), n_frames=None)
+    live = Shown(None, stop_at=40)
     with pytest.warns(PosewarperWarning, match="stopped after"):
-        found = predict_clip(live, DotFinder(), given(), config=PLAIN.model_copy(update={"causal": True}))
-    assert 35 <= found.frames <= 40 and found.poses.n_frames == found.frames
+        found = predict_clip(live, DotFinder(), given(35), config=PLAIN.model_copy(update={"causal": True}))
+    assert 35 <= found.config["frames"] <= 40 and found.poses.n_frames == found.config["frames"]
 
 
 def test_the_whole_frame_finds_a_lone_figure_and_follows_it() -> None:
@@ -147,7 +158,7 @@ def test_the_whole_frame_finds_a_lone_figure_and_follows_it() -> None:
         image[30:] = 0
         return image
 
-    shown = FrameFeed(lambda first: ((n, alone(n)) for n in range(first, 60)), SIZE, 60, "one.mp4", {})
+    shown = Shown(60, alone)
     config = PLAIN.model_copy(update={"window": 0})
     found = predict_clip(shown, DotFinder(), BoxSource(follows=True, whole_frame=True), config=config)
     (track,) = found.poses.tracks.values()
@@ -156,14 +167,13 @@ def test_the_whole_frame_finds_a_lone_figure_and_follows_it() -> None:
 
 
 def test_nobody_is_in_a_frame_without_a_sure_keypoint() -> None:
-    def read(first: int):
-        for n in range(first, 12):
-            yield n, picture(0)[:30] if n >= 6 else np.zeros((30, SIZE[1], 3), np.uint8)
+    def half_dark(frame: int) -> np.ndarray:
+        return picture(0)[:30] if frame >= 6 else np.zeros((30, SIZE[1], 3), np.uint8)
 
-    shown = FrameFeed(read, (30, SIZE[1]), 12, "dark.mp4", {})
+    shown = Shown(12, half_dark, image_size=(30, SIZE[1]))
     config = PLAIN.model_copy(update={"window": 0})
     found = predict_clip(shown, DotFinder(), BoxSource(follows=True, whole_frame=True), config=config)
-    assert found.frames == 12 and {n for t in found.poses.tracks.values() for n in t.frames} == {
+    assert found.config["frames"] == 12 and {n for t in found.poses.tracks.values() for n in t.frames} == {
         *range(6, 12)
     }
 
@@ -172,8 +182,8 @@ def test_an_untrained_head_is_refused() -> None:
     model = DotFinder()
     model.spec = replace(model.spec, trained={"pose": 1})
     with pytest.raises(ModelError, match="never trained"):
-        predict_clip(feed(3), model, given(3))
-    predict_clip(feed(3), model, given(3), config=PLAIN.model_copy(update={"aggregate": "none"}))
+        predict_clip(Shown(3), model, given(3))
+    predict_clip(Shown(3), model, given(3), config=PLAIN.model_copy(update={"aggregate": "none"}))
 
 
 def test_boxes_of_labels() -> None:
@@ -212,7 +222,7 @@ def test_records_that_are_not_one_a_frame_are_not_gone_on_with(tmp_path, frames)
         log.keep({"done": 3, "tracker": {}, "crops": {}, "heatmaps": [0, 0], "errors": []})
     before = (tmp_path / "000000.jsonl").read_bytes()
     with pytest.raises(OutputError, match=r"damaged(.|\n)*--overwrite"):
-        predict_clip(feed(5), DotFinder(), given(5), config=PLAIN, log=tmp_path)
+        predict_clip(Shown(5), DotFinder(), given(5), config=PLAIN, log=tmp_path)
     assert (tmp_path / "000000.jsonl").read_bytes() == before
 
 
@@ -220,7 +230,7 @@ def test_progress_is_told_before_the_records_are_opened(tmp_path) -> None:
     log = tmp_path / "log"
     seen: list[tuple[int, bool]] = []
     predict_clip(
-        feed(3), DotFinder(), given(3), config=PLAIN, log=log,
+        Shown(3), DotFinder(), given(3), config=PLAIN, log=log,
         progress=lambda what, done, total: seen.append((done, log.exists())),
     )  # fmt: skip
     assert seen == [(0, False), (1, True), (2, True), (3, True)]

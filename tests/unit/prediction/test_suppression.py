@@ -43,40 +43,41 @@ def _poses(*poses: np.ndarray) -> dict[str, np.ndarray]:
 
 STANDING = np.array([[50.0, 10.0], [40.0, 40.0], [60.0, 42.0], [45.0, 90.0]])
 SIGMAS = np.array([0.03, 0.08, 0.08, 0.09])
+LIMITS = {"threshold": 0.9, "keypoint_threshold": 0.2}
 
 
 def test_a_double_goes_and_somebody_beside_stays() -> None:
     beside = STANDING + np.array([25, 0])
-    stays = single_poses(**_poses(STANDING, STANDING + 0.5, beside), sigmas=SIGMAS)
+    stays = single_poses(**_poses(STANDING, STANDING + 0.5, beside), sigmas=SIGMAS, **LIMITS)
     assert stays.tolist() == [True, False, True]
     worse_first = _poses(STANDING + 0.5, STANDING, beside)
     worse_first["scores"] = np.array([0.5, 0.9, 0.4])
-    assert single_poses(**worse_first, sigmas=SIGMAS).tolist() == [False, True, True]
+    assert single_poses(**worse_first, sigmas=SIGMAS, **LIMITS).tolist() == [False, True, True]
 
 
 def test_part_of_a_body_is_a_double_and_half_a_stranger_is_none() -> None:
     part, stranger = STANDING + 0.5, STANDING + 0.5
     part[2:] = np.nan
     stranger[:2] += (0, 30)
-    stays = single_poses(**_poses(STANDING, part, stranger), sigmas=SIGMAS)
+    stays = single_poses(**_poses(STANDING, part, stranger), sigmas=SIGMAS, **LIMITS)
     assert stays.tolist() == [True, False, True]
     # A part does not remove the whole, however sure the network is of it, and the whole removes the part.
-    assert single_poses(**_poses(part, STANDING), sigmas=SIGMAS).tolist() == [False, True]
+    assert single_poses(**_poses(part, STANDING), sigmas=SIGMAS, **LIMITS).tolist() == [False, True]
 
 
 def test_what_is_not_confident_does_not_save_a_double() -> None:
     poses = _poses(STANDING, STANDING + 0.5)
     poses["keypoints"][1, 3] += 40
-    assert single_poses(**poses, sigmas=SIGMAS).tolist() == [True, True]
+    assert single_poses(**poses, sigmas=SIGMAS, **LIMITS).tolist() == [True, True]
     poses["keypoint_scores"][1, 3] = 0.1
-    assert single_poses(**poses, sigmas=SIGMAS).tolist() == [True, False]
+    assert single_poses(**poses, sigmas=SIGMAS, **LIMITS).tolist() == [True, False]
 
 
 def test_poses_without_keypoints_are_judged_by_their_boxes() -> None:
     poses = _poses(STANDING, STANDING, STANDING)
     poses["keypoint_scores"][1:] = 0.0
     poses["boxes"][2, 0] += 5
-    assert single_poses(**poses, sigmas=SIGMAS).tolist() == [True, False, True]
+    assert single_poses(**poses, sigmas=SIGMAS, **LIMITS).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -86,7 +87,7 @@ def test_people_who_cross_are_no_doubles(seed: int) -> None:
     for t in range(0, 100, 2):
         truth = tell_crowd(crowd, t)
         n = len(truth.tracks)
-        stays = single_poses(truth.keypoints, np.ones((n, 17)), truth.boxes, np.ones(n), sigmas)
+        stays = single_poses(truth.keypoints, np.ones((n, 17)), truth.boxes, np.ones(n), sigmas, **LIMITS)
         assert stays.all()
         middle = truth.boxes[:, :2] + truth.boxes[:, 2:] / 2
         apart = np.abs(middle[:, None, 0] - middle[None, :, 0]) / truth.boxes[:, 2]

@@ -16,6 +16,7 @@ from posewarper.errors import ConfigError
 from posewarper.evaluation.oks import usual_sigmas
 from posewarper.evaluation.posetrack import score_posetrack, total_of
 from posewarper.geometry import keypoint_boxes
+from posewarper.options import TrackSettings
 from posewarper.prediction.tracker import Tracker
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import NO_TRACK, InstanceTable
@@ -51,7 +52,7 @@ def test_ids_count_from_one_and_follow_the_instance_not_its_place() -> None:
 
 def test_assignment_is_best_over_all() -> None:
     # Nearest first would give 7 to the track at 10 and leave nothing but 20, too far, to the track at 0.
-    tracker = Tracker(SIGMAS, smoothing=0.0)
+    tracker = Tracker(SIGMAS, TrackSettings(smoothing=0.0))
     show(tracker, 0, at((0, 0), (10, 0)))
     assert show(tracker, 1, at((20, 0), (7, 0))) == [2, 1]
 
@@ -66,14 +67,14 @@ def test_motion_carries_tracks_through_each_other() -> None:
             show(tracker, t, at())
         return show(tracker, 13, at(left(13), right(13)))
 
-    assert cross(Tracker(SIGMAS, fading=1.0)) == [2, 1]
-    assert cross(Tracker(SIGMAS, smoothing=0.0)) != [2, 1]
+    assert cross(Tracker(SIGMAS, TrackSettings(fading=1.0))) == [2, 1]
+    assert cross(Tracker(SIGMAS, TrackSettings(smoothing=0.0))) != [2, 1]
 
 
 @pytest.mark.parametrize("patience", [1, 4])
 def test_an_id_outlives_patience_frames_and_is_never_used_again(patience: int) -> None:
     for missing, expected in ((patience, [1]), (patience + 1, [2])):
-        tracker = Tracker(SIGMAS, patience=patience)
+        tracker = Tracker(SIGMAS, TrackSettings(patience=patience))
         show(tracker, 0, at((50, 50)))
         for t in range(missing):
             assert tracker.expected_boxes(1 + t)[0].tolist() == ([1] if t <= patience else [])
@@ -82,7 +83,7 @@ def test_an_id_outlives_patience_frames_and_is_never_used_again(patience: int) -
 
 
 def test_the_velocity_is_smoothed_and_fades() -> None:
-    tracker = Tracker(SIGMAS, smoothing=0.5, fading=0.5)
+    tracker = Tracker(SIGMAS, TrackSettings(smoothing=0.5, fading=0.5))
     show(tracker, 0, at((0, 0)))
     assert tracker.expected_boxes(1)[1].tolist() == [[0, 0, 30, 80]]
     show(tracker, 1, at((4, 2)))  # the first step is the velocity
@@ -105,7 +106,7 @@ def test_one_stray_keypoint_does_not_move_the_body() -> None:
 
 
 def test_hidden_keypoints_move_along_and_are_forgotten_in_time() -> None:
-    tracker = Tracker(SIGMAS, patience=3)
+    tracker = Tracker(SIGMAS, TrackSettings(patience=3))
     show(tracker, 0, at((0, 0)))
     feet_gone = np.array([[0.9, 0.9, 0.9, 0.1]])
     for t in range(1, 5):
@@ -134,7 +135,7 @@ def test_boxes_decide_where_poses_are_poor() -> None:
 
 
 def test_poor_poses_and_low_scores_begin_no_track() -> None:
-    tracker = Tracker(SIGMAS, start_score=0.5, pose_score=0.3)
+    tracker = Tracker(SIGMAS, TrackSettings(start_score=0.5, pose_score=0.3))
     poor = np.array([[0.9, 0.1, 0.1, np.nan], [0.9, 0.9, 0.9, 0.9], [0.9, 0.1, 0.1, 0.1]])
     scores = np.array([0.9, 0.4, 0.5])
     ids = show(tracker, 0, at((0, 0), (100, 0), (200, 0)), keypoint_scores=poor, scores=scores)
@@ -144,7 +145,7 @@ def test_poor_poses_and_low_scores_begin_no_track() -> None:
 
 
 def test_a_track_of_poor_poses_is_dropped() -> None:
-    tracker = Tracker(SIGMAS, patience=4)
+    tracker = Tracker(SIGMAS, TrackSettings(patience=4))
     show(tracker, 0, at((50, 50)))
     show(tracker, 1, at((50, 50)))
     for t in range(2, 7):
@@ -235,7 +236,7 @@ def test_frames_must_rise_and_shapes_agree() -> None:
 @pytest.mark.parametrize("setting", [{"patience": 0}, {"smoothing": 1.5}, {"start_score": -0.1}])
 def test_impossible_settings(setting: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
-        Tracker(SIGMAS, **setting)  # type: ignore[arg-type]
+        TrackSettings.read(setting)
     with pytest.raises(ConfigError, match="sigmas"):
         Tracker([0.1, 0.0])
 
@@ -317,11 +318,10 @@ def official_figures(seed: int, updates: list[_Update]) -> list[tuple[float, flo
 
 def test_official_figures_on_crowds_that_cross() -> None:
     sigmas = usual_sigmas(POSETRACK)
+    ways = [TrackSettings(start_score=0.5, smoothing=0.0), TrackSettings(start_score=0.5)]
     figures = np.array(
         [
-            official_figures(
-                seed, [nearest_box(), Tracker(sigmas, smoothing=0.0).update, Tracker(sigmas).update]
-            )
+            official_figures(seed, [nearest_box(), *(Tracker(sigmas, way).update for way in ways)])
             for seed in range(3)
         ]
     )
