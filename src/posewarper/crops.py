@@ -86,15 +86,12 @@ def instance_transform(
         scale: (2,) width and height of the crop, padding included, in units of 200 pixels.
         size: (height, width) of the crop.
         rotation: degrees, counter-clockwise as seen.
-        exact: the box fills the crop from edge to edge, as own clips have it; else the paper's map, which
-            lies half a crop pixel off.
-
-    Raises:
-        LabelsError: if ``exact`` and the box has no area.
+        exact: the box, at least a pixel large, fills the crop from edge to edge, as own clips have it; else
+            the paper's map, which lies half a crop pixel off.
     """
     if not exact:
         return paper_crop_transform(center, scale, rotation, size[::-1])
-    extent = 200.0 * np.asarray(scale, np.float64)
+    extent = np.maximum(200.0 * np.asarray(scale, np.float64), 1)
     low = np.asarray(center, np.float64) - extent / 2
     return crop_transform(np.concatenate([low, extent]), size, rotation=rotation)
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posewarper.crops import Image, crop_image, flip_keypoints, smooth_crop
-from posewarper.geometry import CropTransform, crop_transform, keypoint_boxes, pad_box, paper_crop_transform
+from posewarper.crops import Image, crop_image, flip_keypoints, instance_transform, smooth_crop
+from posewarper.geometry import CropTransform, crop_transform, keypoint_boxes, pad_box
 from posewarper.options import AugmentationSettings, FitConfig
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import Floats, is_there
@@ -166,14 +166,9 @@ class Framing:
         """Cut the crop (height, width) = ``size``: the mirroring first, as the original does, then the cut.
 
         With ``paper`` the crop is the original's to the last digit. Otherwise it is one as for own clips: of
-        the same box, by :func:`posewarper.geometry.crop_transform` and without aliasing.
+        the same box, cut without aliasing; see :func:`posewarper.crops.instance_transform`.
         """
-        if paper:
-            transform = paper_crop_transform(self.center, self.scale, self.rotation, (size[1], size[0]))
-        else:
-            # At least a pixel: half of a body may be one spot.
-            box = np.maximum(np.asarray(self.scale, np.float64) * _PAPER_UNIT, 1)
-            transform = crop_transform([*(self.center - box / 2), *box], size, rotation=self.rotation)
+        transform = instance_transform(self.center, self.scale, size, rotation=self.rotation, exact=not paper)
         return cut(mirror(frame, skeleton) if self.flip else frame, transform, smooth=not paper)
 
 
