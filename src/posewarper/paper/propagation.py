@@ -21,7 +21,7 @@ from posewarper.paper.carrying import Rules, check_method, propagate_video
 from posewarper.paper.prediction import dataset_frames, describe_request, make_or_read
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.posetrack18 import read_posetrack18
-from posewarper.posetrack.selection import REACH, Step, longest_run, propagation_plan
+from posewarper.posetrack.selection import REACH, Step, longest_run, nearest_steps, propagation_plan
 from posewarper.runs import claim_folder
 from posewarper.structures import InstanceTable, Progress, silent
 
@@ -67,13 +67,8 @@ def neighbour_steps(
     """
     labelled = _labelled(table, keep)
     there = set(table.frame_numbers.tolist() if numbers is None else numbers) - set(labelled)
-    nearest: dict[int, Step] = {}
-    for source in labelled:
-        for delta in (*range(-reach, 0), *range(1, reach + 1)):
-            known = nearest.get(source + delta)
-            if source + delta in there and (known is None or abs(delta) < abs(known.delta)):
-                nearest[source + delta] = Step(source + delta, source, delta)
-    return sorted(nearest.values(), key=lambda step: (step.labelled, step.number))
+    steps = nearest_steps(labelled, there, reach)
+    return sorted(steps, key=lambda step: (step.labelled, step.number))
 
 
 def plan_dataset(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -93,15 +93,18 @@ def propagation_plan(numbers: ArrayLike) -> list[Step]:
         [(4, 0), (1, -3), (2, -2), (3, -1), (5, 1), (6, 2), (7, -1), (8, 0)]
     """
     run = longest_run(numbers)
-    chosen = labelled_numbers(run)
-    within = set(run.tolist())
+    return nearest_steps(labelled_numbers(run), run.tolist(), REACH)
+
+
+def nearest_steps(labelled: Iterable[int], frames: Iterable[int], reach: int) -> list[Step]:
+    """Return how frames within ``reach`` of labelled ones are filled: from the nearer, or the earlier."""
+    there = set(frames)
     steps: dict[int, Step] = {}
-    for labelled in chosen:
-        for delta in (0, *range(-REACH, 0), *range(1, REACH + 1)):
-            number = labelled + delta
-            known = steps.get(number)
-            if number in within and (known is None or abs(delta) < abs(known.delta)):
-                steps[number] = Step(number, labelled, delta)
+    for source in labelled:
+        for delta in (0, *range(-reach, 0), *range(1, reach + 1)):
+            known = steps.get(source + delta)
+            if source + delta in there and (known is None or abs(delta) < abs(known.delta)):
+                steps[source + delta] = Step(source + delta, source, delta)
     return list(steps.values())
 
 
