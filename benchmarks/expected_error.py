@@ -21,10 +21,10 @@ from scipy.stats import spearmanr
 from posewarper import Labels, fit, open_video, read_labels
 from posewarper.evaluation.clips import keep_every
 from posewarper.model.checkpoint import load_model
-from posewarper.propagation import methods
+from posewarper.propagation import stretch
 from posewarper.propagation.clip import prepare_clip
-from posewarper.propagation.expected_error import BOUND, Signs, terms_of
-from posewarper.propagation.stretch import Stretch
+from posewarper.propagation.expected_error import BOUND, read_signs, terms_of
+from posewarper.propagation.methods import propagate_clip
 from posewarper.structures import Floats, Poses
 from posewarper.video.track_crops import instance_boxes
 
@@ -37,22 +37,26 @@ def propagate(video: str, dense: Labels, gap: int, model_path: Path | None) -> t
     """Propagate every ``gap``-th label; also return the terms of the error model by (track, frame)."""
     kept, found = keep_every(dense, gap), {}
 
-    class Recording(Stretch):
-        def _signs(self, solved, evidence) -> Signs:  # type: ignore[no-untyped-def]
-            signs = super()._signs(solved, evidence)
-            terms = terms_of(signs)
-            for row, frame in enumerate(self.frames.tolist()):
-                found[self.track_id, frame] = {name: term[row] for name, term in terms.items()}
-            return signs
+    class Recording(stretch.Stretch):
+        def solve(self, trust):  # type: ignore[no-untyped-def]
+            def record(solved, evidence):  # type: ignore[no-untyped-def]
+                signs = read_signs(solved, evidence)
+                terms = terms_of(signs)
+                for row, frame in enumerate(self.frames.tolist()):
+                    found[self.track_id, frame] = {name: term[row] for name, term in terms.items()}
+                return signs
 
-    methods.Stretch = Recording  # type: ignore[misc]
+            stretch.read_signs = record
+            return super().solve(trust)
+
+    stretch.Stretch = Recording  # type: ignore[misc]
     with open_video(video) as opened:
         model = None
         if model_path is not None:
             if not model_path.exists():
                 fit(opened, kept, checkpoint=model_path)
             model = load_model(model_path).eval()
-        return methods.estimate_poses(prepare_clip(opened, kept), "default", model), kept, found
+        return propagate_clip(prepare_clip(opened, kept), "default", model), kept, found
 
 
 def collect(poses: Poses, dense: Labels, kept: Labels, found: Found) -> dict[str, Floats]:

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +79,7 @@ def compare(
         video: a video file or a folder of frames.
         dense: labels of all or most frames; see :func:`~posewarper.evaluation.clips.score_clip`.
         every: gaps k; the labels of frames k//2, k//2 + k, ... are kept.
-        methods: names in ``posewarper.fitting.METHODS``, ``ABLATIONS`` or ``VARIANTS``.
+        methods: names in ``posewarper.fitting.METHODS``.
         seed: seed of everything random.
         effort: ``fast``, ``normal`` or ``best``.
         network: what is fitted, and the weights that it starts from.
@@ -90,8 +90,8 @@ def compare(
     Returns:
         One JSON-safe dict for each gap and method, in this order, with ``clip``, ``every``, ``n_labels``
         (labelled frames kept), ``method``, ``seed``, the figures of ``ClipScore.to_row()``, ``seconds`` (wall
-        time of the method, with the optical flow that it shares with others, and of a variant's own training)
-        and ``fit_seconds`` (wall time of fitting the model that it shares with others, 0 if it needs none).
+        time of the method, with the optical flow that it shares with others) and ``fit_seconds`` (wall time
+        of fitting the model that it shares with others, 0 if it needs none).
 
     Raises:
         ConfigError: if a gap, a method, the effort, the device or the network is impossible.
@@ -125,17 +125,13 @@ def compare(
 
 
 def usable_methods(effort: str) -> list[str]:
-    """Return the methods that an effort allows: all, or those without a network; no ablations or variants.
+    """Return the methods that an effort allows: all, or those without a network.
 
     Raises:
         ConfigError: if there is no such effort.
     """
-    return _allowed(fitting.METHODS, effort)
-
-
-def _allowed(methods: Iterable[str], effort: str) -> list[str]:
     trains = effort_config(effort).pose_iterations > 0
-    return [name for name in methods if trains or not fitting.needs_model(name, effort)]
+    return [name for name in fitting.METHODS if trains or not fitting.needs_model(name, effort)]
 
 
 def check_methods(methods: Sequence[str], effort: str) -> list[str]:
@@ -145,9 +141,8 @@ def check_methods(methods: Sequence[str], effort: str) -> list[str]:
         ConfigError: if there is no such effort, a name is unknown, a method needs a network that the effort
             does not train, or there is no method.
     """
-    known = [*fitting.METHODS, *fitting.ABLATIONS, *fitting.VARIANTS]
-    usable = _allowed(known, effort)
-    unknown = [name for name in methods if name not in known]
+    usable = usable_methods(effort)
+    unknown = [name for name in methods if name not in fitting.METHODS]
     if unknown or not methods:
         raise ConfigError(
             "unknown method" if unknown else "no method to compare",
@@ -309,10 +304,7 @@ def _make_row(comparison: _Comparison, shared: _Shared, method: str) -> dict[str
     clip, clip_seconds = shared.carried if looks else shared.plain
     started = time.perf_counter()
     progress = _prefixed(comparison.progress, f"every {shared.gap}")
-    config = effort_config(comparison.effort)
-    poses = fitting.propagate_clip(
-        clip, method, model, config=config, seed=comparison.seed, progress=progress
-    )
+    poses = fitting.propagate_clip(clip, method, model, progress=progress)
     seconds = clip_seconds + time.perf_counter() - started
     score = score_clip(poses, comparison.dense, shared.kept)
     path = Path(comparison.video)

@@ -23,7 +23,6 @@ from moving_clip import (
 
 from posewarper import fit, fitting, load_model, propagate
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
-from posewarper.fitting import VARIANTS
 from posewarper.model.checkpoint import parameters_sha256
 from posewarper.options import EFFORTS, NetworkConfig
 from posewarper.skeletons import Skeleton
@@ -130,41 +129,10 @@ def test_a_model_is_fitted_where_one_is_needed_and_used_where_one_is_given(video
     assert "training" not in second.seconds
     assert not (tmp_path / "unused.pt").exists()
     np.testing.assert_allclose(second.poses.dense(), first.poses.dense(), atol=0.02)
-    for method in ("frame", "warper", "warper-untrained"):
+    for method in ("frame", "warper", "paper"):
         found = propagate(video, labels, method=method, model=model, device="cpu").poses.dense()
         assert np.isfinite(found).all()
         np.testing.assert_array_equal(found[[3, 10, 16], 0], labels.tracks[0].keypoints)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_variants_train_a_head_of_their_own_and_leave_the_model_alone(variant, video, tiny, tmp_path):
-    labels, path = some_labels(), tmp_path / "model.pt"
-    told: list[str] = []
-    first = propagate(video, labels, method=variant, checkpoint=path, device="cpu", seed=3)
-    model = load_model(path)  # an ordinary one, for whatever is to be done with it
-    before = parameters_sha256(model)
-    usual = propagate(video, labels, method="warper", model=model, device="cpu").poses.dense()
-    assert np.isfinite(usual).all()
-    second = propagate(
-        *(video, labels),
-        method=variant,
-        model=model,
-        device="cpu",
-        seed=3,
-        progress=lambda *w: told.append(w[0]),
-    )
-    assert parameters_sha256(model) == before and model.spec.trained == {"pose": 4, "warp": 2}
-    assert "training the warper" in told and "training the pose network" not in told
-    dense = second.poses.dense()
-    np.testing.assert_allclose(dense, first.poses.dense(), atol=0.02)
-    np.testing.assert_array_equal(dense[[3, 10, 16], 0], labels.tracks[0].keypoints)
-    assert np.abs(dense - usual).max() > 1e-4
-
-
-def test_a_variant_is_refused_where_nothing_is_trained(video, tiny):
-    model = tiny_fit(video, some_labels())
-    with pytest.raises(ConfigError, match="head of warper-image"):
-        propagate(video, some_labels(), method="warper-image", model=model, effort="fast")
 
 
 def test_a_backbone_starts_from_given_weights(video, tiny, tmp_path):

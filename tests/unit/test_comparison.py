@@ -43,8 +43,6 @@ class Fake:
     """
 
     METHODS = METHODS
-    ABLATIONS: ClassVar = {"without-late": "an ablation"}
-    VARIANTS: ClassVar = {"net-wide": "a variant"}
     INTERPOLATIONS: ClassVar = {"near": None}
 
     def __init__(self, dense: Labels) -> None:
@@ -77,14 +75,12 @@ class Fake:
     def fit_clip(self, clip, config, network, *, start, seed, device, progress):
         assert clip.chains and config.pose_iterations and isinstance(network, NetworkConfig)
         frames = len(clip.labels.labelled_frames)
-        self.start = start
+        self.start, self.seed = start, seed
         self.calls.append(("fit", str(frames)))
         progress("training", 1, 1)
         return FakeModel(f"model of {frames} labels")
 
-    def propagate_clip(self, clip, method, model, *, config, seed, progress):
-        assert config.warp_iterations
-        self.seed = seed
+    def propagate_clip(self, clip, method, model, *, progress):
         if method == self.interrupt_at:
             raise KeyboardInterrupt
         frames = len(clip.labels.labelled_frames)

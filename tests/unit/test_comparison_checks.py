@@ -30,16 +30,12 @@ def test_methods():
         check_methods(["nearest"], "slow")
     assert check_methods(["linear", "nearest", "linear"], "normal") == ["linear", "nearest"]
     assert usable_methods("normal") == list(METHODS)
-    assert check_methods(["warper-image", "without-flow"], "normal") == ["warper-image", "without-flow"]
 
 
 def test_methods_that_need_a_network_where_none_is_trained():
     with pytest.raises(ConfigError, match="trains none") as caught:
         check_methods(["nearest", "frame"], "fast")
     assert "got:      frame\n" in str(caught.value)
-    with pytest.raises(ConfigError, match="trains none"):
-        check_methods(["warper-image"], "fast")
-    assert check_methods(["without-flow"], "fast") == ["without-flow"]
     usable = usable_methods("fast")
     assert {"nearest", "flow2", "default"} <= set(usable) and not {"frame", "warper"} & set(usable)
 

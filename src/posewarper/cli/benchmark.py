@@ -64,8 +64,7 @@ def run(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Methods, with commas in between; if left out all but the ablations (without-flow ...) and "
-            "the variants (warper-image, warper-correlation).",
+            help="Methods, with commas in between; all of them if left out.",
         ),
     ] = None,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Use one track alone.")] = None,

@@ -147,13 +147,6 @@ class PoseWarper(nn.Module):
         """Map normalised crops (B, 3, H, W) to heatmaps (B, K, H / 4, W / 4)."""
         return self.final_layer(self.backbone(crops)[0])
 
-    def view(self, heatmaps: Tensor, crops: Tensor) -> Tensor:
-        """Return what the warp head takes as source or target of frames: their heatmaps (B, K, H / 4, W / 4).
-
-        A head that sees more, :mod:`posewarper.model.seeing_heads`, takes more channels.
-        """
-        return self.warp_head.view(heatmaps, crops, self.backbone)
-
     def warp(self, values: Tensor, *, source: Tensor, target: Tensor) -> Tensor:
         """Move heatmaps from the source frame to the target frame; see :class:`WarpHead`."""
         return self.warp_head(values, source=source, target=target)

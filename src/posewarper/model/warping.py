@@ -60,8 +60,6 @@ class WarpHead(nn.Module):
         width: channels of the residual stack.
         blocks: number of residual blocks.
         dilations: one offset branch and one deformable convolution each, in heatmap pixels.
-        inputs: channels that the residual stack is given, where they are more than the K differences of the
-            heatmaps.
     """
 
     def __init__(
@@ -70,12 +68,11 @@ class WarpHead(nn.Module):
         width: int = PAPER_WIDTH,
         blocks: int = PAPER_BLOCKS,
         dilations: Sequence[int] = PAPER_DILATIONS,
-        inputs: int | None = None,
     ) -> None:
         super().__init__()
         self.dilations = tuple(dilations)
         self.residual_stack: nn.Module = nn.Sequential(
-            *(ResidualBlock(width if n else inputs or keypoints, width) for n in range(blocks))
+            *(ResidualBlock(width if n else keypoints, width) for n in range(blocks))
         )
         self.offsets = nn.ModuleList(
             nn.Conv2d(width, keypoints * TAPS * 2, 3, padding=d, dilation=d, bias=False) for d in dilations
@@ -92,10 +89,6 @@ class WarpHead(nn.Module):
                 nn.init.normal_(module.weight, std=0.001)
         for parameter in self.offsets.parameters():
             nn.init.zeros_(parameter)
-
-    def view(self, heatmaps: Tensor, crops: Tensor, backbone: nn.Module) -> Tensor:
-        """Return what the head compares of frames: their heatmaps (B, K, H, W), and nothing else."""
-        return heatmaps
 
     def features(self, source: Tensor, target: Tensor) -> Tensor:
         """Return (B, width, H, W): what the difference of the two frames' heatmaps says of the motion."""

@@ -1,10 +1,10 @@
-"""Dense optical flow by RAFT (Teed and Deng 2020), in torchvision's implementation and with its weights."""
+"""Optical flow: between two frames (DIS, or RAFT with trained weights), and labels carried along a clip."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -21,15 +21,12 @@ from posewarper.structures import Floats, Ints, Progress, Track, is_there, silen
 from posewarper.video.source import Video
 
 Flow = NDArray[np.floating]
-# The later of two frames, the flow to it and the flow back.
-_Waiting = tuple[int, Flow, Flow]
 
 # Subjects are brought to about this many pixels before the flow is computed: finer costs time and gains
 # nothing, coarser loses the limbs.
 _SUBJECT_PIXELS, _SHORTEST_LONG_SIDE, _LONGEST_SIDE = 256, 720, 1280
 # Backward flows wait for the next label; one further away than this many bytes of flow is out of reach.
 _WAITING_BYTES = 192 * 2**20
-_WAYS = ("forward", "backward")
 
 
 @cache
@@ -107,25 +104,38 @@ class FlowChain:
     backward_error: Floats
     left_out: FlowChain | None = None
 
+    @property
+    def sides(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        """Points and errors carried forward, and those carried backward."""
+        return (self.forward, self.forward_error), (self.backward, self.backward_error)
+
+    def at(self, frames: Ints) -> FlowChain:
+        """Return the part that lies on some of its frames."""
+        rows = np.searchsorted(self.frames, frames)
+        parts = self.forward, self.backward, self.forward_error, self.backward_error
+        forward, backward, forward_error, backward_error = (part[rows] for part in parts)
+        return FlowChain(self.frames[rows], forward, backward, forward_error, backward_error)
+
+
+def _empty_chain(frames: Ints, keypoints: int, left_out: FlowChain | None = None) -> FlowChain:
+    forward, backward = np.full((2, len(frames), keypoints, 2), np.nan)
+    return FlowChain(frames, forward, backward, forward[..., 0].copy(), backward[..., 0].copy(), left_out)
+
 
 class _Carrier:
-    """One track's keypoints on their way through the clip."""
+    """One track's keypoints on their way through the clip; its chain is filled in place."""
 
     def __init__(self, track: Track, frames: Ints) -> None:
         self.row = {int(f): n for n, f in enumerate(frames)}
-        shape = (len(frames), track.keypoints.shape[1])
-        self.labels = {int(f): k for f, k in zip(track.frames, track.keypoints, strict=True)}
-        self.points = {way: np.full((*shape, 2), np.nan) for way in _WAYS}
-        self.errors = {way: np.full(shape, np.nan) for way in _WAYS}
-        self.labelled = np.intersect1d(track.frames, frames)
-        shape = (len(self.labelled), shape[1])
-        self.left_out = {way: np.full((*shape, 2), np.nan) for way in _WAYS}
-        self.left_out_errors = {way: np.full(shape, np.nan) for way in _WAYS}
-        for frame, keypoints in self.labels.items():
-            if frame in self.row:
-                for way in self.points:
-                    self.points[way][self.row[frame]] = keypoints
-                    self.errors[way][self.row[frame]] = 0.0
+        labelled = np.intersect1d(track.frames, frames)
+        self.label_row = {int(f): n for n, f in enumerate(labelled)}
+        k = track.keypoints.shape[1]
+        self.left_out = _empty_chain(labelled, k)
+        self.chain = _empty_chain(frames, k, self.left_out)
+        rows, own = np.searchsorted(frames, labelled), np.searchsorted(track.frames, labelled)
+        for points, errors in self.chain.sides:
+            points[rows] = track.keypoints[own]
+            errors[rows] = 0.0
         labelled_on = np.where(track.visibility > 0, track.frames[:, None], -1)
         self.last_label = labelled_on.max(0, initial=-1)
 
@@ -133,33 +143,25 @@ class _Carrier:
         """Tell whether a label after ``frame`` has yet to be carried back to ``frame`` and beyond."""
         if frame not in self.row:
             return False
-        missing = ~is_there(self.points["backward"][self.row[frame]])
+        missing = ~is_there(self.chain.backward[self.row[frame]])
         return bool((missing & (self.last_label > frame)).any())
 
-    def carry(self, way: str, a: int, b: int, there: Flow, back: Flow, scale: Floats) -> None:
-        """Carry the points of frame ``a`` to frame ``b``; what is labelled in ``b`` stays the label."""
+    def carry(self, a: int, b: int, there: Flow, back: Flow, scale: Floats) -> None:
+        """Carry the points of frame ``a`` to its neighbour ``b``; labels in ``b`` stay as they are."""
         if a not in self.row or b not in self.row:
             return
-        points, errors = self.points[way], self.errors[way]
-        start, row = points[self.row[a]], self.row[b]
+        side = 0 if a < b else 1
+        (points, errors), row = self.chain.sides[side], self.row[b]
+        start = points[self.row[a]]
         small = (start + 0.5) * scale - 0.5
         step = sample_flow(there, small)
         gap = np.linalg.norm((step + sample_flow(back, small + step)) / scale, axis=-1)
         arrived, error = start + step / scale, errors[self.row[a]] + gap
         missing = ~is_there(points[row])
         points[row, missing], errors[row, missing] = arrived[missing], error[missing]
-        if b in self.labels:
-            own = np.searchsorted(self.labelled, b)
-            self.left_out[way][own], self.left_out_errors[way][own] = arrived, error
-
-
-def _stretches(frames: Ints) -> list[tuple[int, int]]:
-    """Split rising frames into (first, last) of consecutive runs."""
-    if not len(frames):
-        return []
-    cuts = np.flatnonzero(np.diff(frames) > 1)
-    starts, ends = np.r_[frames[0], frames[cuts + 1]], np.r_[frames[cuts], frames[-1]]
-    return [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+        if b in self.label_row:
+            for whole, part in zip(self.left_out.sides[side], (arrived, error), strict=True):
+                whole[self.label_row[b]] = part
 
 
 def carry_labels(
@@ -184,48 +186,34 @@ def carry_labels(
         Track id -> :class:`FlowChain` on the frames asked for.
     """
     carriers = {i: _Carrier(tracks[i], frames[i]) for i in tracks}
-    wanted = (
-        np.unique(np.concatenate([np.asarray(f) for f in frames.values()])) if frames else np.zeros(0, int)
-    )
+    labelled = {int(f) for track in tracks.values() for f in track.frames}
+    wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *frames.values()]))
     factor = working_scale(video.image_size, subject)
     done = 0
-    for first, last in _stretches(wanted):
-        waiting: list[_Waiting] = []
+    for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1):
+        waiting: list[tuple[int, Flow, Flow]] = []  # the later of two frames, the flow to it and back
         before: NDArray[np.uint8] | None = None
-        for index, image in video.frames(range(first, last + 1)):
+        for index, image in video.frames(run.tolist()):
             grey = to_grey(image, factor)
             # Sizes are whole numbers, so the true scale differs a little from the wanted one, by axis.
             scale = np.array([grey.shape[1] / image.shape[1], grey.shape[0] / image.shape[0]])
             if before is not None:
                 there, back = dense_flow(before, grey), dense_flow(grey, before)
                 for carrier in carriers.values():
-                    carrier.carry("forward", index - 1, index, there, back, scale)
+                    carrier.carry(index - 1, index, there, back, scale)
                 waiting.append((index, there.astype(np.float16), back.astype(np.float16)))
                 del waiting[: -max(1, _WAITING_BYTES // (2 * waiting[-1][1].nbytes))]
-                if index == last or any(index in c.labels for c in carriers.values()):
-                    _carry_back(carriers.values(), waiting, scale)
+                if index == run[-1] or index in labelled:
+                    for later, there, back in reversed(waiting):
+                        for carrier in carriers.values():
+                            carrier.carry(later, later - 1, back, there, scale)
                     # Keypoints without a label here may still get one later, for which these flows wait.
                     if not any(carrier.waits(index) for carrier in carriers.values()):
                         waiting.clear()
             before = grey
             done += 1
             progress("optical flow", done, len(wanted))
-    return {i: _chain(carrier, frames[i]) for i, carrier in carriers.items()}
-
-
-def _carry_back(carriers: Iterable[_Carrier], waiting: list[_Waiting], scale: Floats) -> None:
-    for index, there, back in reversed(waiting):
-        for carrier in carriers:
-            carrier.carry("backward", index, index - 1, back, there, scale)
-
-
-def _chain(carrier: _Carrier, frames: Ints) -> FlowChain:
-    left_out = _pick(carrier.labelled, carrier.left_out, carrier.left_out_errors)
-    return replace(_pick(frames, carrier.points, carrier.errors), left_out=left_out)
-
-
-def _pick(frames: Ints, points: Mapping[str, Floats], errors: Mapping[str, Floats]) -> FlowChain:
-    return FlowChain(frames, points["forward"], points["backward"], errors["forward"], errors["backward"])
+    return {i: carrier.chain for i, carrier in carriers.items()}
 
 
 def blend_nearest(chain: FlowChain, track: Track) -> Floats:
@@ -266,6 +254,10 @@ def label_distances(chain: FlowChain, track: Track) -> tuple[Floats, Floats]:
         has = place < len(knots)
         after[has, k] = knots[place[has]] - chain.frames[has]
     return before, after
+
+
+BLENDS: Mapping[str, Callable[[FlowChain, Track], Floats]] = {"flow": blend_nearest, "flow2": blend_both}
+"""The methods that follow flow alone, by name."""
 
 
 # The network works at an eighth of the picture, and halves that three times.

@@ -1,55 +1,45 @@
-"""Interpolation of labels over time: what can be had without looking at the video.
-
-Each keypoint is interpolated between the frames on which that keypoint is labelled (its knots), visible or
-hidden. Before its first and after its last knot the value there is held; one knot gives a constant; a
-keypoint that is never labelled stays NaN. Every function takes a track of t labels with K keypoints and
-``frames`` (n,), indices in any order, and returns (n, K, 2) xy in pixels.
-"""
+"""Interpolation of labels over time: what can be had without looking at the video."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
-from posewarper.structures import Floats, Ints, Track
+from posewarper.structures import Floats, Ints, is_there
 
 
-def nearest(track: Track, frames: ArrayLike) -> Floats:
-    """Copy the label of the nearest knot; the earlier one if two are equally near.
+def interpolate(frames: Ints, points: Floats, at: ArrayLike, method: str = "linear") -> Floats:
+    """Interpolate each of K points between the frames on which it is there (its knots).
+
+    Before its first and after its last knot the value there is held; one knot gives a constant; a point that
+    is never there stays NaN.
+
+    Args:
+        frames: (t,) rising frame indices.
+        points: (t, K, 2) xy, NaN where there is none.
+        at: (n,) frame indices in any order.
+        method: ``nearest`` copies the nearest knot, the earlier one of two; ``linear`` joins knots by
+            straight lines; ``pchip`` by monotone cubics, which are smooth and never overshoot a knot.
+
+    Returns:
+        (n, K, 2).
 
     Example:
-        >>> track = Track([0, 4], [[[0.0, 0.0]], [[8.0, 4.0]]], [[2], [2]])
-        >>> nearest(track, [2, 3])[:, 0]
+        >>> interpolate(np.array([0, 4]), np.array([[[0.0, 0.0]], [[8.0, 4.0]]]), [2, 3], "nearest")[:, 0]
         array([[0., 0.],
                [8., 4.]])
     """
-    return _each_keypoint(track, frames, _nearest)
-
-
-def linear(track: Track, frames: ArrayLike) -> Floats:
-    """Join the knots by straight lines."""
-    return _each_keypoint(track, frames, _linear)
-
-
-def pchip(track: Track, frames: ArrayLike) -> Floats:
-    """Join the knots by monotone cubics, which are smooth and never overshoot a label."""
-    return _each_keypoint(track, frames, _pchip)
-
-
-def _each_keypoint(
-    track: Track, frames: ArrayLike, between: Callable[[Ints, Floats, Ints], Floats]
-) -> Floats:
-    at = np.asarray(frames, np.int64).reshape(-1)
-    result = np.full((len(at), track.keypoints.shape[1], 2), np.nan)
-    for k, labelled in enumerate((track.visibility > 0).T):
-        if labelled.any():
-            knots = track.frames[labelled]
+    between = INTERPOLATIONS[method]
+    at = np.asarray(at, np.int64).reshape(-1)
+    result = np.full((len(at), points.shape[1], 2), np.nan)
+    for k, there in enumerate(is_there(points).T):
+        if there.any():
+            knots = frames[there]
             # Held ends: a frame outside the knots is treated as the knot next to it.
-            inside = np.clip(at, knots[0], knots[-1])
-            result[:, k] = between(knots, track.keypoints[labelled, k], inside)
+            result[:, k] = between(knots, points[there, k], np.clip(at, knots[0], knots[-1]))
     return result
 
 
@@ -67,3 +57,11 @@ def _pchip(knots: Ints, values: Floats, at: Ints) -> Floats:
     if len(knots) == 1:
         return np.broadcast_to(values, (len(at), 2))
     return PchipInterpolator(knots, values)(at)
+
+
+INTERPOLATIONS: Mapping[str, Callable[[Ints, Floats, Ints], Floats]] = {
+    "nearest": _nearest,
+    "linear": _linear,
+    "pchip": _pchip,
+}
+"""The methods by name."""

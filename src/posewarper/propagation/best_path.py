@@ -12,13 +12,12 @@ keypoint are solved together. Limbs tie keypoints to each other: a second sweep 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from posewarper.propagation.trajectory import Sighting, Steps
-from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Ints, is_there
+from posewarper.propagation.evidence import Evidence, Peaks
+from posewarper.structures import Floats, Ints, Labels, is_there
+from posewarper.video.track_crops import instance_sizes
 
 # Lengths are shares of the subject's size; costs are logarithms of odds.
 _CANDIDATES, _APART = 8, 0.015
@@ -37,72 +36,23 @@ Limbs = Mapping[tuple[int, int], float]
 """(keypoint, keypoint), both ways round -> their longest labelled distance, as a share of the size."""
 
 
-@dataclass(frozen=True)
-class Peaks:
-    """Several places for each keypoint of each frame.
-
-    Args:
-        points: (t, K, n, 2) xy in image pixels, NaN where there are fewer.
-        heights: (t, K, n) of the peaks, NaN where there are fewer.
-    """
-
-    points: Floats
-    heights: Floats
-
-
-@dataclass(frozen=True)
-class PathEvidence:
-    """What is known of a stretch of consecutive frames.
-
-    Args:
-        anchors: (t, K, 2) where keypoints are for certain, NaN elsewhere.
-        rough: (t, K, 2) places to fall back on, NaN where there are none.
-        seen: peaks of the pose network, or None.
-        warped: peaks of labelled heatmaps warped here, for each label.
-        carried: labels carried here by optical flow, for each side.
-        size: (t,) of the subject in pixels.
-        origin: (t, 2) a place that moves with the subject.
-        trust_in_seen: (K,) 1 where the pose network shows a keypoint as exactly as usual, else more or
-            less: by that share counts what it says.
-        trust_in_flow: 1 where optical flow is as good as in most clips, less where it is worse: by that share
-            counts what it says.
-    """
-
-    anchors: Floats
-    rough: Floats
-    seen: Peaks | None
-    warped: Sequence[Peaks]
-    carried: Sequence[Sighting]
-    size: Floats
-    origin: Floats
-    trust_in_seen: Floats
-    trust_in_flow: float = 1.0
-
-
-def measure_limbs(keypoints: Floats, size: Floats, skeleton: Skeleton) -> dict[tuple[int, int], float]:
-    """Return the longest labelled distance of each pair of keypoints that the skeleton joins.
-
-    Args:
-        keypoints: (n, K, 2) labels, NaN where there are none.
-        size: (n,) of the subject in pixels.
-        skeleton: its edges.
-    """
+def measure_limbs(labels: Labels) -> dict[tuple[int, int], float]:
+    """Return the longest labelled distance, in any track, of each pair of keypoints joined by an edge."""
+    keypoints = np.concatenate([track.keypoints for track in labels.tracks.values()])
+    size = np.concatenate([instance_sizes(track) for track in labels.tracks.values()])
     limbs: dict[tuple[int, int], float] = {}
-    for a, b in skeleton.edges:
+    for a, b in labels.skeleton.edges:
         lengths = np.linalg.norm(keypoints[:, a] - keypoints[:, b], axis=-1) / size
         if np.isfinite(lengths).any():
             limbs[a, b] = limbs[b, a] = float(np.nanmax(lengths))
     return limbs
 
 
-def choose_paths(
-    evidence: PathEvidence, steps: Steps, flip_order: Sequence[int], limbs: Limbs, known: Ints
-) -> Floats:
+def choose_paths(evidence: Evidence, flip_order: Sequence[int], limbs: Limbs, known: Ints) -> Floats:
     """Choose the cheapest path of every keypoint; see the description of this file.
 
     Args:
         evidence: what is known.
-        steps: reads the motion at guesses, (t, n, 2) in image pixels.
         flip_order: k -> the keypoint that k becomes in a mirror image.
         limbs: from :func:`measure_limbs`.
         known: keypoints that are looked for; the others are NaN.
@@ -122,7 +72,7 @@ def choose_paths(
     for a in sorted(wanted):
         b = int(flip_order[a])
         if a <= b or b not in wanted:
-            groups.append(_Group(evidence, steps, (a, b) if b != a and b in wanted else (a,), flip_order))
+            groups.append(_Group(evidence, (a, b) if b != a and b in wanted else (a,), flip_order))
     for _ in range(_SWEEPS):
         for group in groups:
             for keypoint, path in zip(group.keypoints, group.solve(paths, limbs), strict=True):
@@ -133,9 +83,7 @@ def choose_paths(
 class _Group:
     """A keypoint, or a left and a right one, with their common candidates."""
 
-    def __init__(
-        self, evidence: PathEvidence, steps: Steps, keypoints: tuple[int, ...], flip_order: Sequence[int]
-    ) -> None:
+    def __init__(self, evidence: Evidence, keypoints: tuple[int, ...], flip_order: Sequence[int]) -> None:
         self.keypoints, self.size = keypoints, evidence.size
         self.places = _choose_candidates(evidence, keypoints)
         costs = []
@@ -148,7 +96,7 @@ class _Group:
             cost[labelled, -1 - n] = 0.0
             costs.append(cost)
         self.costs = costs
-        self.motion = evidence.trust_in_flow * _motion_costs(steps, self.places, evidence.size)
+        self.motion = evidence.trust_in_flow * _motion_costs(evidence, self.places)
         self.relative = (self.places - evidence.origin[:, None]) / evidence.size[:, None, None]
         # Where flow is lost, motion is quick and jerky; but then steadiness is all there is, so less is lost.
         self.turn_cost = _TURN_COST * np.sqrt(evidence.trust_in_flow)
@@ -180,14 +128,15 @@ class _Group:
         return total
 
 
-def _choose_candidates(evidence: PathEvidence, keypoints: Sequence[int]) -> Floats:
+def _choose_candidates(evidence: Evidence, keypoints: Sequence[int]) -> Floats:
     """Return (t, n, 2): the likeliest places that lie apart from each other, labels last."""
     points, weights = [], []
+    warped = () if evidence.warped is None else evidence.warped.single
     for keypoint in keypoints:
         if evidence.seen is not None:
             points.append(evidence.seen.points[:, keypoint])
             weights.append(evidence.seen.heights[:, keypoint])
-        for peaks in evidence.warped:
+        for peaks in warped:
             points.append(peaks.points[:, keypoint])
             weights.append(0.5 * peaks.heights[:, keypoint])
         for side in evidence.carried:
@@ -222,7 +171,7 @@ def _thin_out(points: Floats, weights: Floats, radius: Floats) -> Floats:
     return kept
 
 
-def _place_costs(evidence: PathEvidence, places: Floats, keypoint: int, mirror: int | None) -> Floats:
+def _place_costs(evidence: Evidence, places: Floats, keypoint: int, mirror: int | None) -> Floats:
     """Return (t, n): what speaks against a keypoint being at each of its candidates."""
     size = evidence.size[:, None]
     cost = np.zeros(places.shape[:2])
@@ -237,7 +186,7 @@ def _place_costs(evidence: PathEvidence, places: Floats, keypoint: int, mirror: 
     if evidence.seen is not None:
         near = support(evidence.seen, _SEEN_SIGMA, _SEEN_POWER)
         cost -= evidence.trust_in_seen[keypoint] * _SEEN_COST * np.log(_SEEN_FLOOR + near)
-    for peaks in evidence.warped:
+    for peaks in () if evidence.warped is None else evidence.warped.single:
         cost -= _WARPED_COST * np.log(_WARPED_FLOOR + support(peaks, _WARPED_SIGMA, 1.0))
     for side in evidence.carried:
         sigma = side.sigma[:, keypoint, None]
@@ -254,13 +203,13 @@ def _support(places: Floats, points: Floats, heights: Floats, sigma: Floats, pow
     return np.nan_to_num(weight * np.exp(-squared / (2 * sigma[:, :, None] ** 2))).max(-1)
 
 
-def _motion_costs(steps: Steps, places: Floats, size: Floats) -> Floats:
+def _motion_costs(evidence: Evidence, places: Floats) -> Floats:
     """Return (t - 1, n, n): what the flow says against going from one candidate to one of the next frame."""
-    forward, backward = steps(places)
+    forward, backward = evidence.steps(places)
     arrives, came = places[:-1] + forward, places[1:] - backward
     off = np.linalg.norm(places[1:, None] - arrives[:, :, None], axis=-1)
     back_off = np.linalg.norm(came[:, None] - places[:-1, :, None], axis=-1)
-    share = (off + back_off) / 2 / size[:-1, None, None]
+    share = (off + back_off) / 2 / evidence.size[:-1, None, None]
     cost = -_MOTION_COST * np.log(_MOTION_FLOOR + np.exp(-(share**2) / (2 * _MOTION_SIGMA**2)))
     return np.nan_to_num(cost)  # a candidate that is not there is charged for that already
 

@@ -1,19 +1,18 @@
-"""A video with labels, made ready for propagation: when tracks are there, and labels carried by flow."""
+"""A video with labels, made ready for propagation: when tracks are there, where their crops lie, and flow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from posewarper.motion.flow import FlowChain, blend_both, carry_labels, label_distances
-from posewarper.propagation.best_path import Limbs, measure_limbs
-from posewarper.propagation.trajectory import Sighting
-from posewarper.structures import Floats, Ints, Labels, Progress, Track, silent
+from posewarper.geometry import pad_box
+from posewarper.motion.flow import FlowChain, blend_both, carry_labels
+from posewarper.motion.interpolation import interpolate
+from posewarper.structures import Floats, Ints, Labels, Progress, Track, is_there, silent
 from posewarper.video.source import Video
-from posewarper.video.track_crops import instance_boxes, track_boxes, without_strays
+from posewarper.video.track_crops import SMALLEST_BOX, instance_boxes, instance_sizes, without_strays
 
 
 def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool = False) -> Ints:
@@ -52,64 +51,6 @@ def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool
     return np.flatnonzero(there).astype(np.int64)
 
 
-# One standard deviation as a share of the subject's size, for each frame that labels are carried, and as a
-# share of the forward-backward inconsistency on the way.
-_SIGMA, _GROWTH, _INCONSISTENCY = 0.0105, 0.0028, 0.7
-# The median distance from a label that was left out, in such deviations: what most clips have, and by how
-# many labels it counts against what a clip shows.
-_USUAL, _USUAL_COUNTS = 0.45, 20
-# Less than the least is not believed: medians say nothing of limbs that are lost altogether.
-_LEAST, _MOST = 0.8, 4.0
-
-
-def carried_sigma(distance: Floats, error: Floats, size: Floats) -> Floats:
-    """Return how far off labels carried by flow usually are: one standard deviation in pixels.
-
-    Args:
-        distance: frames that they were carried.
-        error: forward-backward inconsistency in pixels, summed along the way; NaN where none arrived.
-        size: of the subject in pixels.
-    """
-    return (_SIGMA + _GROWTH * distance) * size + _INCONSISTENCY * np.nan_to_num(error, nan=np.inf)
-
-
-def measure_flow_error(labels: Labels, chains: Mapping[int, FlowChain]) -> float:
-    """Return how far off labels carried by flow are in this clip, as a multiple of what is usual.
-
-    Each label is left out in turn and compared with where its neighbours' labels arrive. With few labels the
-    answer stays near 1, and without any to compare it is 1.
-    """
-    errors = np.concatenate(
-        [np.zeros(0), *(_left_out_errors(labels.tracks[i], c) for i, c in chains.items())]
-    )
-    if not len(errors):
-        return 1.0
-    share = len(errors) / (len(errors) + _USUAL_COUNTS)
-    return float(np.clip((np.median(errors) / _USUAL) ** share, _LEAST, _MOST))
-
-
-def _left_out_errors(track: Track, chain: FlowChain) -> Floats:
-    """Return the distances of visible labels from where their neighbours arrive, in standard deviations."""
-    there = chain.left_out
-    if there is None:
-        return np.zeros(0)
-    size = instance_boxes(track.keypoints, track.boxes)[:, 2:].max(1)
-    rows = np.searchsorted(there.frames, track.frames)
-    inside = np.isin(track.frames, there.frames)
-    sides = (there.forward, there.forward_error), (there.backward, there.backward_error)
-    errors = []
-    for k in range(track.keypoints.shape[1]):
-        for pair in pairwise(np.flatnonzero(track.visibility[:, k] > 0)):
-            distance = float(track.frames[pair[1]] - track.frames[pair[0]])
-            # The later label is where the earlier one arrives forward, the earlier one where the later does.
-            for own, (points, error) in zip(reversed(pair), sides, strict=True):
-                if track.visibility[own, k] == 2 and inside[own]:
-                    off = np.linalg.norm(points[rows[own], k] - track.keypoints[own, k])
-                    errors.append(off / carried_sigma(np.array(distance), error[rows[own], k], size[own]))
-    found = np.array(errors, float)
-    return found[np.isfinite(found)]
-
-
 @dataclass(frozen=True)
 class Clip:
     """A video and its labels, made ready for propagation.
@@ -119,38 +60,12 @@ class Clip:
         labels: its labels.
         frames: track id -> rising frames on which the track is there.
         chains: track id -> its labels carried by optical flow.
-        flow_error: how far labels carried by flow are off in this clip, as a multiple of what is usual.
     """
 
     video: Video
     labels: Labels
     frames: Mapping[int, Ints]
     chains: Mapping[int, FlowChain]
-    flow_error: float = 1.0
-
-    def limbs(self) -> Limbs:
-        """Return how long limbs are at most, by the labels of all tracks."""
-        found = [track.keypoints for track in self.labels.tracks.values()]
-        boxes = [instance_boxes(track.keypoints, track.boxes) for track in self.labels.tracks.values()]
-        size = np.concatenate(boxes)[:, 2:].max(1)
-        return measure_limbs(np.concatenate(found), size, self.labels.skeleton)
-
-    def carried(self, track_id: int, frames: Ints, size: Floats) -> list[Sighting]:
-        """Return a track's labels carried by flow, from the side before and from the side after.
-
-        Args:
-            track_id: the track.
-            frames: (t,) some of its frames.
-            size: (t,) of the subject in pixels.
-        """
-        chain = self._chain(track_id, frames)
-        away = label_distances(chain, self.labels.tracks[track_id])
-        sides = (chain.forward, chain.forward_error), (chain.backward, chain.backward_error)
-        found = []
-        for (points, error), distance in zip(sides, away, strict=True):
-            sigma = self.flow_error * carried_sigma(distance, error, size[:, None])
-            found.append(Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma))
-        return found
 
     def boxes(self, track_id: int, frames: Ints, aspect_ratio: float = 1.0) -> Floats:
         """Return the padded boxes (t, 4) of a track's crops on some of its frames."""
@@ -159,25 +74,43 @@ class Clip:
 
     def rough(self, track_id: int, frames: Ints) -> Floats:
         """Return (t, K, 2): a track's labels carried by flow from both sides to some of its frames."""
-        return blend_both(self._chain(track_id, frames), self.labels.tracks[track_id])
+        return blend_both(self.chains[track_id].at(frames), self.labels.tracks[track_id])
 
-    def _chain(self, track_id: int, frames: Ints) -> FlowChain:
-        chain = self.chains[track_id]
-        rows = np.searchsorted(chain.frames, frames)
-        # Only these rows are blended: a long track has many stretches, and each asks for its own.
-        return FlowChain(
-            chain.frames[rows],
-            chain.forward[rows],
-            chain.backward[rows],
-            chain.forward_error[rows],
-            chain.backward_error[rows],
-        )
+
+def track_boxes(track: Track, frames: Ints, rough: Floats, aspect_ratio: float) -> Floats:
+    """Return the padded boxes of a track on every frame asked for.
+
+    The size is the labels' size interpolated in time. The centre is the interpolated labels' centre, moved
+    by the median over keypoints of how far ``rough`` lies from the interpolated keypoints: a few keypoints
+    that optical flow has lost do not move the crop. So a track cannot leave its crop unnoticed, and a pair of
+    frames shares the crop's framing of the subject, not its place in the image.
+
+    Args:
+        track: its labels.
+        frames: (t,) rising frame indices.
+        rough: (t, K, 2) rough positions, NaN where unknown.
+        aspect_ratio: width divided by height of the crop.
+
+    Returns:
+        (t, 4) xywh in pixels, grown to the aspect ratio and padded by 1.25.
+    """
+    # A keypoint that one label lacks does not shrink the crop there: it is filled in from the others.
+    filled = interpolate(track.frames, track.keypoints, track.frames)
+    boxes = instance_boxes(np.where(np.isnan(track.keypoints), filled, track.keypoints), track.boxes)
+    framing = np.stack([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
+    middle, size = np.moveaxis(interpolate(track.frames, framing, frames), 1, 0)
+    middle, size = np.nan_to_num(middle), np.nan_to_num(size, nan=SMALLEST_BOX)
+    off = rough - interpolate(track.frames, track.keypoints, frames)
+    some = is_there(off).any(-1)
+    drift = np.zeros_like(middle)
+    drift[some] = np.nanmedian(off[some], axis=1)
+    middle = middle + drift
+    return pad_box(np.concatenate([middle - size / 2, size], axis=1), aspect_ratio=aspect_ratio)
 
 
 def subject_size(labels: Labels) -> float:
     """Return the median longer side of the labelled instances in pixels."""
-    boxes = [instance_boxes(track.keypoints, track.boxes) for track in labels.tracks.values()]
-    return float(np.nanmedian(np.concatenate(boxes)[:, 2:].max(1)))
+    return float(np.nanmedian(np.concatenate([instance_sizes(track) for track in labels.tracks.values()])))
 
 
 def prepare_clip(
@@ -191,4 +124,4 @@ def prepare_clip(
     chains = {}
     if flow:
         chains = carry_labels(video, labels.tracks, frames, subject=subject_size(labels), progress=progress)
-    return Clip(video, labels, frames, chains, measure_flow_error(labels, chains))
+    return Clip(video, labels, frames, chains)

@@ -1,4 +1,4 @@
-"""What the network sees of a track: peaks on each frame, and labelled heatmaps warped from both sides."""
+"""What is seen of a stretch of a track: motion between its crops, the network's peaks, and warped labels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,97 @@ from posewarper.heatmaps import (
     heatmap_to_crop,
 )
 from posewarper.model.backbone import STRIDE
-from posewarper.model.heatmap_runner import batches, see_crops, to_input
+from posewarper.model.heatmap_runner import see_crops
 from posewarper.model.network import PoseWarper
-from posewarper.model.runtime import half_precision, precision
+from posewarper.model.runtime import half_precision
 from posewarper.motion.flow import dense_flow, sample_flow, to_grey
-from posewarper.propagation.best_path import Peaks
+from posewarper.propagation.trajectory import Sighting, Steps
 from posewarper.structures import Floats, is_there
 from posewarper.video.track_crops import TrackCrops
+
+_BATCH = 16
+_WARPED_PEAKS = 2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One peak of each heatmap.
+
+    Args:
+        points: (t, K, 2) xy in image pixels.
+        scores: (t, K) height of the peak.
+    """
+
+    points: Floats
+    scores: Floats
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Several peaks of each heatmap, the higher ones first.
+
+    Args:
+        points: (t, K, n, 2) xy in image pixels, NaN where there are fewer.
+        heights: (t, K, n) of the peaks, NaN where there are fewer.
+    """
+
+    points: Floats
+    heights: Floats
+
+    def highest(self) -> Seen:
+        """Return each keypoint's highest peak."""
+        return Seen(self.points[:, :, 0], np.nan_to_num(self.heights[:, :, 0]))
+
+    def nearest(self, path: Floats) -> Seen:
+        """Return of each keypoint's peaks the one that is nearest to its path (t, K, 2)."""
+        away = np.linalg.norm(self.points - path[:, :, None], axis=-1)
+        best = np.where(np.isfinite(away), away, np.inf).argmin(-1)[..., None]
+        points = np.take_along_axis(self.points, best[..., None], 2)[:, :, 0]
+        return Seen(points, np.nan_to_num(np.take_along_axis(self.heights, best, 2)[..., 0]))
+
+
+@dataclass(frozen=True)
+class Warped:
+    """Labels warped to a stretch from its ends.
+
+    Args:
+        blended: peaks of the sum of all, in which the nearer label weighs more.
+        single: the peaks of each label alone.
+    """
+
+    blended: Seen
+    single: tuple[Peaks, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known of a stretch of consecutive frames.
+
+    Args:
+        anchors: (t, K, 2) where keypoints are for certain, NaN elsewhere.
+        rough: (t, K, 2) places to fall back on, NaN where there are none.
+        seen: peaks of the pose network, None without one.
+        warped: labels warped here, None without a warper.
+        carried: labels carried here by optical flow, for each side.
+        steps: reads the motion.
+        size: (t,) of the subject in pixels.
+        origin: (t, 2) a place that moves with the subject.
+        trust_in_seen: (K,) 1 where the pose network shows a keypoint as exactly as usual, else more or
+            less: by that share counts what it says.
+        trust_in_flow: 1 where optical flow is as good as in most clips, less where it is worse: by that share
+            counts what it says.
+    """
+
+    anchors: Floats
+    rough: Floats
+    seen: Peaks | None
+    warped: Warped | None
+    carried: Sequence[Sighting]
+    steps: Steps
+    size: Floats
+    origin: Floats
+    trust_in_seen: Floats
+    trust_in_flow: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,41 +153,33 @@ class MotionField:
 def measure_motion(crops: TrackCrops) -> MotionField:
     """Compute the flow between consecutive crops, both ways."""
     grey = [to_grey(image, 1.0) for image in crops.images]
-    shape = (max(len(grey) - 1, 0), *crops.images.shape[1:3], 2)
-    there, back = np.zeros(shape, np.float16), np.zeros(shape, np.float16)
+    there, back = np.zeros((2, max(len(grey) - 1, 0), *crops.images.shape[1:3], 2), np.float16)
     for n in range(len(grey) - 1):
         there[n], back[n] = dense_flow(grey[n], grey[n + 1]), dense_flow(grey[n + 1], grey[n])
     return MotionField(there, back, crops.transforms)
 
 
-_BATCH = 16
-_WARPED_PEAKS = 2
+def see_heatmaps(model: PoseWarper, images: NDArray[np.uint8]) -> Tensor:
+    """Return the heatmaps (t, K, H, W) of crops (t, h, w, 3), averaged with those of the mirror images."""
+    return see_crops(model, images, flip=True, halved=half_precision(model.device), batch=_BATCH)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Peaks of heatmaps.
-
-    Args:
-        points: (t, K, 2) xy in image pixels.
-        scores: (t, K) height of the peak.
-    """
-
-    points: Floats
-    scores: Floats
+def to_image(points: Floats, transforms: Sequence[CropTransform]) -> Floats:
+    """Carry points (t, K, 2) from heatmap pixels into the image."""
+    crops = heatmap_to_crop(points, STRIDE)
+    return np.stack([t.to_image(p) for t, p in zip(transforms, crops, strict=True)])
 
 
-@dataclass(frozen=True)
-class Warped:
-    """Labels warped to a stretch from its ends.
+def find_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform]) -> Seen:
+    """Decode the highest peak of each of the heatmaps (t, K, H, W) into image coordinates."""
+    points, scores = decode(heatmaps.cpu().numpy())
+    return Seen(to_image(points, transforms), scores)
 
-    Args:
-        blended: peaks of the sum of all, in which the nearer label weighs more.
-        single: the peaks of each label alone.
-    """
 
-    blended: Seen
-    single: tuple[Peaks, ...]
+def find_all_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform], n: int) -> Peaks:
+    """Decode up to ``n`` peaks of each of the heatmaps (t, K, H, W) into image coordinates."""
+    points, heights = decode_peaks(heatmaps.cpu().numpy(), n)
+    return Peaks(to_image(points, transforms), heights)
 
 
 @dataclass(frozen=True)
@@ -121,33 +197,6 @@ class LabelledCrop:
     has: NDArray[np.bool_]
 
 
-def see_heatmaps(model: PoseWarper, images: NDArray[np.uint8]) -> Tensor:
-    """Return the heatmaps (t, K, H, W) of crops (t, h, w, 3), averaged with those of the mirror images."""
-    return see_crops(model, images, flip=True, halved=half_precision(model.device), batch=_BATCH)
-
-
-@torch.inference_mode()
-def see_views(model: PoseWarper, images: NDArray[np.uint8], heatmaps: Tensor) -> Tensor:
-    """Return what the warp head compares (t, C, H, W) of crops (t, h, w, 3) with heatmaps (t, K, H, W)."""
-    parts = []
-    for own in batches(len(images), model.device, _BATCH):
-        with precision(model.device):
-            parts.append(model.view(heatmaps[own], to_input(model, images[own])).float())
-    return torch.cat(parts)
-
-
-def to_image(points: Floats, transforms: Sequence[CropTransform]) -> Floats:
-    """Carry points (t, K, 2) from heatmap pixels into the image."""
-    crops = heatmap_to_crop(points, STRIDE)
-    return np.stack([t.to_image(p) for t, p in zip(transforms, crops, strict=True)])
-
-
-def find_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform]) -> Seen:
-    """Decode heatmaps (t, K, H, W) into image coordinates."""
-    points, scores = decode(heatmaps.cpu().numpy())
-    return Seen(to_image(points, transforms), scores)
-
-
 def labelled_crop(
     row: int,
     keypoints: Floats,
@@ -159,18 +208,11 @@ def labelled_crop(
     points = crop_to_heatmap(transform.to_crop(keypoints), STRIDE)
     points = np.where((visibility > 0)[:, None], points, np.nan)
     values = torch.from_numpy(encode(points, model.spec.heatmap_size, model.spec.sigma))
-    has = is_there(points)
-    return LabelledCrop(row, values.to(model.device), has)
-
-
-def find_all_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform], n: int) -> Peaks:
-    """Decode up to ``n`` peaks of each of the heatmaps (t, K, H, W) into image coordinates."""
-    points, heights = decode_peaks(heatmaps.cpu().numpy(), n)
-    return Peaks(to_image(points, transforms), heights)
+    return LabelledCrop(row, values.to(model.device), is_there(points))
 
 
 @torch.inference_mode()
-def warp_label(model: PoseWarper, label: LabelledCrop, views: Tensor, rows: NDArray[np.int64]) -> Tensor:
+def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: NDArray[np.int64]) -> Tensor:
     """Warp one label's heatmaps to frames of its stretch.
 
     The labelled frame is the source, each frame of ``rows`` the target.
@@ -178,7 +220,7 @@ def warp_label(model: PoseWarper, label: LabelledCrop, views: Tensor, rows: NDAr
     Args:
         model: its head warps.
         label: what is moved.
-        views: (t, C, H, W) of the whole stretch, the heatmaps as a rule; see :meth:`PoseWarper.view`.
+        heatmaps: (t, K, H, W) that the network sees in the whole stretch.
         rows: the frames wanted, as rows of the stretch.
 
     Returns:
@@ -186,47 +228,45 @@ def warp_label(model: PoseWarper, label: LabelledCrop, views: Tensor, rows: NDAr
     """
     parts = []
     for first in range(0, len(rows), _BATCH):
-        target = views[torch.from_numpy(rows[first : first + _BATCH])]
-        source = views[label.row].expand_as(target)
+        target = heatmaps[torch.from_numpy(rows[first : first + _BATCH])]
+        source = heatmaps[label.row].expand_as(target)
         values = label.values.expand(len(target), -1, -1, -1)
         parts.append(model.warp(values, source=source, target=target))
     return torch.cat(parts) if parts else label.values.new_zeros(0, *label.values.shape)
 
 
 def warp_from_both(
-    model: PoseWarper, labels: Sequence[LabelledCrop], views: Tensor, crops: TrackCrops
+    model: PoseWarper, labels: Sequence[LabelledCrop], heatmaps: Tensor, crops: TrackCrops
 ) -> Warped:
     """Warp the labels at the ends of a stretch to all of its frames, and add them: the nearer weighs more.
 
     Args:
         model: its head warps.
-        labels: one or two labelled crops of the stretch.
-        views: (t, C, H, W) of the stretch, the heatmaps as a rule; see :meth:`PoseWarper.view`.
+        labels: one or two labelled crops of the stretch; without any, nothing is known.
+        heatmaps: (t, K, H, W) that the network sees in the stretch.
         crops: the stretch's crops.
     """
+    if not labels:
+        nothing = np.full((*heatmaps.shape[:2], 2), np.nan)
+        return Warped(Seen(nothing, np.zeros(nothing.shape[:2])), ())
     rows = np.arange(len(crops.frames))
     distance = np.stack([np.abs(crops.frames - crops.frames[label.row]) for label in labels]) + 0.5
     share = (1 / distance)[:, :, None] * np.stack([label.has for label in labels])[:, None, :]
     total = share.sum(0)
     share = share / np.where(total > 0, total, 1.0)
-    summed = views.new_zeros(len(views), *labels[0].values.shape)
+    summed = torch.zeros_like(heatmaps)
     single = []
     for label, weight in zip(labels, share, strict=True):
         weights = torch.from_numpy(weight.astype(np.float32)).to(summed.device)
-        warped = warp_label(model, label, views, rows)
+        warped = warp_label(model, label, heatmaps, rows)
         summed += warped * weights[..., None, None]
-        has = torch.from_numpy(label.has)
-        peaks = find_all_peaks(warped[:, has], crops.transforms, _WARPED_PEAKS)
-        single.append(_spread(peaks, label.has))
+        # Only what has a label is decoded; the other keypoints stay NaN.
+        known = find_all_peaks(warped[:, torch.from_numpy(label.has)], crops.transforms, _WARPED_PEAKS)
+        points = np.full((*heatmaps.shape[:2], _WARPED_PEAKS, 2), np.nan)
+        heights = np.full(points.shape[:3], np.nan)
+        points[:, label.has], heights[:, label.has] = known.points, known.heights
+        single.append(Peaks(points, heights))
     seen = find_peaks(summed, crops.transforms)
     there = total > 0
     blended = Seen(np.where(there[..., None], seen.points, np.nan), np.where(there, seen.scores, 0.0))
     return Warped(blended, tuple(single))
-
-
-def _spread(peaks: Peaks, has: NDArray[np.bool_]) -> Peaks:
-    """Return peaks of all keypoints, where they are known of some: NaN for the others."""
-    t, _, n = peaks.heights.shape
-    points, heights = np.full((t, len(has), n, 2), np.nan), np.full((t, len(has), n), np.nan)
-    points[:, has], heights[:, has] = peaks.points, peaks.heights
-    return Peaks(points, heights)

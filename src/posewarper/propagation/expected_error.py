@@ -6,10 +6,12 @@ The coefficients were found by least squares of the logarithm of true errors on 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
+from posewarper.propagation.evidence import Evidence
+from posewarper.propagation.trajectory import Trajectory
 from posewarper.structures import Floats
 
 # In nine of ten cases the error is at most this many times the expected error.
@@ -20,46 +22,46 @@ _FLOOR, _LOST, _MOST = 0.004, 0.3, 0.5
 _WITH_NETWORK = {"bias": 3.692, "spread": 1.523, "from_peak": 0.084, "height": -0.247, "from_warped": 0.118}
 _WITHOUT = {"bias": 6.102, "spread": 2.022, "from_flow": 0.221}
 
+Signs = Mapping[str, Floats]
+"""What tells how sure a trajectory is; each (t, K), lengths as shares of the subject's size.
 
-@dataclass(frozen=True)
-class Signs:
-    """What tells how sure a trajectory is; each (t, K), lengths as shares of the subject's size.
+``spread`` is the standard deviation of the trajectory. Without a network ``from_flow`` is the distance from
+the labels that flow carries from both sides. With one, ``from_peak`` is the distance from its highest peak,
+``height`` that of its nearest peak, and ``from_warped`` the distance from the warped labels.
+"""
 
-    Args:
-        spread: standard deviation of the trajectory.
-        from_flow: distance from the labels that flow carries from both sides.
-        from_peak: distance from the highest peak that the network sees; None without a network.
-        height: of the network's peak that is nearest; None without a network.
-        from_warped: distance from the warped labels; None without a warper.
-    """
 
-    spread: Floats
-    from_flow: Floats
-    from_peak: Floats | None = None
-    height: Floats | None = None
-    from_warped: Floats | None = None
+def read_signs(solved: Trajectory, evidence: Evidence) -> Signs:
+    """Return how well a trajectory agrees with its evidence."""
+    size = evidence.size[:, None]
+
+    def away(points: Floats) -> Floats:
+        return np.linalg.norm(points - solved.points, axis=-1) / size
+
+    spread = solved.sigma / size
+    if evidence.seen is None:
+        return {"spread": spread, "from_flow": away(evidence.rough)}
+    from_peak = away(evidence.seen.highest().points)
+    return {
+        "spread": spread,
+        "from_peak": from_peak,
+        "height": evidence.seen.nearest(solved.points).scores,
+        "from_warped": from_peak if evidence.warped is None else away(evidence.warped.blended.points),
+    }
 
 
 def expected_error(signs: Signs) -> Floats:
     """Return (t, K): the expected error as a share of the subject's size; NaN where nothing is known."""
-    terms = terms_of(signs)
-    model = _WITH_NETWORK if "height" in terms else _WITHOUT
-    total = model["bias"] + sum(model[name] * term for name, term in terms.items())
-    return np.where(np.isfinite(signs.spread), np.minimum(np.exp(total), _MOST), np.nan)
+    model = _WITH_NETWORK if "height" in signs else _WITHOUT
+    total = model["bias"] + sum(model[name] * term for name, term in terms_of(signs).items())
+    return np.where(np.isfinite(signs["spread"]), np.minimum(np.exp(total), _MOST), np.nan)
 
 
 def terms_of(signs: Signs) -> dict[str, Floats]:
     """Return the terms, each (t, K), of which the logarithm of the error is a weighted sum."""
-    spread = _log(signs.spread)
-    if signs.from_peak is None or signs.height is None:
-        return {"spread": spread, "from_flow": _log(signs.from_flow)}
     return {
-        "spread": spread,
-        "from_peak": _log(signs.from_peak),
-        "height": np.log(0.03 + np.clip(np.nan_to_num(signs.height), 0.0, 1.0)),
-        "from_warped": _log(signs.from_peak if signs.from_warped is None else signs.from_warped),
+        name: np.log(0.03 + np.clip(np.nan_to_num(sign), 0.0, 1.0))
+        if name == "height"
+        else np.log(_FLOOR + np.minimum(np.nan_to_num(sign, nan=_LOST), _LOST))
+        for name, sign in signs.items()
     }
-
-
-def _log(length: Floats) -> Floats:
-    return np.log(_FLOOR + np.minimum(np.nan_to_num(length, nan=_LOST), _LOST))

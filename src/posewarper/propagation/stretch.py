@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from posewarper.geometry import BOX_PADDING
 from posewarper.model.network import PoseWarper
-from posewarper.motion.interpolation import pchip
-from posewarper.propagation.best_path import PathEvidence, Peaks, choose_paths
+from posewarper.motion.flow import label_distances
+from posewarper.propagation.best_path import choose_paths, measure_limbs
 from posewarper.propagation.clip import Clip
 from posewarper.propagation.evidence import (
-    LabelledCrop,
+    Evidence,
     Seen,
     Warped,
     find_all_peaks,
@@ -22,25 +23,24 @@ from posewarper.propagation.evidence import (
     labelled_crop,
     measure_motion,
     see_heatmaps,
-    see_views,
     warp_from_both,
 )
-from posewarper.propagation.expected_error import Signs, expected_error
-from posewarper.propagation.trajectory import Sighting, Steps, Trajectory, label_sighting, solve_trajectory
-from posewarper.structures import Floats, Ints, is_there
+from posewarper.propagation.expected_error import expected_error, read_signs
+from posewarper.propagation.trajectory import Sighting, label_sighting, solve_trajectory
+from posewarper.propagation.trust import Trust, carried_sigma
+from posewarper.structures import Floats, Ints
 from posewarper.video.track_crops import cut_track
 
-# What the default can be made to do without, to see what each adds.
-PARTS = ("flow", "frame", "warper", "limbs", "paths")
 # Crops in memory at a time; a longer stretch between labels is solved in pieces that overlap.
 _LONGEST, _OVERLAP = 256, 32
 # Side of the crops in which motion is measured where no network sets their size.
 _CROP_SIZE = (192, 192)
-# A peak of height h is trusted to sigma * h ** -fall, as a share of the subject's size.
-_PEAKS, _PEAK_SIGMA, _PEAK_FALL = 4, 0.02, 1.0
-_WARP_SIGMA, _WARP_FALL = 0.04, 1.0
+# A peak of height h is trusted to sigma / h, as a share of the subject's size.
+_PEAKS, _PEAK_SIGMA, _WARP_SIGMA, _LOWEST = 4, 0.02, 0.04, 0.02
 # The chosen path is trusted a little everywhere; evidence further from it belongs to something else.
 _PATH_SIGMA, _NEAR_PATH = 0.04, 0.1
+# What ties a piece of a long stretch to the piece before it, and to labels beyond its ends.
+_JOINT_SIGMA, _ROUGH_SIGMA = 0.005, 0.05
 # A keypoint that is uncertain by this share of the subject's size scores one half.
 _SCORE_SIGMA = 0.05
 
@@ -64,6 +64,37 @@ def without_errors(points: Floats, scores: Floats) -> Estimate:
     return Estimate(points, scores, np.full(scores.shape, np.nan))
 
 
+def estimate_track(
+    clip: Clip,
+    track_id: int,
+    method: str,
+    model: PoseWarper | None,
+    trust: Trust | None,
+    advance: Callable[[int], None],
+) -> Estimate:
+    """Estimate a track stretch by stretch.
+
+    Args:
+        clip: from :func:`~posewarper.propagation.clip.prepare_clip`.
+        track_id: the track.
+        method: ``default``, ``frame`` or ``warper``.
+        model: the networks; may be None for ``default``.
+        trust: for ``default``.
+        advance: is told after every stretch how many frames were done.
+    """
+    track, frames = clip.labels.tracks[track_id], clip.frames[track_id]
+    points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
+    found = without_errors(points, np.zeros(points.shape[:2]))
+    for first, last, keep in split_stretches(frames, track.frames):
+        stretch = Stretch(clip, track_id, frames[first : last + 1], points[first], model)
+        own = stretch.solve(trust) if trust is not None else stretch.look(method)
+        # Also what lies beyond ``keep``: the next stretch starts from it, and then puts its own in place.
+        for whole, part in zip(found, own, strict=True):
+            whole[first : last + 1] = part
+        advance(keep - first)
+    return found
+
+
 def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
     """Cut a track's frames into stretches that can be solved one by one.
 
@@ -85,8 +116,7 @@ def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
     for start, stop in pairwise(sorted(cuts)):
         anchors = label_rows[(label_rows >= start) & (label_rows < stop)]
         ends = sorted({start, stop - 1, *anchors.tolist()})
-        pairs = list(pairwise(ends)) or [(start, start)]
-        for first, last in pairs:
+        for first, last in list(pairwise(ends)) or [(start, start)]:
             # The last row of a stretch is the first one of the next, which keeps it.
             stop_keep = last + 1 if last == stop - 1 else last
             while last - first > _LONGEST:
@@ -94,24 +124,6 @@ def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
                 first += _LONGEST - _OVERLAP
             stretches.append((first, last, stop_keep))
     return stretches
-
-
-class _Evidence(NamedTuple):
-    """What is known of a stretch.
-
-    Args:
-        seen: peaks of the pose network, None without one.
-        warped: peaks of the labels warped here, None without a warper.
-        carried: the labels carried here by flow, from each side.
-        rough: (t, K, 2) where to start from.
-        steps: reads the motion.
-    """
-
-    seen: Peaks | None
-    warped: Warped | None
-    carried: list[Sighting]
-    rough: Floats
-    steps: Steps
 
 
 class Stretch:
@@ -123,189 +135,111 @@ class Stretch:
         frames: (t,) consecutive frames.
         before: (K, 2) where the stretch before it arrived on the first frame, NaN where nowhere.
         model: the networks, or None.
-        trust: (K,) in the pose network, 1 for the usual; see :func:`~.network_trust.measure_network_trust`.
     """
 
     def __init__(
-        self,
-        clip: Clip,
-        track_id: int,
-        frames: Ints,
-        before: Floats,
-        model: PoseWarper | None,
-        trust: Floats,
+        self, clip: Clip, track_id: int, frames: Ints, before: Floats, model: PoseWarper | None
     ) -> None:
         self.clip, self.track_id, self.frames, self.model = clip, track_id, frames, model
+        self.before = before
         self.track = clip.labels.tracks[track_id]
+        self.known = np.any(self.track.visibility > 0, axis=0)
         size = _CROP_SIZE if model is None else model.spec.crop_size
         boxes = clip.boxes(track_id, frames, size[1] / size[0])
         self.crops = cut_track(clip.video, frames, boxes, size)
         self.size = boxes[:, 2:].max(1) / BOX_PADDING
         self.origin = boxes[:, :2]
-        self.before, self.trust = before, trust
         t, k = len(frames), self.track.keypoints.shape[1]
         self.keypoints, self.visibility = np.full((t, k, 2), np.nan), np.zeros((t, k), np.uint8)
-        rows = np.flatnonzero(np.isin(frames, self.track.frames))
-        own = np.searchsorted(self.track.frames, frames[rows])
-        self.keypoints[rows], self.visibility[rows] = self.track.keypoints[own], self.track.visibility[own]
-        self.label_rows = rows
+        self.label_rows = np.flatnonzero(np.isin(frames, self.track.frames))
+        own = np.searchsorted(self.track.frames, frames[self.label_rows])
+        self.keypoints[self.label_rows] = self.track.keypoints[own]
+        self.visibility[self.label_rows] = self.track.visibility[own]
 
-    def estimate(self, method: str, without: str | None = None) -> Estimate:
-        """Return what a method finds: ``default``, ``frame`` or ``warper``.
-
-        Args:
-            method: its name.
-            without: one of :data:`PARTS` that the default does without.
-        """
-        if method == "default":
-            return self._trajectory(without)
+    def look(self, method: str) -> Estimate:
+        """Return what the networks see: ``frame`` on each frame by itself, ``warper`` from the labels."""
         assert self.model is not None
         heatmaps = see_heatmaps(self.model, self.crops.images)
-        if method == "frame":
-            seen = find_peaks(heatmaps, self.crops.transforms)
-            known = np.any(self.track.visibility > 0, axis=0)
-            points = np.where(known[:, None], seen.points, np.nan)
-            return without_errors(points, np.clip(seen.scores, 0, 1) * known)
-        seen = self._warped(heatmaps).blended
-        return without_errors(seen.points, np.clip(seen.scores, 0, 1))
+        if method == "warper":
+            seen = self._warp(self.model, heatmaps).blended
+            return without_errors(seen.points, np.clip(seen.scores, 0, 1))
+        seen = find_peaks(heatmaps, self.crops.transforms)
+        points = np.where(self.known[:, None], seen.points, np.nan)
+        return without_errors(points, np.clip(seen.scores, 0, 1) * self.known)
 
-    def _warped(self, heatmaps: Tensor) -> Warped:
-        assert self.model is not None
-        sources: list[LabelledCrop] = [
-            labelled_crop(
-                int(row), self.keypoints[row], self.visibility[row], self.crops.transforms[row], self.model
-            )
-            for row in self.label_rows
-        ]
-        if not sources:
-            nothing = np.full(self.keypoints.shape, np.nan)
-            return Warped(Seen(nothing, np.zeros(nothing.shape[:2])), ())
-        views = see_views(self.model, self.crops.images, heatmaps)
-        return warp_from_both(self.model, sources, views, self.crops)
-
-    def _trajectory(self, without: str | None) -> Estimate:
+    def solve(self, trust: Trust) -> Estimate:
+        """Return the trajectory that fits all evidence: method ``default``."""
         size = self.size[:, None]
+        evidence = self._gather(trust)
+        skeleton, limbs = self.clip.labels.skeleton, measure_limbs(self.clip.labels)
+        path = choose_paths(evidence, skeleton.flip_order, limbs, np.flatnonzero(self.known))
+        sightings = list(evidence.carried)
+        if evidence.seen is not None:
+            sightings.append(_trusted(evidence.seen.nearest(path), _PEAK_SIGMA / trust.network, size))
+        if evidence.warped is not None:
+            sightings.append(_trusted(evidence.warped.blended, _WARP_SIGMA, size))
+        sightings = [_within(sighting, path, _NEAR_PATH * size) for sighting in sightings]
+        if self._is_piece():
+            # It lacks the label at one or both of its ends. It begins where the piece before it arrived, and
+            # is drawn loosely to the labels that flow carries from both sides, which know the far label.
+            joint = np.full(path.shape, np.nan)
+            if 0 not in self.label_rows:
+                joint[0] = self.before
+            for points, sigma in ((joint, _JOINT_SIGMA), (evidence.rough, _ROUGH_SIGMA)):
+                sightings.append(Sighting(points, np.full(path.shape[:2], sigma) * size))
         labels = label_sighting(self.keypoints, self.visibility, self.size)
-        found = self._look(without)
-        path = self._path(found, without)
-        if without == "paths":
-            sightings, guide = self._sightings(found, None), None
-        else:
-            near = self._sightings(found, path)
-            sightings = [_within(sighting, path, _NEAR_PATH * size) for sighting in near]
-            guide = Sighting(path, np.broadcast_to(_PATH_SIGMA * size, path.shape[:2]))
-        sightings += self._ends_of_a_piece(found.rough)
-        solved = solve_trajectory(path, labels, sightings, found.steps, self.size, guide=guide)
+        guide = Sighting(path, np.broadcast_to(_PATH_SIGMA * size, path.shape[:2]))
+        solved = solve_trajectory(path, labels, sightings, evidence.steps, self.size, guide=guide)
         scores = 1 / (1 + solved.sigma / (_SCORE_SIGMA * size))
-        return Estimate(solved.points, scores, size * expected_error(self._signs(solved, found)))
+        return Estimate(solved.points, scores, size * expected_error(read_signs(solved, evidence)))
 
-    def _look(self, without: str | None) -> _Evidence:
-        trained = {} if self.model is None else self.model.spec.trained
+    def _gather(self, trust: Trust) -> Evidence:
         seen, warped = None, None
-        if self.model is not None and trained.get("pose"):
+        if self.model is not None and self.model.spec.trained.get("pose"):
             heatmaps = see_heatmaps(self.model, self.crops.images)
-            if without != "frame":
-                seen = find_all_peaks(heatmaps, self.crops.transforms, _PEAKS)
-            if trained.get("warp") and without != "warper":
-                warped = self._warped(heatmaps)
-        if without == "flow":
-            # The crops still follow it.
-            return _Evidence(seen, warped, [], pchip(self.track, self.frames), _unknown_motion)
-        steps = measure_motion(self.crops).steps
-        carried = self.clip.carried(self.track_id, self.frames, self.size)
-        return _Evidence(seen, warped, carried, self.clip.rough(self.track_id, self.frames), steps)
-
-    def _sightings(self, found: _Evidence, path: Floats | None) -> list[Sighting]:
-        """Return what each source says; of several peaks the one nearest to the path, or the highest."""
-        size = self.size[:, None]
-        sightings = list(found.carried)
-        if found.seen is not None:
-            seen = _highest(found.seen) if path is None else _nearest(found.seen, path)
-            sightings.append(_trusted(seen, _PEAK_SIGMA / self.trust, _PEAK_FALL, size))
-        if found.warped is not None:
-            sightings.append(_trusted(found.warped.blended, _WARP_SIGMA, _WARP_FALL, size))
-        return sightings
-
-    def _path(self, found: _Evidence, without: str | None) -> Floats:
-        known = np.any(self.track.visibility > 0, axis=0)
-        if without == "paths":
-            start = found.rough
-            if found.seen is not None:
-                start = np.where(is_there(start)[..., None], start, _highest(found.seen).points)
-            return np.where(known[:, None], start, np.nan)
+            seen = find_all_peaks(heatmaps, self.crops.transforms, _PEAKS)
+            if self.model.spec.trained.get("warp"):
+                warped = self._warp(self.model, heatmaps)
         anchors = np.where((self.visibility >= 2)[..., None], self.keypoints, np.nan)
         if self._is_piece() and 0 not in self.label_rows:
             anchors[0] = self.before
-        evidence = PathEvidence(
+        return Evidence(
             anchors=anchors,
-            rough=found.rough,
-            seen=found.seen,
-            warped=() if found.warped is None else found.warped.single,
-            carried=found.carried,
+            rough=self.clip.rough(self.track_id, self.frames),
+            seen=seen,
+            warped=warped,
+            carried=self._carry(trust),
+            steps=measure_motion(self.crops).steps,
             size=self.size,
             origin=self.origin,
+            trust_in_seen=trust.network,
             # Without a network there is nothing else to trust.
-            trust_in_flow=1.0 if found.seen is None else min(1.0, self.clip.flow_error**-2),
-            trust_in_seen=self.trust,
+            trust_in_flow=1.0 if seen is None else min(1.0, trust.flow_error**-2),
         )
-        limbs = {} if without == "limbs" else self.clip.limbs()
-        skeleton = self.clip.labels.skeleton
-        return choose_paths(evidence, found.steps, skeleton.flip_order, limbs, np.flatnonzero(known))
 
-    def _signs(self, solved: Trajectory, found: _Evidence) -> Signs:
-        size = self.size[:, None]
+    def _warp(self, model: PoseWarper, heatmaps: Tensor) -> Warped:
+        labels = [
+            labelled_crop(row, self.keypoints[row], self.visibility[row], self.crops.transforms[row], model)
+            for row in self.label_rows.tolist()
+        ]
+        return warp_from_both(model, labels, heatmaps, self.crops)
 
-        def away(points: Floats) -> Floats:
-            return np.linalg.norm(points - solved.points, axis=-1) / size
-
-        spread, from_flow = solved.sigma / size, away(found.rough)
-        if found.seen is None:
-            return Signs(spread, from_flow)
-        height = _nearest(found.seen, solved.points).scores
-        from_warped = None if found.warped is None else away(found.warped.blended.points)
-        return Signs(spread, from_flow, away(_highest(found.seen).points), height, from_warped)
+    def _carry(self, trust: Trust) -> list[Sighting]:
+        """Return the labels carried here by flow, from the side before and from the side after."""
+        chain = self.clip.chains[self.track_id].at(self.frames)
+        found = []
+        for (points, error), distance in zip(chain.sides, label_distances(chain, self.track), strict=True):
+            sigma = trust.flow_error * carried_sigma(distance, error, self.size[:, None])
+            found.append(Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma))
+        return found
 
     def _is_piece(self) -> bool:
         """Tell whether this is part of a stretch that was too long to be solved at once."""
         return len(self.size) > _LONGEST - _OVERLAP and len(self.label_rows) < 2
 
-    def _ends_of_a_piece(self, rough: Floats) -> list[Sighting]:
-        """Return what ties a piece of a long stretch to its neighbours: nothing for a stretch that is whole.
 
-        A piece lacks the label at one or both of its ends. It begins where the piece before it arrived, and
-        all along it is drawn loosely to the labels carried by flow from both sides, which know the far label.
-        """
-        (t, k), size = self.keypoints.shape[:2], self.size[:, None]
-        if not self._is_piece():
-            return []
-        first = np.full((t, k, 2), np.nan)
-        if 0 not in self.label_rows:
-            first[0] = self.before
-        return [
-            Sighting(first, np.full((t, k), 0.005) * size),
-            Sighting(rough, np.full((t, k), 0.05) * size),
-        ]
-
-
-def _unknown_motion(points: Floats) -> tuple[Floats, Floats]:
-    nothing = np.full(points[1:].shape, np.nan)
-    return nothing, nothing
-
-
-def _trusted(seen: Seen, sigma: float | Floats, fall: float, size: Floats) -> Sighting:
-    return Sighting(seen.points, sigma * np.clip(seen.scores, 0.02, 1.0) ** (-fall) * size)
-
-
-def _highest(peaks: Peaks) -> Seen:
-    return Seen(peaks.points[:, :, 0], np.nan_to_num(peaks.heights[:, :, 0]))
-
-
-def _nearest(peaks: Peaks, path: Floats) -> Seen:
-    """Return of each keypoint's peaks the one that is nearest to its path."""
-    away = np.linalg.norm(peaks.points - path[:, :, None], axis=-1)
-    best = np.where(np.isfinite(away), away, np.inf).argmin(-1)[..., None]
-    points = np.take_along_axis(peaks.points, best[..., None], 2)[:, :, 0]
-    return Seen(points, np.nan_to_num(np.take_along_axis(peaks.heights, best, 2)[..., 0]))
+def _trusted(seen: Seen, sigma: float | Floats, size: Floats) -> Sighting:
+    return Sighting(seen.points, sigma * np.clip(seen.scores, _LOWEST, 1.0) ** -1.0 * size)
 
 
 def _within(sighting: Sighting, path: Floats, reach: Floats) -> Sighting:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solveh_banded
 
+from posewarper.motion.interpolation import interpolate
 from posewarper.structures import Floats, is_there
 
 # Standard deviations as a share of the subject's size.
@@ -80,7 +81,8 @@ def solve_trajectory(
     Returns:
         The trajectory; keypoints for which ``start`` has no value at all are NaN.
     """
-    points = _without_gaps(start)
+    rows = np.arange(len(start))
+    points = interpolate(rows, start, rows)
     known = is_there(points).all(0)
     result, sigma = np.full_like(points, np.nan), np.full(points.shape[:2], np.nan)
     if not known.any():
@@ -107,18 +109,6 @@ def solve_trajectory(
         system.bands[0] = evidence
     result[:, known], sigma[:, known] = system.points, system.spread()
     return Trajectory(result, sigma)
-
-
-def _without_gaps(points: Floats) -> Floats:
-    # Linear in time between the known rows of each keypoint, held at the ends.
-    filled = np.array(points)
-    rows = np.arange(len(points))
-    for k in range(points.shape[1]):
-        good = is_there(points[:, k])
-        if good.any() and not good.all():
-            for axis in (0, 1):
-                filled[:, k, axis] = np.interp(rows, rows[good], points[good, k, axis])
-    return filled
 
 
 class _System:

@@ -1,22 +1,105 @@
-"""How far the pose network is to be trusted with each keypoint, learned from the labelled frames."""
+"""How far optical flow and the pose network are to be trusted in a clip, learned from its labelled frames."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from posewarper.geometry import BOX_PADDING
 from posewarper.model.network import PoseWarper
+from posewarper.motion.flow import FlowChain
 from posewarper.propagation.clip import Clip
 from posewarper.propagation.evidence import find_all_peaks, see_heatmaps
-from posewarper.structures import Floats
-from posewarper.video.track_crops import cut_track
+from posewarper.structures import Floats, Labels, Track
+from posewarper.video.track_crops import cut_track, instance_sizes
 
-# Peaks that are lower than this share of the highest one are not what the network shows.
+
+class Trust(NamedTuple):
+    """How far the sources of evidence are to be trusted in a clip.
+
+    Args:
+        flow_error: how far labels carried by flow are off, as a multiple of what is usual.
+        network: (K,) from 0 to 2: what the pose network's peaks count for, 1 for the usual.
+    """
+
+    flow_error: float
+    network: Floats
+
+
+def measure_trust(clip: Clip, model: PoseWarper | None) -> Trust:
+    """Measure both on the labelled frames; a network that is not trained gets the usual trust."""
+    network = np.ones(len(clip.labels.skeleton))
+    if model is not None and model.spec.trained.get("pose"):
+        network = measure_network_trust(clip, model)
+    return Trust(measure_flow_error(clip.labels, clip.chains), network)
+
+
+# Optical flow. One standard deviation as a share of the subject's size, for each frame that labels are
+# carried, and as a share of the forward-backward inconsistency on the way.
+_SIGMA, _GROWTH, _INCONSISTENCY = 0.0105, 0.0028, 0.7
+# The median distance from a label that was left out, in such deviations: what most clips have, and by how
+# many labels it counts against what a clip shows.
+_USUAL, _USUAL_COUNTS = 0.45, 20
+# Less than the least is not believed: medians say nothing of limbs that are lost altogether.
+_LEAST, _MOST = 0.8, 4.0
+
+
+def carried_sigma(distance: Floats, error: Floats, size: Floats) -> Floats:
+    """Return how far off labels carried by flow usually are: one standard deviation in pixels.
+
+    Args:
+        distance: frames that they were carried.
+        error: forward-backward inconsistency in pixels, summed along the way; NaN where none arrived.
+        size: of the subject in pixels.
+    """
+    return (_SIGMA + _GROWTH * distance) * size + _INCONSISTENCY * np.nan_to_num(error, nan=np.inf)
+
+
+def measure_flow_error(labels: Labels, chains: Mapping[int, FlowChain]) -> float:
+    """Return how far off labels carried by flow are in this clip, as a multiple of what is usual.
+
+    Each label is left out in turn and compared with where its neighbours' labels arrive. With few labels the
+    answer stays near 1, and without any to compare it is 1.
+    """
+    errors = np.concatenate(
+        [np.zeros(0), *(_left_out_errors(labels.tracks[i], c) for i, c in chains.items())]
+    )
+    if not len(errors):
+        return 1.0
+    share = len(errors) / (len(errors) + _USUAL_COUNTS)
+    return float(np.clip((np.median(errors) / _USUAL) ** share, _LEAST, _MOST))
+
+
+def _left_out_errors(track: Track, chain: FlowChain) -> Floats:
+    """Return the distances of visible labels from where their neighbours arrive, in standard deviations."""
+    there = chain.left_out
+    if there is None:
+        return np.zeros(0)
+    size = instance_sizes(track)
+    rows = np.searchsorted(there.frames, track.frames)
+    inside = np.isin(track.frames, there.frames)
+    errors = []
+    for k in range(track.keypoints.shape[1]):
+        for pair in pairwise(np.flatnonzero(track.visibility[:, k] > 0)):
+            distance = float(track.frames[pair[1]] - track.frames[pair[0]])
+            # The later label is where the earlier one arrives forward, the earlier one where the later does.
+            for own, (points, error) in zip(reversed(pair), there.sides, strict=True):
+                if track.visibility[own, k] == 2 and inside[own]:
+                    off = np.linalg.norm(points[rows[own], k] - track.keypoints[own, k])
+                    errors.append(off / carried_sigma(np.array(distance), error[rows[own], k], size[own]))
+    found = np.array(errors, float)
+    return found[np.isfinite(found)]
+
+
+# The network. Peaks that are lower than this share of the highest one are not what it shows.
 _PEAKS, _HIGH = 4, 0.5
 # Lengths are shares of the subject's size: what is missed by less counts twice, by more half.
 _EXACT, _BESIDE, _STEEPNESS = 0.01, 0.05, 4
 _FURTHEST = 0.2  # how far off one label counts at most
-_MOST = 64  # labelled frames of a track that are looked at
+_MOST_FRAMES = 64  # labelled frames of a track that are looked at
 
 
 def measure_network_trust(clip: Clip, model: PoseWarper) -> Floats:
@@ -44,7 +127,7 @@ def _misses(clip: Clip, track_id: int, model: PoseWarper) -> Floats:
     rows = np.flatnonzero(np.isin(track.frames, clip.frames[track_id]))
     if not len(rows):
         return np.empty((0, track.keypoints.shape[1]))
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int)]
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FRAMES)).astype(int)]
     frames, size = track.frames[rows], model.spec.crop_size
     boxes = clip.boxes(track_id, frames, size[1] / size[0])
     crops = cut_track(clip.video, frames, boxes, size)

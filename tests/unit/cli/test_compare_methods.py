@@ -114,7 +114,7 @@ def test_best_in_bold_and_fitting_named(tmp_path):
     shared = {"clip": "clip", "every": 7, "n_labels": 3, "n": 40, **figures, "between_mean": 2.0}
     rows = [
         {**shared, "method": "linear", "mean": 3.04, "beyond_mean": None, "fit_seconds": 0.0},
-        {**shared, "method": "warper-untrained", "mean": 2.96, "beyond_mean": None, "fit_seconds": 63.2},
+        {**shared, "method": "warper", "mean": 2.96, "beyond_mean": None, "fit_seconds": 63.2},
         {**shared, "method": "default", "mean": 3.2, "pck05": 85.0, "beyond_mean": None, "fit_seconds": 63.2},
     ]
     console = Console(record=True, width=80, force_terminal=True, file=(tmp_path / "shown").open("w"))
@@ -125,4 +125,4 @@ def test_best_in_bold_and_fitting_named(tmp_path):
     assert bold("3.0") in linear and bold("3.0") in untrained and bold("3.2") not in default
     assert bold("85.0") in default and bold("80.0") not in linear
     assert "…" not in "".join(lines) and " - " in linear and "12345.6" in linear
-    assert any("fitting: 63 s, once for warper-untrained, default" in line for line in lines)
+    assert any("fitting: 63 s, once for warper, default" in line for line in lines)

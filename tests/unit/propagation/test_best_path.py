@@ -10,9 +10,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from posewarper.propagation import best_path
-from posewarper.propagation.best_path import PathEvidence, Peaks, choose_paths, measure_limbs
+from posewarper.propagation.best_path import choose_paths, measure_limbs
+from posewarper.propagation.evidence import Evidence, Peaks
 from posewarper.propagation.trajectory import Sighting
 from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels, Track
 
 NAN, SIZE = np.nan, 100.0
 
@@ -51,16 +53,17 @@ def peaks(*places_and_heights) -> Peaks:
     return Peaks(points, heights)
 
 
-def evidence(seen: Peaks | None, k: int, t: int, **more) -> PathEvidence:
+def evidence(seen: Peaks | None, k: int, t: int, **more) -> Evidence:
     nothing = np.full((t, k, 2), NAN)
-    known = {"warped": (), "carried": (), "size": np.full(t, SIZE), "origin": np.zeros((t, 2))}
-    known["trust_in_seen"] = np.ones(k)
-    return PathEvidence(**{"anchors": nothing, "rough": nothing, "seen": seen, **known, **more})
+    known = {"warped": None, "carried": (), "size": np.full(t, SIZE), "origin": np.zeros((t, 2))}
+    known |= {"steps": still, "trust_in_seen": np.ones(k)}
+    return Evidence(**{"anchors": nothing, "rough": nothing, "seen": seen, **known, **more})
 
 
-def choose(found: PathEvidence, steps=still, flip=None, limbs=None):
+def choose(found: Evidence, steps=still, flip=None, limbs=None):
     k = found.anchors.shape[1]
-    return choose_paths(found, steps, list(range(k)) if flip is None else flip, limbs or {}, np.arange(k))
+    found = replace(found, steps=steps)
+    return choose_paths(found, list(range(k)) if flip is None else flip, limbs or {}, np.arange(k))
 
 
 def line(t, x, y, vx=0.0, vy=0.0):
@@ -129,10 +132,11 @@ def test_a_limb_longer_than_any_label_is_not_believed() -> None:
 
 
 def test_limbs_are_the_longest_labels_both_ways_round() -> None:
-    skeleton = Skeleton(("a", "b", "c"), edges=((0, 1), (1, 2)))
-    points = np.array([[[0, 0], [30, 0], [NAN, NAN]], [[0, 0], [0, 50.0], [NAN, NAN]]])
-    limbs = measure_limbs(points, np.array([100.0, 200.0]), skeleton)
-    assert limbs == {(0, 1): 0.3, (1, 0): 0.3}  # nothing is known of the other
+    skeleton = Skeleton(("a", "b", "c", "d"), edges=((0, 1), (1, 2)))
+    points = [[[0, 0], [30, 0], [NAN, NAN], [100, 0]]], [[[0, 0], [0, 50.0], [NAN, NAN], [0, 200]]]
+    tracks = {n: Track([3], own) for n, own in enumerate(points)}
+    # As shares of 100 and 200 pixels; nothing is known of the other.
+    assert measure_limbs(Labels(skeleton, tracks)) == {(0, 1): 0.3, (1, 0): 0.3}
 
 
 def test_carried_labels_are_candidates_and_the_surer_side_wins() -> None:
@@ -166,7 +170,7 @@ def test_without_candidates_the_fallback_counts_and_without_that_nothing() -> No
     path = choose(evidence(None, 2, 4, rough=rough))
     assert_allclose(path[:, 0], rough[:, 0])
     assert np.isnan(path[:, 1]).all()
-    assert np.isnan(choose_paths(evidence(None, 2, 4, rough=rough), still, [0, 1], {}, np.array([1]))).all()
+    assert np.isnan(choose_paths(evidence(None, 2, 4, rough=rough), [0, 1], {}, np.array([1]))).all()
     alone = choose(evidence(None, 2, 1, rough=rough[:1]))
     assert_allclose(alone[0, 0], (7, 8))
 

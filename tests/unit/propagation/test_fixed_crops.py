@@ -7,7 +7,7 @@ import torch
 
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.propagation import methods
-from posewarper.propagation.methods import nearest_labels, warp_in_fixed_crops
+from posewarper.propagation.methods import warp_in_fixed_crops
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Track
 
@@ -22,10 +22,6 @@ class Clip:
             yield i, np.random.default_rng(i).integers(0, 255, (96, 128, 3), np.uint8)
 
 
-def test_the_nearest_label_is_the_earlier_one_on_a_tie() -> None:
-    assert nearest_labels(np.arange(7), np.array([1, 5])).tolist() == [0, 0, 0, 0, 1, 1, 1]
-
-
 def test_an_untrained_head_copies_the_nearest_label_and_nothing_moves_with_the_frame(monkeypatch) -> None:
     torch.manual_seed(0)
     spec = ModelSpec("hrnet_w18_small", Skeleton(("a", "b", "c")), (64, 64), 2.0, head_width=8, head_blocks=1)
@@ -36,6 +32,7 @@ def test_an_untrained_head_copies_the_nearest_label_and_nothing_moves_with_the_f
     told: list[int] = []
     monkeypatch.setattr(methods, "_LONGEST", 3)  # in pieces
     points, scores = warp_in_fixed_crops(Clip(), track, np.arange(12), model, told.append)
+    # Frame 5 is as near to either label: the earlier one counts.
     expected = np.where(np.arange(12)[:, None, None] <= 5, track.keypoints[0], track.keypoints[1])
     missing = np.isnan(expected)
     assert np.array_equal(np.isnan(points), missing)

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from posewarper.motion.flow import FlowChain
-from posewarper.propagation.clip import carried_sigma, measure_flow_error
+from posewarper.propagation.trust import carried_sigma, measure_flow_error
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Track
 from posewarper.video.track_crops import instance_boxes

@@ -108,4 +108,4 @@ def test_a_track_without_labels_says_nothing(trust_in):
 
 def test_of_many_labels_some_are_looked_at(trust_in):
     _, video = trust_in(n=500)
-    assert len(video.asked) == trust._MOST and video.asked[0] == 0 and video.asked[-1] == 499 * 5
+    assert len(video.asked) == trust._MOST_FRAMES and video.asked[0] == 0 and video.asked[-1] == 499 * 5

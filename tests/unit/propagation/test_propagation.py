@@ -12,21 +12,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from posewarper.errors import ConfigError
 from posewarper.geometry import crop_transform
-from posewarper.propagation import methods, stretch, trust
+from posewarper.propagation import stretch, trust
 from posewarper.propagation.clip import prepare_clip, subject_size
-from posewarper.propagation.methods import (
-    ABLATIONS,
-    INTERPOLATIONS,
-    METHODS,
-    carry_poses,
-    check_method,
-    estimate_poses,
-    interpolate_labels,
-    warp_the_paper_s_way,
-)
+from posewarper.propagation.methods import METHODS, check_method, propagate_clip
 from posewarper.propagation.stretch import split_stretches
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels, Poses, Track
+from posewarper.structures import Labels, Track
 from posewarper.video.source import open_video
 
 NAN = np.nan
@@ -45,14 +36,6 @@ def labels_of(picture, frames, missing=(), names=NAMES, labelled=None) -> Labels
                 visibility[[f in (frame, None) for f in own] if frame is not None else slice(None), k] = 0
         tracks[i] = Track(np.array(own), picture.keypoints(START[: len(names)], own), visibility=visibility)
     return Labels(Skeleton(names), tracks, labelled)
-
-
-def propagate(clip, method, model) -> Poses:
-    if method in INTERPOLATIONS:
-        return interpolate_labels(clip, method)
-    if method == "paper":
-        return warp_the_paper_s_way(clip, model)
-    return carry_poses(clip, method) if method.startswith("flow") else estimate_poses(clip, method, model)
 
 
 def off(picture, track, k=slice(None)) -> np.ndarray:
@@ -114,10 +97,10 @@ def odd_poses(picture, moving_folder):
     )
     with open_video(moving_folder) as video:
         clip = prepare_clip(video, labels)
-        yield labels, lambda method, model: propagate(clip, method, model)
+        yield labels, lambda method, model: propagate_clip(clip, method, model)
 
 
-@pytest.mark.parametrize("method", [*(name for name in METHODS if name != "warper-untrained"), *ABLATIONS])
+@pytest.mark.parametrize("method", METHODS)
 def test_labels_are_kept_to_the_bit_by_every_method(method, odd_poses, picture, make_model):
     labels, run = odd_poses
     model = make_model(NAMES) if method in ("frame", "warper", "paper") else None
@@ -135,7 +118,7 @@ def test_labels_are_kept_to_the_bit_by_every_method(method, odd_poses, picture, 
         assert_array_equal(found.keypoint_scores[rows], track.visibility > 0)
         assert ((found.keypoint_scores >= 0) & (found.keypoint_scores <= 1)).all()
         error = found.expected_error
-        if method != "default" and method not in ABLATIONS:
+        if method != "default":
             assert error is None
             continue
         assert error is not None
@@ -165,7 +148,7 @@ def test_methods_without_a_network_follow_the_motion(method, limit, odd_poses, p
 
 
 def test_default_without_labels_on_one_side_is_surer_near_them(picture, moving_video):
-    poses = estimate_poses(prepare_clip(moving_video, labels_of(picture, {0: [5]})), "default", None)
+    poses = propagate_clip(prepare_clip(moving_video, labels_of(picture, {0: [5]})), "default", None)
     scores = poses.tracks[0].keypoint_scores
     assert (np.diff(scores[5:], axis=0) < 0).all() and (np.diff(scores[:6], axis=0) > 0).all()
     assert off(picture, poses.tracks[0]).max() < 0.6
@@ -174,7 +157,7 @@ def test_default_without_labels_on_one_side_is_surer_near_them(picture, moving_v
 def test_scores_without_a_network_fall_with_the_distance_to_labels(picture, moving_video):
     clip = prepare_clip(moving_video, labels_of(picture, {0: [3, 9]}), flow=False)
     assert clip.chains == {}
-    scores = interpolate_labels(clip, "nearest").tracks[0].keypoint_scores[:, 0]
+    scores = propagate_clip(clip, "nearest").tracks[0].keypoint_scores[:, 0]
     assert_allclose(scores[3:10], scores[3:10][::-1])
     assert (np.diff(scores[3:7]) < 0).all() and (np.diff(scores[9:]) < 0).all() and scores.min() > 0
 
@@ -185,7 +168,7 @@ def test_scores_without_a_network_fall_with_the_distance_to_labels(picture, movi
 def test_a_head_before_training_keeps_the_label_in_its_place_in_the_crop(picture, moving_video, make_model):
     model = make_model(NAMES, crop_size=(64, 96))
     clip = prepare_clip(moving_video, labels_of(picture, {0: [6]}))
-    track = estimate_poses(clip, "warper", model).tracks[0]
+    track = propagate_clip(clip, "warper", model).tracks[0]
     transforms = [crop_transform(box, (64, 96)) for box in clip.boxes(0, track.frames, 96 / 64)]
     inside = transforms[6].to_crop(clip.labels.tracks[0].keypoints[0])
     expected = np.stack([t.to_image(inside) for t in transforms])
@@ -229,7 +212,7 @@ def test_peaks_are_found_where_they_are_in_the_image(spots, make_model, monkeypa
     clip_picture, folder = spots
     labels = labels_of(clip_picture, {0: [2, 9]}, names=("nose", "tail"))
     with open_video(folder) as video:
-        poses = estimate_poses(prepare_clip(video, labels), "frame", make_model(("nose", "tail"), crop_size))
+        poses = propagate_clip(prepare_clip(video, labels), "frame", make_model(("nose", "tail"), crop_size))
     assert off(clip_picture, poses.tracks[0]).max() < 0.15
     assert (poses.tracks[0].keypoint_scores > 0.7).all()
 
@@ -244,9 +227,9 @@ def test_default_listens_to_a_trained_network_alone(spots, make_model, monkeypat
     model = make_model(("nose", "tail"), (64, 96))
     with open_video(folder) as video:
         clip = prepare_clip(video, labels)
-        unseen = estimate_poses(clip, "default", model).tracks[0]
+        unseen = propagate_clip(clip, "default", model).tracks[0]
         model.record("pose", 1)
-        seen = estimate_poses(clip, "default", model).tracks[0]
+        seen = propagate_clip(clip, "default", model).tracks[0]
     assert off(clip_picture, seen)[1:-1].max() < 0.3
     # Labels are carried there too: not all of the certainty comes from the network.
     assert (seen.keypoint_scores[4:] > 1.05 * unseen.keypoint_scores[4:]).all()
@@ -265,41 +248,11 @@ def test_a_network_that_misses_the_labels_is_not_listened_to(spots, make_model, 
     model.record("pose", 1)
     with open_video(folder) as video:
         clip = prepare_clip(video, labels)
-        doubted = estimate_poses(clip, "default", model).tracks[0]
-        monkeypatch.setattr(methods, "measure_network_trust", lambda clip, model: np.ones(2))
-        believed = estimate_poses(clip, "default", model).tracks[0]
+        doubted = propagate_clip(clip, "default", model).tracks[0]
+        monkeypatch.setattr(trust, "measure_network_trust", lambda clip, model: np.ones(2))
+        believed = propagate_clip(clip, "default", model).tracks[0]
     assert off(clip_picture, doubted).max() < 0.5
     assert off(clip_picture, believed)[2:].min() > 5
-
-
-@pytest.mark.parametrize("without", ["flow", "frame", "paths"])
-def test_ablations_leave_out_what_they_say(spots, make_model, monkeypatch, without):
-    show_colours(monkeypatch)
-    clip_picture, folder = spots
-    labels = labels_of(clip_picture, {0: [0, 11]}, names=("nose", "tail"))
-    model = make_model(("nose", "tail"), (64, 96))
-    model.record("pose", 1)
-    asked = []
-
-    def ask(name, function):
-        def asking(*args):
-            asked.append(name)
-            return function(*args)
-
-        return asking
-
-    for part, names in {
-        "flow": ("measure_motion",),
-        "frame": ("find_all_peaks",),
-        "paths": ("choose_paths",),
-    }.items():
-        for name in names:
-            monkeypatch.setattr(stretch, name, ask(part, getattr(stretch, name)))
-    with open_video(folder) as video:
-        clip = prepare_clip(video, labels)
-        poses = estimate_poses(clip, f"without-{without}", model)
-    assert off(clip_picture, poses.tracks[0])[1:-1].max() < 1.5
-    assert set(asked) == {"flow", "frame", "paths"} - {without}
 
 
 # Long stretches
@@ -308,10 +261,10 @@ def test_ablations_leave_out_what_they_say(spots, make_model, monkeypatch, witho
 @pytest.mark.parametrize("labelled", [[0], [0, 15], [2, 14]])
 def test_pieces_of_a_long_stretch_join(picture, moving_video, monkeypatch, labelled):
     clip = prepare_clip(moving_video, labels_of(picture, {0: labelled}), extend=True)
-    whole = estimate_poses(clip, "default", None).tracks[0]
+    whole = propagate_clip(clip, "default", None).tracks[0]
     monkeypatch.setattr(stretch, "_LONGEST", 6)
     monkeypatch.setattr(stretch, "_OVERLAP", 2)
-    pieces = estimate_poses(clip, "default", None).tracks[0]
+    pieces = propagate_clip(clip, "default", None).tracks[0]
     assert np.abs(np.diff(pieces.keypoints, axis=0) - picture.velocity).max() < 0.5
     assert_allclose(pieces.keypoints, whole.keypoints, atol=0.6)
     first = slice(0, 4) if labelled[0] == 0 else slice(0, 2)
@@ -321,7 +274,7 @@ def test_pieces_of_a_long_stretch_join(picture, moving_video, monkeypatch, label
 def test_progress_counts_the_frames_of_all_tracks(picture, moving_video):
     clip = prepare_clip(moving_video, labels_of(picture, {0: [2, 8], 1: [2, 8]}), extend=True)
     told = []
-    estimate_poses(clip, "default", None, progress=lambda *what: told.append(what))
+    propagate_clip(clip, "default", None, progress=lambda *what: told.append(what))
     done = [n for _, n, _ in told]
     assert done == sorted(done) and done[-1] == 32 and {total for *_, total in told} == {32}
 
@@ -357,5 +310,5 @@ def test_a_track_whose_labels_hold_no_keypoint(picture, moving_video, make_model
     clip = prepare_clip(moving_video, labels)
     model = make_model(NAMES)
     for method in ("pchip", "flow", "flow2", "frame", "warper", "paper", "default"):
-        track = propagate(clip, method, model).tracks[1]
+        track = propagate_clip(clip, method, model).tracks[1]
         assert np.isnan(track.keypoints).all() and (track.keypoint_scores == 0).all()

@@ -31,7 +31,7 @@ def dotted_region(
         if v:
             image[..., channel] += _DOT * np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * 2.5**2))
     points[shown == 0] = np.nan
-    return Region(frame, track, image.astype(np.uint8), np.array(box, np.float64), points, shown)
+    return Region(frame, track, np.array(box, np.float64), points, shown, image.astype(np.uint8))
 
 
 def find_dot(image: np.ndarray, channel: int) -> np.ndarray:

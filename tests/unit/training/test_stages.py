@@ -47,7 +47,7 @@ def a_region(frame: int, visibility: int = 2) -> Region:
         image[y - 3 : y + 4, x - 3 : x + 4, channel] = 255
     shown = np.full(3, visibility, np.uint8)
     points[shown == 0] = np.nan
-    return Region(frame, 0, image, np.array([15.5, 15.5, 64, 64]), points, shown)
+    return Region(frame, 0, np.array([15.5, 15.5, 64, 64]), points, shown, image)
 
 
 LABELLED = [a_region(0), a_region(5)]
