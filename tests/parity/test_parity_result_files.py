@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from largest_errors import record
 
-from posewarper.posetrack.boxes import read_boxes
-from posewarper.posetrack.points import POINTS, apply_neck_rule, frame_name
+from posewarper.formats.boxes import read_boxes
+from posewarper.formats.frame_names import frame_name
+from posewarper.posetrack.points import POINTS, apply_neck_rule
 from posewarper.posetrack.results import paper_scores, result_document, write_results
 from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK

@@ -1,55 +1,99 @@
-"""Boxes of one video from a file: COCO-style JSON, our own poses among it, a list of records, or MOT text.
+"""Files of boxes: of the frames of one video, or of the images of a whole data set.
 
-Which it is, the content tells:
+The content tells which form a file has:
 
-* an object with ``annotations``, each with ``bbox``, and ``frame_id`` (from 0) or an ``image_id`` that points
-  to one of ``images`` with ``frame_id`` or a numbered ``file_name``;
-* a list of records with ``frame`` (from 0) and ``bbox``;
-* lines ``frame, id, left, top, width, height, conf, ...`` of the MOT challenge, frames and pixels from 1.
+* JSON, a list of records with ``bbox`` (left, top, width, height), and in a video ``frame`` (from 0), in a
+  data set ``image_name`` (the original's files) or ``image_id`` (COCO results);
+* JSON, an object with ``annotations`` of that kind, and ``images`` with ``file_name`` or ``frame_id`` to
+  which ``image_id`` points: COCO files, our own poses among them;
+* for a video, lines ``frame, id, left, top, width, height, conf, ...`` of the MOT challenge, which count
+  frames and pixels from 1.
 """
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperWarning
-from posewarper.formats.frame_names import choose_video, find_frame_indices, folder_name
+from posewarper.errors import LabelsError
+from posewarper.formats import coco
+from posewarper.formats.frame_names import frame_name
 from posewarper.formats.records import (
     LARGEST_COORDINATE,
     LARGEST_INDEX,
     PathLike,
     Record,
+    load_json,
     read_text,
     records_of,
     shown,
+    warn,
 )
-from posewarper.structures import NO_TRACK, Floats, Ints
+from posewarper.structures import NO_TRACK, Floats, InstanceTable, Ints
 
 _MOT_COLUMNS = "frame, id, left, top, width, height, and maybe a score"
 _EXPECTED = (
     f"JSON with annotations, a JSON list of records with frame and bbox, or lines of {_MOT_COLUMNS} (MOT)"
 )
+_LARGEST_ID = 2**62
 
 
 @dataclass(frozen=True)
-class FrameBoxes:
-    """The boxes of one frame, n in number, in the order of their file.
+class BoxList:
+    """Boxes in the order of their file, n in number.
 
     Args:
         boxes: (n, 4) xywh in pixels.
         scores: (n,); 1 where the file gives none.
-        tracks: (n,) track ids, ``NO_TRACK`` where the file gives none.
+        tracks: (n,) track ids, ``NO_TRACK`` where the file gives none; None for a data set.
+        category_ids: (n,), 1, which is a person, where the file gives none; None for a video.
+        image_names: n image names as tables have them, without a leading ``images/``; None where the file
+            has ids alone, and for a video.
+        image_ids: (n,) image ids; None where the file has names alone, and for a video.
     """
 
     boxes: Floats
     scores: Floats
-    tracks: Ints
+    tracks: Ints | None = None
+    category_ids: Ints | None = None
+    image_names: tuple[str, ...] | None = None
+    image_ids: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def take(self, positions: Sequence[int] | np.ndarray) -> BoxList:
+        """Return some of the boxes, by position or (n,) booleans, in the order given."""
+        kept = np.arange(len(self))[np.asarray(positions, None if len(positions) else np.int64)]
+
+        def part(column: np.ndarray | None) -> Any:
+            return None if column is None else column[kept]
+
+        names = None if self.image_names is None else tuple(self.image_names[i] for i in kept)
+        return BoxList(
+            self.boxes[kept],
+            self.scores[kept],
+            part(self.tracks),
+            part(self.category_ids),
+            names,
+            part(self.image_ids),
+        )
+
+    @cached_property
+    def places(self) -> dict[str | int, list[int]]:
+        """Image name, or image id where there are no names, -> positions of its boxes."""
+        found: dict[str | int, list[int]] = {}
+        ids = [] if self.image_ids is None else self.image_ids.tolist()
+        for i, key in enumerate(ids if self.image_names is None else self.image_names):
+            found.setdefault(key, []).append(i)
+        return found
+
+
+# --- one video --------------------------------------------------------------------------------------------
 
 
 class _Box(NamedTuple):
@@ -58,12 +102,12 @@ class _Box(NamedTuple):
     box: Floats
     score: float
     track: int
-    category: object
+    category: object = None
 
 
 def read_video_boxes(
     path: PathLike, n_frames: int | None = None, *, category_id: int | None = None
-) -> dict[int, FrameBoxes]:
+) -> dict[int, BoxList]:
     """Return the boxes of a file by frame index, frames without boxes left out.
 
     Coordinates of JSON files are taken as they are; those of MOT text, which count pixels from 1, are moved
@@ -76,7 +120,7 @@ def read_video_boxes(
         category_id: keep the boxes of this category; None for all. MOT text has none.
 
     Returns:
-        Frame index from 0, rising -> :class:`FrameBoxes`.
+        Frame index from 0, rising -> :class:`BoxList`.
 
     Raises:
         LabelsError: if the file cannot be read, holds no boxes or more than one video, something in it is not
@@ -89,13 +133,21 @@ def read_video_boxes(
     found = _read_json(text, path) if text.lstrip()[:1] in ("{", "[", '"') else _read_mot(text, path)
     if category_id is not None:
         found = [box for box in found if box.category in (None, category_id)]
-    elif len({box.category for box in found} - {None}) > 1:
-        names = ", ".join(sorted({str(box.category) for box in found} - {"None"}))
-        _warn(path, f"boxes of several categories ({names}) are used alike")
-    _check_frames(found, path, n_frames)
+    elif len(categories := {box.category for box in found} - {None}) > 1:
+        warn(path, f"boxes of several categories ({', '.join(sorted(map(str, categories)))}) are used alike")
+    beyond = [] if n_frames is None else [box for box in found if box.frame >= n_frames]
+    if beyond:
+        more = f" and {len(beyond) - 1} more boxes" if len(beyond) > 1 else ""
+        raise LabelsError(
+            f"{beyond[0].where}: this box lies beyond the last frame of the video",
+            path=path,
+            expected=f"frames up to the {n_frames}th of the video",
+            got=f"frame index {beyond[0].frame} (from 0){more}",
+            fix="check that they belong together, and that frames count from 0 (in MOT text from 1)",
+        )
     kept = [box for box in found if (box.box[2:] > 0).all()]
     if len(kept) < len(found):
-        _warn(path, f"{len(found) - len(kept)} of {len(found)} boxes have no area and are left out")
+        warn(path, f"{len(found) - len(kept)} of {len(found)} boxes have no area and are left out")
     if not kept:
         raise LabelsError(
             "the file has no boxes" + ("" if category_id is None else f" of category {category_id}"),
@@ -107,7 +159,7 @@ def read_video_boxes(
     for box in sorted(kept, key=lambda box: box.frame):
         frames.setdefault(box.frame, []).append(box)
     return {
-        frame: FrameBoxes(
+        frame: BoxList(
             np.array([box.box for box in boxes]),
             np.array([box.score for box in boxes]),
             np.array([box.track for box in boxes], np.int64),
@@ -116,54 +168,21 @@ def read_video_boxes(
     }
 
 
-def _warn(path: PathLike, text: str) -> None:
-    warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=3)
-
-
-def _check_frames(found: Sequence[_Box], path: PathLike, n_frames: int | None) -> None:
-    beyond = [] if n_frames is None else [box for box in found if box.frame >= n_frames]
-    if beyond:
-        more = f" and {len(beyond) - 1} more boxes" if len(beyond) > 1 else ""
-        raise LabelsError(
-            f"{beyond[0].where}: this box lies beyond the last frame of the video",
-            path=path,
-            expected=f"frames up to the {n_frames}th of the video",
-            got=f"frame index {beyond[0].frame} (from 0){more}",
-            fix="check that they belong together, and that frames count from 0 (in MOT text from 1)",
-        )
-
-
-# --- JSON -------------------------------------------------------------------------------------------------
-
-
 def _read_json(text: str, path: PathLike) -> list[_Box]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise LabelsError(
-            "the file is no valid JSON",
-            path=path,
-            expected=_EXPECTED,
-            got=error,
-            fix="write the boxes again; a file that breaks off at its end was not written completely",
-        ) from error
-    if isinstance(content, list):
-        records = records_of({"boxes": content}, "boxes", path)
-        frames = [_frame_of_record(record) for record in records]
-    elif isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        records, frames = _read_annotations(content, path)
-    else:
-        raise LabelsError(
-            "the file does not hold boxes",
-            path=path,
-            expected=_EXPECTED,
-            got=shown(content),
-            fix="name a file of boxes",
-        )
-    return [_box_of(record, frame) for record, frame in zip(records, frames, strict=True)]
+    records, document = _parse(text, path)
+    frames = [_frame_of(r) for r in records] if document is None else _frames_of(records, document, path)
+    found = []
+    for record, frame in zip(records, frames, strict=True):
+        box, score = _read_box(record)
+        track = record.whole("track_id", low=NO_TRACK)
+        track = record.whole("track", low=NO_TRACK) if track is None else track
+        category = record.identifier("category_id")
+        category = record.identifier("category") if category is None else category
+        found.append(_Box(record.where, frame, box, score, NO_TRACK if track is None else track, category))
+    return found
 
 
-def _frame_of_record(record: Record) -> int:
+def _frame_of(record: Record) -> int:
     for key in ("frame", "frame_id"):
         frame = record.whole(key)
         if frame is not None:
@@ -178,75 +197,24 @@ def _frame_of_record(record: Record) -> int:
     raise record.missing("frame", "the index of the frame, from 0")
 
 
-def _read_annotations(content: Mapping[str, Any], path: PathLike) -> tuple[list[Record], list[int]]:
-    """Return the annotations of a COCO-style file, and the frame of each."""
-    records = records_of(content, "annotations", path)
-    of_image = _frames_of_images(content, path)
+def _frames_of(records: Sequence[Record], document: Mapping[str, Any], path: PathLike) -> list[int]:
+    """Return the frame of each annotation of a COCO-style file, which is about one video."""
+    images = coco.read_images(document, path) if "images" in document else {}
+    of_image: dict[int | str | None, int] = {}
+    if images:
+        chosen, _ = coco.choose_images(images, None, path, None)
+        of_image = dict(
+            zip(chosen, coco.read_frames(list(chosen.values()), path, None, by_id=True), strict=True)
+        )
     frames = []
     for record in records:
         frame, image = record.whole("frame_id"), record.identifier("image_id")
         if frame is None and image is None:
             raise record.missing("frame_id", "the index of the frame, from 0, or the image_id of an image")
         if frame is None and image not in of_image:
-            raise record.problem(
-                "image_id points to no image",
-                expected="the id of one of the images",
-                got=image,
-                fix="correct image_id, add the image, or give frame_id",
-            )
-        frames.append(of_image[image] if frame is None else frame)  # type: ignore[index]
-    return records, frames
-
-
-def _frames_of_images(content: Mapping[str, Any], path: PathLike) -> dict[int | str, int]:
-    """Return image id -> frame index of the images of a COCO-style file, which are of one video."""
-    images = records_of(content, "images", path) if "images" in content else []
-    ids: dict[int | str, None] = {}
-    given, names = [], []
-    videos: dict[str, set[str]] = {}
-    for image in images:
-        name = image.identifier("id")
-        if name is None or name in ids:
-            raise image.problem(
-                "the image has no id of its own", expected="an id a frame", got=name, fix="number the images"
-            )
-        frame, file_name = image.whole("frame_id", high=2**63 - 1), image.text("file_name")
-        # PoseTrack's own files give the image id for the frame.
-        given.append(None if frame is not None and frame > LARGEST_INDEX else frame)
-        ids[name] = None
-        names.append(file_name)
-        video = image.identifier("vid_id")
-        folder = folder_name(file_name or "") or ""
-        videos.setdefault(folder if video is None else str(video), set()).add(folder)
-    if len(videos) > 1:
-        choose_video(path, videos, None)
-    frames = find_frame_indices(path, [image.where for image in images], names, given, None)
-    return dict(zip(ids, frames, strict=True))
-
-
-def _box_of(record: Record, frame: int) -> _Box:
-    box = record.numbers("bbox", 4, limit=LARGEST_COORDINATE)
-    if box is None:
-        raise record.missing("bbox", "left, top, width and height in pixels")
-    if (box[2:] < 0).any():
-        raise record.wrong("bbox", "left, top, width and height in pixels, with sizes not below 0")
-    score = record.values.get("score")
-    if score is not None and (type(score) not in (int, float) or not abs(score) <= LARGEST_COORDINATE):
-        raise record.wrong("score", "a number")
-    track = record.whole("track_id", low=NO_TRACK)
-    track = record.whole("track", low=NO_TRACK) if track is None else track
-    category = record.identifier("category_id")
-    return _Box(
-        record.where,
-        frame,
-        box,
-        1.0 if score is None else float(score),
-        NO_TRACK if track is None else track,
-        record.identifier("category") if category is None else category,
-    )
-
-
-# --- MOT --------------------------------------------------------------------------------------------------
+            raise record.no_image("correct image_id, add the image, or give frame_id")
+        frames.append(of_image[image] if frame is None else frame)
+    return frames
 
 
 def _read_mot(text: str, path: PathLike) -> list[_Box]:
@@ -285,4 +253,117 @@ def _read_line(line: str, where: str, path: PathLike) -> _Box:
     track = NO_TRACK if values[1] < 0 else int(values[1])
     score = float(values[6]) if len(values) > 6 else 1.0
     box = np.array([values[2] - 1, values[3] - 1, values[4], values[5]])
-    return _Box(where, int(values[0]) - 1, box, score, track, None)
+    return _Box(where, int(values[0]) - 1, box, score, track)
+
+
+# --- a data set -------------------------------------------------------------------------------------------
+
+
+def read_boxes(path: PathLike) -> BoxList:
+    """Return the boxes of a JSON file of detections in a data set, whatever their score and category.
+
+    The file is a list of records with ``bbox`` (xywh), ``score``, ``category_id`` and ``image_name`` (the
+    original's) or ``image_id`` (COCO results), or a COCO file with ``images`` and ``annotations``.
+
+    Raises:
+        LabelsError: if the file cannot be read or something in it is not as it should be.
+    """
+    records, document = _parse(read_text(path, "boxes"), path)
+    names_of: dict[int | None, str] = {}
+    for image in records_of(document, "images", path) if document and "images" in document else []:
+        identifier, name = image.whole("id", high=_LARGEST_ID), image.text("file_name")
+        if identifier is not None and name is not None:
+            names_of[identifier] = frame_name(name)
+    names, ids = [], []
+    for record in records:
+        identifier, name = record.whole("image_id", high=_LARGEST_ID), record.text("image_name")
+        if name is None and identifier is None:
+            raise record.missing("image_name", "the image's name, or its id as image_id")
+        names.append(frame_name(name) if name is not None else names_of.get(identifier))
+        ids.append(identifier)
+    named = None not in names
+    if not named and None in ids:
+        record = records[ids.index(None)]
+        raise record.problem(
+            "some records know their image by name, others by id",
+            expected="image_name everywhere, or image_id everywhere",
+            got=shown(dict(record.values)),
+            fix="write the boxes with one of the two",
+        )
+    found = [_read_box(record) for record in records]
+    categories = [record.whole("category_id") for record in records]
+    return BoxList(
+        np.array([box for box, _ in found], np.float64).reshape(-1, 4),
+        np.array([score for _, score in found], np.float64),
+        category_ids=np.array([1 if category is None else category for category in categories], np.int64),
+        image_names=tuple(names) if named else None,
+        image_ids=None if None in ids else np.array(ids, np.int64),
+    )
+
+
+def boxes_of_frames(boxes: BoxList, table: InstanceTable) -> dict[int, Ints]:
+    """Return the positions of the boxes of each frame of a table that has any.
+
+    Frames are found by image name, or by image id where the boxes have no names.
+
+    Returns:
+        Position of the frame in the table -> (m,) positions in the list, in its order.
+
+    Raises:
+        LabelsError: if the boxes have ids alone and the table has none.
+    """
+    return {
+        row: np.array(boxes.places[key], np.int64)
+        for row, key in enumerate(_keys(boxes, table))
+        if key in boxes.places
+    }
+
+
+def boxes_without_frame(boxes: BoxList, tables: Iterable[InstanceTable]) -> Ints:
+    """Return the positions of the boxes whose image is no frame of any of the tables, rising.
+
+    Raises:
+        LabelsError: as for :func:`boxes_of_frames`.
+    """
+    known = {key for table in tables for key in _keys(boxes, table)}
+    return np.array(sorted(i for key, at in boxes.places.items() if key not in known for i in at), np.int64)
+
+
+def _keys(boxes: BoxList, table: InstanceTable) -> Sequence[str | int]:
+    """Return for each frame of a table what the boxes know it by."""
+    if boxes.image_names is not None:
+        return table.frame_names
+    if table.image_ids is None:
+        raise LabelsError(
+            "the boxes know their frames by image_id, but these annotations have no ids",
+            expected="boxes with image_name",
+            got=f"video {table.video} without image ids",
+            fix="give boxes with image names, or annotations in PoseTrack18's form",
+        )
+    return table.image_ids.tolist()
+
+
+# --- both -------------------------------------------------------------------------------------------------
+
+
+def _parse(text: str, path: PathLike) -> tuple[list[Record], Mapping[str, Any] | None]:
+    """Return the records of a JSON file, and its object unless it is a bare list."""
+    content = load_json(text, path, "boxes")
+    if isinstance(content, list):
+        return records_of({"boxes": content}, "boxes", path), None
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        return records_of(content, "annotations", path), content
+    raise LabelsError(
+        "the file does not hold boxes",
+        path=path,
+        expected=_EXPECTED,
+        got=shown(content),
+        fix="name a file of boxes",
+    )
+
+
+def _read_box(record: Record) -> tuple[Floats, float]:
+    box, score = record.box("bbox", LARGEST_COORDINATE), record.number("score")
+    if box is None:
+        raise record.missing("bbox", "left, top, width and height in pixels")
+    return box, 1.0 if score is None else score

@@ -6,22 +6,31 @@ A new format is one line here and one file beside, whose ``read_clip`` gives a :
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from posewarper.errors import LabelsError
-from posewarper.formats import coco, deeplabcut, nwb, openpose, records, sleap, table
-from posewarper.formats.clips import Clip, VideoFacts, warn_of_losses
-from posewarper.formats.records import PathLike, read_json, read_text
+from posewarper.errors import LabelsError, few_of, unknown_name
+from posewarper.formats import coco, deeplabcut, nwb, openpose, sleap, table
+from posewarper.formats.clips import PIECES, Clip, VideoFacts
+from posewarper.formats.records import (
+    SIGNATURE,
+    PathLike,
+    read_bytes,
+    read_json,
+    read_text,
+    tell_format,
+    warn,
+)
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels
 
 # (path, video, skeleton) -> what the file says. Only formats that don't name keypoints use the skeleton.
 Reader = Callable[[PathLike, VideoFacts | None, Skeleton | None], Clip]
-# (path, labels, video): the opened video, where there is one, knows the times of the frames.
-Writer = Callable[[PathLike, Labels, VideoFacts | None], None]
+# (path, labels, video) -> what the file has a place for, but cannot hold in this case. The opened video,
+# where there is one, knows the times of the frames.
+Writer = Callable[[PathLike, Labels, VideoFacts | None], list[str]]
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,9 @@ class LabelFormat:
         suffixes: what the names of files in this format end in; none for folders. A name that ends so is
             written in the first format of the table that has it, when no format is named.
         read: gives what a file says.
-        write: writes labels; None where writing makes no sense.
+        write: writes labels.
         cannot_hold: which of :data:`posewarper.formats.clips.PIECES` it has no place for.
-        partly: which pieces it holds in some cases only; its writer warns where it does not.
+        partly: which pieces it holds in some cases only; its writer says where it does not.
         told: by what a file or folder is told to be in this format, when no format is named.
         writes: what is written, where that is not the same as what is read.
         extra: the extra of this package that has to be installed, None if none.
@@ -46,7 +55,7 @@ class LabelFormat:
     reads: str
     suffixes: tuple[str, ...]
     read: Reader
-    write: Writer | None
+    write: Writer
     cannot_hold: frozenset[str] = frozenset()
     partly: frozenset[str] = frozenset()
     told: str = ""
@@ -54,104 +63,115 @@ class LabelFormat:
     extra: str | None = None
 
 
+def _pieces(text: str) -> frozenset[str]:
+    return frozenset(text.split(", "))
+
+
 FORMATS: dict[str, LabelFormat] = {
     "posetrack": LabelFormat(
         what="COCO keypoints JSON with PoseTrack18's video fields",
         reads="a .json file: ours, or an official PoseTrack18 file",
-        suffixes=(".json",),
-        read=lambda path, video, skeleton: coco.read_clip(
-            read_json(path), path, native=True, video=video, skeleton=skeleton
-        ),
-        write=lambda path, labels, video: coco.write_native(path, labels),
-        told="JSON with frame_id or vid_id in an image",
         writes="a .json file",
+        told="JSON with frame_id or vid_id in an image",
+        suffixes=(".json",),
+        read=partial(coco.read_clip, native=True),
+        write=coco.write_native,
     ),
     "coco": LabelFormat(
         what="plain COCO keypoints JSON",
         reads="a .json file",
-        suffixes=(".json",),
-        read=lambda path, video, skeleton: coco.read_clip(
-            read_json(path), path, native=False, video=video, skeleton=skeleton
-        ),
-        write=lambda path, labels, video: coco.write_plain(path, labels),
-        cannot_hold=frozenset({"the number of frames"}),
         told="JSON with images, without frame_id and vid_id",
+        suffixes=(".json",),
+        read=partial(coco.read_clip, native=False),
+        write=coco.write_plain,
+        cannot_hold=_pieces("the number of frames"),
     ),
     "deeplabcut": LabelFormat(
         what="a DeepLabCut table",
         reads="a project (its folder or config.yaml), CollectedData_*.csv, or .h5 with the extra formats; "
         "also predictions",
-        suffixes=(".csv", ".h5"),
-        read=lambda path, video, skeleton: deeplabcut.read(path, video),
-        write=lambda path, labels, video: deeplabcut.write_labels(path, labels),
-        cannot_hold=deeplabcut.CANNOT_HOLD,
-        partly=frozenset({"the names of the frames' files"}),
-        told="a header that begins with scorer; config.yaml in a folder; HDF5 of pandas",
         writes="a table, .csv or .h5",
+        told="a header that begins with scorer; config.yaml in a folder; HDF5 of pandas",
+        suffixes=(".csv", ".h5"),
+        read=deeplabcut.read_clip,
+        write=deeplabcut.write_labels,
+        cannot_hold=_pieces(
+            "which keypoints are hidden, boxes, head boxes, scores, expected errors, which poses are "
+            "predictions, labelled frames that show nobody, track ids, edges, mirror pairs, ignore regions, "
+            "the image size, the number of frames, what an instance is called"
+        ),
+        partly=_pieces("the names of the frames' files"),
     ),
     "deeplabcut-predictions": LabelFormat(
         what="a DeepLabCut table of predictions",
         reads="<video>DLC_*.csv or .h5",
-        suffixes=(".csv", ".h5"),
-        read=lambda path, video, skeleton: deeplabcut.read(path, video),
-        write=lambda path, labels, video: deeplabcut.write_predictions(path, labels),
-        cannot_hold=deeplabcut.PREDICTIONS_CANNOT_HOLD,
-        partly=frozenset(
-            {"which poses are predictions", "which keypoints have no score", "the video's name"}
-        ),
         told="as deeplabcut, which reads it as well",
+        suffixes=(".csv", ".h5"),
+        read=deeplabcut.read_clip,
+        write=deeplabcut.write_predictions,
+        cannot_hold=_pieces(
+            "which keypoints are hidden, boxes, head boxes, expected errors, labelled frames that show "
+            "nobody, track ids, edges, mirror pairs, ignore regions, the image size, the names of the "
+            "frames' files, what an instance is called"
+        ),
+        partly=_pieces("which poses are predictions, which keypoints have no score, the video's name"),
     ),
     "sleap": LabelFormat(
         what="a SLEAP project",
         reads="a .slp file, also one that holds images",
-        suffixes=(".slp",),
-        read=lambda path, video, skeleton: sleap.read_clip(path, video),
-        write=lambda path, labels, video: sleap.write_labels(path, labels),
-        cannot_hold=sleap.CANNOT_HOLD,
-        partly=frozenset(
-            {
-                *("track ids", "track names", "scores", "mirror pairs"),
-                *("the number of frames", "the names of the frames' files"),
-            }
-        ),
-        told="HDF5 with SLEAP's tables",
         writes="a .slp file that names the video",
+        told="HDF5 with SLEAP's tables",
+        suffixes=(".slp",),
+        read=sleap.read_clip,
+        write=sleap.write_labels,
+        cannot_hold=_pieces("which keypoints are hidden, boxes, head boxes, expected errors, ignore regions"),
+        partly=_pieces(
+            "track ids, track names, scores, mirror pairs, the number of frames, "
+            "the names of the frames' files"
+        ),
         extra="formats",
     ),
     "nwb": LabelFormat(
         what="an NWB file with ndx-pose",
         reads="a .nwb file with labels (PoseTraining) or predictions (PoseEstimation)",
-        suffixes=(".nwb",),
-        read=lambda path, video, skeleton: nwb.read_clip(path, video),
-        write=nwb.write_labels,
-        cannot_hold=nwb.CANNOT_HOLD,
-        partly=frozenset(
-            {
-                *("track ids", "track names", "scores", "which keypoints are hidden"),
-                "what an instance is called",
-            }
-        ),
-        told="HDF5 with NWB's version",
         writes="a .nwb file that names the video",
+        told="HDF5 with NWB's version",
+        suffixes=(".nwb",),
+        read=nwb.read_clip,
+        write=nwb.write_labels,
+        cannot_hold=_pieces(
+            "boxes, head boxes, expected errors, mirror pairs, ignore regions, the names of the frames' files"
+        ),
+        partly=_pieces(
+            "track ids, track names, scores, which keypoints are hidden, what an instance is called"
+        ),
         extra="formats",
     ),
     "openpose": LabelFormat(
         what="a folder of OpenPose's JSON files",
         reads="a folder with a file for each frame, *_keypoints.json",
-        suffixes=(),
-        read=lambda path, video, skeleton: openpose.read_clip(path, video, skeleton),
-        write=lambda path, labels, video: openpose.write_labels(path, labels),
-        cannot_hold=openpose.CANNOT_HOLD,
         told="a folder of JSON files with people",
+        suffixes=(),
+        read=openpose.read_clip,
+        write=openpose.write_labels,
+        cannot_hold=_pieces(
+            "the keypoints' names, what an instance is called, which keypoints are hidden, boxes, head "
+            "boxes, scores of 0 and below, which keypoints have no score, expected errors, which poses are "
+            "predictions, which frames nobody has labelled, track names, edges, mirror pairs, ignore "
+            "regions, the image size, the number of frames, the video's name, the names of the frames' files"
+        ),
     ),
     "csv": LabelFormat(
         what="a long table",
         reads="a .csv file with a row for each keypoint: frame or time, track, keypoint, x, y, ...",
-        suffixes=(".csv", ".tsv"),
-        read=lambda path, video, skeleton: table.read_clip(read_text(path), path, video, skeleton),
-        write=lambda path, labels, video: table.write_labels(path, labels, video),
-        cannot_hold=table.CANNOT_HOLD,
         told="a header that names these columns",
+        suffixes=(".csv", ".tsv"),
+        read=table.read_clip,
+        write=table.write_labels,
+        cannot_hold=_pieces(
+            "what an instance is called, boxes, head boxes, edges, mirror pairs, ignore regions, the image "
+            "size, the number of frames, the video's name, the names of the frames' files"
+        ),
     ),
 }
 
@@ -174,12 +194,12 @@ def detect_format(path: PathLike) -> str:
             "this folder holds no labels",
             path=path,
             expected="OpenPose's *_keypoints.json, or config.yaml of a DeepLabCut project",
-            got=", ".join(sorted(p.name for p in Path(path).iterdir())[:5]) or "an empty folder",
+            got=few_of(sorted(p.name for p in Path(path).iterdir())) or "an empty folder",
             fix="name the folder or the file that holds the labels",
         )
-    head = _read_head(path)
-    if head.startswith(records.SIGNATURE):
-        return records.tell_format(path)
+    head = read_bytes(path, count=4096)
+    if head.startswith(SIGNATURE):
+        return tell_format(path)
     text = head.decode("utf-8-sig", "replace").lstrip()
     if deeplabcut.is_csv(text) or deeplabcut.is_config(text):
         return "deeplabcut"
@@ -200,17 +220,6 @@ def detect_format(path: PathLike) -> str:
     )
 
 
-def _read_head(path: PathLike, count: int = 4096) -> bytes:
-    try:
-        with Path(path).open("rb") as handle:
-            return handle.read(count)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EIO:
-            raise
-        fix = "name an existing file that you may read"
-        raise LabelsError("cannot read this label file", path=path, got=error, fix=fix) from error
-
-
 def read_clip(
     path: PathLike, format: str | None, video: VideoFacts | None, skeleton: Skeleton | None
 ) -> Clip:
@@ -227,16 +236,14 @@ def write_in_format(path: PathLike, labels: Labels, format: str, video: VideoFac
     """Write labels in a format by name, and warn of what it cannot hold.
 
     Raises:
-        LabelsError: if the format is unknown or is only read.
+        LabelsError: if the format is unknown.
         OutputError: if the file cannot be written.
     """
     chosen = FORMATS[known_format(path, format)]
-    if chosen.write is None:
-        writable = ", ".join(name for name, f in FORMATS.items() if f.write is not None)
-        fix = "name one of these"
-        raise LabelsError("this format is only read", path=path, expected=writable, got=format, fix=fix)
-    chosen.write(path, labels, video)
-    warn_of_losses(path, chosen.what, labels, chosen.cannot_hold)
+    here = chosen.write(path, labels, video)
+    lost = [piece for piece, is_held in PIECES.items() if piece in chosen.cannot_hold and is_held(labels)]
+    if lost + here:
+        warn(path, f"{chosen.what} cannot hold: {'; '.join(lost + here)}")
 
 
 def known_format(path: PathLike, format: str) -> str:
@@ -246,9 +253,8 @@ def known_format(path: PathLike, format: str) -> str:
         LabelsError: if there is none.
     """
     if format not in FORMATS:
-        expected = ", ".join(FORMATS)
         fix = "name one of these, or leave the format out"
-        raise LabelsError("unknown label format", path=path, expected=expected, got=format, fix=fix)
+        raise unknown_name("unknown label format", format, FORMATS, path=path, error=LabelsError, fix=fix)
     return format
 
 

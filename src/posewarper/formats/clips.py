@@ -1,101 +1,29 @@
-"""What every label format is read into before it becomes :class:`Labels` or :class:`Poses`."""
+"""What every label format is read into before it becomes :class:`Labels`, and what formats have in common.
+
+Other tools call tracks by names alone, some instances may have none, and no format holds everything that
+labels hold: :data:`PIECES` lists what that is.
+"""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from posewarper.errors import LabelsError, OutputError, PosewarperWarning
-from posewarper.formats.records import PathLike
+from posewarper.errors import LabelsError, OutputError
+from posewarper.formats.records import LARGEST_COORDINATE, LARGEST_INDEX, PathLike, warn
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, Track
-
-_MOST_FRAMES = 10_000_000
-
-
-def _in_a_track(test: Callable[[Track], np.ndarray]) -> Callable[[Labels], bool]:
-    return lambda labels: any(bool(test(track).any()) for track in labels.tracks.values())
-
-
-def _unlabelled(labels: Labels) -> bool:
-    """Return whether there are frames that nobody has labelled and that hold nothing."""
-    frames = np.union1d(labels.labelled_frames, labels.instance_frames)
-    count = labels.n_frames or (int(frames[-1]) + 1 if frames.size else 0)
-    return len(frames) < count
-
-
-# Piece -> whether some labels hold it. The names are the words of warnings and of the table of formats.
-PIECES: Mapping[str, Callable[[Labels], bool]] = {
-    "the keypoints' names": lambda labels: True,
-    "what an instance is called": lambda labels: labels.skeleton.name not in ("person", "animal"),
-    "which keypoints are hidden": _in_a_track(lambda track: track.visibility == 1),
-    "boxes": _in_a_track(lambda track: np.isfinite(track.boxes)),
-    "head boxes": _in_a_track(lambda track: np.isfinite(track.head_boxes)),
-    "scores": _in_a_track(lambda track: np.isfinite(track.keypoint_scores)),
-    "scores of 0 and below": _in_a_track(lambda track: (track.visibility > 0) & (track.keypoint_scores <= 0)),
-    "which keypoints have no score": _in_a_track(
-        lambda track: (track.visibility > 0) & np.isnan(track.keypoint_scores)
-    ),
-    "expected errors": _in_a_track(lambda track: np.isfinite(track.expected_error)),
-    "which poses are predictions": lambda labels: bool(
-        np.setdiff1d(labels.instance_frames, labels.labelled_frames).size
-    ),
-    "which frames nobody has labelled": _unlabelled,
-    "labelled frames that show nobody": lambda labels: bool(
-        np.setdiff1d(labels.labelled_frames, labels.instance_frames).size
-    ),
-    "track ids": lambda labels: list(labels.tracks) != list(range(len(labels.tracks))),
-    "track names": lambda labels: bool(labels.track_names),
-    "edges": lambda labels: bool(labels.skeleton.edges),
-    "mirror pairs": lambda labels: labels.skeleton.flip_pairs != Skeleton(labels.skeleton.names).flip_pairs,
-    "ignore regions": lambda labels: bool(labels.ignore_regions),
-    "the image size": lambda labels: labels.image_size is not None,
-    "the number of frames": lambda labels: labels.n_frames is not None,
-    "the video's name": lambda labels: labels.video is not None,
-    "the names of the frames' files": lambda labels: bool(labels.frame_names),
-}
-
-
-def refuse_too_many(path: PathLike, count: int, what: str) -> None:
-    """Refuse to write something for each frame where a wrong frame index makes that endless.
-
-    Raises:
-        OutputError: if there are more frames than in days of video.
-    """
-    if count > _MOST_FRAMES:
-        raise OutputError(
-            f"too many {what}, one for each frame",
-            path=path,
-            expected=f"{_MOST_FRAMES} frames at most",
-            got=f"{count}, by the number of frames or the last labelled one",
-            fix="correct the frame indices, or write a format that lists labelled frames alone",
-        )
-
-
-def warn_of_losses(path: PathLike, what: str, labels: Labels, cannot_hold: Collection[str]) -> None:
-    """Warn of what these labels hold and the file that is written cannot.
-
-    Args:
-        path: the file.
-        what: the format, with its article.
-        labels: what is written.
-        cannot_hold: keys of :data:`PIECES`.
-    """
-    lost = [piece for piece, is_held in PIECES.items() if piece in cannot_hold and is_held(labels)]
-    if lost:
-        text = f"{path}: {what} cannot hold: {'; '.join(lost)}"
-        warnings.warn(text, PosewarperWarning, stacklevel=4)
-
 
 # Instances of two labelled frames are taken for the same one only if they lie closer than this many times
 # their size: sparse labels are far apart in time, so a runner may have moved by more than its own length.
 _FARTHEST_LINK = 1.5
+_MOST_FRAMES = 10_000_000
 
 
 class VideoFacts(Protocol):
@@ -211,11 +139,10 @@ def _link(instances: Sequence[Instance], path: PathLike) -> None:
         for instance in free:
             instance.track = len(last)
             last.append(instance)
-    warnings.warn(
-        f"{path}: the annotations have no track_id; instances were linked over time by their distance "
-        f"into {len(last)} tracks. Give track ids if that is wrong.",
-        PosewarperWarning,
-        stacklevel=2,
+    warn(
+        path,
+        "the annotations have no track_id; instances were linked over time by their distance into "
+        f"{len(last)} tracks. Give track ids if that is wrong.",
     )
 
 
@@ -228,3 +155,167 @@ def _distance(a: Instance, b: Instance) -> float:
         return float(np.linalg.norm(a.keypoints[both] - b.keypoints[both], axis=-1).mean() / size)
     centres = [i.keypoints[i.visibility > 0].mean(0) for i in (a, b)]
     return float(np.linalg.norm(centres[0] - centres[1]) / size)
+
+
+def need_all_tracks(instances: Sequence[Instance], path: PathLike) -> None:
+    """Forget the tracks, in place, if only some instances have one; they are then linked by distance.
+
+    Warns:
+        PosewarperWarning: if that is so.
+    """
+    nameless = sum(instance.track is None for instance in instances)
+    if 0 < nameless < len(instances):
+        count = len(instances)
+        warn(path, f"{nameless} of {count} instances have no track; the tracks of the others are not used")
+        for instance in instances:
+            instance.track = None
+
+
+def settle(clip: Clip, path: PathLike, fix: str) -> Clip:
+    """Return what a project holds with its numbers checked, and with the names of tracks that it uses.
+
+    Raises:
+        LabelsError: if a coordinate or a frame is out of reach; ``fix`` says what to do.
+
+    Warns:
+        PosewarperWarning: as :func:`need_all_tracks`.
+    """
+    for instance in clip.instances:
+        far = (np.abs(instance.keypoints) > LARGEST_COORDINATE).any(-1)
+        if instance.frame > LARGEST_INDEX or far.any():
+            raise LabelsError(
+                f"{instance.where}: a coordinate is wrong",
+                path=path,
+                expected="coordinates in pixels",
+                got=instance.keypoints[np.argmax(far)],
+                fix=fix,
+            )
+    need_all_tracks(clip.instances, path)
+    used = {instance.track for instance in clip.instances}
+    clip.track_names = {i: name for i, name in clip.track_names.items() if i in used}
+    return clip
+
+
+# --- tracks that go by names ------------------------------------------------------------------------------
+
+
+def _default_track(track: int) -> str:
+    return f"track_{track}"
+
+
+def has_one_nameless_track(labels: Labels) -> bool:
+    """Return whether a single track need not be told from others: it is written without a name."""
+    return list(labels.tracks) == [0] and 0 not in labels.track_names
+
+
+def name_all_tracks(labels: Labels, default: Callable[[int], str] = _default_track) -> dict[int, str]:
+    """Return a name for each track, no two alike; :func:`identify_tracks` undoes it.
+
+    Args:
+        labels: the labels.
+        default: gives the name of a track (by id) that has none.
+    """
+    names: dict[int, str] = {}
+    for track in labels.tracks:
+        name = labels.track_names.get(track) or default(track)
+        while name in names.values():
+            name += "_"
+        names[track] = name
+    return names
+
+
+def identify_tracks(names: Sequence[str]) -> tuple[list[int], dict[int, str]]:
+    """Return the id of each track and the names of those that have one of their own.
+
+    Names such as ``track_4``, as SLEAP's tracker and this program give them, tell the id, if all are such.
+    """
+    numbers = [int(m[1]) for name in names if (m := re.fullmatch("track_([0-9]{1,10})", name))]
+    if len(set(numbers)) == len(names) and max(numbers, default=0) <= LARGEST_INDEX:
+        return numbers, {}
+    return list(range(len(names))), {i: n for i, n in enumerate(names) if n and n != _default_track(i)}
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def each_instance(labels: Labels) -> Iterator[tuple[int, int, Track, int]]:
+    """Yield the frame, the track's id, the track and the row in it of every instance that shows something."""
+    for track_id, track in labels.tracks.items():
+        for row in np.flatnonzero((track.visibility > 0).any(1)).tolist():
+            yield int(track.frames[row]), track_id, track, row
+
+
+def losses_of_projects(labels: Labels) -> list[str]:
+    """Return what is lost where tracks go by names alone and only predictions have scores.
+
+    The words begin with a piece that labels hold.
+    """
+    names = name_all_tracks(labels)
+    ids, _ = identify_tracks(list(names.values()))
+    lost = ["track ids where tracks have names"] if ids != list(labels.tracks) else []
+    if any(names.get(i, name) != name for i, name in labels.track_names.items()):
+        lost.append("track names that two tracks have")
+    scores = [track.at(labels.labelled_frames).keypoint_scores for track in labels.tracks.values()]
+    return lost + (["scores of labels"] if any(np.isfinite(s).any() for s in scores) else [])
+
+
+def _in_a_track(test: Callable[[Track], np.ndarray]) -> Callable[[Labels], bool]:
+    return lambda labels: any(bool(test(track).any()) for track in labels.tracks.values())
+
+
+def _count_frames(labels: Labels) -> int:
+    """Return the number of frames of the video, or up to the last one that holds something."""
+    frames = np.union1d(labels.labelled_frames, labels.instance_frames)
+    return labels.n_frames or (int(frames[-1]) + 1 if frames.size else 0)
+
+
+# Piece -> whether some labels hold it. The names are the words of warnings and of the table of formats.
+PIECES: Mapping[str, Callable[[Labels], bool]] = {
+    "the keypoints' names": lambda labels: True,
+    "what an instance is called": lambda labels: labels.skeleton.name not in ("person", "animal"),
+    "which keypoints are hidden": _in_a_track(lambda track: track.visibility == 1),
+    "boxes": _in_a_track(lambda track: np.isfinite(track.boxes)),
+    "head boxes": _in_a_track(lambda track: np.isfinite(track.head_boxes)),
+    "scores": _in_a_track(lambda track: np.isfinite(track.keypoint_scores)),
+    "scores of 0 and below": _in_a_track(lambda track: (track.visibility > 0) & (track.keypoint_scores <= 0)),
+    "which keypoints have no score": _in_a_track(
+        lambda track: (track.visibility > 0) & np.isnan(track.keypoint_scores)
+    ),
+    "expected errors": _in_a_track(lambda track: np.isfinite(track.expected_error)),
+    "which poses are predictions": lambda labels: bool(
+        np.setdiff1d(labels.instance_frames, labels.labelled_frames).size
+    ),
+    "which frames nobody has labelled": lambda labels: (
+        len(np.union1d(labels.labelled_frames, labels.instance_frames)) < _count_frames(labels)
+    ),
+    "labelled frames that show nobody": lambda labels: bool(
+        np.setdiff1d(labels.labelled_frames, labels.instance_frames).size
+    ),
+    "track ids": lambda labels: list(labels.tracks) != list(range(len(labels.tracks))),
+    "track names": lambda labels: bool(labels.track_names),
+    "edges": lambda labels: bool(labels.skeleton.edges),
+    "mirror pairs": lambda labels: labels.skeleton.flip_pairs != Skeleton(labels.skeleton.names).flip_pairs,
+    "ignore regions": lambda labels: bool(labels.ignore_regions),
+    "the image size": lambda labels: labels.image_size is not None,
+    "the number of frames": lambda labels: labels.n_frames is not None,
+    "the video's name": lambda labels: labels.video is not None,
+    "the names of the frames' files": lambda labels: bool(labels.frame_names),
+}
+
+
+def frames_to_write(path: PathLike, labels: Labels, what: str) -> int:
+    """Return how many frames a format has that writes something (``what``) for each frame of the video.
+
+    Raises:
+        OutputError: if there are more than in days of video, as a wrong frame index makes them.
+    """
+    count = _count_frames(labels)
+    if count > _MOST_FRAMES:
+        raise OutputError(
+            f"too many {what}, one for each frame",
+            path=path,
+            expected=f"{_MOST_FRAMES} frames at most",
+            got=f"{count}, by the number of frames or the last labelled one",
+            fix="correct the frame indices, or write a format that lists labelled frames alone",
+        )
+    return count

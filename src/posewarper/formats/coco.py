@@ -1,27 +1,40 @@
-"""COCO keypoints JSON, our own and plain. Writing, with bytes that depend on the content alone."""
+"""COCO keypoints JSON: our own files with PoseTrack18's video fields, and plain ones. Reading and writing.
+
+An image's frame is its ``frame_id``, in plain files the number in its file name. Official PoseTrack18 files
+give the image id as ``frame_id`` and visibility 1 for every label; our own image ids never equal the frame,
+which tells the two apart. CVAT puts track ids and keyframe flags into ``attributes``, and Label Studio needs
+``model_index`` to order the keypoints. What is written depends on the content alone, byte for byte.
+"""
 
 from __future__ import annotations
 
 import heapq
 import json
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError
 from posewarper.files import replacing
 from posewarper.formats.clips import Clip, Instance, VideoFacts
-from posewarper.formats.frame_names import choose_video, find_frame_indices, folder_name, number_in, stem_of
+from posewarper.formats.frame_names import (
+    choose_video,
+    find_frame_indices,
+    folder_name,
+    video_stem,
+    warn_of_numbers,
+)
 from posewarper.formats.records import (
     LARGEST_COORDINATE,
     LARGEST_INDEX,
     PathLike,
     Record,
     as_numbers,
+    read_json,
     records_of,
     shown,
+    warn,
 )
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, Poses, Track
@@ -52,7 +65,18 @@ def read_skeleton(
         categories[key] = record
     skeletons = {key: _read_category(r) for key, r in categories.items() if r.items("keypoints")}
     if skeletons:
-        return _choose(skeletons, _used_categories(annotations, categories), annotations, path)
+        used = _used_categories(annotations, categories)
+        candidates = {key: s for key, s in skeletons.items() if key in set(used)} or skeletons
+        chosen = next(iter(candidates.values()))
+        if any(s.names != chosen.names for s in candidates.values()):
+            raise LabelsError(
+                "the file has labels of several skeletons",
+                path=path,
+                expected="one category with keypoints, or several with the same keypoints",
+                got=", ".join(f"{s.name} ({len(s)} keypoints)" for s in candidates.values())[:200],
+                fix="keep one category in a file",
+            )
+        return chosen, [record for record, key in zip(annotations, used, strict=True) if key in candidates]
     if given is not None:
         return given, [record for record in annotations if "keypoints" in record.values]
     raise LabelsError(
@@ -81,22 +105,6 @@ def _used_categories(annotations: Sequence[Record], categories: Mapping[_Key, Re
     return keys
 
 
-def _choose(
-    skeletons: Mapping[_Key, Skeleton], used: Sequence[_Key], annotations: Sequence[Record], path: PathLike
-) -> tuple[Skeleton, list[Record]]:
-    candidates = {key: s for key, s in skeletons.items() if key in set(used)} or skeletons
-    chosen = next(iter(candidates.values()))
-    if any(s.names != chosen.names for s in candidates.values()):
-        raise LabelsError(
-            "the file has labels of several skeletons",
-            path=path,
-            expected="one category with keypoints, or several with the same keypoints",
-            got=", ".join(f"{s.name} ({len(s)} keypoints)" for s in candidates.values())[:200],
-            fix="keep one category in a file",
-        )
-    return chosen, [record for record, key in zip(annotations, used, strict=True) if key in candidates]
-
-
 def _read_category(record: Record) -> Skeleton:
     names = record.items("keypoints") or []
     if not all(isinstance(name, str) and name for name in names):
@@ -116,26 +124,16 @@ def _read_category(record: Record) -> Skeleton:
     flip_pairs = _read_pairs(mirrored or [], len(names)) if stated else None
     if flip_pairs is not None and len(flip_pairs) < len(mirrored or []):
         raise record.wrong("flip_pairs", f"pairs of keypoint numbers from 1 to {len(names)}")
-    return Skeleton(
-        tuple(names),
-        _read_edges(record, len(names)),
-        flip_pairs,  # type: ignore[arg-type]
-        record.text("name") or "person",
-    )
-
-
-def _read_edges(record: Record, count: int) -> tuple[tuple[int, int], ...]:
-    """Return the edges; wrong ones are left out with a warning, since they are only for drawing."""
-    value = record.values.get("skeleton") or []
-    edges = _read_pairs(value, count) if isinstance(value, list) else ()
-    if not isinstance(value, list) or len(edges) < len(value):
-        warnings.warn(
-            f"{record.path}: {record.where}: edges of the skeleton are left out that are no pairs of "
-            f"keypoint numbers from 1 to {count}",
-            PosewarperWarning,
-            stacklevel=2,
+    # Wrong edges are left out with a warning, since they are only for drawing.
+    pairs = record.values.get("skeleton") or []
+    edges = _read_pairs(pairs, len(names)) if isinstance(pairs, list) else ()
+    if not isinstance(pairs, list) or len(edges) < len(pairs):
+        warn(
+            record.path,
+            f"{record.where}: edges of the skeleton are left out that are no pairs of keypoint numbers from "
+            f"1 to {len(names)}",
         )
-    return edges
+    return Skeleton(tuple(names), edges, flip_pairs, record.text("name") or "person")  # type: ignore[arg-type]
 
 
 def _read_pairs(values: list[Any], count: int) -> tuple[tuple[int, int], ...]:
@@ -145,7 +143,7 @@ def _read_pairs(values: list[Any], count: int) -> tuple[tuple[int, int], ...]:
     return tuple((a - 1, b - 1) for a, b in good if 1 <= a <= count and 1 <= b <= count)
 
 
-def read_track(record: Record) -> int | None:
+def _read_track(record: Record) -> int | None:
     """Return the track of an annotation: its own ``track_id``, or that of its attributes."""
     own = record.whole("track_id", low=-(2**63), high=2**63 - 1)
     attributes = _attributes(record) if own is None else None
@@ -154,40 +152,24 @@ def read_track(record: Record) -> int | None:
 
 def _attributes(record: Record) -> Record | None:
     values = record.values.get("attributes")
-    if values is None:
-        return None
-    if not isinstance(values, dict):
+    if values is not None and not isinstance(values, dict):
         raise record.wrong("attributes", "an object")
-    return Record(record.path, f"{record.where}: attributes", values)
+    return None if values is None else Record(record.path, f"{record.where}: attributes", values)
 
 
-def _is_keyframe(record: Record) -> bool:
-    attributes = _attributes(record)
-    return attributes is None or attributes.flag("keyframe") is not False
-
-
-def find_interpolated(records: Sequence[Record], instances: Sequence[Instance], path: PathLike) -> set[int]:
-    """Return the frames all of whose instances CVAT interpolated between keyframes.
-
-    Args:
-        records: the annotations.
-        instances: what was read from each.
-        path: the file, for the warning.
-
-    Warns:
-        PosewarperWarning: if there are such frames.
-    """
-    is_key = [_is_keyframe(record) for record in records]
+def _find_interpolated(records: Sequence[Record], instances: Sequence[Instance], path: PathLike) -> set[int]:
+    """Return the frames all of whose instances CVAT interpolated between keyframes, with a warning."""
+    attributes = [_attributes(record) for record in records]
+    is_key = [values is None or values.flag("keyframe") is not False for values in attributes]
     if all(is_key) or not _are_flags_right(instances, is_key):
         return set()
     labelled = {instance.frame for instance, key in zip(instances, is_key, strict=True) if key}
     frames = {instance.frame for instance in instances} - labelled
     if frames:
-        warnings.warn(
-            f"{path}: frames with nothing but poses that CVAT interpolated (keyframe false): {len(frames)}; "
-            "they count as predictions. Make them keyframes there if they are right.",
-            PosewarperWarning,
-            stacklevel=2,
+        warn(
+            path,
+            f"frames with nothing but poses that CVAT interpolated (keyframe false): {len(frames)}; they "
+            "count as predictions. Make them keyframes there if they are right.",
         )
     return frames
 
@@ -207,14 +189,6 @@ def _are_flags_right(instances: Sequence[Instance], is_key: Sequence[bool]) -> b
     return True
 
 
-def fix_keypoints(document: Mapping[str, Any]) -> str:
-    """Return what to do about annotations with another number of keypoints than their category."""
-    info = document.get("info")
-    if isinstance(info, dict) and info.get("contributor") == "Label Studio":
-        return "give every label of KeyPointLabels a model_index in Label Studio, 0, 1, 2, ... from the top"
-    return "correct keypoints or export again"
-
-
 def is_native(document: Mapping[str, Any]) -> bool:
     """Return whether a COCO file has the video fields of PoseTrack18."""
     images = document.get("images")
@@ -223,42 +197,45 @@ def is_native(document: Mapping[str, Any]) -> bool:
 
 
 def read_clip(
-    document: Mapping[str, Any],
-    path: PathLike,
-    *,
-    native: bool,
-    video: VideoFacts | None = None,
-    skeleton: Skeleton | None = None,
+    path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None, *, native: bool
 ) -> Clip:
     """Return what a COCO file says about one video.
 
     Args:
-        document: the parsed file.
-        path: its path, for messages.
-        native: read it as PoseTrack18-style; otherwise ``frame_id`` is ignored.
+        path: the file.
         video: the opened video; picks one of several, and knows the frames' names.
         skeleton: stands in for categories that the file does not have.
+        native: read it as PoseTrack18-style; otherwise ``frame_id`` is ignored.
 
     Raises:
         LabelsError: if anything in the file is not as it should be.
     """
-    images = _read_images(document, path)
+    document = read_json(path)
+    images = read_images(document, path)
+    if not images:
+        raise LabelsError("the file has no images", path=path, fix="label some frames and export again")
     annotations = records_of(document, "annotations", path)
     skeleton, annotations = read_skeleton(document, annotations, path, skeleton)
     annotations, image_ids = _refer(annotations, images, path)
-    fix = fix_keypoints(document)
+    info = document.get("info")
+    info = info if isinstance(info, dict) else {}
+    fix = "correct keypoints or export again"
+    if info.get("contributor") == "Label Studio":
+        fix = "give every label of KeyPointLabels a model_index in Label Studio, 0, 1, 2, ... from the top"
     keypoints, visibility = _read_keypoints(annotations, len(skeleton), path, fix)
     if native:
-        official = _is_official(list(images.values()), visibility)
+        # A file of PoseTrack18 itself, with visibility 1 for labelled.
+        ids = [(i.identifier("id"), i.whole("frame_id", high=2**63 - 1)) for i in images.values()]
+        official = all(name == frame for name, frame in ids) and not (visibility == 2).any()
     else:
         official = not (visibility == 2).any() and (visibility == 1).any()
         if official:
-            _warn(path, "no keypoint has visibility 2; keypoints with visibility 1 are read as visible")
+            warn(path, "no keypoint has visibility 2; keypoints with visibility 1 are read as visible")
     if official:
         visibility = np.where(visibility > 0, 2, 0)
 
-    chosen, name = _choose_images(document, images, path, video)
-    frames = _read_frames(list(chosen.values()), path, video, native=native, official=official)
+    chosen, name = choose_images(images, info.get("video"), path, video)
+    frames = read_frames(list(chosen.values()), path, video, by_id=native and not official)
     frame_of = dict(zip(chosen, frames, strict=True))
     found = [
         (record, _read_instance(record, frame_of[image_id], points, seen))
@@ -266,32 +243,35 @@ def read_clip(
         if image_id in frame_of and seen.any()
     ]
     instances = [instance for _, instance in found]
-    interpolated = find_interpolated([record for record, _ in found], instances, path)
+    interpolated = _find_interpolated([record for record, _ in found], instances, path)
     with_label = {instance.frame for instance in instances} - interpolated
-    sides = _read_sides(list(chosen.values()))
+    flags = {frame_of[i]: image.flag("is_labeled") for i, image in chosen.items()}
     counts = [image.whole("nframes", low=1) for image in chosen.values()]
     return Clip(
         skeleton,
         instances,
-        labelled_frames=_labelled_frames(chosen, frame_of, with_label, native=native),
-        image_size=sides,
+        labelled_frames={
+            f for f, flag in flags.items() if (native or f in with_label if flag is None else flag)
+        },
+        image_size=_read_sides(list(chosen.values())),
         n_frames=max((n for n in counts if n is not None), default=None),
         video=name,
         frame_names={
             frame_of[i]: image.values["file_name"] for i, image in chosen.items() if image.text("file_name")
         },
         ignore_regions={
-            frame_of[i]: regions for i, image in chosen.items() if (regions := _read_regions(image))
+            frame_of[i]: regions for i, image in chosen.items() if (regions := read_regions(image))
         },
         track_names=_read_track_names(document, path),
     )
 
 
-def _warn(path: PathLike, text: str) -> None:
-    warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=2)
+def read_images(document: Mapping[str, Any], path: PathLike) -> dict[int | str, Record]:
+    """Return the images of a COCO file by id.
 
-
-def _read_images(document: Mapping[str, Any], path: PathLike) -> dict[int | str, Record]:
+    Raises:
+        LabelsError: if one has no id, or two have the same.
+    """
     images: dict[int | str, Record] = {}
     for record in records_of(document, "images", path):
         name = record.identifier("id")
@@ -305,8 +285,6 @@ def _read_images(document: Mapping[str, Any], path: PathLike) -> dict[int | str,
                 fix="number the images anew, or remove one of the two",
             )
         images[name] = record
-    if not images:
-        raise LabelsError("the file has no images", path=path, fix="label some frames and export again")
     return images
 
 
@@ -333,12 +311,7 @@ def _refer(
         if image is None:
             raise record.missing("image_id", "the id of an image")
         if image not in images:
-            raise record.problem(
-                "image_id points to no image",
-                expected="the id of one of the images",
-                got=image,
-                fix="correct image_id, add the image, or remove the annotation",
-            )
+            raise record.no_image("correct image_id, add the image, or remove the annotation")
         is_empty = record.values.get("keypoints", []) == [] and record.whole("num_keypoints") == 0
         if "keypoints" not in record.values and not is_empty:
             raise record.missing("keypoints", "x, y, visibility of each keypoint")
@@ -348,19 +321,36 @@ def _refer(
     return kept, image_ids
 
 
-def _read_keypoints(
-    annotations: Sequence[Record], k: int, path: PathLike, fix: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (n, K, 2) xy, NaN where nothing is labelled, and (n, K) visibility of all annotations."""
+def read_triples(annotations: Sequence[Record], k: int, fix: str, *, may_lack: bool = False) -> Floats:
+    """Return the three numbers of each keypoint (n, K, 3): x, y and visibility (or score).
+
+    Args:
+        annotations: n annotations.
+        k: number of keypoints.
+        fix: what to do about a wrong number of them.
+        may_lack: annotations may have no keypoints, only a box; their numbers are 0.
+
+    Raises:
+        LabelsError: if an annotation has anything else.
+    """
     rows = np.zeros((len(annotations), 3 * k))
     for row, record in zip(rows, annotations, strict=True):
-        values = record.values["keypoints"]
+        values = record.values.get("keypoints")
+        if may_lack and not values:
+            continue
         array = as_numbers(values, gaps=True) if isinstance(values, list) else None
         if array is None or len(array) != 3 * k:
             expected = f"a list of {3 * k} numbers: x, y, visibility of {k} keypoints"
             raise record.problem("keypoints is wrong", expected=expected, got=shown(values), fix=fix)
         row[:] = array
-    triples = rows.reshape(-1, k, 3)
+    return rows.reshape(-1, k, 3)
+
+
+def _read_keypoints(
+    annotations: Sequence[Record], k: int, path: PathLike, fix: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n, K, 2) xy, NaN where nothing is labelled, and (n, K) visibility of all annotations."""
+    triples = read_triples(annotations, k, fix)
     xy, visibility = triples[..., :2].copy(), triples[..., 2]
 
     def complain(bad: np.ndarray, expected: str) -> None:
@@ -377,7 +367,7 @@ def _read_keypoints(
     gone = np.isnan(xy).any(-1) & there
     if gone.any():
         first = annotations[np.argwhere(gone)[0][0]].where
-        _warn(
+        warn(
             path, f"{gone.sum()} keypoints without coordinates are read as not labelled, the first in {first}"
         )
     xy[~there | gone] = np.nan
@@ -386,24 +376,17 @@ def _read_keypoints(
 
 def _read_instance(record: Record, frame: int, keypoints: Floats, visibility: np.ndarray) -> Instance:
     k = len(keypoints)
-    boxes = {key: record.numbers(key, 4) for key in ("bbox", "bbox_head")}
-    for key, box in boxes.items():
-        if box is not None and (box[2:] < 0).any():
-            raise record.wrong(key, "x, y, width, height, with sizes not below 0")
-    scores = record.numbers("scores", k, gaps=True)
-    whole = record.values.get("score")
-    if whole is not None and (type(whole) not in (int, float) or not abs(whole) <= LARGEST_COORDINATE):
-        raise record.wrong("score", "a finite number")
+    scores, whole = record.numbers("scores", k, gaps=True), record.number("score")
     if scores is None and whole is not None:
-        scores = np.full(k, float(whole))
+        scores = np.full(k, whole)
     return Instance(
         frame,
-        read_track(record),
+        _read_track(record),
         keypoints,
         visibility,
         record.where,
-        boxes["bbox"],
-        boxes["bbox_head"],
+        record.box("bbox"),
+        record.box("bbox_head"),
         scores,
         record.numbers("expected_error", k, gaps=True),
     )
@@ -422,13 +405,20 @@ def _read_track_names(document: Mapping[str, Any], path: PathLike) -> dict[int, 
 # --- images -----------------------------------------------------------------------------------------------
 
 
-def _choose_images(
-    document: Mapping[str, Any],
-    images: Mapping[int | str, Record],
-    path: PathLike,
-    video: VideoFacts | None,
+def choose_images(
+    images: Mapping[int | str, Record], stated: object, path: PathLike, video: VideoFacts | None
 ) -> tuple[dict[int | str, Record], str | None]:
-    """Return the images of the video that is meant, and the video's name."""
+    """Return the images of the video that is meant, and the video's name.
+
+    Args:
+        images: all images of the file, at least one.
+        stated: the video's name as the file states it beside the images, if it does.
+        path: the file.
+        video: the opened video; picks one of several.
+
+    Raises:
+        LabelsError: if there are several videos and none is picked.
+    """
     groups: dict[str, dict[int | str, Record]] = {}
     names: dict[str, set[str]] = {}
     for name, image in images.items():
@@ -438,25 +428,27 @@ def _choose_images(
         groups.setdefault(key, {})[name] = image
         names.setdefault(key, set()).update({folder} - {""})
     key = choose_video(path, names, video)
-    info = document.get("info")
-    stated = info.get("video") if isinstance(info, dict) and len(groups) == 1 else None
-    if isinstance(stated, str) and stated:
+    if isinstance(stated, str) and stated and len(groups) == 1:
         return groups[key], stated
     return groups[key], min(names[key], default=None) or key or None
 
 
-def _is_official(images: Sequence[Record], visibility: np.ndarray) -> bool:
-    """Return whether this is a file of PoseTrack18 itself, with visibility 1 for labelled."""
-    ids = [(image.identifier("id"), image.whole("frame_id", high=2**63 - 1)) for image in images]
-    return all(name == frame for name, frame in ids) and not (visibility == 2).any()
-
-
-def _read_frames(
-    images: Sequence[Record], path: PathLike, video: VideoFacts | None, *, native: bool, official: bool
+def read_frames(
+    images: Sequence[Record], path: PathLike, video: VideoFacts | None, *, by_id: bool
 ) -> list[int]:
-    """Return the frame index of each image."""
+    """Return the frame index of each image of one video.
+
+    Args:
+        images: the images.
+        path: the file.
+        video: the opened video; if it is a folder of frames, their names give the indices.
+        by_id: ``frame_id`` tells the frame, where it is there.
+
+    Raises:
+        LabelsError: if the frame of an image cannot be told, or two images are of the same frame.
+    """
     given: list[int | None] = [None] * len(images)
-    if native and not official:
+    if by_id:
         given = [image.whole("frame_id", high=2**63 - 1) for image in images]
         for i, (image, frame) in enumerate(zip(images, given, strict=True)):
             if frame is None or frame <= LARGEST_INDEX:
@@ -467,21 +459,6 @@ def _read_frames(
     return find_frame_indices(
         path, [image.where for image in images], [image.text("file_name") for image in images], given, video
     )
-
-
-def _labelled_frames(
-    images: Mapping[int | str, Record],
-    frame_of: Mapping[int | str, int],
-    with_label: set[int],
-    *,
-    native: bool,
-) -> set[int]:
-    labelled = set()
-    for name, image in images.items():
-        flag = image.flag("is_labeled")
-        if (native or frame_of[name] in with_label) if flag is None else flag:
-            labelled.add(frame_of[name])
-    return labelled
 
 
 def _read_sides(images: Sequence[Record]) -> tuple[int, int] | None:
@@ -503,19 +480,24 @@ def _read_sides(images: Sequence[Record]) -> tuple[int, int] | None:
     return None if first is None else first[1]
 
 
-def _read_regions(image: Record) -> tuple[Floats, ...]:
-    """Return the polygons of an image, each (n, 2) xy, in which nothing is scored."""
-    columns: list[list[Any]] = [image.items(f"ignore_regions_{axis}") or [] for axis in "xy"]
+def read_regions(image: Record) -> tuple[Floats, ...]:
+    """Return the polygons of an image, each (n, 2) xy, in which nothing is scored.
+
+    Raises:
+        LabelsError: if they are not lists of x and of y of the same length.
+    """
+    sides: list[list[Any]] = []
+    for axis in "xy":
+        values: list[Any] = image.items(f"ignore_regions_{axis}") or []
+        # One region may come without the list around it.
+        sides.append([values] if values and not isinstance(values[0], list) else values)
+    if len(sides[0]) != len(sides[1]):
+        raise image.wrong("ignore_regions_y", f"{len(sides[0])} lists of numbers, as ignore_regions_x has")
     polygons = []
-    if len(columns[0]) != len(columns[1]):
-        raise image.wrong("ignore_regions_y", f"{len(columns[0])} lists of numbers, as ignore_regions_x has")
-    for xs, ys in zip(*columns, strict=True):
-        sides = [as_numbers(side, gaps=False) if isinstance(side, list) else None for side in (xs, ys)]
-        x, y = sides
-        if x is None or y is None or len(x) != len(y) or not (np.abs([x, y]) < LARGEST_COORDINATE).all():
-            raise image.wrong(
-                "ignore_regions_x", "one list of numbers a region, as long as in ignore_regions_y"
-            )
+    for xs, ys in zip(*sides, strict=True):
+        x, y = (as_numbers(side, gaps=False) if isinstance(side, list) else None for side in (xs, ys))
+        if x is None or y is None or len(x) != len(y) or not (np.abs([x, y]) <= LARGEST_COORDINATE).all():
+            raise image.wrong("ignore_regions_x", "a list of numbers a region, as long as ignore_regions_y")
         if len(x):
             polygons.append(np.stack([x, y], axis=-1))
     return tuple(polygons)
@@ -526,7 +508,7 @@ _Entry = dict[str, Any]
 _BOX_MARGIN = 0.1
 
 
-def write_native(path: PathLike, labels: Labels) -> None:
+def write_native(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels as our own COCO keypoints JSON, the coordinates exactly as given.
 
     Frames without labels are not listed. Where labels have no box, ``bbox`` is the extent of the keypoints
@@ -535,10 +517,11 @@ def write_native(path: PathLike, labels: Labels) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    _write(path, labels, _iterate_images(labels, _frames_of(labels)), _iterate_annotations(labels))
+    _write(path, labels, _iterate_images(labels), _iterate_annotations(labels))
+    return []
 
 
-def write_plain(path: PathLike, labels: Labels) -> None:
+def write_plain(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels as plain COCO keypoints JSON: the frame's index is in ``file_name`` alone.
 
     The tracks are named in the way of CVAT as well, so that it can take them over.
@@ -549,22 +532,17 @@ def write_plain(path: PathLike, labels: Labels) -> None:
     Warns:
         PosewarperWarning: if the frames' indices can be told only with the folder of frames.
     """
-    images = list(_iterate_images(labels, _frames_of(labels)))
-    if any(number_in(image["file_name"]) != image["frame_id"] for image in images):
-        warnings.warn(
-            f"{path}: the images are numbered otherwise than the frames; read it with the folder of frames",
-            PosewarperWarning,
-            stacklevel=4,
-        )
+    images = list(_iterate_images(labels))
+    warn_of_numbers(path, {image["frame_id"]: image["file_name"] for image in images})
     for image in images:
         for key in ("vid_id", "frame_id", "nframes"):
             image.pop(key, None)
     annotations = list(_iterate_annotations(labels))
     for annotation in annotations:
-        annotation["attributes"] = {
-            "occluded": False, "track_id": annotation["track_id"], "keyframe": True
-        }  # fmt: skip
+        track = annotation["track_id"]
+        annotation["attributes"] = {"occluded": False, "track_id": track, "keyframe": True}
     _write(path, labels, images, annotations)
+    return []
 
 
 def write_poses(path: PathLike, poses: Poses) -> None:
@@ -575,32 +553,23 @@ def write_poses(path: PathLike, poses: Poses) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    _write(
-        path, poses, _iterate_images(poses, range(poses.n_frames)), _iterate_annotations(poses, rounded=True)
-    )
+    _write(path, poses, _iterate_images(poses), _iterate_annotations(poses, rounded=True))
 
 
-def default_name(video: str | None, frame: int) -> str:
-    """Return the image file name of a frame whose labels give none."""
-    return f"{_video_stem(video)}/{frame:06d}.jpg"
-
-
-def _video_stem(video: str | None) -> str:
-    return stem_of(video) if video else "video"
-
-
-def _frames_of(labels: Labels) -> list[int]:
-    return np.union1d(labels.labelled_frames, labels.instance_frames).tolist()
-
-
-def _iterate_images(source: Labels | Poses, frames: Iterable[int]) -> Iterator[_Entry]:
+def _iterate_images(source: Labels | Poses) -> Iterator[_Entry]:
+    """Yield the images: those with labels, or every frame of poses."""
     labelled = set(source.labelled_frames.tolist())
-    regions = source.ignore_regions if isinstance(source, Labels) else {}
+    if isinstance(source, Labels):
+        regions = source.ignore_regions
+        frames: Iterable[int] = np.union1d(source.labelled_frames, source.instance_frames).tolist()
+    else:
+        regions, frames = {}, range(source.n_frames)
+    stem = video_stem(source.video)
     for frame in frames:
         image: _Entry = {
             "id": _image_id(frame),
-            "file_name": source.frame_names.get(frame) or default_name(source.video, frame),
-            "vid_id": _video_stem(source.video),
+            "file_name": source.frame_names.get(frame) or f"{stem}/{frame:06d}.jpg",
+            "vid_id": stem,
             "frame_id": frame,
         }
         if source.n_frames is not None:
@@ -677,7 +646,8 @@ def _numbers(values: Floats, digits: int | None = None) -> list[float | None]:
     return [v if np.isfinite(v) else None for v in exact.tolist()]
 
 
-def _category(skeleton: Skeleton) -> _Entry:
+def category_of(skeleton: Skeleton) -> _Entry:
+    """Return a skeleton as the category of a COCO file."""
     category: _Entry = {
         "id": 1,
         "name": skeleton.name,
@@ -701,7 +671,7 @@ def _write(
         "info": info,
         "images": iter(images),
         "annotations": ({"id": i + 1, **entry} for i, entry in enumerate(annotations)),
-        "categories": iter([_category(source.skeleton)]),
+        "categories": iter([category_of(source.skeleton)]),
     }
     if isinstance(source, Labels) and source.track_names:
         document["tracks"] = iter([{"id": i, "name": n} for i, n in sorted(source.track_names.items())])

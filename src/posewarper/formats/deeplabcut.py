@@ -1,20 +1,22 @@
-"""DeepLabCut: tables of labels, tables of predictions, and projects. Reading and writing.
+"""DeepLabCut: tables of labels, tables of predictions (CSV and HDF5), and projects. Reading and writing.
 
-The individuals become tracks 0, 1, ... in the order of the columns, and keep their names. Keypoints that only
-some of them have (those of ``single``) join the skeleton, and stay without label in the others. A label is
-always visible here (visibility 2), an empty cell is no label, and a row without any label is a frame that
-nobody has labelled. Coordinates are taken as they are: the centre of a pixel is a whole number, as
-everywhere here.
+The individuals become tracks 0, 1, ... in the order of the columns, and keep their names. Keypoints that
+only some of them have (those of ``single``) join the skeleton, and stay without label in the others. A
+label is always visible here (visibility 2), an empty cell is no label, and a row without any label is a
+frame that nobody has labelled. Coordinates are taken as they are: the centre of a pixel is a whole number,
+as everywhere here.
+
+HDF5 tables are pandas' own format, which PyTables reads and which may hold pickles. They are copied first,
+without anything that could run code. A project may set a crop for a video; the size of the labelled images
+tells whether they were cut out of their frames.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import pickle
 import tempfile
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,25 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError
 from posewarper.files import replacing
-from posewarper.formats.clips import Clip, Instance, VideoFacts, refuse_too_many
+from posewarper.formats.clips import (
+    Clip,
+    Instance,
+    VideoFacts,
+    frames_to_write,
+    has_one_nameless_track,
+    name_all_tracks,
+)
 from posewarper.formats.frame_names import (
     base_name,
     choose_video,
     find_frame_indices,
     folder_name,
-    number_in,
     stem_of,
+    video_stem,
+    warn_of_numbers,
 )
-from posewarper.formats.projects import choose_labelled
 from posewarper.formats.records import (
     LARGEST_COORDINATE,
     LARGEST_INDEX,
@@ -43,20 +52,77 @@ from posewarper.formats.records import (
     import_extra,
     open_hdf5,
     quiet,
+    read_bytes,
+    read_csv,
     read_text,
     reading,
+    warn,
+    write_csv,
 )
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, is_there
 
-ONE_ANIMAL = ("scorer", "bodyparts", "coords")
-SEVERAL_ANIMALS = ("scorer", "individuals", "bodyparts", "coords")
+_ONE_ANIMAL = ("scorer", "bodyparts", "coords")
+_SEVERAL_ANIMALS = ("scorer", "individuals", "bodyparts", "coords")
 _COORDS = ("x", "y", "likelihood")
 _FIX = "give the table that DeepLabCut wrote, unchanged"
+# The individual that holds the keypoints which no animal has, in projects of several animals.
+_SINGLE = "single"
+# HDF5
+_WHAT = "a DeepLabCut table"
+_FIX_HDF5 = "give the .csv of the same name beside it, or let DeepLabCut write it again"
+_INSTEAD = ", or give the .csv of the same name beside it"
+_KEY = "df_with_missing"  # what DeepLabCut itself calls the table inside of the file
+_DEEPEST = 20  # groups in groups; pandas makes two
+# Projects
+_CONFIG = "config.yaml"
+_KEYS = ("video_sets", "bodyparts", "multianimalbodyparts")
+_FIX_PROJECT = "give the config.yaml that DeepLabCut wrote, or one of its CollectedData tables alone"
+
+
+def is_csv(text: str) -> bool:
+    """Return whether a text looks like DeepLabCut's table."""
+    return text.lstrip().startswith("scorer,")
+
+
+def is_config(text: str) -> bool:
+    """Return whether a text looks like the beginning of a project's configuration."""
+    starts = ("Task:", *(f"{key}:" for key in _KEYS))
+    return any(line.startswith(starts) for line in text.splitlines())
+
+
+def is_project(path: PathLike) -> bool:
+    """Return whether a path is the folder of a DeepLabCut project."""
+    return Path(path).is_dir() and (Path(path) / _CONFIG).is_file()
+
+
+def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
+    """Return what a DeepLabCut table or project says about one video.
+
+    Args:
+        path: a table of labels or predictions (.csv or .h5), a project's ``config.yaml``, or its folder.
+        video: the opened video; picks one of several, and knows the frames' names.
+        skeleton: not used; the table has its own.
+
+    Raises:
+        LabelsError: if anything in the file is not as it should be.
+
+    Warns:
+        PosewarperWarning: about coordinates that stand alone, and if nothing tells whether the labelled
+            images of a project were cut out of their frames.
+    """
+    if Path(path).is_dir():
+        return _read_project(Path(path) / _CONFIG, video)
+    if Path(path).suffix.lower() in (".yaml", ".yml"):
+        return _read_project(Path(path), video)
+    return _read_table(path, video)
+
+
+# --- tables -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Header:
+class _Header:
     """What the columns of a table hold.
 
     Args:
@@ -71,14 +137,9 @@ class Header:
     names: tuple[str, ...]
     places: tuple[tuple[int, int, int], ...]
 
-    @property
-    def has_scores(self) -> bool:
-        """Whether these are predictions."""
-        return any(coord == 2 for _, _, coord in self.places)
-
 
 @dataclass(frozen=True)
-class Table:
+class _Table:
     """The content of a table of n rows.
 
     Args:
@@ -88,62 +149,15 @@ class Table:
         cells: (n, columns) pixels and likelihoods, NaN for empty ones.
     """
 
-    header: Header
-    images: tuple[str | int, ...]
-    where: tuple[str, ...]
+    header: _Header
+    images: Sequence[str | int]
+    where: Sequence[str]
     cells: Floats
 
 
-def problem(path: PathLike, where: str, what: str, expected: object, got: object) -> LabelsError:
-    """Return the error that names a place in a table."""
-    return LabelsError(f"{where}: {what}", path=path, expected=expected, got=got, fix=_FIX)
-
-
-def read_header(path: PathLike, where: str, levels: Sequence[Sequence[str]]) -> Header:
-    """Return what the columns hold.
-
-    Args:
-        path: the file.
-        where: the header's place in it.
-        levels: the cells of the rows :data:`ONE_ANIMAL` or :data:`SEVERAL_ANIMALS`, without their titles.
-
-    Raises:
-        LabelsError: if the columns are not those of a table of labels or predictions.
-    """
-    scorers, parts, coords = levels[0], levels[-2], levels[-1]
-    owners = levels[1] if len(levels) == len(SEVERAL_ANIMALS) else [""] * len(parts)
-    individuals, names = tuple(dict.fromkeys(owners)), tuple(dict.fromkeys(parts))
-    unknown = sorted(set(coords) - set(_COORDS))
-    if unknown:
-        raise problem(
-            path, where, "the header is wrong", "coords x, y and likelihood", ", ".join(unknown)[:80]
-        )
-    if len(set(scorers)) > 1:
-        got = ", ".join(dict.fromkeys(scorers))[:80]
-        raise problem(path, where, "the table mixes several scorers", "the columns of one scorer", got)
-    places = [
-        (individuals.index(owner), names.index(part), _COORDS.index(coord))
-        for owner, part, coord in zip(owners, parts, coords, strict=True)
-    ]
-    known = set(places)
-    alone = [p for p in places if not {(*p[:2], 0), (*p[:2], 1)} <= known]
-    if alone or len(known) < len(places) or "" in names or not places:
-        got = "a column twice, without a name, or x without y" + (
-            ", in a table of predictions" if "likelihood" in coords else ""
-        )
-        raise problem(path, where, "the columns do not pair", "x and y of each keypoint", got)
-    return Header(scorers[0], individuals, names, tuple(places))
-
-
-def read_clip(table: Table, path: PathLike, video: VideoFacts | None) -> Clip:
-    """Return what a table says about one video.
-
-    Raises:
-        LabelsError: if a number is no coordinate, or the rows cannot be told apart.
-
-    Warns:
-        PosewarperWarning: about coordinates that stand alone.
-    """
+def _read_table(path: PathLike, video: VideoFacts | None) -> Clip:
+    is_hdf5 = read_bytes(path, count=len(SIGNATURE)) == SIGNATURE
+    table = _read_hdf5(path) if is_hdf5 else _parse_csv(read_text(path), path)
     header = table.header
     if not table.images:
         raise LabelsError("the table has no rows", path=path, fix="label some frames in DeepLabCut and save")
@@ -173,229 +187,171 @@ def read_clip(table: Table, path: PathLike, video: VideoFacts | None) -> Clip:
         for track in np.flatnonzero(there[i].any(-1)).tolist()
     ]
     # Predictions have a row for every frame of the video, labels only those images that were picked.
-    whole = images == list(range(len(images)))
+    is_whole = scores is not None and images == list(range(len(images)))
+    names = enumerate(header.individuals)
     return Clip(
         Skeleton(header.names, name="animal"),
         instances,
-        labelled_frames=set() if header.has_scores else {instance.frame for instance in instances},
-        n_frames=len(images) if whole and header.has_scores else None,
-        video=chosen or video_of(path, header.scorer),
+        labelled_frames={instance.frame for instance in instances} if scores is None else set(),
+        n_frames=len(images) if is_whole else None,
+        video=chosen or _video_of(path, header.scorer),
         frame_names={f: image for f, image in zip(frames, images, strict=True) if isinstance(image, str)},
-        track_names=name_tracks(header.individuals),
+        track_names={n: name for n, name in names if name not in ("", _default_individual(n))},
     )
 
 
-def video_of(path: PathLike, scorer: str) -> str | None:
-    """Return the video that a table of predictions is about: in its file's name the scorer's follows."""
-    video, found, _ = Path(path).stem.partition(scorer) if scorer else ("", "", "")
-    return video if found and video else None
+def _problem(path: PathLike, where: str, what: str, expected: object, got: object) -> LabelsError:
+    return LabelsError(f"{where}: {what}", path=path, expected=expected, got=got, fix=_FIX)
 
 
-def default_individual(n: int) -> str:
-    """Return what the n-th individual is called whose track has no name."""
-    return f"ind{n + 1}"
+def _wrong_cell(path: PathLike, where: str, header: _Header, column: int, got: object) -> LabelsError:
+    what = f"a coordinate of {header.names[header.places[column][1]]} is wrong"
+    return _problem(path, where, what, "a number of pixels, or an empty cell", got)
 
 
-def name_tracks(individuals: Sequence[str]) -> dict[int, str]:
-    """Return the tracks' names, without those that only stand for a track that has none."""
-    return {n: name for n, name in enumerate(individuals) if name not in ("", default_individual(n))}
+def _read_header(path: PathLike, where: str, levels: Sequence[Sequence[str]]) -> _Header:
+    """Return what the columns hold, by the cells of the header's rows without their titles."""
+    scorers, parts, coords = levels[0], levels[-2], levels[-1]
+    owners = levels[1] if len(levels) == len(_SEVERAL_ANIMALS) else [""] * len(parts)
+    individuals, names = tuple(dict.fromkeys(owners)), tuple(dict.fromkeys(parts))
+    unknown = ", ".join(sorted(set(coords) - set(_COORDS)))[:80]
+    if unknown:
+        raise _problem(path, where, "the header is wrong", "coords x, y and likelihood", unknown)
+    if len(set(scorers)) > 1:
+        got = ", ".join(dict.fromkeys(scorers))[:80]
+        raise _problem(path, where, "the table mixes several scorers", "the columns of one scorer", got)
+    places = [
+        (individuals.index(owner), names.index(part), _COORDS.index(coord))
+        for owner, part, coord in zip(owners, parts, coords, strict=True)
+    ]
+    known = set(places)
+    alone = [p for p in places if not {(*p[:2], 0), (*p[:2], 1)} <= known]
+    if alone or len(known) < len(places) or "" in names or not places:
+        got = "a column twice, without a name, or x without y" + (
+            ", in a table of predictions" if "likelihood" in coords else ""
+        )
+        raise _problem(path, where, "the columns do not pair", "x and y of each keypoint", got)
+    return _Header(scorers[0], individuals, names, tuple(places))
 
 
-def _arrange(table: Table, path: PathLike) -> tuple[Floats, Floats | None]:
-    """Return points (n, individuals, K, 2) and scores (n, individuals, K), NaN where there is nothing."""
+def _arrange(table: _Table, path: PathLike) -> tuple[Floats, Floats | None]:
+    """Return points (n, individuals, K, 2) and scores (n, individuals, K), NaN where there is nothing.
+
+    Tables of labels have no scores.
+    """
     header, cells = table.header, table.cells
     wrong = np.asarray(np.abs(cells) > LARGEST_COORDINATE)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise wrong_cell(path, table.where[row], header, int(column), cells[row, column])
+        raise _wrong_cell(path, table.where[int(row)], header, int(column), cells[row, column])
     values = np.full((len(cells), len(header.individuals), len(header.names), 3), np.nan)
     individual, keypoint, coord = np.array(header.places).T
     values[:, individual, keypoint, coord] = cells
     points, scores = values[..., :2], values[..., 2]
     alone = np.isfinite(points).any(-1) & ~is_there(points)
-    for row, _, k in np.argwhere(alone)[:1]:
+    if alone.any():
+        row, _, k = np.argwhere(alone)[0]
         more = f" and {alone.sum() - 1} more" if alone.sum() > 1 else ""
-        warnings.warn(
-            f"{path}: {table.where[row]}: {header.names[k]} has only one of x and y, and counts as not "
-            f"labelled{more}",
-            PosewarperWarning,
-            stacklevel=2,
-        )
+        what = f"{header.names[k]} has only one of x and y, and counts as not labelled{more}"
+        warn(path, f"{table.where[row]}: {what}")
     points[alone] = np.nan
-    return points, scores if header.has_scores else None
+    return points, scores if (coord == 2).any() else None
 
 
-def wrong_cell(path: PathLike, where: str, header: Header, column: int, got: object) -> LabelsError:
-    """Return the error for a cell that is no coordinate."""
-    name = header.names[header.places[column][1]]
-    what, expected = f"a coordinate of {name} is wrong", "a number of pixels, or an empty cell"
-    return problem(path, where, what, expected, got)
+def _video_of(path: PathLike, scorer: str) -> str | None:
+    """Return the video that a table of predictions is about: in its file's name the scorer's follows."""
+    video, found, _ = Path(path).stem.partition(scorer) if scorer else ("", "", "")
+    return video if found and video else None
 
 
-def frame_or_path(label: str) -> str | int:
+def _default_individual(n: int) -> str:
+    """Return what the n-th individual is called whose track has no name."""
+    return f"ind{n + 1}"
+
+
+def _frame_or_path(label: str) -> str | int:
     """Return what stands before a row, as the index of a frame if it is a whole number."""
     is_number = label.isascii() and label.isdigit() and len(label) <= 10 and int(label) <= LARGEST_INDEX
     return int(label) if is_number else label.replace("\\", "/")
 
 
-def is_csv(text: str) -> bool:
-    """Return whether a text looks like DeepLabCut's table."""
-    return text.lstrip().startswith("scorer,")
+# --- CSV --------------------------------------------------------------------------------------------------
 
 
-def parse_csv(text: str, path: PathLike) -> Table:
-    """Return the table that a CSV file holds.
-
-    Raises:
-        LabelsError: if anything in it is not as it should be.
-    """
-    rows = _split(text, path)
-    header, start, indent = _read_top(rows, path)
-    body = [(line, row) for line, row in rows[start:] if any(row)]
-    width = indent + len(header.places)
-    cells = np.full((len(body), len(header.places)), np.nan)
-    for values, (line, row) in zip(cells, body, strict=True):
-        if len(row) != width:
-            expected = f"{width} cells, as the header has"
-            what = "the row has another length than the header"
-            raise problem(path, f"line {line}", what, expected, len(row))
-        for column, cell in enumerate(row[indent:]):
-            if cell.strip():
-                values[column] = _parse(cell, path, line, header, column)
-    return Table(
-        header,
-        tuple(frame_or_path("/".join(row[:indent])) for _, row in body),
-        tuple(f"line {line}" for line, _ in body),
-        cells,
-    )
-
-
-def write_csv(path: PathLike, table: Table, titles: Sequence[str], levels: Sequence[Sequence[str]]) -> None:
-    """Write a table as CSV, its numbers exactly as given.
-
-    Args:
-        path: the file.
-        table: what to write.
-        titles: :data:`ONE_ANIMAL` or :data:`SEVERAL_ANIMALS`.
-        levels: the cells of these rows.
-
-    Raises:
-        OutputError: if the file cannot be written.
-    """
-    rows: list[list[object]] = [[title, *level] for title, level in zip(titles, levels, strict=True)]
-    for image, cells in zip(table.images, table.cells.tolist(), strict=True):
-        rows.append([image, *["" if value != value else repr(value) for value in cells]])
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as handle,
-    ):
-        csv.writer(handle, lineterminator="\n").writerows(rows)
-
-
-def _split(text: str, path: PathLike) -> list[tuple[int, list[str]]]:
-    """Return (line number from 1, cells) of each row."""
+def _parse_csv(text: str, path: PathLike) -> _Table:
     if not is_csv(text):
         expected = "a first cell 'scorer'"
-        raise problem(path, "line 1", "the header is not DeepLabCut's", expected, text.lstrip()[:20])
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        return [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        what, expected = "the file is no valid CSV", "a comma separated table"
-        raise problem(path, f"line {reader.line_num}", what, expected, error) from error
+        raise _problem(path, "line 1", "the header is not DeepLabCut's", expected, text.lstrip()[:20])
+    rows = list(read_csv(text, path))
+    header, start, indent = _read_top([cells for _, cells in rows], path)
+    body = [(where, row) for where, row in rows[start:] if any(row)]
+    width = indent + len(header.places)
+    cells = np.full((len(body), len(header.places)), np.nan)
+    for values, (where, row) in zip(cells, body, strict=True):
+        if len(row) != width:
+            expected = f"{width} cells, as the header has"
+            raise _problem(path, where, "the row has another length than the header", expected, len(row))
+        for column, cell in enumerate(row[indent:]):
+            if cell.strip():
+                try:
+                    values[column] = float(cell)
+                except ValueError as error:
+                    raise _wrong_cell(path, where, header, column, cell[:40]) from error
+    images = [_frame_or_path("/".join(row[:indent])) for _, row in body]
+    return _Table(header, images, [where for where, _ in body], cells)
 
 
-def _read_top(rows: Sequence[tuple[int, list[str]]], path: PathLike) -> tuple[Header, int, int]:
+def _read_top(rows: Sequence[Sequence[str]], path: PathLike) -> tuple[_Header, int, int]:
     """Return the header, the number of its rows, and the number of columns before the coordinates."""
-    titles = [row[0].strip() if row else "" for _, row in rows[: len(SEVERAL_ANIMALS)]]
-    wanted = SEVERAL_ANIMALS if "individuals" in titles else ONE_ANIMAL
+    titles = [row[0].strip() if row else "" for row in rows[: len(_SEVERAL_ANIMALS)]]
+    wanted = _SEVERAL_ANIMALS if "individuals" in titles else _ONE_ANIMAL
     what = "the header is not DeepLabCut's"
     if tuple(titles[: len(wanted)]) != wanted:
         got = ", ".join(title[:20] or "(empty)" for title in titles)
-        raise problem(path, "line 1", what, f"rows {', '.join(wanted)}", got)
-    top = [row for _, row in rows[: len(wanted)]]
+        raise _problem(path, "line 1", what, f"rows {', '.join(wanted)}", got)
+    top = rows[: len(wanted)]
     width = len(top[0])
     if any(len(row) != width for row in top):
         lengths = ", ".join(str(len(row)) for row in top)
         text = "the header's rows have different lengths"
-        raise problem(path, "line 1", text, f"{width} cells each", lengths)
+        raise _problem(path, "line 1", text, f"{width} cells each", lengths)
     indent = next((i for i, cell in enumerate(top[0]) if i and cell.strip()), width)
     if indent not in (1, 3) or indent == width:
         expected = "1 or 3 columns for the image, then the coordinates"
-        raise problem(path, "line 1", what, expected, f"{indent} of {width}")
+        raise _problem(path, "line 1", what, expected, f"{indent} of {width}")
     levels = [[cell.strip() for cell in row[indent:]] for row in top]
-    return read_header(path, f"line {len(wanted)}", levels), len(wanted), indent
+    return _read_header(path, f"line {len(wanted)}", levels), len(wanted), indent
 
 
-def _parse(cell: str, path: PathLike, line: int, header: Header, column: int) -> float:
-    try:
-        return float(cell)
-    except ValueError as error:
-        raise wrong_cell(path, f"line {line}", header, column, cell[:40]) from error
+# --- HDF5 -------------------------------------------------------------------------------------------------
 
 
-_WHAT = "a DeepLabCut table"
-_FIX_of_deeplabcut_hdf5 = "give the .csv of the same name beside it, or let DeepLabCut write it again"
-_INSTEAD = ", or give the .csv of the same name beside it"
-# What DeepLabCut itself calls the table inside of the file.
-_KEY = "df_with_missing"
-_DEEPEST = 20  # groups in groups; pandas makes two
-
-
-def read_hdf5(path: PathLike) -> Table:
-    """Return the table that an HDF5 file holds.
-
-    Raises:
-        LabelsError: if anything in it is not as it should be, it could run code, or packages are missing.
-    """
+def _read_hdf5(path: PathLike) -> _Table:
     pandas = _import_pandas(path)
-    with tempfile.TemporaryDirectory() as folder, reading(path, _WHAT, _FIX_of_deeplabcut_hdf5):
+    with tempfile.TemporaryDirectory() as folder, reading(path, _WHAT, _FIX_HDF5):
         copy = Path(folder) / "copy.h5"
         _copy_plain(path, copy)
         frame = pandas.read_hdf(copy, mode="r")
         levels = [list(map(str, frame.columns.get_level_values(i))) for i in range(frame.columns.nlevels)]
         titles = tuple(frame.columns.names)
-        index = [_label(label) for label in frame.index]
+        # Before a row stand the parts of a path, a path, or the index of a frame.
+        images = [
+            "/".join(map(str, label)).replace("\\", "/")
+            if isinstance(label, tuple)
+            else _frame_or_path(str(label))
+            for label in frame.index
+        ]
         cells = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    if titles not in (ONE_ANIMAL, SEVERAL_ANIMALS):
-        expected = f"rows {', '.join(ONE_ANIMAL)}"
-        raise problem(path, "the header", "the header is not DeepLabCut's", expected, titles)
-    header = read_header(path, "the header", levels)
-    return Table(header, tuple(index), tuple(f"row {i + 1}" for i in range(len(index))), cells)
-
-
-def write_hdf5(path: PathLike, table: Table, titles: Sequence[str], levels: Sequence[Sequence[str]]) -> None:
-    """Write a table as DeepLabCut does: pandas' fixed format, images as three levels of the index.
-
-    Args:
-        path: the file.
-        table: what to write.
-        titles: :data:`ONE_ANIMAL` or :data:`SEVERAL_ANIMALS`.
-        levels: the cells of these rows.
-
-    Raises:
-        LabelsError: if packages are missing.
-        OutputError: if the file cannot be written.
-    """
-    pandas = _import_pandas(path)
-    columns = pandas.MultiIndex.from_arrays(list(map(list, levels)), names=list(titles))
-    parts = [tuple(image.split("/")) for image in table.images if isinstance(image, str)]
-    index = pandas.MultiIndex.from_tuples(parts) if parts else list(table.images)
-    frame = pandas.DataFrame(table.cells, columns=columns, index=index)
-    with replacing(path) as temporary, quiet():
-        frame.to_hdf(temporary, key=_KEY, mode="w", format="fixed")
+    if titles not in (_ONE_ANIMAL, _SEVERAL_ANIMALS):
+        expected = f"rows {', '.join(_ONE_ANIMAL)}"
+        raise _problem(path, "the header", "the header is not DeepLabCut's", expected, titles)
+    header = _read_header(path, "the header", levels)
+    return _Table(header, images, [f"row {i + 1}" for i in range(len(images))], cells)
 
 
 def _import_pandas(path: PathLike) -> Any:
     import_extra("tables", path, instead=_INSTEAD)
     return import_extra("pandas", path, instead=_INSTEAD)
-
-
-def _label(label: Any) -> str | int:
-    """Return what stands before a row: the parts of a path, a path, or the index of a frame."""
-    if isinstance(label, tuple):
-        return "/".join(map(str, label)).replace("\\", "/")
-    return frame_or_path(str(label))
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -410,13 +366,9 @@ class _NotPlainError(Exception):
 
 
 def _copy_plain(path: PathLike, copy: Path) -> None:
-    """Write what an HDF5 file holds into a new one, and refuse what PyTables would run as code.
-
-    Raises:
-        LabelsError: if there is such a thing in it.
-    """
+    """Write what an HDF5 file holds into a new one, and refuse what PyTables would run as code."""
     h5py = import_extra("h5py", path, instead=_INSTEAD)
-    with open_hdf5(path, _WHAT, _FIX_of_deeplabcut_hdf5) as file, h5py.File(copy, "w") as new:
+    with open_hdf5(path, _WHAT, _FIX_HDF5) as file, h5py.File(copy, "w") as new:
         try:
             _copy_group(h5py, file, new)
         except _NotPlainError as error:
@@ -425,7 +377,7 @@ def _copy_plain(path: PathLike, copy: Path) -> None:
                 path=path,
                 expected="numbers and texts alone, as DeepLabCut writes them",
                 got=error,
-                fix=_FIX_of_deeplabcut_hdf5,
+                fix=_FIX_HDF5,
             ) from error
 
 
@@ -441,7 +393,7 @@ def _copy_group(h5py: Any, old: Any, new: Any, depth: int = 0) -> None:
         if isinstance(node, h5py.Group):
             _copy_group(h5py, node, new.create_group(name), depth + 1)
         elif isinstance(node, h5py.Dataset):
-            if _holds_objects(h5py, node.dtype):
+            if node.dtype.kind == "O" and h5py.check_string_dtype(node.dtype) is None:
                 raise _NotPlainError(f"{name} holds Python objects")
             # PyTables knows its kinds of arrays by whether they are chunked and can grow.
             same = {"dtype": node.dtype, "chunks": node.chunks, "maxshape": node.maxshape}
@@ -451,10 +403,6 @@ def _copy_group(h5py: Any, old: Any, new: Any, depth: int = 0) -> None:
 def _check_name(name: str) -> None:
     # One that is no text (h5py gives it as surrogates) crashes PyTables.
     name.encode("utf-8")
-
-
-def _holds_objects(h5py: Any, dtype: Any) -> bool:
-    return dtype.kind == "O" and h5py.check_string_dtype(dtype) is None
 
 
 def _copy_attributes(old: Any, new: Any) -> None:
@@ -480,48 +428,18 @@ def _check_pickle(value: bytes) -> None:
             continue
 
 
-CONFIG = "config.yaml"
-_KEYS = ("video_sets", "bodyparts", "multianimalbodyparts")
-_FIX_of_deeplabcut_project = (
-    "give the config.yaml that DeepLabCut wrote, or one of its CollectedData tables alone"
-)
+# --- projects ---------------------------------------------------------------------------------------------
 
 
-def is_config(text: str) -> bool:
-    """Return whether a text looks like the beginning of a project's configuration."""
-    starts = ("Task:", *(f"{key}:" for key in _KEYS))
-    return any(line.startswith(starts) for line in text.splitlines())
-
-
-def is_project(path: PathLike) -> bool:
-    """Return whether a path is the folder of a DeepLabCut project."""
-    return Path(path).is_dir() and (Path(path) / CONFIG).is_file()
-
-
-def read_project(
-    path: PathLike, video: VideoFacts | None, read_table: Callable[[Path, VideoFacts | None], Clip]
-) -> Clip:
-    """Return what a project says about one video.
-
-    Args:
-        path: the project's folder or its configuration.
-        video: the opened video; its name picks one of several.
-        read_table: reads a table of labels.
-
-    Raises:
-        LabelsError: if anything in the project is not as it should be.
-
-    Warns:
-        PosewarperWarning: if nothing tells whether the labelled images were cut out of their frames.
-    """
-    config_path = Path(path) / CONFIG if Path(path).is_dir() else Path(path)
+def _read_project(config_path: Path, video: VideoFacts | None) -> Clip:
     config = _read_config(config_path)
     videos = _list_videos(config, config_path)
-    tables = _find_tables(config_path, _text(config.get("scorer")))
+    scorer = config.get("scorer")
+    tables = _find_tables(config_path, scorer if isinstance(scorer, str) else "")
     names = {folder: {base_name(v) for v in videos if stem_of(v) == folder} for folder in tables}
     names |= {stem_of(v): {base_name(v)} for v in videos if stem_of(v) not in names}
-    folder = choose_labelled(config_path, names, tables, video)
-    clip = read_table(tables[folder], video)
+    folder = choose_video(config_path, names, video, tables)
+    clip = _read_table(tables[folder], video)
 
     _take_skeleton(clip, config, config_path)
     entry = next((name for name in videos if stem_of(name) == folder), None)
@@ -531,37 +449,26 @@ def read_project(
     return clip
 
 
-# --- the configuration ------------------------------------------------------------------------------------
-
-
 def _read_config(path: Path) -> Mapping[str, Any]:
     try:
         # The loader of plain texts, lists and dicts: names such as "no" or "1e3" stay what they are.
         config = yaml.load(read_text(path), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         got = " ".join(str(error).split())[:200]
-        raise LabelsError(
-            "the file is no valid YAML", path=path, got=got, fix=_FIX_of_deeplabcut_project
-        ) from error
+        raise LabelsError("the file is no valid YAML", path=path, got=got, fix=_FIX_PROJECT) from error
     if not isinstance(config, dict) or not any(key in config for key in _KEYS):
         raise LabelsError(
             "this is no DeepLabCut project",
             path=path,
             expected=f"one of the settings {', '.join(_KEYS)}",
             got=", ".join(map(str, config))[:80] if isinstance(config, dict) else type(config).__name__,
-            fix=_FIX_of_deeplabcut_project,
+            fix=_FIX_PROJECT,
         )
     return config
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _wrong(path: Path, key: str, expected: str, got: object) -> LabelsError:
-    return LabelsError(
-        f"{key} is wrong", path=path, expected=expected, got=str(got)[:80], fix=_FIX_of_deeplabcut_project
-    )
+    return LabelsError(f"{key} is wrong", path=path, expected=expected, got=str(got)[:80], fix=_FIX_PROJECT)
 
 
 def _list_videos(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -608,7 +515,7 @@ def _take_skeleton(clip: Clip, config: Mapping[str, Any], path: Path) -> None:
         strangers |= set(pair) - set(names)
     if strangers:
         listed = ", ".join(sorted(strangers)[:10])
-        _warn(path, f"skeleton: edges of keypoints that the project does not have are left out: {listed}")
+        warn(path, f"skeleton: edges of keypoints that the project does not have are left out: {listed}")
     clip.skeleton = Skeleton(tuple(names), tuple(edges), name=clip.skeleton.name)
     place = [index[name] for name in found]
     for instance in clip.instances:
@@ -638,9 +545,6 @@ def _find_tables(config: Path, scorer: str) -> dict[str, Path]:
         if own:
             tables[folder.name] = own[0]
     return tables
-
-
-# --- the crop ---------------------------------------------------------------------------------------------
 
 
 def _read_crop(crop: Any, video: str, path: Path) -> tuple[int, int, int, int]:
@@ -674,7 +578,7 @@ def _undo_crop(
     guess = all(cut.values())
     if (x1, y1) != (0, 0) and None in sizes.values():
         name, did = base_name(str(clip.video)), "moved to it" if guess else "left where they are"
-        _warn(
+        warn(
             config,
             f"a crop of {x2 - x1} x {y2 - y1} pixels at ({x1}, {y1}) is set for {name}, and labelled images, "
             f"whose size would tell whether it was applied, are not there; their labels are {did}",
@@ -716,65 +620,17 @@ def _is_cut(size: Sequence[int], crop: Sequence[int], whole: Sequence[int] | Non
     )
 
 
-def _warn(path: Path, text: str) -> None:
-    warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=2)
-
-
-PREDICTIONS_CANNOT_HOLD = frozenset(
-    {
-        *("which keypoints are hidden", "boxes", "head boxes", "expected errors"),
-        *("labelled frames that show nobody", "track ids", "edges", "mirror pairs", "ignore regions"),
-        *("the image size", "the names of the frames' files", "what an instance is called"),
-    }
-)
-CANNOT_HOLD = frozenset(
-    {
-        *("which keypoints are hidden", "boxes", "head boxes", "scores", "expected errors"),
-        *("which poses are predictions", "labelled frames that show nobody", "track ids", "edges"),
-        *("mirror pairs", "ignore regions", "the image size", "the number of frames"),
-        "what an instance is called",
-    }
-)
-# The individual that holds the keypoints which no animal has, in DeepLabCut's projects of several animals.
-_SINGLE = "single"
-
-
-def read(path: PathLike, video: VideoFacts | None = None) -> Clip:
-    """Return what a DeepLabCut table or project says about one video.
-
-    Args:
-        path: a table of labels or predictions (.csv or .h5), a project's ``config.yaml``, or its folder.
-        video: the opened video; picks one of several, and knows the frames' names.
-
-    Raises:
-        LabelsError: if anything in the file is not as it should be.
-    """
-    if Path(path).is_dir() or Path(path).suffix.lower() in (".yaml", ".yml"):
-        return read_project(path, video, _read_table)
-    return _read_table(path, video)
-
-
-def _read_table(path: PathLike, video: VideoFacts | None) -> Clip:
-    table = read_hdf5(path) if _is_hdf5(path) else parse_csv(read_text(path), path)
-    return read_clip(table, path, video)
-
-
-def _is_hdf5(path: PathLike) -> bool:
-    try:
-        with Path(path).open("rb") as handle:
-            return handle.read(len(SIGNATURE)) == SIGNATURE
-    except (OSError, ValueError):
-        return False  # reading it as text says what is wrong
-
-
 # --- writing ----------------------------------------------------------------------------------------------
 
 
-def write_labels(path: PathLike, labels: Labels) -> None:
+def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels as DeepLabCut's table, exactly as given: as HDF5 if the suffix is .h5, else as CSV.
 
     The scorer is that of a file name like ``CollectedData_Ann.csv``, else "posewarper". Where a track is
     called ``single``, keypoints that it alone has are written for it alone, as DeepLabCut does.
+
+    Returns:
+        What the table has a place for, but cannot hold in this case.
 
     Raises:
         LabelsError: if packages are missing.
@@ -786,50 +642,41 @@ def write_labels(path: PathLike, labels: Labels) -> None:
     stem = Path(path).stem
     scorer = stem.removeprefix("CollectedData_") if stem.startswith("CollectedData_") else "posewarper"
     images = _name_images(labels)
-    points, _ = _arrange_of_deeplabcut(labels, list(images))
-    _write(path, labels, scorer, tuple(images.values()), points, "xy")
-    if any(number_in(name) != frame for frame, name in images.items()):
-        warnings.warn(
-            f"{path}: the images are numbered otherwise than the frames; read it with the folder of frames",
-            PosewarperWarning,
-            stacklevel=4,
-        )
-    if labels.frame_names.keys() - images.keys():
-        lost = "the names of the frames' files where nobody is"
-        warnings.warn(f"{path}: a DeepLabCut table cannot hold: {lost}", PosewarperWarning, stacklevel=4)
+    points, _ = _spread(labels, list(images))
+    _write(path, labels, scorer, list(images.values()), points)
+    warn_of_numbers(path, images)
+    is_lost = labels.frame_names.keys() - images.keys()
+    return ["the names of the frames' files where nobody is"] if is_lost else []
 
 
-def write_predictions(path: PathLike, labels: Labels) -> None:
+def write_predictions(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write every pose as DeepLabCut's table of predictions: a row for each frame, and a likelihood.
 
     The likelihood is the score, and 1 for labels that have none. The scorer is what stands behind the video's
     name in the file's name, from ``DLC`` on, else "DLC_posewarper".
 
+    Returns:
+        What the table has a place for, but cannot hold in this case.
+
     Raises:
         LabelsError: if packages are missing.
         OutputError: if the file cannot be written.
-
-    Warns:
-        PosewarperWarning: if some of the poses are labels.
     """
     stem = Path(path).stem
     scorer = stem[stem.index("DLC") :] if "DLC" in stem else "DLC_posewarper"
-    count = labels.n_frames or max(labels.instance_frames.tolist(), default=-1) + 1
-    refuse_too_many(path, count, "rows")
-    points, scores = _arrange_of_deeplabcut(labels, list(range(count)))
-    _write(path, labels, scorer, tuple(range(count)), np.concatenate([points, scores[..., None]], -1), "xyl")
+    frames = list(range(frames_to_write(path, labels, "rows")))
+    points, scores = _spread(labels, frames)
+    _write(path, labels, scorer, frames, np.concatenate([points, scores[..., None]], -1))
     labels_alone = labels.only_labelled()
     lost = ["which poses are predictions, and which labels"] if labels_alone.tracks else []
     if any((np.isnan(t.keypoint_scores) & (t.visibility > 0)).any() for t in labels_alone.tracks.values()):
         lost.append("which keypoints have no score: labels get a likelihood of 1")
-    if labels.video is not None and video_of(path, scorer) != stem_of(labels.video):
+    if labels.video is not None and _video_of(path, scorer) != stem_of(labels.video):
         lost.append("the video's name, unless the file is called <video>DLC_<anything>")
-    if lost:
-        text = f"{path}: a DeepLabCut table of predictions cannot hold: {'; '.join(lost)}"
-        warnings.warn(text, PosewarperWarning, stacklevel=4)
+    return lost
 
 
-def _arrange_of_deeplabcut(labels: Labels, frames: list[int]) -> tuple[Floats, Floats]:
+def _spread(labels: Labels, frames: list[int]) -> tuple[Floats, Floats]:
     """Return points (n, tracks, K, 2) and scores (n, tracks, K) on some frames, NaN where nobody is."""
     points = np.full((len(frames), len(labels.tracks), len(labels.skeleton), 2), np.nan)
     scores = points[..., 0].copy()
@@ -842,37 +689,34 @@ def _arrange_of_deeplabcut(labels: Labels, frames: list[int]) -> tuple[Floats, F
     return points, scores
 
 
-def _write(
-    path: PathLike, labels: Labels, scorer: str, images: tuple[str | int, ...], values: Floats, coords: str
-) -> None:
-    """Write values (n, tracks, K, coords) as a table of n rows."""
-    individuals = _name_individuals(labels)
-    several = list(labels.tracks) != [0] or 0 in labels.track_names
-    names = labels.skeleton.names
-    columns = [(n, k, c) for n, k in _choose_columns(labels, individuals) for c in range(len(coords))]
-    titles = SEVERAL_ANIMALS if several else ONE_ANIMAL
-    cells = {
+def _write(path: PathLike, labels: Labels, scorer: str, images: Sequence[str | int], values: Floats) -> None:
+    """Write values (n, tracks, K, x y or x y likelihood) as a table of n rows, one an image."""
+    order = {track: n for n, track in enumerate(labels.tracks)}
+    individuals = tuple(name_all_tracks(labels, lambda track: _default_individual(order[track])).values())
+    columns = [(n, k, c) for n, k in _choose_columns(labels, individuals) for c in range(values.shape[-1])]
+    levels = {
         "scorer": [scorer] * len(columns),
         "individuals": [individuals[n] for n, _, _ in columns],
-        "bodyparts": [names[k] for _, k, _ in columns],
-        "coords": [{"x": "x", "y": "y", "l": "likelihood"}[coords[c]] for _, _, c in columns],
+        "bodyparts": [labels.skeleton.names[k] for _, k, _ in columns],
+        "coords": [_COORDS[c] for _, _, c in columns],
     }
+    if has_one_nameless_track(labels):
+        del levels["individuals"]
     n, k, c = np.array(columns, np.int64).reshape(-1, 3).T
-    header = Header(scorer, individuals, names, tuple(columns))
-    table = Table(header, images, tuple(f"row {i + 1}" for i in range(len(images))), values[:, n, k, c])
-    write = write_hdf5 if Path(path).suffix.lower() in (".h5", ".hdf5", ".hdf") else write_csv
-    write(path, table, titles, [cells[title] for title in titles])
-
-
-def _name_individuals(labels: Labels) -> tuple[str, ...]:
-    """Return a name for each track, no two alike."""
-    names: list[str] = []
-    for n, track in enumerate(labels.tracks):
-        name = labels.track_names.get(track) or default_individual(n)
-        while name in names:
-            name += "_"
-        names.append(name)
-    return tuple(names)
+    cells = values[:, n, k, c]
+    if Path(path).suffix.lower() not in (".h5", ".hdf5", ".hdf"):
+        top = [[title, *level] for title, level in levels.items()]
+        rows = [["" if value != value else repr(value) for value in row] for row in cells.tolist()]
+        write_csv(path, [*top, *([image, *row] for image, row in zip(images, rows, strict=True))])
+        return
+    # As DeepLabCut does: pandas' fixed format, images as three levels of the index.
+    pandas = _import_pandas(path)
+    header = pandas.MultiIndex.from_arrays(list(levels.values()), names=list(levels))
+    parts = [tuple(image.split("/")) for image in images if isinstance(image, str)]
+    index = pandas.MultiIndex.from_tuples(parts) if parts else list(images)
+    frame = pandas.DataFrame(cells, columns=header, index=index)
+    with replacing(path) as temporary, quiet():
+        frame.to_hdf(temporary, key=_KEY, mode="w", format="fixed")
 
 
 def _choose_columns(labels: Labels, individuals: tuple[str, ...]) -> list[tuple[int, int]]:
@@ -893,15 +737,9 @@ def _choose_columns(labels: Labels, individuals: tuple[str, ...]) -> list[tuple[
 def _name_images(labels: Labels) -> dict[int, str]:
     """Return the image name of each frame with an instance, and of labelled ones, as DeepLabCut has it."""
     frames = np.union1d(labels.instance_frames, labels.labelled_frames).tolist()
-    folders = [folder_name(labels.frame_names[f]) for f in frames if f in labels.frame_names]
-    folder = stem_of(labels.video) if labels.video else next(filter(None, folders), "video")
+    own = {frame: labels.frame_names[frame] for frame in frames if frame in labels.frame_names}
+    folders = filter(None, map(folder_name, own.values()))
+    folder = video_stem(labels.video) if labels.video else next(folders, "video")
     digits = max(4, len(str(labels.n_frames or 0)))
-    return {
-        frame: f"labeled-data/{folder}/"
-        + (
-            base_name(labels.frame_names[frame])
-            if frame in labels.frame_names
-            else f"img{frame:0{digits}d}.png"
-        )
-        for frame in frames
-    }
+    names = {f: base_name(own[f]) if f in own else f"img{f:0{digits}d}.png" for f in frames}
+    return {frame: f"labeled-data/{folder}/{name}" for frame, name in names.items()}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError
 from posewarper.formats.clips import VideoFacts
-from posewarper.formats.records import LARGEST_INDEX, PathLike
+from posewarper.formats.records import LARGEST_INDEX, PathLike, warn
 
 
 def base_name(name: str) -> str:
@@ -21,6 +20,16 @@ def folder_name(name: str) -> str | None:
     """Return the name of the folder that a path's last part lies in, or None."""
     parts = name.replace("\\", "/").split("/")
     return parts[-2] or None if len(parts) > 1 else None
+
+
+def frame_name(name: str) -> str:
+    """Return the name of an image as tables hold it: ``/`` between folders, no leading ``images/``.
+
+    Example:
+        >>> frame_name("images/bonn_5sec/000342_mpii/00000001.jpg")
+        'bonn_5sec/000342_mpii/00000001.jpg'
+    """
+    return name.replace("\\", "/").removeprefix("./").removeprefix("images/")
 
 
 def without_upload(name: str) -> str:
@@ -39,6 +48,11 @@ def stem_of(name: str) -> str:
     return base.rsplit(".", 1)[0] or base
 
 
+def video_stem(video: str | None) -> str:
+    """Return what to call the video in the names of files, also where it has no name."""
+    return stem_of(video) if video else "video"
+
+
 def number_in(name: str) -> int | None:
     """Return the last number in a file's name, or None.
 
@@ -51,7 +65,10 @@ def number_in(name: str) -> int | None:
     return int(digits) if digits and len(digits) <= 10 and int(digits) <= LARGEST_INDEX else None
 
 
-_UPLOADED = ((without_upload, base_name), (without_upload, stem_of))
+def warn_of_numbers(path: PathLike, names: Mapping[int, str]) -> None:
+    """Warn if the names of the frames' images (frame -> name) bear other numbers than the frames."""
+    if any(number_in(name) != frame for frame, name in names.items()):
+        warn(path, "the images are numbered otherwise than the frames; read it with the folder of frames")
 
 
 def find_frame_indices(
@@ -79,11 +96,7 @@ def find_frame_indices(
     found = _find_in_folder(names, video)
     if names and all(index is not None for index in found):
         if any(g not in (None, f) for g, f in zip(given, found, strict=True)):
-            warnings.warn(
-                f"{path}: frame_id differs from the image's place in the folder of frames; the place counts",
-                PosewarperWarning,
-                stacklevel=2,
-            )
+            warn(path, "frame_id differs from the image's place in the folder of frames; the place counts")
         indices = found
     elif any(index is not None for index in found) and any(g is None for g in given):
         i = found.index(None)
@@ -98,32 +111,7 @@ def find_frame_indices(
             (number_in(name) if name else None) if index is None else index
             for index, name in zip(given, names, strict=True)
         ]
-    return _check_indices(path, places, names, indices)
-
-
-def _find_in_folder(names: Sequence[str | None], video: VideoFacts | None) -> list[int | None]:
-    """Return the place of each name among the frames of a folder, None for those not found.
-
-    Where no name is found as it is, the suffix is left out (labels made on .png, frames kept as .jpg), or
-    what Label Studio puts before the names of uploaded files, or both.
-    """
-    frame_names = list(video.frame_names) if video is not None else []
-    for strip, simplify in ((base_name, base_name), (base_name, stem_of), *_UPLOADED) if frame_names else ():
-        simple = [simplify(name) for name in frame_names]
-        if len(set(simple)) < len(simple):
-            continue
-        place = {name: i for i, name in enumerate(simple)}
-        found = [place.get(simplify(strip(name))) if name else None for name in names]
-        if any(index is not None for index in found):
-            return found
-    return [None] * len(names)
-
-
-def _check_indices(
-    path: PathLike, places: Sequence[str], names: Sequence[str | None], indices: Sequence[int | None]
-) -> list[int]:
     seen: dict[int, str] = {}
-    checked: list[int] = []
     for place, name, index in zip(places, names, indices, strict=True):
         if index is None:
             raise LabelsError(
@@ -142,26 +130,72 @@ def _check_indices(
                 fix="remove one of the two, or correct its frame number",
             )
         seen[index] = place
-        checked.append(index)
-    return checked
+    return list(seen)
 
 
-def choose_video(path: PathLike, names: Mapping[str, Iterable[str]], video: VideoFacts | None) -> str:
-    """Return the key of the video that is meant, of those that a label file is about.
+def _find_in_folder(names: Sequence[str | None], video: VideoFacts | None) -> list[int | None]:
+    """Return the place of each name among the frames of a folder, None for those not found.
+
+    Where no name is found as it is, the suffix is left out (labels made on .png, frames kept as .jpg), or
+    what Label Studio puts before the names of uploaded files, or both.
+    """
+    frame_names = list(video.frame_names) if video is not None else []
+    if not frame_names:
+        return [None] * len(names)
+    # How to shorten the names in the labels, and then both kinds of names.
+    ways = (
+        (base_name, base_name),
+        (base_name, stem_of),
+        (without_upload, base_name),
+        (without_upload, stem_of),
+    )
+    for strip, simplify in ways:
+        simple = [simplify(name) for name in frame_names]
+        if len(set(simple)) < len(simple):
+            continue
+        place = {name: i for i, name in enumerate(simple)}
+        found = [place.get(simplify(strip(name))) if name else None for name in names]
+        if any(index is not None for index in found):
+            return found
+    return [None] * len(names)
+
+
+def choose_video(
+    path: PathLike,
+    names: Mapping[str, Iterable[str]],
+    video: VideoFacts | None,
+    labelled: Collection[str] | None = None,
+) -> str:
+    """Return the key of the video that is meant, of those that a label file or a project is about.
 
     Args:
-        path: the label file.
+        path: the label file or the project.
         names: key -> the names that this video goes by in the file.
         video: the opened video; its own name picks one.
+        labelled: keys of the videos that have labels or predictions; None for all.
 
     Raises:
-        LabelsError: if there are several and none is picked.
+        LabelsError: if none has labels, several have and none is picked, or the one picked has none.
     """
-    if len(names) == 1:
-        return next(iter(names))
     opened = Path(video.path).absolute() if video is not None else None
     wanted = {opened.name, opened.stem} if opened is not None else set()
-    chosen = [key for key, others in names.items() if wanted & {key, *others}]
+    meant = [key for key, others in names.items() if wanted & {key, *others}]
+    if labelled is not None:
+        if not labelled:
+            fix = "label some frames and save"
+            raise LabelsError("no video of the project has labels", path=path, fix=fix)
+        if opened is not None and meant and not set(meant) & set(labelled):
+            raise LabelsError(
+                "this video of the project has no labels",
+                path=path,
+                expected=f"labels of {opened.name}",
+                got=f"labels of {', '.join(sorted(labelled)[:10])}",
+                fix="label some frames of it and save, or give a video that has labels",
+            )
+        names = {key: names[key] for key in names if key in labelled}
+    if len(names) == 1:
+        return next(iter(names))
+    chosen = [key for key in meant if key in names]
     if len(chosen) == 1:
         return chosen[0]
     known = sorted({"/".join(sorted({key, *others})) for key, others in names.items()})

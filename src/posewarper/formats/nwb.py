@@ -1,50 +1,47 @@
-"""Poses in NWB files (ndx-pose). Writing, through pynwb.
+"""Poses in NWB files (ndx-pose): read with h5py alone, written through pynwb.
 
-Labels become ``PoseTraining`` in the module "behavior", predictions one ``PoseEstimation`` a track in a
-module of the video, both named as sleap-io names them, which reads such files. Tracks are listed in the
+Labels are ``PoseTraining`` in the module "behavior", predictions one ``PoseEstimation`` a track in a module
+of the video, both named as sleap-io names them, which reads such files. Tracks are listed in the
 ``SubjectsTable`` of ndx-multisubjects. NWB asks for a time of each frame: that of the opened video, and
-without one a frame counts as a second.
+without one a frame counts as a second. Frames of predictions are told by their times.
 """
 
 from __future__ import annotations
 
 import datetime
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError
 from posewarper.files import replacing
-from posewarper.formats.clips import Clip, Instance, VideoFacts
-from posewarper.formats.frame_names import base_name, stem_of
-from posewarper.formats.projects import (
-    choose_labelled,
+from posewarper.formats.clips import (
+    Clip,
+    Instance,
+    VideoFacts,
+    each_instance,
+    has_one_nameless_track,
     identify_tracks,
-    losses_of_names,
+    losses_of_projects,
     name_all_tracks,
-    need_all_tracks,
+    settle,
 )
-from posewarper.formats.records import (
-    LARGEST_COORDINATE,
-    LARGEST_INDEX,
-    PathLike,
-    import_extra,
-    open_hdf5,
-    quiet,
-)
+from posewarper.formats.frame_names import base_name, choose_video, stem_of, video_stem
+from posewarper.formats.records import LARGEST_INDEX, PathLike, import_extra, open_hdf5, quiet, warn
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Ints, Labels, Track, is_there
+from posewarper.structures import Floats, Ints, Labels, is_there
 
-FIX = "export it again, with ndx-pose's PoseTraining or PoseEstimation"
-TRACK = "track="  # how sleap-io begins the name of a track's predictions
+_WHAT = "an NWB file with poses"
+_FIX = "export it again, with ndx-pose's PoseTraining or PoseEstimation"
+_TRACK = "track="  # how sleap-io begins the name of a track's predictions
+_REFERENCE = "x to the right, y down; (0, 0) is the centre of the top-left pixel"
 
 
 @dataclass
-class Movie:
+class _Movie:
     """A video: size (height, width), number of frames, and the times of the frames or their rate."""
 
     name: str = ""
@@ -56,7 +53,7 @@ class Movie:
 
 
 @dataclass
-class Estimation:
+class _Estimation:
     """Predictions of one instance: of each keypoint (node, times (t,), xy (t, 2), confidence (t,))."""
 
     name: str
@@ -66,30 +63,26 @@ class Estimation:
 
 
 @dataclass
-class Content:
+class _Content:
     """What a file holds; instances and skeletons go with the name of their video."""
 
-    movies: dict[str, Movie] = field(default_factory=dict)
+    movies: dict[str, _Movie] = field(default_factory=dict)
     subjects: list[str] = field(default_factory=list)
     instances: list[tuple[str, Skeleton, Instance]] = field(default_factory=list)
     frames: list[tuple[str, int]] = field(default_factory=list)
-    estimations: list[Estimation] = field(default_factory=list)
+    estimations: list[_Estimation] = field(default_factory=list)
     # Groups of the file that were read before: every frame and every instance links to them.
     seen: dict[Any, Any] = field(default_factory=dict)
 
 
-def safe_name(name: str) -> str:
+def _safe_name(name: str) -> str:
     """Return a name as it may stand in an NWB file."""
     return name.replace("/", "_").replace(":", "_")
 
 
-def read_content(file: Any) -> Content:
-    """Return the labels and predictions of an NWB file, an ``h5py.File``.
-
-    Raises:
-        LabelsError: if it holds none.
-    """
-    content = Content()
+def _read_content(file: Any) -> _Content:
+    """Return the labels and predictions of an NWB file, an ``h5py.File``."""
+    content = _Content()
     if "general/SubjectsTable/subject_id" in file:
         content.subjects = _texts(file["general/SubjectsTable/subject_id"])
     found: list[Any] = []
@@ -104,7 +97,7 @@ def read_content(file: Any) -> Content:
             "the NWB file holds no poses",
             expected="PoseTraining or PoseEstimation, of the extension ndx-pose",
             got=f"modules {', '.join(file.get('processing', ())) or '(none)'}",
-            fix=FIX,
+            fix=_FIX,
         )
     for node in found:
         if _kind(node) == "PoseTraining":
@@ -129,7 +122,7 @@ def _children(group: Any, kind: str) -> list[Any]:
     return [group[name] for name in names if _kind(group.get(name)) == kind]
 
 
-def _read_movie(series: Any, content: Content) -> Movie:
+def _read_movie(series: Any, content: _Content) -> _Movie:
     """Return what an ImageSeries says of its video."""
     if series not in content.seen:
         movie = _describe_movie(series)
@@ -137,9 +130,9 @@ def _read_movie(series: Any, content: Content) -> Movie:
     return content.seen[series]
 
 
-def _describe_movie(series: Any) -> Movie:
+def _describe_movie(series: Any) -> _Movie:
     files = _texts(series["external_file"]) if "external_file" in series else []
-    movie = Movie(files[0] if files else base_name(series.name))
+    movie = _Movie(files[0] if files else base_name(series.name))
     if "dimension" in series:
         movie.size = _size(np.ravel(series["dimension"][()]).tolist())
     if "timestamps" in series and series["timestamps"].shape[0]:
@@ -161,7 +154,7 @@ def _size(sides: Sequence[float]) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _read_skeleton(group: Any, content: Content) -> Skeleton:
+def _read_skeleton(group: Any, content: _Content) -> Skeleton:
     """Return the skeleton that a group links to, or lists itself, as old versions of ndx-pose do."""
     linked = _children(group, "Skeleton")
     holder = linked[0] if linked else group
@@ -173,7 +166,7 @@ def _read_skeleton(group: Any, content: Content) -> Skeleton:
     return content.seen[holder]
 
 
-def _read_training(group: Any, content: Content) -> None:
+def _read_training(group: Any, content: _Content) -> None:
     for frame in _children(group["training_frames"], "TrainingFrame"):
         if "source_video_frame_index" not in frame.attrs or "source_video" not in frame:
             raise ValueError(f"{base_name(frame.name)} does not tell which frame of which video it is")
@@ -204,11 +197,11 @@ def _flat(dataset: Any, where: str) -> Floats:
     return points
 
 
-def _read_estimation(group: Any, content: Content) -> Estimation:
+def _read_estimation(group: Any, content: _Content) -> _Estimation:
     movie = _read_movie(group["source_video"], content) if "source_video" in group else None
     if movie is None:
         files = _texts(group["original_videos"]) if "original_videos" in group else []
-        movie = Movie(files[0] if files else next(iter(content.movies), ""))
+        movie = _Movie(files[0] if files else next(iter(content.movies), ""))
         if "dimensions" in group and np.size(group["dimensions"]):
             movie.size = _size(np.asarray(group["dimensions"][()]).reshape(-1, 2)[0].tolist())
         content.movies.setdefault(movie.name, movie)
@@ -222,7 +215,7 @@ def _read_estimation(group: Any, content: Content) -> Estimation:
     node_of = _match_nodes(names, skeleton.names)
     if node_of is None:
         skeleton, node_of = Skeleton(tuple(names), name=skeleton.name), {name: name for name in names}
-    return Estimation(
+    return _Estimation(
         base_name(group.name), movie.name, skeleton, [(node_of[n], *rows) for n, rows in series]
     )
 
@@ -232,7 +225,7 @@ def _match_nodes(names: Sequence[str], nodes: Sequence[str]) -> dict[str, str] |
 
     A series may have something before the node's name ("mouse1_snout"), such as the animal's.
     """
-    safe = {safe_name(node): node for node in nodes}
+    safe = {_safe_name(node): node for node in nodes}
     matched = {}
     for name in names:
         ends = [node for key, node in safe.items() if name == key or name.endswith(f"_{key}")]
@@ -262,15 +255,16 @@ def _read_series(series: Any) -> tuple[Floats, Floats, Floats]:
     return times, points, scores
 
 
-_WHAT = "an NWB file with poses"
+# --- to a clip --------------------------------------------------------------------------------------------
 
 
-def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
+def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
     """Return what an NWB file says about one video.
 
     Args:
         path: the file.
         video: the opened video; picks one of several.
+        skeleton: not used; the file has its own.
 
     Raises:
         LabelsError: if the file is damaged or holds no poses, or h5py is not installed.
@@ -278,11 +272,11 @@ def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
     Warns:
         PosewarperWarning: if the times of predictions have gaps, or only some instances have tracks.
     """
-    with open_hdf5(path, _WHAT, FIX) as file:
-        content = read_content(file)
+    with open_hdf5(path, _WHAT, _FIX) as file:
+        content = _read_content(file)
     keys = {key for key, _ in content.frames} | {estimation.movie for estimation in content.estimations}
     names = {key: {base_name(key), stem_of(key)} - {""} for key in content.movies}
-    chosen = choose_labelled(path, names, keys, video)
+    chosen = choose_video(path, names, video, keys)
     movie = content.movies[chosen]
     estimations = [e for e in content.estimations if e.movie == chosen]
     own = [(skeleton, instance) for key, skeleton, instance in content.instances if key == chosen]
@@ -296,29 +290,18 @@ def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
         instance.track = tracks[instance.track] if known and instance.track is not None else None
     frames = _find_frames(estimations, movie, path)
     for estimation, found, track in zip(estimations, frames, tracks[len(content.subjects) :], strict=True):
-        predicted = _arrange(estimation, found, len(skeleton))
-        instances += [
-            _predict(frame, track, *pose) for frame, pose in predicted.items() if frame not in labelled
-        ]
+        predicted = _predict(estimation, found, track, len(skeleton))
+        instances += [instance for instance in predicted if instance.frame not in labelled]
     instances = [instance for instance in instances if instance.visibility.any()]
-    _check(instances, path)
-    need_all_tracks(instances, path)
-    used = {instance.track for instance in instances}
-    return Clip(
-        skeleton,
-        instances,
-        labelled,
-        _upright(movie.size, video),
-        movie.n_frames,
-        base_name(movie.name) or None,
-        track_names={i: name for i, name in track_names.items() if i in used},
-    )
+    size, name = movie.size, base_name(movie.name) or None
+    # Some programs write the sides of a video the other way round.
+    if size is not None and video is not None and size[::-1] == tuple(video.image_size):
+        size = size[1], size[0]
+    clip = Clip(skeleton, instances, labelled, size, movie.n_frames, name, track_names=dict(track_names))
+    return settle(clip, path, _FIX)
 
 
-# --- predictions ------------------------------------------------------------------------------------------
-
-
-def _find_frames(estimations: Sequence[Estimation], movie: Movie, path: PathLike) -> list[list[Ints]]:
+def _find_frames(estimations: Sequence[_Estimation], movie: _Movie, path: PathLike) -> list[list[Ints]]:
     """Return for each keypoint of each estimation the frame indices of its rows."""
     every = [times for estimation in estimations for _, times, _, _ in estimation.series]
     known = np.unique(np.concatenate(every)) if every else np.zeros(0)
@@ -334,11 +317,10 @@ def _find_frames(estimations: Sequence[Estimation], movie: Movie, path: PathLike
         frames = np.arange(len(known))
         if steps.max(initial=0) > 1.5 * np.median(steps):
             frames = np.round((known - known[0]) / np.median(steps))
-            warnings.warn(
-                f"{path}: the times of the predictions have gaps; frames were counted from the first time, "
+            warn(
+                path,
+                "the times of the predictions have gaps; frames were counted from the first time, "
                 f"{np.median(steps):.4g} s each",
-                PosewarperWarning,
-                stacklevel=2,
             )
     if known.size and (
         frames.min() < 0 or frames.max() > LARGEST_INDEX or len(np.unique(frames)) < len(known)
@@ -357,23 +339,20 @@ def _find_frames(estimations: Sequence[Estimation], movie: Movie, path: PathLike
     ]
 
 
-def _arrange(estimation: Estimation, frames: Sequence[Ints], k: int) -> dict[int, tuple[Floats, Floats]]:
-    """Return frame -> points (K, 2) and scores (K,)."""
+def _predict(estimation: _Estimation, frames: Sequence[Ints], track: int | None, k: int) -> list[Instance]:
+    """Return the predictions of an instance, put together from its keypoints."""
     every = np.unique(np.concatenate(frames)) if frames else np.zeros(0, np.int64)
     points, scores = np.full((len(every), k, 2), np.nan), np.full((len(every), k), np.nan)
     for (node, _, xy, confidence), rows in zip(estimation.series, frames, strict=True):
         place = np.searchsorted(every, rows), estimation.skeleton.names.index(node)
         points[place], scores[place] = xy, confidence
-    return dict(zip(every.tolist(), zip(points, scores, strict=True), strict=True))
-
-
-def _predict(frame: int, track: int | None, points: Floats, scores: Floats) -> Instance:
     there = is_there(points)
-    xy = np.where(there[:, None], points, np.nan)
-    return Instance(frame, track, xy, there.astype(np.uint8) * 2, f"frame {frame}", scores=scores)
-
-
-# --- both -------------------------------------------------------------------------------------------------
+    points[~there] = np.nan
+    seen = there.astype(np.uint8) * 2
+    return [
+        Instance(frame, track, points[i], seen[i], f"frame {frame}", scores=scores[i])
+        for i, frame in enumerate(every.tolist())
+    ]
 
 
 def _agree(skeletons: Sequence[Skeleton], path: PathLike) -> Skeleton:
@@ -396,48 +375,23 @@ def _name_tracks(
     subjects: Sequence[str], estimations: Sequence[str], has_labels: bool
 ) -> tuple[list[int | None], Mapping[int, str]]:
     """Return the track of each subject and of each estimation, and the names of those that have one."""
-    names = [name.removeprefix(TRACK) for name in estimations]
+    names = [name.removeprefix(_TRACK) for name in estimations]
     if not subjects and len(names) == 1:
         # One instance need not be told from others, unless it has a name.
         unnamed = has_labels or names[0] in (estimations[0], "untracked")
         if unnamed:
             return [None], {}
-    place = {safe_name(subject): i for i, subject in enumerate(subjects)}
+    place = {_safe_name(subject): i for i, subject in enumerate(subjects)}
     every = [*subjects, *(name for name in names if name not in place)]
     ids, track_names = identify_tracks(every)
     index = {name: i for name, i in zip(every, ids, strict=True)} | {n: ids[i] for n, i in place.items()}
     return [*ids[: len(subjects)], *(index[name] for name in names)], track_names
 
 
-def _upright(size: tuple[int, int] | None, video: VideoFacts | None) -> tuple[int, int] | None:
-    """Return (height, width); some programs write the sides of a video the other way round."""
-    if size is not None and video is not None and size[::-1] == tuple(video.image_size):
-        return size[1], size[0]
-    return size
+# --- writing ----------------------------------------------------------------------------------------------
 
 
-def _check(instances: Sequence[Instance], path: PathLike) -> None:
-    for instance in instances:
-        if instance.frame > LARGEST_INDEX or (np.abs(instance.keypoints) > LARGEST_COORDINATE).any():
-            raise LabelsError(
-                f"{instance.where}: a coordinate is wrong",
-                path=path,
-                expected="coordinates in pixels",
-                got=f"{np.nanmax(np.abs(instance.keypoints)):g}",
-                fix=FIX,
-            )
-
-
-CANNOT_HOLD = frozenset(
-    {
-        *("boxes", "head boxes", "expected errors", "mirror pairs", "ignore regions"),
-        "the names of the frames' files",
-    }
-)
-_REFERENCE = "x to the right, y down; (0, 0) is the centre of the top-left pixel"
-
-
-def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> None:
+def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels and predictions as an NWB file of ndx-pose.
 
     Args:
@@ -445,70 +399,62 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
         labels: what to write. A single track without a name is written without subjects.
         video: the opened video, whose times are written.
 
+    Returns:
+        What NWB has a place for, but cannot hold in this case.
+
     Raises:
         LabelsError: if pynwb and its extensions are not installed.
         OutputError: if the file cannot be written.
-
-    Warns:
-        PosewarperWarning: about what the format has a place for, but not in this case.
     """
     pynwb, ndx_pose = import_extra("pynwb", path), import_extra("ndx_pose", path)
     subjects = import_extra("ndx_multisubjects", path)
     names = name_all_tracks(labels)
     with quiet():
-        tracked = list(labels.tracks) != [0] or 0 in labels.track_names
+        tracked = not has_one_nameless_track(labels)
         build = subjects.NdxMultiSubjectsNWBFile if tracked else pynwb.NWBFile
         nwb = build(
             session_description="Keypoints by posewarper",
             identifier=str(uuid.uuid4()),
-            session_start_time=datetime.datetime.now(
-                datetime.UTC
-            ),  # which the format wants, and nobody knows
+            # The format asks for the time of the recording, which nobody knows.
+            session_start_time=datetime.datetime.now(datetime.UTC),
         )
         if tracked:
-            nwb.subjects_table = _list_subjects(subjects, list(names.values()))
-        times = _times(labels, video)
-        series = _describe_video(pynwb, labels, times)
-        skeleton = _build_skeleton(ndx_pose, labels)
+            nwb.subjects_table = subjects.SubjectsTable(description="the tracks")
+            for name in names.values():
+                nwb.subjects_table.add_row(subject_id=name, sex="U", species="unknown")
+        times = None
+        if not (video is None or video.frame_names or labels.n_frames not in (None, video.n_frames)):
+            times = np.asarray(video.times, np.float64)
+        series = _build_movie(pynwb, labels, times)
+        skeleton = ndx_pose.Skeleton(
+            name=_safe_name(labels.skeleton.name),
+            nodes=list(labels.skeleton.names),
+            edges=np.array(labels.skeleton.edges, np.uint32).reshape(-1, 2),
+        )
         behavior = nwb.create_processing_module(name="behavior", description="keypoints")
         behavior.add(ndx_pose.Skeletons(skeletons=[skeleton]))
         if labels.labelled_frames.size:
             behavior.add(_build_training(ndx_pose, labels, series, skeleton))
         else:
             nwb.add_acquisition(series)
-        module = None
-        for i, track in labels.tracks.items():
-            rows = ~np.isin(track.frames, labels.labelled_frames) & (track.visibility > 0).any(1)
-            if not rows.any():
-                continue
-            if module is None:
-                name = f"SLEAP_VIDEO_000_{safe_name(stem_of(labels.video or 'video'))}"
-                module = nwb.create_processing_module(name=name, description="predicted keypoints")
-            module.add(
-                _build_estimation(
-                    ndx_pose, labels, track.at(track.frames[rows]), names[i], times, series, skeleton
-                )
-            )
+        estimations = _build_estimations(ndx_pose, labels, names, times, series, skeleton)
+        if estimations:
+            name = f"SLEAP_VIDEO_000_{_safe_name(video_stem(labels.video))}"
+            module = nwb.create_processing_module(name=name, description="predicted keypoints")
+            for estimation in estimations:
+                module.add(estimation)
         with replacing(path) as temporary, pynwb.NWBHDF5IO(str(temporary), "w") as output:
             output.write(nwb)
-    _warn_of_losses(path, labels)
+    lost = losses_of_projects(labels)
+    predicted = [t.visibility[~np.isin(t.frames, labels.labelled_frames)] for t in labels.tracks.values()]
+    if any((visibility == 1).any() for visibility in predicted):
+        lost.append("which keypoints are hidden in predictions")
+    if _safe_name(labels.skeleton.name) != labels.skeleton.name:
+        lost.append("what an instance is called, if with a slash or colon")
+    return lost
 
 
-def _times(labels: Labels, video: VideoFacts | None) -> Floats | None:
-    """Return the times of all frames in seconds, None without a video file of that length."""
-    if video is None or video.frame_names or labels.n_frames not in (None, video.n_frames):
-        return None
-    return np.asarray(video.times, np.float64)
-
-
-def _list_subjects(subjects: Any, names: list[str]) -> Any:
-    table = subjects.SubjectsTable(description="the tracks")
-    for name in names:
-        table.add_row(subject_id=name, sex="U", species="unknown")
-    return table
-
-
-def _describe_video(pynwb: Any, labels: Labels, times: Floats | None) -> Any:
+def _build_movie(pynwb: Any, labels: Labels, times: Floats | None) -> Any:
     clock: dict[str, Any] = {"rate": 1.0, "starting_time": 0.0, "num_samples": labels.n_frames or 0}
     if times is not None:
         clock = {"timestamps": times}
@@ -525,25 +471,19 @@ def _describe_video(pynwb: Any, labels: Labels, times: Floats | None) -> Any:
     )
 
 
-def _build_skeleton(ndx_pose: Any, labels: Labels) -> Any:
-    edges = np.array(labels.skeleton.edges, np.uint32).reshape(-1, 2)
-    name, nodes = safe_name(labels.skeleton.name), list(labels.skeleton.names)
-    return ndx_pose.Skeleton(name=name, nodes=nodes, edges=edges)
-
-
 def _build_training(ndx_pose: Any, labels: Labels, series: Any, skeleton: Any) -> Any:
     people: dict[int, list[Any]] = {frame: [] for frame in labels.labelled_frames.tolist()}
-    for number, track in enumerate(labels.tracks.values()):
-        for row, frame in enumerate(track.frames.tolist()):
-            if frame in people and track.visibility[row].any():
-                person = ndx_pose.SkeletonInstance(
-                    name=f"instance_{number}",
-                    id=np.uint32(number),
-                    node_locations=track.keypoints[row],
-                    node_visibility=track.visibility[row] == 2,
-                    skeleton=skeleton,
-                )
-                people[frame].append(person)
+    number_of = {track_id: number for number, track_id in enumerate(labels.tracks)}
+    for frame, track_id, track, row in each_instance(labels):
+        if frame in people:
+            person = ndx_pose.SkeletonInstance(
+                name=f"instance_{number_of[track_id]}",
+                id=np.uint32(number_of[track_id]),
+                node_locations=track.keypoints[row],
+                node_visibility=track.visibility[row] == 2,
+                skeleton=skeleton,
+            )
+            people[frame].append(person)
     frames = [
         ndx_pose.TrainingFrame(
             name=f"frame_{n}",
@@ -559,55 +499,45 @@ def _build_training(ndx_pose: Any, labels: Labels, series: Any, skeleton: Any) -
     )
 
 
-def _build_estimation(
+def _build_estimations(
     ndx_pose: Any,
     labels: Labels,
-    track: Track,
-    name: str,
+    names: Mapping[int, str],
     times: Floats | None,
     series: Any,
     skeleton: Any,
-) -> Any:
-    clock: Any = track.frames.astype(np.float64) if times is None else times[track.frames]
-    points = []
-    for k, node in enumerate(labels.skeleton.names):
-        points.append(
-            ndx_pose.PoseEstimationSeries(
-                name=safe_name(node),
-                description=f"positions of {node}",
-                data=track.keypoints[:, k],
-                unit="pixels",
-                reference_frame=_REFERENCE,
-                timestamps=clock,
-                confidence=track.keypoint_scores[:, k],
-                confidence_definition="score from 0 to 1",
+) -> list[Any]:
+    """Return the predictions of each track that has any."""
+    estimations = []
+    for i, whole in labels.tracks.items():
+        rows = ~np.isin(whole.frames, labels.labelled_frames) & (whole.visibility > 0).any(1)
+        track = whole.at(whole.frames[rows])
+        clock: Any = track.frames.astype(np.float64) if times is None else times[track.frames]
+        points = []
+        for k, node in enumerate(labels.skeleton.names if rows.any() else ()):
+            points.append(
+                ndx_pose.PoseEstimationSeries(
+                    name=_safe_name(node),
+                    description=f"positions of {node}",
+                    data=track.keypoints[:, k],
+                    unit="pixels",
+                    reference_frame=_REFERENCE,
+                    timestamps=clock,
+                    confidence=track.keypoint_scores[:, k],
+                    confidence_definition="score from 0 to 1",
+                )
             )
-        )
-        clock = points[0]  # the others link to its times
-    return ndx_pose.PoseEstimation(
-        name=TRACK + safe_name(name),
-        pose_estimation_series=points,
-        description="predicted keypoints of one track",
-        original_videos=[labels.video or "video"],
-        scorer="posewarper",
-        source_software="posewarper",
-        skeleton=skeleton,
-        source_video=series,
-    )
-
-
-def _warn_of_losses(path: PathLike, labels: Labels) -> None:
-    lost = losses_of_names(labels)
-    on_labels = [track.at(labels.labelled_frames) for track in labels.tracks.values()]
-    if any(np.isfinite(track.keypoint_scores).any() for track in on_labels):
-        lost.append("scores of labels")
-    predicted = [
-        track.visibility[~np.isin(track.frames, labels.labelled_frames)] for track in labels.tracks.values()
-    ]
-    if any((visibility == 1).any() for visibility in predicted):
-        lost.append("which keypoints are hidden in predictions")
-    if safe_name(labels.skeleton.name) != labels.skeleton.name:
-        lost.append("what an instance is called, if with a slash or colon")
-    if lost:
-        text = f"{path}: an NWB file cannot hold: {'; '.join(lost)}"
-        warnings.warn(text, PosewarperWarning, stacklevel=5)
+            clock = points[0]  # the others link to its times
+        if points:
+            estimation = ndx_pose.PoseEstimation(
+                name=_TRACK + _safe_name(names[i]),
+                pose_estimation_series=points,
+                description="predicted keypoints of one track",
+                original_videos=[labels.video or "video"],
+                scorer="posewarper",
+                source_software="posewarper",
+                skeleton=skeleton,
+                source_video=series,
+            )
+            estimations.append(estimation)
+    return estimations

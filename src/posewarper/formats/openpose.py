@@ -2,8 +2,9 @@
 
 A file's name tells its frame (``clip_000000000012_keypoints.json`` is frame 12). Each person has
 ``pose_keypoints_2d``, x, y and confidence of each keypoint; a confidence of 0 stands for a keypoint that is
-not there. The files name no keypoints: how many there are tells the model, except that BODY_25, the default,
-and BODY_25B both have 25. ``person_id`` is [-1] unless OpenPose tracked the people.
+not there. The files name no keypoints: how many there are tells the model, except that BODY_25, the
+default, and BODY_25B both have 25. ``person_id`` is [-1] unless OpenPose tracked the people, and it may
+find one person in two parts.
 
 Coordinates are taken as they are: by default OpenPose scales them to the source image, by the rule that the
 centres of the first and of the last pixels fall together.
@@ -12,7 +13,6 @@ centres of the first and of the last pixels fall together.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -20,12 +20,26 @@ from typing import Any
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError
 from posewarper.files import replacing_folder
-from posewarper.formats.clips import Clip, Instance, VideoFacts, refuse_too_many
-from posewarper.formats.frame_names import find_frame_indices, stem_of
-from posewarper.formats.projects import need_all_tracks
-from posewarper.formats.records import LARGEST_COORDINATE, PathLike, Record, as_numbers, read_json, shown
+from posewarper.formats.clips import (
+    Clip,
+    Instance,
+    VideoFacts,
+    each_instance,
+    frames_to_write,
+    need_all_tracks,
+)
+from posewarper.formats.frame_names import find_frame_indices, video_stem
+from posewarper.formats.records import (
+    LARGEST_COORDINATE,
+    PathLike,
+    Record,
+    as_numbers,
+    read_json,
+    shown,
+    warn,
+)
 from posewarper.skeletons import BODY_25, COCO_18, Skeleton
 from posewarper.structures import Labels
 
@@ -35,83 +49,6 @@ _CLOSE = 0.2
 _MOST_SHARED = 0.25
 
 
-def join_halves(instances: Sequence[Instance], path: PathLike) -> list[Instance]:
-    """Return the instances, with two of a frame as one where they are the parts of one person.
-
-    They are, if they share next to no keypoint, the frame before or after has fewer people, and both lie
-    where one and the same person is there. Of a keypoint that both have, the one nearer to that person's
-    counts.
-
-    Args:
-        instances: people without ids.
-        path: the folder, for the warning.
-
-    Warns:
-        PosewarperWarning: if some were joined.
-    """
-    frames: dict[int, list[Instance]] = {}
-    for instance in instances:
-        frames.setdefault(instance.frame, []).append(instance)
-    joined = 0
-    for frame, people in frames.items():
-        beside = [frames.get(frame + step, []) for step in (-1, 1)]
-        wholes = [person for others in beside if len(others) < len(people) for person in others]
-        for a, b in combinations(list(people), 2):
-            if any(a is p for p in people) and any(b is p for p in people) and _share_little(a, b):
-                whole = next((p for p in wholes if _is_part(a, b, p) and _is_part(b, a, p)), None)
-                if whole is not None:
-                    people[:] = [p for p in people if p is not a and p is not b] + [_join(a, b, whole)]
-                    joined += 1
-    if joined:
-        warnings.warn(
-            f"{path}: people whom OpenPose found in two parts were joined: {joined}",
-            PosewarperWarning,
-            stacklevel=2,
-        )
-    return [instance for people in frames.values() for instance in people]
-
-
-def _share_little(a: Instance, b: Instance) -> bool:
-    there = np.stack([a.visibility, b.visibility]) > 0
-    return bool(there.all(0).sum() <= _MOST_SHARED * there.sum(1).min())
-
-
-def _distances(part: Instance, whole: Instance) -> np.ndarray:
-    """Return (K,) pixels from each keypoint to that of the whole person, infinity where one is not there."""
-    away = np.linalg.norm(part.keypoints - whole.keypoints, axis=-1)
-    return np.where(np.isfinite(away), away, np.inf)
-
-
-def _is_part(part: Instance, other: Instance, whole: Instance) -> bool:
-    """Return whether what a part has and the other has not lies on a person."""
-    away = _distances(part, whole)[other.visibility == 0]
-    away = away[np.isfinite(away)]
-    size = np.ptp(whole.keypoints[whole.visibility > 0], axis=0).max()
-    return bool(away.size and away.mean() < _CLOSE * size)
-
-
-def _join(a: Instance, b: Instance, whole: Instance) -> Instance:
-    of_a = (a.visibility > 0) & ((b.visibility == 0) | (_distances(a, whole) <= _distances(b, whole)))
-    scores = [np.full(len(of_a), np.nan) if i.scores is None else i.scores for i in (a, b)]
-    return Instance(
-        a.frame,
-        None,
-        np.where(of_a[:, None], a.keypoints, b.keypoints),
-        np.where(of_a, a.visibility, b.visibility),
-        f"{a.where} and {b.where.rpartition(' ')[2]}",
-        scores=np.where(of_a, *scores),
-    )
-
-
-CANNOT_HOLD = frozenset(
-    {
-        *("the keypoints' names", "what an instance is called", "which keypoints are hidden", "boxes"),
-        *("head boxes", "scores of 0 and below", "which keypoints have no score", "expected errors"),
-        *("which poses are predictions", "which frames nobody has labelled", "track names", "edges"),
-        *("mirror pairs", "ignore regions", "the image size", "the number of frames", "the video's name"),
-        "the names of the frames' files",
-    }
-)
 _SUFFIX = "_keypoints"
 _BY_LENGTH = {25: BODY_25, 18: COCO_18}
 # What is written as the confidence of a keypoint whose score is 0 or below, since 0 would remove it.
@@ -179,10 +116,15 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
         raise LabelsError("people have different numbers of keypoints", path=path, got=found, fix=fix)
     skeleton = _choose_skeleton(path, next(iter(lengths), None), skeleton)
     instances = [instance for instance in instances if instance.visibility.any()]
-    _warn_of_scale(path, instances)
+    if instances and max(np.nanmax(np.abs(i.keypoints)) for i in instances) <= 1:
+        warn(
+            path,
+            "all coordinates lie between -1 and 1, and are no pixels; run OpenPose with its default, "
+            "--keypoint_scale 0",
+        )
     need_all_tracks(instances, path)
     if any(instance.track is None for instance in instances):
-        instances = join_halves(instances, path)
+        instances = _join_halves(instances, path)
     return Clip(skeleton, instances, labelled_frames=set(frames))
 
 
@@ -265,7 +207,7 @@ def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) 
         return given
     if count in (None, 25):
         if count is not None:
-            _warn(
+            warn(
                 path,
                 "25 keypoints are taken for those of BODY_25, OpenPose's default model; "
                 "if it was BODY_25B, say so with --skeleton body_25b",
@@ -273,7 +215,7 @@ def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) 
         return BODY_25
     if count in _BY_LENGTH:
         return _BY_LENGTH[count]
-    _warn(
+    warn(
         path,
         f"no model with {count} keypoints is known; they are named keypoint_0, keypoint_1, ...; "
         "if they are those of another known skeleton, name it (--skeleton)",
@@ -281,24 +223,70 @@ def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) 
     return Skeleton(tuple(f"keypoint_{k}" for k in range(count)))
 
 
-def _warn_of_scale(path: PathLike, instances: Sequence[Instance]) -> None:
-    largest = max((np.nanmax(np.abs(i.keypoints)) for i in instances), default=2.0)
-    if largest <= 1:
-        _warn(
-            path,
-            "all coordinates lie between -1 and 1, and are no pixels; "
-            "run OpenPose with its default, --keypoint_scale 0",
-        )
+# --- one person in two parts ------------------------------------------------------------------------------
 
 
-def _warn(path: PathLike, text: str) -> None:
-    warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=2)
+def _join_halves(instances: Sequence[Instance], path: PathLike) -> list[Instance]:
+    """Return people without ids, with two of a frame as one where they are the parts of one person.
+
+    They are, if they share next to no keypoint, the frame before or after has fewer people, and both lie
+    where one and the same person is there. Of a keypoint that both have, the one nearer to that person's
+    counts.
+    """
+    frames: dict[int, list[Instance]] = {}
+    for instance in instances:
+        frames.setdefault(instance.frame, []).append(instance)
+    joined = 0
+    for frame, people in frames.items():
+        beside = [frames.get(frame + step, []) for step in (-1, 1)]
+        wholes = [person for others in beside if len(others) < len(people) for person in others]
+        for a, b in combinations(list(people), 2):
+            if any(a is p for p in people) and any(b is p for p in people) and _share_little(a, b):
+                whole = next((p for p in wholes if _is_part(a, b, p) and _is_part(b, a, p)), None)
+                if whole is not None:
+                    people[:] = [p for p in people if p is not a and p is not b] + [_join(a, b, whole)]
+                    joined += 1
+    if joined:
+        warn(path, f"people whom OpenPose found in two parts were joined: {joined}")
+    return [instance for people in frames.values() for instance in people]
+
+
+def _share_little(a: Instance, b: Instance) -> bool:
+    there = np.stack([a.visibility, b.visibility]) > 0
+    return bool(there.all(0).sum() <= _MOST_SHARED * there.sum(1).min())
+
+
+def _distances(part: Instance, whole: Instance) -> np.ndarray:
+    """Return (K,) pixels from each keypoint to that of the whole person, infinity where one is not there."""
+    away = np.linalg.norm(part.keypoints - whole.keypoints, axis=-1)
+    return np.where(np.isfinite(away), away, np.inf)
+
+
+def _is_part(part: Instance, other: Instance, whole: Instance) -> bool:
+    """Return whether what a part has and the other has not lies on a person."""
+    away = _distances(part, whole)[other.visibility == 0]
+    away = away[np.isfinite(away)]
+    size = np.ptp(whole.keypoints[whole.visibility > 0], axis=0).max()
+    return bool(away.size and away.mean() < _CLOSE * size)
+
+
+def _join(a: Instance, b: Instance, whole: Instance) -> Instance:
+    of_a = (a.visibility > 0) & ((b.visibility == 0) | (_distances(a, whole) <= _distances(b, whole)))
+    scores = [np.full(len(of_a), np.nan) if i.scores is None else i.scores for i in (a, b)]
+    return Instance(
+        a.frame,
+        None,
+        np.where(of_a[:, None], a.keypoints, b.keypoints),
+        np.where(of_a, a.visibility, b.visibility),
+        f"{a.where} and {b.where.rpartition(' ')[2]}",
+        scores=np.where(of_a, *scores),
+    )
 
 
 # --- writing ----------------------------------------------------------------------------------------------
 
 
-def write_labels(path: PathLike, labels: Labels) -> None:
+def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels as a folder of OpenPose's files, the coordinates exactly as given.
 
     There is a file for each frame, from 0 to the last of the video, or to the last labelled one where the
@@ -310,35 +298,27 @@ def write_labels(path: PathLike, labels: Labels) -> None:
     Warns:
         PosewarperWarning: if a track has the id -1, which means "no track" here.
     """
-    last = max([*labels.labelled_frames.tolist(), *labels.instance_frames.tolist()], default=-1)
-    count = labels.n_frames or last + 1
-    refuse_too_many(path, count, "files")
+    count = frames_to_write(path, labels, "files")
     ids = {track: track for track in labels.tracks}
     if -1 in ids:
         ids[-1] = max(-1, *ids) + 1
-        _warn(path, f"an id of -1 means that there is no track; track -1 is written as {ids[-1]}")
+        warn(path, f"an id of -1 means that there is no track; track -1 is written as {ids[-1]}")
     people: dict[int, list[dict[str, Any]]] = {}
-    for track_id, track in labels.tracks.items():
-        for i, frame in enumerate(track.frames.tolist()):
-            if track.visibility[i].any():
-                values = _flatten(track.keypoints[i], track.visibility[i], track.keypoint_scores[i])
-                person = {"person_id": [ids[track_id]], "pose_keypoints_2d": values}
-                people.setdefault(frame, []).append(person | {key: [] for key in _OTHER_KEYS})
-    stem = stem_of(labels.video) if labels.video else "video"
-    with replacing_folder(path, _is_ours) as folder:
+    for frame, track_id, track, row in each_instance(labels):
+        scores = track.keypoint_scores[row]
+        confidence = np.where(np.isfinite(scores), np.where(scores > 0, scores, _LEAST_CONFIDENCE), 1.0)
+        triples = np.column_stack([track.keypoints[row], confidence])
+        triples[track.visibility[row] == 0] = 0
+        person = {"person_id": [ids[track_id]], "pose_keypoints_2d": triples.ravel().tolist()}
+        people.setdefault(frame, []).append(person | {key: [] for key in _OTHER_KEYS})
+    stem = video_stem(labels.video)
+
+    def is_ours(file: Path) -> bool:
+        return file.is_file() and file.name.endswith(f"{_SUFFIX}.json")
+
+    with replacing_folder(path, is_ours) as folder:
         for frame in range(count):
             text = json.dumps({"version": 1.3, "people": people.get(frame, [])}, separators=(",", ":"))
             file = folder / f"{stem}_{frame:012d}{_SUFFIX}.json"
             file.write_text(text + "\n", encoding="utf-8", newline="\n")
-
-
-def _is_ours(path: Path) -> bool:
-    return path.is_file() and path.name.endswith(f"{_SUFFIX}.json")
-
-
-def _flatten(keypoints: np.ndarray, visibility: np.ndarray, scores: np.ndarray) -> list[float]:
-    """Return x, y, confidence of each keypoint, 0 for those that are not there."""
-    confidence = np.where(np.isfinite(scores), np.where(scores > 0, scores, _LEAST_CONFIDENCE), 1.0)
-    triples = np.column_stack([keypoints, confidence])
-    triples[visibility == 0] = 0
-    return triples.ravel().tolist()
+    return []

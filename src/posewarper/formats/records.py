@@ -1,13 +1,15 @@
-"""HDF5 files of other tools: the packages that read them, who wrote one, and errors that name the file."""
+"""What the formats share: text, JSON, CSV and HDF5 files, and errors that name the place in them."""
 
 from __future__ import annotations
 
+import csv
 import errno
 import importlib
+import io
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperError
+from posewarper.errors import LabelsError, PosewarperError, PosewarperWarning
+from posewarper.files import replacing
 
 PathLike = str | os.PathLike[str]
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts")
@@ -23,6 +26,13 @@ LARGEST_INDEX = 2**31 - 1
 # Pixels; no image is that large, so a coordinate beyond it is damage rather than a keypoint off the image.
 LARGEST_COORDINATE = 1e6
 
+
+def warn(path: PathLike, text: str) -> None:
+    """Warn of something odd in a file."""
+    warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=3)
+
+
+# --- text -------------------------------------------------------------------------------------------------
 
 # What a file is read as -> what to call it, and how to write it anew.
 _KINDS = {
@@ -41,6 +51,22 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def read_bytes(path: PathLike, what: Literal["labels", "boxes"] = "labels", count: int = -1) -> bytes:
+    """Return what a file holds, or its first ``count`` bytes.
+
+    Raises:
+        LabelsError: if the file cannot be read. A failing disk stays an ``OSError``.
+    """
+    try:
+        with Path(path).open("rb") as handle:
+            return handle.read(count)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            raise
+        fix = "name an existing file that you may read"
+        raise LabelsError(f"cannot read this {_KINDS[what][0]}", path=path, got=error, fix=fix) from error
+
+
 def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> str:
     """Return a text file; a byte order mark is dropped.
 
@@ -52,13 +78,7 @@ def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> st
         LabelsError: if the file cannot be read, is empty or is not UTF-8.
     """
     kind, formats, anew = _KINDS[what]
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EIO:
-            raise
-        fix = "name an existing file that you may read"
-        raise LabelsError(f"cannot read this {kind}", path=path, got=error, fix=fix) from error
+    data = read_bytes(path, what)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -76,24 +96,70 @@ def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> st
     return text
 
 
+def read_csv(text: str, path: PathLike, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the cells of each row of a CSV file.
+
+    Raises:
+        LabelsError: if quotation marks do not pair.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            yield f"line {reader.line_num}", cells
+    except csv.Error as error:
+        raise LabelsError(
+            f"line {reader.line_num}: the file is no valid CSV",
+            path=path,
+            expected="a table with the same separator throughout",
+            got=error,
+            fix="save it as CSV, and check the quotation marks",
+        ) from error
+
+
+def write_csv(path: PathLike, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows of cells as a CSV file; names that are no UTF-8 are escaped.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as handle,
+    ):
+        csv.writer(handle, lineterminator="\n").writerows(rows)
+
+
+# --- JSON -------------------------------------------------------------------------------------------------
+
+
+def load_json(text: str, path: PathLike, what: Literal["labels", "boxes"] = "labels") -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        LabelsError: if the text is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        got: object = error
+        if isinstance(error, json.JSONDecodeError):
+            got = f"{error.msg} in line {error.lineno}, column {error.colno}"
+        raise LabelsError(
+            "the file is no valid JSON",
+            path=path,
+            expected=f"a {_KINDS[what][0]}: {_KINDS[what][1]}",
+            got=got,
+            fix=f"write the {what} again; a file that breaks off at its end was not written completely",
+        ) from error
+
+
 def parse_json(text: str, path: PathLike) -> Mapping[str, Any]:
-    """Return the object that a JSON file holds.
+    """Return the object that a JSON file of labels holds.
 
     Raises:
         LabelsError: if the text is no JSON, or its top is not an object.
     """
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise LabelsError(
-            "the file is no valid JSON",
-            path=path,
-            got=f"{error.msg} in line {error.lineno}, column {error.colno}",
-            fix="export the labels again; a file that breaks off at its end was not written completely",
-        ) from error
-    except (ValueError, RecursionError) as error:
-        fix = "export the labels again"
-        raise LabelsError("the file is no usable JSON", path=path, got=error, fix=fix) from error
+    document = load_json(text, path)
     if not isinstance(document, dict):
         raise LabelsError(
             "the file does not hold a set of labels",
@@ -106,7 +172,7 @@ def parse_json(text: str, path: PathLike) -> Mapping[str, Any]:
 
 
 def read_json(path: PathLike) -> Mapping[str, Any]:
-    """Return the object that a JSON file holds.
+    """Return the object that a JSON file of labels holds.
 
     Raises:
         LabelsError: if it cannot be read, is no JSON, or its top is not an object.
@@ -137,6 +203,15 @@ class Record:
         """Return the error for a value that has to be there."""
         return self.problem(
             f"{key} is missing", expected=expected, got=shown(dict(self.values)), fix=f"add {key}"
+        )
+
+    def no_image(self, fix: str) -> LabelsError:
+        """Return the error for an ``image_id`` that belongs to no image."""
+        return self.problem(
+            "image_id points to no image",
+            expected="the id of one of the images",
+            got=self.values.get("image_id"),
+            fix=fix,
         )
 
     def whole(self, key: str, *, low: int = 0, high: int = LARGEST_INDEX) -> int | None:
@@ -173,6 +248,13 @@ class Record:
             raise self.wrong(key, "true or false")
         return None if value is None else bool(value)
 
+    def number(self, key: str) -> float | None:
+        """Return a finite number; None when it is absent or null."""
+        value = self.values.get(key)
+        if value is not None and (type(value) not in (int, float) or not abs(value) <= LARGEST_COORDINATE):
+            raise self.wrong(key, "a finite number")
+        return None if value is None else float(value)
+
     def items(self, key: str) -> list[Any] | None:
         """Return a list; None when it is absent, null or empty."""
         value = self.values.get(key)
@@ -198,6 +280,13 @@ class Record:
         if np.any(np.abs(array) > limit):
             raise self.wrong(key, f"{count} numbers from {-limit:.0f} to {limit:.0f}")
         return array
+
+    def box(self, key: str, limit: float = LARGEST_COORDINATE * 1e6) -> np.ndarray | None:
+        """Return a box (4,) xywh in pixels; None when it is absent, null or empty."""
+        box = self.numbers(key, 4, limit=limit)
+        if box is not None and (box[2:] < 0).any():
+            raise self.wrong(key, "left, top, width and height in pixels, with sizes not below 0")
+        return box
 
 
 def as_numbers(values: list[Any], *, gaps: bool) -> np.ndarray | None:
@@ -244,6 +333,8 @@ def records_of(document: Mapping[str, Any], key: str, path: PathLike) -> list[Re
         records.append(Record(path, f"{key}[{i}]{known}", value))
     return records
 
+
+# --- HDF5 -------------------------------------------------------------------------------------------------
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 INSTALL = 'pip install "posewarper[formats]"'

@@ -1,38 +1,38 @@
-"""SLEAP projects (``.slp``). Writing, through sleap-io and without the video."""
+"""SLEAP projects (``.slp``), read and written with sleap-io, the video left out.
+
+A frame may hold instances of the user and predictions: the user's count, and a frame marked as negative is
+labelled and shows nobody. Projects of format below 1.1 count pixels from their corner. Images may be packed
+into the project, and videos may be cropped. Hidden keypoints are written as visible, because SLEAP does not
+use those that are marked as not visible.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError
 from posewarper.files import replacing
-from posewarper.formats.clips import Clip, Instance, VideoFacts
-from posewarper.formats.frame_names import base_name, find_frame_indices, folder_name, stem_of
-from posewarper.formats.projects import (
-    choose_labelled,
+from posewarper.formats.clips import (
+    Clip,
+    Instance,
+    VideoFacts,
+    each_instance,
+    has_one_nameless_track,
     identify_tracks,
-    losses_of_names,
+    losses_of_projects,
     name_all_tracks,
-    need_all_tracks,
+    settle,
 )
-from posewarper.formats.records import (
-    LARGEST_COORDINATE,
-    LARGEST_INDEX,
-    PathLike,
-    import_extra,
-    open_hdf5,
-    quiet,
-    reading,
-)
+from posewarper.formats.frame_names import base_name, choose_video, find_frame_indices, folder_name, stem_of
+from posewarper.formats.records import LARGEST_INDEX, PathLike, import_extra, open_hdf5, quiet, reading, warn
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, Track
+from posewarper.structures import Labels
 
 _WHAT = "a SLEAP project"
 _FIX = "save it again in SLEAP, or copy it again from where it was made"
@@ -41,7 +41,10 @@ _USER, _PREDICTED = 0, 1
 
 @dataclass(frozen=True)
 class _Project:
-    """A project as it stands in the file: sleap-io's objects, and the tables of numbers."""
+    """A project as it stands in the file: sleap-io's objects, and the tables of numbers.
+
+    ``negative`` holds the pairs (number of the video, frame) of frames that are labelled and show nobody.
+    """
 
     videos: Sequence[Any]
     tracks: Sequence[str]
@@ -54,12 +57,13 @@ class _Project:
     negative: frozenset[tuple[int, int]]
 
 
-def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
+def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
     """Return what a SLEAP project says about one video.
 
     Args:
         path: the project.
         video: the opened video; picks one of several.
+        skeleton: not used; the project has its own.
 
     Raises:
         LabelsError: if the file is damaged, or sleap-io is not installed.
@@ -70,28 +74,22 @@ def read_clip(path: PathLike, video: VideoFacts | None = None) -> Clip:
     project = _load(path)
     with reading(path, _WHAT, _FIX):
         index_of = _index_videos(project)
-        rows = [row for row in project.frames if _says_something(project, row)]
+        rows = [f for f in project.frames if len(_instances_of(project, f)) or _is_negative(project, f)]
         names = [_names_of(v) for v in project.videos]
         keys = [f"{all_names[0]} (video {i + 1})" for i, all_names in enumerate(names)]
         labelled = {keys[index_of[int(row["video"])]] for row in rows}
-    chosen = choose_labelled(path, dict(zip(keys, names, strict=True)), labelled, video)
-    number = keys.index(chosen)
+    number = keys.index(choose_video(path, dict(zip(keys, names, strict=True)), video, labelled))
     with reading(path, _WHAT, _FIX):
-        source = _describe_video(project.videos[number])
-        rows = [row for row in rows if index_of[int(row["video"])] == number]
-        skeleton = _read_skeleton(project, rows)
         ids, track_names = identify_tracks(project.tracks)
-        instances, labelled_frames, left_out = _read_frames(project, rows, source, skeleton, ids)
-    _check(instances, path)
+        rows = [row for row in rows if index_of[int(row["video"])] == number]
+        clip, images, offset = _describe_video(project.videos[number], _read_skeleton(project, rows))
+        clip.track_names = track_names
+        left_out = _read_frames(project, rows, clip, offset, ids)
     if left_out:
-        text = f"{path}: {left_out} predictions beside labels in the same frame are left out"
-        warnings.warn(text, PosewarperWarning, stacklevel=2)
-    need_all_tracks(instances, path)
-    clip = Clip(skeleton, instances, labelled_frames, source.image_size, source.n_frames, source.name)
-    used = {instance.track for instance in instances}
-    clip.track_names = {i: name for i, name in track_names.items() if i in used}
-    if source.images:
-        _find_images(clip, source.images, path, video)
+        warn(path, f"{left_out} predictions beside labels in the same frame are left out")
+    settle(clip, path, "correct it in SLEAP and save again")
+    if images:
+        _find_images(clip, images, path, video)
     return clip
 
 
@@ -120,17 +118,6 @@ def _load(path: PathLike) -> _Project:
 
 
 # --- videos -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What the project says of a video: ``offset`` xy is where its crop begins in the whole frame."""
-
-    name: str
-    images: tuple[str, ...]
-    image_size: tuple[int, int] | None
-    n_frames: int | None
-    offset: tuple[int, int]
 
 
 def _index_videos(project: _Project) -> Mapping[int, int]:
@@ -166,22 +153,19 @@ def _names_of(video: Any) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _describe_video(video: Any) -> _Source:
+def _describe_video(video: Any, skeleton: Skeleton) -> tuple[Clip, list[str], tuple[int, int]]:
+    """Return what the project says of a video, its images, and where (xy) its crop begins in the frame."""
     origin = _origin(video)
     facts, packed = origin.backend_metadata, video.backend_metadata
     crop = packed.get("crop")
     shape = [packed.get("source_shape") if crop else None, facts.get("shape"), packed.get("shape")]
-    height, width = next(((s[1], s[2]) for s in shape if s and s[1] and s[2]), (None, None))
+    size = next(((int(s[1]), int(s[2])) for s in shape if s and s[1] and s[2]), None)
     images = origin.filename if isinstance(origin.filename, list) else []
     count = (facts.get("source_shape") or facts.get("shape") or [None])[0]
     is_packed = origin is video and facts.get("has_embedded_images")
-    return _Source(
-        _names_of(video)[0],
-        tuple(map(str, images)),
-        (int(height), int(width)) if height and width else None,
-        int(count) if count and not is_packed else None,
-        (int(crop[0]), int(crop[1])) if crop else (0, 0),
-    )
+    n_frames = int(count) if count and not is_packed else None
+    clip = Clip(skeleton, [], set(), size, n_frames, _names_of(video)[0])
+    return clip, list(map(str, images)), (int(crop[0]), int(crop[1])) if crop else (0, 0)
 
 
 def _find_images(clip: Clip, images: Sequence[str], path: PathLike, video: VideoFacts | None) -> None:
@@ -216,10 +200,6 @@ def _instances_of(project: _Project, row: np.void) -> np.ndarray:
     return project.instances[start:end]
 
 
-def _says_something(project: _Project, row: np.void) -> bool:
-    return len(_instances_of(project, row)) > 0 or _is_negative(project, row)
-
-
 def _is_negative(project: _Project, row: np.void) -> bool:
     return (int(row["video"]), int(row["frame_idx"])) in project.negative
 
@@ -241,15 +221,9 @@ def _read_skeleton(project: _Project, frames: Sequence[np.void]) -> Skeleton:
 
 
 def _read_frames(
-    project: _Project,
-    frames: Sequence[np.void],
-    source: _Source,
-    skeleton: Skeleton,
-    ids: Sequence[int],
-) -> tuple[list[Instance], set[int], int]:
-    """Return the instances, the labelled frames, and how many predictions beside labels are left out."""
-    instances: list[Instance] = []
-    labelled: set[int] = set()
+    project: _Project, frames: Sequence[np.void], clip: Clip, offset: tuple[int, int], ids: Sequence[int]
+) -> int:
+    """Put the instances and labelled frames into the clip; return how many predictions are left out."""
     left_out = 0
     for frame in frames:
         index = int(frame["frame_idx"])
@@ -266,21 +240,22 @@ def _read_frames(
                 row["instance_id"] not in replaced and row["track"] not in tracks for row in predicted
             )
         if len(by_user) or _is_negative(project, frame):
-            labelled.add(index)
-        for n, row in enumerate(by_user if index in labelled else predicted):
-            instance = _read_instance(project, row, index, f"frame {index}, instance {n + 1}", skeleton)
-            instance.keypoints += source.offset
+            clip.labelled_frames.add(index)
+        for n, row in enumerate(by_user if index in clip.labelled_frames else predicted):
+            where = f"frame {index}, instance {n + 1}"
+            instance = _read_instance(project, row, index, where, len(clip.skeleton))
+            instance.keypoints += offset
             instance.track = ids[int(row["track"])] if row["track"] >= 0 else None
             if instance.visibility.any():
-                instances.append(instance)
-    return instances, labelled, left_out
+                clip.instances.append(instance)
+    return left_out
 
 
-def _read_instance(project: _Project, row: np.void, frame: int, where: str, skeleton: Skeleton) -> Instance:
+def _read_instance(project: _Project, row: np.void, frame: int, where: str, k: int) -> Instance:
     table = project.points if row["instance_type"] == _USER else project.predicted_points
     points = table[int(row["point_id_start"]) : int(row["point_id_end"])]
-    if len(points) != len(skeleton):
-        raise ValueError(f"{where} has {len(points)} points, the skeleton {len(skeleton)}")
+    if len(points) != k:
+        raise ValueError(f"{where} has {len(points)} points, the skeleton {k}")
     keypoints = np.stack([points["x"], points["y"]], axis=-1).astype(np.float64)
     if project.format < 1.1:
         keypoints -= 0.5
@@ -290,101 +265,64 @@ def _read_instance(project: _Project, row: np.void, frame: int, where: str, skel
     return Instance(frame, None, keypoints, there.astype(np.uint8) * 2, where, scores=scores)
 
 
-def _check(instances: Sequence[Instance], path: PathLike) -> None:
-    for instance in instances:
-        points: Floats = instance.keypoints
-        if (np.abs(points) > LARGEST_COORDINATE).any():
-            raise LabelsError(
-                f"{instance.where}: a coordinate is wrong",
-                path=path,
-                expected="coordinates in pixels",
-                got=f"{points[np.argmax((np.abs(points) > LARGEST_COORDINATE).any(-1))]}",
-                fix="correct it in SLEAP and save again",
-            )
+# --- writing ----------------------------------------------------------------------------------------------
 
 
-CANNOT_HOLD = frozenset(
-    {"which keypoints are hidden", "boxes", "head boxes", "expected errors", "ignore regions"}
-)
-
-
-def write_labels(path: PathLike, labels: Labels) -> None:
+def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels as a SLEAP project of one video, which it names but does not hold.
 
-    Labels become instances of the user, predictions predicted ones with their scores. Hidden keypoints are
-    written as visible, because SLEAP does not use those that are marked as not visible. Frames that show
-    nobody are marked as negative. A single track without a name is written without tracks.
+    Labels become instances of the user, predictions predicted ones with their scores. Frames that show nobody
+    are marked as negative. A single track without a name is written without tracks.
+
+    Returns:
+        What SLEAP has a place for, but cannot hold in this case.
 
     Raises:
         LabelsError: if sleap-io is not installed.
         OutputError: if the file cannot be written.
-
-    Warns:
-        PosewarperWarning: about what SLEAP has a place for, but not in this case.
     """
     sleap_io = import_extra("sleap_io", path)
-    skeleton = _build_skeleton(sleap_io, labels.skeleton)
-    video = sleap_io.Video(open_backend=False, **_describe_video_of_sleap_output(labels))
+    names, images = labels.skeleton.names, _list_images(labels)
+    skeleton = sleap_io.Skeleton(
+        nodes=list(names),
+        edges=[(names[a], names[b]) for a, b in labels.skeleton.edges],
+        symmetries=[(names[a], names[b]) for a, b in labels.skeleton.flip_pairs],
+        name=labels.skeleton.name,
+    )
+    source = _build_video(sleap_io, labels, images)
     tracks = {}
-    if list(labels.tracks) != [0] or 0 in labels.track_names:
+    if not has_one_nameless_track(labels):
         tracks = {i: sleap_io.Track(name) for i, name in name_all_tracks(labels).items()}
-    frames: dict[int, list[Any]] = {
-        frame: [] for frame in np.union1d(labels.labelled_frames, labels.instance_frames).tolist()
-    }
     labelled = set(labels.labelled_frames.tolist())
-    for i, track in labels.tracks.items():
-        for row, frame in enumerate(track.frames.tolist()):
-            if track.visibility[row].any():
-                build = _build_label if frame in labelled else _build_prediction
-                frames[frame].append(build(sleap_io, track, row, skeleton, tracks.get(i)))
+    frames: dict[int, list[Any]] = {frame: [] for frame in labelled}
+    for frame, i, track, row in each_instance(labels):
+        shared = {"skeleton": skeleton, "track": tracks.get(i)}
+        if frame in labelled:
+            instance = sleap_io.Instance.from_numpy(track.keypoints[row], **shared)
+        else:
+            scores = track.keypoint_scores[row]
+            known = scores[np.isfinite(scores)]
+            mean = float(known.mean()) if known.size else 0.0
+            instance = sleap_io.PredictedInstance.from_numpy(
+                track.keypoints[row], point_scores=scores, score=mean, **shared
+            )
+        frames.setdefault(frame, []).append(instance)
     project = sleap_io.Labels(
         [
-            sleap_io.LabeledFrame(
-                video=video,
-                frame_idx=frame,
-                instances=instances,
-                is_negative=frame in labelled and not instances,
-            )
-            for frame, instances in frames.items()
-            if instances or frame in labelled
+            sleap_io.LabeledFrame(video=source, frame_idx=f, instances=frames[f], is_negative=not frames[f])
+            for f in sorted(frames)
         ],
-        videos=[video],
+        videos=[source],
         skeletons=[skeleton],
         tracks=list(tracks.values()),
     )
     with replacing(path) as temporary, quiet():
         sleap_io.save_slp(project, str(temporary), embed=False, verbose=False)
-    _warn_of_losses(path, labels)
+    return _list_losses(labels, images)
 
 
-def _build_skeleton(sleap_io: Any, skeleton: Skeleton) -> Any:
-    return sleap_io.Skeleton(
-        nodes=list(skeleton.names),
-        edges=[(skeleton.names[a], skeleton.names[b]) for a, b in skeleton.edges],
-        symmetries=[(skeleton.names[a], skeleton.names[b]) for a, b in skeleton.flip_pairs],
-        name=skeleton.name,
-    )
-
-
-def _build_label(sleap_io: Any, track: Track, row: int, skeleton: Any, owner: Any) -> Any:
-    return sleap_io.Instance.from_numpy(track.keypoints[row], skeleton=skeleton, track=owner)
-
-
-def _build_prediction(sleap_io: Any, track: Track, row: int, skeleton: Any, owner: Any) -> Any:
-    scores = track.keypoint_scores[row]
-    known = scores[np.isfinite(scores)]
-    return sleap_io.PredictedInstance.from_numpy(
-        track.keypoints[row],
-        skeleton=skeleton,
-        track=owner,
-        point_scores=scores,
-        score=float(known.mean()) if known.size else 0.0,
-    )
-
-
-def _describe_video_of_sleap_output(labels: Labels) -> dict[str, Any]:
-    """Return what sleap-io asks of a video: its file, or its images where all of them have names."""
-    images = _list_images(labels)
+def _build_video(sleap_io: Any, labels: Labels, images: Sequence[str]) -> Any:
+    """Return sleap-io's video: its file, or its images where all of them have names."""
     name = images or labels.video or "video"
     facts: dict[str, Any] = {
         "type": "ImageVideo" if images else "MediaVideo",
@@ -395,7 +333,7 @@ def _describe_video_of_sleap_output(labels: Labels) -> dict[str, Any]:
         facts["shape"] = [labels.n_frames or 0, *labels.image_size, 3]
     if images:
         facts["filenames"] = images
-    return {"filename": name, "backend_metadata": facts}
+    return sleap_io.Video(open_backend=False, filename=name, backend_metadata=facts)
 
 
 def _list_images(labels: Labels) -> list[str]:
@@ -405,18 +343,11 @@ def _list_images(labels: Labels) -> list[str]:
     if not 0 < count <= len(labels.frame_names) or not labels.frame_names.keys() >= set(range(count)):
         return []
     images = [labels.frame_names[frame] for frame in range(count)]
-    folders = {folder_name(image) for image in images}
-    return images if folders == {labels.video} else []
+    return images if {folder_name(image) for image in images} == {labels.video} else []
 
 
-def _warn_of_losses(path: PathLike, labels: Labels) -> None:
-    lost = losses_of_names(labels)
-    images = _list_images(labels)
-    if any(
-        np.isfinite(track.at(labels.labelled_frames).keypoint_scores).any()
-        for track in labels.tracks.values()
-    ):
-        lost.append("scores of labels")
+def _list_losses(labels: Labels, images: Sequence[str]) -> list[str]:
+    lost = losses_of_projects(labels)
     if labels.n_frames is not None and labels.image_size is None and not images:
         lost.append("the number of frames where the image size is not known")
     if labels.frame_names and not images:
@@ -425,6 +356,4 @@ def _warn_of_losses(path: PathLike, labels: Labels) -> None:
         )
     if not labels.skeleton.flip_pairs and Skeleton(labels.skeleton.names).flip_pairs:
         lost.append("mirror pairs: that there are none")
-    if lost:
-        text = f"{path}: a SLEAP project cannot hold: {'; '.join(lost)}"
-        warnings.warn(text, PosewarperWarning, stacklevel=5)
+    return lost

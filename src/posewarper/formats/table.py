@@ -1,132 +1,33 @@
-"""A long table of labels as CSV: one row for each keypoint of each instance. Writing."""
+"""A long table of labels as CSV or TSV: one row for each keypoint of each instance. Reading and writing.
+
+The columns go by many names in tables of others (see ``_SYNONYMS``), the separator may be a comma, a
+semicolon or a tab, and with the last two numbers may have decimal commas. A row without a keypoint marks a
+frame that shows nobody. Where only the time is given, a row belongs to the frame of the video whose own
+time is nearest.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperWarning
-from posewarper.files import replacing
-from posewarper.formats.clips import Clip, Instance, VideoFacts
-from posewarper.formats.records import LARGEST_COORDINATE, LARGEST_INDEX, PathLike
+from posewarper.errors import LabelsError
+from posewarper.formats.clips import Clip, Instance, VideoFacts, each_instance
+from posewarper.formats.records import (
+    LARGEST_COORDINATE,
+    LARGEST_INDEX,
+    PathLike,
+    read_csv,
+    read_text,
+    warn,
+    write_csv,
+)
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, Track
-
-
-def times_of(video: VideoFacts | None, frames: np.ndarray) -> dict[int, float]:
-    """Return frame -> its time in seconds; nothing without a video file, whose frames alone have times."""
-    if video is None or video.frame_names or (frames.size and frames[-1] >= video.n_frames):
-        return {}
-    return dict(zip(frames.tolist(), np.asarray(video.times)[frames].tolist(), strict=True))
-
-
-def find_frames(times: Floats, places: Sequence[str], path: PathLike, video: VideoFacts | None) -> list[int]:
-    """Return for each time the index of the frame whose own time is nearest.
-
-    Args:
-        times: (n,) seconds from the first frame.
-        places: where each stands, for messages.
-        path: the label file.
-        video: the opened video; its frames need not be evenly spaced.
-
-    Raises:
-        LabelsError: if there is no video file to tell the frames by, or a time is not within the video.
-
-    Warns:
-        PosewarperWarning: if a time is further than half a frame from any frame.
-    """
-    if np.isnan(times).any():
-        where = places[int(np.argmax(np.isnan(times)))]
-        fix = "give every row a frame or a time"
-        raise LabelsError(f"{where}: neither frame nor time is there", path=path, fix=fix)
-    if video is None or video.frame_names:
-        got = (
-            "no video" if video is None else f"{Path(video.path).name}, a folder, whose images have no times"
-        )
-        raise LabelsError(
-            "the table gives times alone, which do not tell the frames without the video file",
-            path=path,
-            expected="the video (--video), or a column frame",
-            got=got,
-            fix="give the video that the labels were made on",
-        )
-    known = np.asarray(video.times, np.float64)
-    nearest = _find_nearest(known, times)
-    distance = np.abs(times - known[nearest])
-    half = 0.5 * float(np.median(np.diff(known))) if len(known) > 1 else 0.5
-    # A hair more, so that times which were rounded do not warn.
-    far = distance > half * 1.001
-    outside = far & ((times < known[0]) | (times > known[-1]))
-    if outside.any():
-        i = int(np.argmax(outside))
-        raise LabelsError(
-            f"{places[i]}: this time is not within the video",
-            path=path,
-            expected=f"seconds from 0 to {known[-1]:.3f}",
-            got=f"{times[i]:g}",
-            fix="check that the table belongs to this video, and counts seconds from its first frame",
-        )
-    _check_alike(times, nearest, len(known), half, places, path)
-    if far.any():
-        i = int(np.argmax(far))
-        warnings.warn(
-            f"{path}: times further than half a frame from any frame: {far.sum()}, the first in "
-            f"{places[i]} ({times[i]:g} s, the nearest frame {nearest[i]} is at {known[nearest[i]]:g} s)",
-            PosewarperWarning,
-            stacklevel=2,
-        )
-    return nearest.astype(np.int64).tolist()
-
-
-def _check_alike(
-    times: Floats, nearest: np.ndarray, count: int, half: float, places: Sequence[str], path: PathLike
-) -> None:
-    """Raise an error if unlike times belong to the same of ``count`` frames."""
-    least, most = np.full(count, np.inf), np.full(count, -np.inf)
-    np.minimum.at(least, nearest, times)
-    np.maximum.at(most, nearest, times)
-    unlike = most - least > 0.5 * half
-    if unlike.any():
-        frame = int(np.argmax(unlike))
-        i = int(np.argmax((nearest == frame) & (times == most[frame])))
-        raise LabelsError(
-            f"{places[i]}: two times belong to the same frame of the video",
-            path=path,
-            expected="times of the frames of this video",
-            got=f"{least[frame]:g} and {most[frame]:g}, both nearest to frame {frame}",
-            fix="check that the table belongs to this video, and was not made at a higher frame rate",
-        )
-
-
-def check_times(times: Floats, frames: np.ndarray, path: PathLike, video: VideoFacts | None) -> None:
-    """Warn if times, where they are given beside the frames, are those of other frames of the video."""
-    given = np.isfinite(times)
-    if video is None or video.frame_names or not given.any():
-        return
-    nearest = _find_nearest(np.asarray(video.times, np.float64), times[given])
-    other = int((nearest != frames[given]).sum())
-    if other:
-        warnings.warn(
-            f"{path}: times of other frames of the video than the column frame says: {other}; "
-            "the column frame counts",
-            PosewarperWarning,
-            stacklevel=2,
-        )
-
-
-def _find_nearest(known: Floats, times: Floats) -> np.ndarray:
-    """Return for each time the index of the nearest of those known, which rise."""
-    right = np.clip(np.searchsorted(known, times), 0, len(known) - 1)
-    left = np.maximum(right - 1, 0)
-    return np.where(np.abs(times - known[left]) <= np.abs(known[right] - times), left, right)
-
+from posewarper.structures import Floats, Labels
 
 # Column -> other names that it goes by in tables of others, in small letters. If a table has several of
 # them, the first of these counts.
@@ -165,8 +66,8 @@ class _Line:
 def is_table(text: str) -> bool:
     """Return whether a text begins with a header of such a table."""
     try:
-        header = next(csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=_find_separator(text)), [])
-    except csv.Error:
+        _, header = next(read_csv(text.lstrip(), "", _find_separator(text)), ("", []))
+    except LabelsError:
         return False
     columns = set(_name_columns(header))
     return {"keypoint", "x", "y"} <= columns and bool(columns & {"frame", "time"})
@@ -187,16 +88,12 @@ def _name_columns(header: Sequence[str]) -> list[str | None]:
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def read_clip(
-    text: str, path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None
-) -> Clip:
+def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
     """Return what a table says.
 
     Args:
-        text: the content of the file.
-        path: its path, for messages.
-        video: the opened video, which is needed where only the time is given: each row belongs to the frame
-            whose time is nearest.
+        path: the file.
+        video: the opened video, which is needed where only the time is given.
         skeleton: gives the order of the keypoints, which is that of their first rows otherwise.
 
     Raises:
@@ -205,7 +102,9 @@ def read_clip(
     Warns:
         PosewarperWarning: about columns that are not used, and times between the frames.
     """
-    separator, rows = _split(text, path)
+    text = read_text(path)
+    separator = _find_separator(text)
+    rows = _read_rows(text, path, separator)
     if not rows:
         raise LabelsError("the table has no rows", path=path, fix="label some frames and export again")
     frames = _frames_of(rows, path, video, separator)
@@ -226,31 +125,23 @@ def read_clip(
     return Clip(Skeleton(names), instances, labelled_frames=labelled, track_names=track_names)
 
 
-def _split(text: str, path: PathLike) -> tuple[str, list[tuple[str, _Row]]]:
-    """Return the separator, and (place, column -> cell) of each row that is not empty."""
-    separator = _find_separator(text)
-    reader = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=separator, strict=True)
+def _read_rows(text: str, path: PathLike, separator: str) -> list[tuple[str, _Row]]:
+    """Return (place, column -> cell) of each row that is not empty."""
     rows: list[tuple[str, _Row]] = []
-    try:
-        columns = _read_header(next(reader), path)
-        for cells in reader:
-            where = f"line {reader.line_num}"
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                raise LabelsError(
-                    f"{where}: the row has another length than the header",
-                    path=path,
-                    expected=f"{len(columns)} cells",
-                    got=len(cells),
-                    fix=_FIX,
-                )
-            rows.append((where, {c: cell.strip() for c, cell in zip(columns, cells, strict=True) if c}))
-    except csv.Error as error:
-        fix = "save it as CSV, and check the quotation marks"
-        what = f"line {reader.line_num}: the file is no valid CSV"
-        raise LabelsError(what, path=path, got=error, fix=fix) from error
-    return separator, rows
+    table = read_csv(text.lstrip(), path, separator)
+    columns = _read_header(next(table)[1], path)
+    for where, cells in table:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(columns):
+            expected = f"{len(columns)} cells"
+            raise _problem(path, f"{where}: the row has another length than the header", expected, len(cells))
+        rows.append((where, {c: cell.strip() for c, cell in zip(columns, cells, strict=True) if c}))
+    return rows
+
+
+def _problem(path: PathLike, what: str, expected: object, got: object) -> LabelsError:
+    return LabelsError(what, path=path, expected=expected, got=got, fix=_FIX)
 
 
 def _read_header(cells: Sequence[str], path: PathLike) -> list[str | None]:
@@ -272,7 +163,7 @@ def _read_header(cells: Sequence[str], path: PathLike) -> list[str | None]:
         raise LabelsError("line 1: columns are there twice", path=path, got=got, fix="remove one of them")
     unused = [cell.strip()[:40] for cell, column in zip(cells, columns, strict=True) if column is None]
     if unused:
-        _warn(path, f"columns that are not used: {', '.join(unused)[:200]}")
+        warn(path, f"columns that are not used: {', '.join(unused)[:200]}")
     return columns
 
 
@@ -286,9 +177,7 @@ def _number(row: _Row, column: str, where: str, path: PathLike, separator: str, 
     except ValueError:
         number = np.inf
     if not abs(number) <= largest:
-        raise LabelsError(
-            f"{where}: {column} is wrong", path=path, expected="a number", got=cell[:40], fix=_FIX
-        )
+        raise _problem(path, f"{where}: {column} is wrong", "a number", cell[:40])
     return number
 
 
@@ -302,13 +191,13 @@ def _frames_of(
     frames, times = np.array(found["frame"]), np.array(found["time"])
     places = [where for where, _ in rows]
     if np.isnan(frames).all():
-        return find_frames(times, places, path, video)
+        return _find_frames(times, places, path, video)
     wrong = ~((frames >= 0) & (frames == np.floor(frames)))
     if wrong.any():
         i = int(np.argmax(wrong))
-        got, expected = rows[i][1]["frame"][:40], "a whole number from 0"
-        raise LabelsError(f"{places[i]}: frame is wrong", path=path, expected=expected, got=got, fix=_FIX)
-    check_times(times, frames.astype(np.int64), path, video)
+        what = f"{places[i]}: frame is wrong"
+        raise _problem(path, what, "a whole number from 0", rows[i][1]["frame"][:40])
+    _check_times(times, frames.astype(np.int64), path, video)
     return frames.astype(np.int64).tolist()
 
 
@@ -318,9 +207,7 @@ def _read_flags(rows: Sequence[tuple[str, _Row]], frames: Sequence[int], path: P
     for (where, row), frame in zip(rows, frames, strict=True):
         cell = row.get("labelled", "").lower()
         if cell not in ("", "0", "1", "true", "false", "0.0", "1.0"):
-            expected = "1 or 0"
-            got = cell[:40]
-            raise LabelsError(f"{where}: labelled is wrong", path=path, expected=expected, got=got, fix=_FIX)
+            raise _problem(path, f"{where}: labelled is wrong", "1 or 0", cell[:40])
         flag = cell not in ("0", "false", "0.0")
         if flags.setdefault(frame, flag) != flag:
             raise LabelsError(
@@ -336,13 +223,12 @@ def _read_line(row: _Row, where: str, frame: int, path: PathLike, separator: str
         raise LabelsError(f"{where}: keypoint is empty", path=path, fix="name the keypoint")
     x, y = (_number(row, c, where, path, separator, LARGEST_COORDINATE) for c in "xy")
     if np.isnan(x) != np.isnan(y):
-        _warn(path, f"{where}: only one of x and y is there; the keypoint counts as not labelled")
+        warn(path, f"{where}: only one of x and y is there; the keypoint counts as not labelled")
     visibility = _number(row, "visibility", where, path, separator, 2)
     visibility = 2 if np.isnan(visibility) else visibility
     if visibility not in (0, 1, 2):
         expected = "2 (visible), 1 (hidden) or 0 (not labelled)"
-        got = row["visibility"][:40]
-        raise LabelsError(f"{where}: visibility is wrong", path=path, expected=expected, got=got, fix=_FIX)
+        raise _problem(path, f"{where}: visibility is wrong", expected, row["visibility"][:40])
     return _Line(
         where,
         frame,
@@ -418,19 +304,100 @@ def _gather(
     return [instance for instance in found.values() if instance.visibility.any()]
 
 
-def _warn(path: PathLike, text: str) -> None:
-    warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=2)
+# --- times ------------------------------------------------------------------------------------------------
 
 
-CANNOT_HOLD = frozenset(
-    {
-        *("what an instance is called", "boxes", "head boxes", "edges", "mirror pairs", "ignore regions"),
-        *("the image size", "the number of frames", "the video's name", "the names of the frames' files"),
-    }
-)
+def _find_frames(times: Floats, places: Sequence[str], path: PathLike, video: VideoFacts | None) -> list[int]:
+    """Return for each time (n,), in seconds, the index of the frame whose own time is nearest.
+
+    The frames of the video need not be evenly spaced. A time within the video that is further than half a
+    frame from any frame is warned of.
+    """
+    if np.isnan(times).any():
+        where = places[int(np.argmax(np.isnan(times)))]
+        fix = "give every row a frame or a time"
+        raise LabelsError(f"{where}: neither frame nor time is there", path=path, fix=fix)
+    if video is None or video.frame_names:
+        got = (
+            "no video" if video is None else f"{Path(video.path).name}, a folder, whose images have no times"
+        )
+        raise LabelsError(
+            "the table gives times alone, which do not tell the frames without the video file",
+            path=path,
+            expected="the video (--video), or a column frame",
+            got=got,
+            fix="give the video that the labels were made on",
+        )
+    known = np.asarray(video.times, np.float64)
+    nearest = _find_nearest(known, times)
+    distance = np.abs(times - known[nearest])
+    half = 0.5 * float(np.median(np.diff(known))) if len(known) > 1 else 0.5
+    # A hair more, so that times which were rounded do not warn.
+    far = distance > half * 1.001
+    outside = far & ((times < known[0]) | (times > known[-1]))
+    if outside.any():
+        i = int(np.argmax(outside))
+        raise LabelsError(
+            f"{places[i]}: this time is not within the video",
+            path=path,
+            expected=f"seconds from 0 to {known[-1]:.3f}",
+            got=f"{times[i]:g}",
+            fix="check that the table belongs to this video, and counts seconds from its first frame",
+        )
+    _check_alike(times, nearest, len(known), half, places, path)
+    if far.any():
+        i = int(np.argmax(far))
+        warn(
+            path,
+            f"times further than half a frame from any frame: {far.sum()}, the first in {places[i]} "
+            f"({times[i]:g} s, the nearest frame {nearest[i]} is at {known[nearest[i]]:g} s)",
+        )
+    return nearest.astype(np.int64).tolist()
 
 
-def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> None:
+def _check_alike(
+    times: Floats, nearest: np.ndarray, count: int, half: float, places: Sequence[str], path: PathLike
+) -> None:
+    """Raise an error if unlike times belong to the same of ``count`` frames."""
+    least, most = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(least, nearest, times)
+    np.maximum.at(most, nearest, times)
+    unlike = most - least > 0.5 * half
+    if unlike.any():
+        frame = int(np.argmax(unlike))
+        i = int(np.argmax((nearest == frame) & (times == most[frame])))
+        raise LabelsError(
+            f"{places[i]}: two times belong to the same frame of the video",
+            path=path,
+            expected="times of the frames of this video",
+            got=f"{least[frame]:g} and {most[frame]:g}, both nearest to frame {frame}",
+            fix="check that the table belongs to this video, and was not made at a higher frame rate",
+        )
+
+
+def _check_times(times: Floats, frames: np.ndarray, path: PathLike, video: VideoFacts | None) -> None:
+    """Warn if times, where they are given beside the frames, are those of other frames of the video."""
+    given = np.isfinite(times)
+    if video is None or video.frame_names or not given.any():
+        return
+    nearest = _find_nearest(np.asarray(video.times, np.float64), times[given])
+    other = int((nearest != frames[given]).sum())
+    if other:
+        text = f"times of other frames of the video than the column frame says: {other}"
+        warn(path, f"{text}; the column frame counts")
+
+
+def _find_nearest(known: Floats, times: Floats) -> np.ndarray:
+    """Return for each time the index of the nearest of those known, which rise."""
+    right = np.clip(np.searchsorted(known, times), 0, len(known) - 1)
+    left = np.maximum(right - 1, 0)
+    return np.where(np.abs(times - known[left]) <= np.abs(known[right] - times), left, right)
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels as a long table, the coordinates exactly as given.
 
     There is a column ``time`` if the video is given and its frames have times; columns that would be empty
@@ -440,63 +407,31 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
         OutputError: if the file cannot be written.
     """
     frames = np.union1d(labels.labelled_frames, labels.instance_frames)
-    times = times_of(video, frames)
-    tracks = labels.tracks.values()
-    columns = [
-        "frame",
-        *(["time"] if times else []),
-        "track",
-        *(["track_name"] if labels.track_names else []),
-    ]
-    columns += ["keypoint", "x", "y", "visibility"]
-    columns += ["score"] if any(np.isfinite(t.keypoint_scores).any() for t in tracks) else []
-    columns += ["expected_error"] if any(np.isfinite(t.expected_error).any() for t in tracks) else []
-    columns += ["labelled"]
-    rows = _list_rows(labels, frames, times)
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as handle,
-    ):
-        writer = csv.DictWriter(handle, columns, extrasaction="ignore", restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _list_rows(labels: Labels, frames: np.ndarray, times: Mapping[int, float]) -> list[dict[str, object]]:
+    times: dict[int, float] = {}
+    # The frames of a video file alone have times.
+    if not (video is None or video.frame_names or (frames.size and frames[-1] >= video.n_frames)):
+        times = dict(zip(frames.tolist(), np.asarray(video.times)[frames].tolist(), strict=True))
     labelled = set(labels.labelled_frames.tolist())
     rows: dict[int, list[dict[str, object]]] = {frame: [] for frame in frames.tolist()}
-    for track_id, track in labels.tracks.items():
-        shared = {"track": track_id, "track_name": labels.track_names.get(track_id, "")}
-        for i, frame in enumerate(track.frames.tolist()):
-            if track.visibility[i].any():
-                rows[frame] += [shared | row for row in _list_keypoints(labels.skeleton.names, track, i)]
-    return [
+    for frame, track_id, track, i in each_instance(labels):
+        for k, name in enumerate(labels.skeleton.names):
+            numbers = (*track.keypoints[i, k], track.keypoint_scores[i, k], track.expected_error[i, k])
+            x, y, score, error = (repr(float(n)) if np.isfinite(n) else "" for n in numbers)
+            row: dict[str, object] = {
+                "track": track_id,
+                "track_name": labels.track_names.get(track_id, ""),
+                "keypoint": name,
+            }
+            row |= {"x": x, "y": y, "visibility": int(track.visibility[i, k])}
+            rows[frame].append(row | {"score": score, "expected_error": error})
+    table = [
         {"frame": frame, "time": times.get(frame, ""), "labelled": int(frame in labelled)} | row
         for frame, found in rows.items()
-        for row in found or [{}]
-        if found or frame in labelled
+        for row in found or ([{}] if frame in labelled else [])
     ]
-
-
-def _list_keypoints(names: Sequence[str], track: Track, i: int) -> list[dict[str, object]]:
-    def cell(value: float) -> str:
-        return repr(float(value)) if np.isfinite(value) else ""
-
-    return [
-        {
-            "keypoint": name,
-            "x": cell(x),
-            "y": cell(y),
-            "visibility": int(v),
-            "score": cell(score),
-            "expected_error": cell(error),
-        }
-        for name, (x, y), v, score, error in zip(
-            names,
-            track.keypoints[i],
-            track.visibility[i],
-            track.keypoint_scores[i],
-            track.expected_error[i],
-            strict=True,
-        )
-    ]
+    columns = ["frame", "time", "track", "track_name", "keypoint", "x", "y", "visibility", "score"]
+    columns += ["expected_error", "labelled"]
+    maybe = {"time", "track_name", "score", "expected_error"}
+    columns = [c for c in columns if c not in maybe or any(row.get(c, "") != "" for row in table)]
+    write_csv(path, [columns, *([row.get(column, "") for column in columns] for row in table)])
+    return []

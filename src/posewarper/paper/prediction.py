@@ -20,12 +20,12 @@ from posewarper.crops import Image
 from posewarper.errors import Interrupted, LabelsError, ModelError, PosewarperWarning, unknown_name
 from posewarper.evaluation.oks import similarity, usual_sigmas
 from posewarper.files import sha256_of
+from posewarper.formats.boxes import BoxList, boxes_of_frames, boxes_without_frame, read_boxes
 from posewarper.model.checkpoint import parameters_sha256
 from posewarper.model.export import check_warper
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseModel
 from posewarper.options import PredictionConfig
-from posewarper.posetrack.boxes import BoxList, boxes_of_frames, boxes_without_frame, read_boxes
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.points import apply_neck_rule
 from posewarper.posetrack.posetrack18 import read_posetrack18, write_posetrack18

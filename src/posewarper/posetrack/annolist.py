@@ -18,13 +18,12 @@ from scipy.io import loadmat, savemat
 
 from posewarper.errors import LabelsError, PosewarperWarning, few_of
 from posewarper.files import replacing, write_text
-from posewarper.formats.frame_names import folder_name, number_in
+from posewarper.formats.frame_names import folder_name, frame_name, number_in
 from posewarper.formats.records import LARGEST_COORDINATE, PathLike, Record, as_numbers, shown
 from posewarper.posetrack.points import (
     POINT_KEYPOINTS,
     POINTS,
     check_names,
-    frame_name,
     labelled_flags,
     single,
     single_number,

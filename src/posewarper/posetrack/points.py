@@ -66,16 +66,6 @@ def apply_neck_rule(table: InstanceTable, rule: str) -> InstanceTable:
     return replace(table, keypoints=keypoints, keypoint_scores=scores)
 
 
-def frame_name(name: str) -> str:
-    """Return the name of an image as tables hold it: ``/`` between folders, no leading ``images/``.
-
-    Example:
-        >>> frame_name("images/bonn_5sec/000342_mpii/00000001.jpg")
-        'bonn_5sec/000342_mpii/00000001.jpg'
-    """
-    return name.replace("\\", "/").removeprefix("./").removeprefix("images/")
-
-
 def check_names(names: Sequence[str], frames: Sequence[Record]) -> None:
     """Raise LabelsError if two frames of a file have the same name."""
     if len(set(names)) < len(names):

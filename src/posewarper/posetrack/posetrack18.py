@@ -17,21 +17,18 @@ import numpy as np
 
 from posewarper.errors import LabelsError, few_of
 from posewarper.files import write_text
-from posewarper.formats.coco import read_skeleton
-from posewarper.formats.frame_names import base_name, folder_name, number_in
+from posewarper.formats.coco import category_of, read_regions, read_skeleton, read_triples
+from posewarper.formats.frame_names import base_name, folder_name, frame_name, number_in
 from posewarper.formats.records import (
     LARGEST_COORDINATE,
     LARGEST_INDEX,
     PathLike,
     Record,
-    as_numbers,
     read_json,
     records_of,
-    shown,
 )
 from posewarper.posetrack.points import (
     check_names,
-    frame_name,
     labelled_flags,
     single_number,
     whole,
@@ -131,12 +128,7 @@ def _id(record: Record, key: str, expected: str) -> int:
 def _owner(record: Record, place: Mapping[int, int]) -> int:
     image = _id(record, "image_id", "the id of an image")
     if image not in place:
-        raise record.problem(
-            "image_id points to no image",
-            expected="the id of one of the images",
-            got=image,
-            fix="correct image_id, add the image, or remove the annotation",
-        )
+        raise record.no_image("correct image_id, add the image, or remove the annotation")
     return place[image]
 
 
@@ -191,18 +183,7 @@ def _read_columns(
 
 def _read_triples(annotations: Sequence[Record], k: int) -> Floats:
     """Return x, y and the third number of each keypoint (n, K, 3)."""
-    triples = np.zeros((len(annotations), 3 * k))
-    for i, record in enumerate(annotations):
-        values = record.values.get("keypoints")
-        if not values:  # a person with a box alone
-            continue
-        array = as_numbers(values, gaps=True) if isinstance(values, list) else None
-        if array is None or len(array) != 3 * k:
-            expected = f"a list of {3 * k} numbers: x, y, visibility of {k} keypoints"
-            fix = "correct it, or export again"
-            raise record.problem("keypoints is wrong", expected=expected, got=shown(values), fix=fix)
-        triples[i] = array
-    triples = triples.reshape(-1, k, 3)
+    triples = read_triples(annotations, k, "correct it, or export again", may_lack=True)
     # The third number may be a score, but none that is infinite.
     bad = (np.abs(triples) > LARGEST_COORDINATE).any(-1) & (triples[..., 2] > 0)
     if bad.any():
@@ -259,7 +240,7 @@ def _read_frames(images: Sequence[Record], rows: np.ndarray) -> dict[str, Any]:
         "frame_names": tuple(names),
         "frame_numbers": [_frame_number(image, name) for image, name in zip(images, names, strict=True)],
         "is_labelled": labelled_flags([image.flag("is_labeled") for image in images], rows),
-        "ignore_regions": {row: found for row, image in enumerate(images) if (found := _regions(image))},
+        "ignore_regions": {row: found for row, image in enumerate(images) if (found := read_regions(image))},
         "n_frames": max(counts, default=None),
         "image_size": (height, width) if height and width else None,
     }
@@ -281,25 +262,6 @@ def _frame_number(image: Record, name: str) -> int:
             fix="number the file names, or give frame_id",
         )
     return number
-
-
-def _regions(image: Record) -> tuple[Floats, ...]:
-    """Return the polygons of an image, each (m, 2) xy, in which nothing is scored."""
-    sides: list[list[Any]] = []
-    for axis in "xy":
-        values: list[Any] = image.items(f"ignore_regions_{axis}") or []
-        # One region may come without the list around it.
-        sides.append([values] if values and not isinstance(values[0], list) else values)
-    if len(sides[0]) != len(sides[1]):
-        raise image.wrong("ignore_regions_y", f"{len(sides[0])} lists of numbers, as ignore_regions_x has")
-    polygons = []
-    for xs, ys in zip(*sides, strict=True):
-        x, y = (as_numbers(side, gaps=False) if isinstance(side, list) else None for side in (xs, ys))
-        if x is None or y is None or len(x) != len(y) or not (np.abs([x, y]) <= LARGEST_COORDINATE).all():
-            raise image.wrong("ignore_regions_x", "a list of numbers a region, as long as ignore_regions_y")
-        if len(x):
-            polygons.append(np.stack([x, y], axis=-1))
-    return tuple(polygons)
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -346,13 +308,8 @@ def posetrack18_document(table: InstanceTable) -> dict[str, Any]:
             "ignore_regions_y": [y for _, y in regions] or None,
         }
         images.append(without_none(image))
-    category = {"id": 1, "name": table.skeleton.name, "supercategory": table.skeleton.name}
-    category |= {
-        "keypoints": list(table.skeleton.names),
-        "skeleton": [[a + 1, b + 1] for a, b in table.skeleton.edges],
-    }
     document: dict[str, Any] = {"images": images, "annotations": _annotations(table, ids)}
-    document["categories"] = [category]
+    document["categories"] = [category_of(table.skeleton)]
     if {folder_name(name) for name in table.frame_names} != {table.video}:
         document["info"] = {"video": table.video}
     return document

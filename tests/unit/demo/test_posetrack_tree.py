@@ -9,7 +9,7 @@ import pytest
 from posewarper.demo.crowd import film_crowd, stage_crowd, tell_crowd
 from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import ConfigError
-from posewarper.posetrack.boxes import boxes_of_frames, read_boxes
+from posewarper.formats.boxes import boxes_of_frames, read_boxes
 from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK
 

@@ -12,7 +12,7 @@ import pytest
 from table_samples import sample_table
 
 from posewarper.errors import LabelsError
-from posewarper.posetrack.boxes import boxes_of_frames, boxes_without_frame, read_boxes
+from posewarper.formats.boxes import boxes_of_frames, boxes_without_frame, read_boxes
 
 BY_NAME = [
     {
