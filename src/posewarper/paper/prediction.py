@@ -22,7 +22,6 @@ from posewarper.evaluation.oks import similarity, usual_sigmas
 from posewarper.files import sha256_of
 from posewarper.formats.boxes import BoxList, boxes_of_frames, boxes_without_frame, read_boxes
 from posewarper.model.checkpoint import parameters_sha256
-from posewarper.model.export import check_warper
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseModel
 from posewarper.options import PredictionConfig
@@ -33,7 +32,7 @@ from posewarper.posetrack.results import paper_scores, write_results, write_subm
 from posewarper.posetrack.samples import Samples, samples_from_boxes, samples_from_labels
 from posewarper.prediction.stream import CropKeeper, FrameBoxes, PoseStream
 from posewarper.prediction.tracker import suppress_doubles
-from posewarper.prediction.windows import WINDOWS, Window, named_window
+from posewarper.prediction.windows import WINDOWS, Window, check_window, named_window
 from posewarper.runs import claim_folder, counter
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import InstanceTable, Ints, Progress, silent
@@ -243,7 +242,15 @@ def predict_dataset(
         OutputError: if ``out`` holds results of another run.
     """
     config = config or PredictionConfig()
-    _check_model(model, config)
+    if model.spec.skeleton.names != POSETRACK.names:
+        raise ModelError(
+            "this model has other keypoints than PoseTrack's, which result files are made of",
+            expected=", ".join(POSETRACK.names),
+            got=", ".join(model.spec.skeleton.names),
+            fix="give a model with these 17 keypoints",
+        )
+    window = named_window(config.aggregate)
+    check_window(model, window)
     videos = {video.file_stem: video for video in dataset.require_split(split)}
     labels = {stem: dataset.table(video) for stem, video in videos.items()}
     samples = {
@@ -261,7 +268,7 @@ def predict_dataset(
             labels[stem],
             samples[stem],
             dataset_frames(dataset, videos[stem]),
-            window=named_window(config.aggregate),
+            window=window,
             ends=config.ends,
             batch=batch,
             advance=advance,
@@ -279,26 +286,6 @@ def predict_dataset(
         instances=sum(table.n_instances for table in predicted.values()),
         reused=reused,
     )
-
-
-def _check_model(model: PoseModel, config: PredictionConfig) -> None:
-    if model.spec.skeleton.names != POSETRACK.names:
-        raise ModelError(
-            "this model has other keypoints than PoseTrack's, which result files are made of",
-            expected=", ".join(POSETRACK.names),
-            got=", ".join(model.spec.skeleton.names),
-            fix="give a model with these 17 keypoints",
-        )
-    if config.aggregate == "none":
-        return
-    if "warp" not in model.spec.trained:
-        raise ModelError(
-            "the warp head of this model was never trained: neighbours would not be moved",
-            expected="weights of a PoseWarper",
-            got="weights of a pose network alone",
-            fix="give other weights, or predict each frame alone with --aggregate none",
-        )
-    check_warper(model)
 
 
 def _all_samples(

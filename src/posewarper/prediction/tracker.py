@@ -9,7 +9,7 @@ the past enter, and the state can be saved and restored exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -149,14 +149,11 @@ class _Tracks:
     good: Ints  # (m,) frame of the last good pose
 
     def take(self, which: ArrayLike) -> _Tracks:
-        return _Tracks(*(getattr(self, f.name)[which] for f in fields(self)))
+        return _Tracks(*(column[which] for column in vars(self).values()))
 
     def join(self, others: _Tracks) -> _Tracks:
-        columns = ((getattr(self, f.name), getattr(others, f.name)) for f in fields(self))
-        return _Tracks(*(np.concatenate(pair) for pair in columns))
-
-
-_TYPES: dict[str, Any] = {"ids": np.int64, "seen": np.int64, "good": np.int64, "moving": np.bool_}
+        pairs = zip(vars(self).values(), vars(others).values(), strict=True)
+        return _Tracks(*(np.concatenate(pair) for pair in pairs))
 
 
 class Tracker:
@@ -259,14 +256,11 @@ class Tracker:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, without the settings, in values that JSON holds exactly; NaN is None."""
-        columns = {
-            f.name: [_or_none(row) for row in getattr(self._tracks, f.name).tolist()]
-            for f in fields(self._tracks)
-        }
+        columns = {name: _or_none(column.tolist()) for name, column in vars(self._tracks).items()}
         return {"frame": self._frame, "last_id": self._last_id, "tracks": columns}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that :meth:`state_dict` returned.
+        """Resume from a state that :meth:`state_dict` returned.
 
         Raises:
             ConfigError: if it is the state of a tracker with another number of keypoints.
@@ -277,16 +271,11 @@ class Tracker:
                 "the saved tracks have another number of keypoints",
                 expected=k,
                 got=len(columns["seen"][0]),
-                fix="go on with the model that they were made with, or begin anew",
+                fix="resume with the model that they were made with, or begin anew",
             )
-        empty = _no_tracks(k)
+        empty = vars(_no_tracks(k))
         self._tracks = _Tracks(
-            *(
-                np.array(columns[f.name], _TYPES.get(f.name, np.float64)).reshape(
-                    -1, *getattr(empty, f.name).shape[1:]
-                )
-                for f in fields(empty)
-            )
+            **{n: np.array(columns[n], old.dtype).reshape(-1, *old.shape[1:]) for n, old in empty.items()}
         )
         self._frame, self._last_id = state["frame"], state["last_id"]
 

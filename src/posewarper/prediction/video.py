@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from posewarper.crops import Image
-from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
+from posewarper.errors import ConfigError, Interrupted, LabelsError, PosewarperWarning
 from posewarper.evaluation.oks import usual_sigmas
 from posewarper.formats.boxes import read_video_boxes
 from posewarper.formats.labels import read_labels
-from posewarper.model.export import check_warper, open_model
+from posewarper.model.export import open_model
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseModel
 from posewarper.options import ClipPredictionConfig
@@ -32,7 +32,7 @@ from posewarper.prediction.boxes import (
 )
 from posewarper.prediction.stream import CropKeeper, FrameBoxes, FramePoses, PoseStream
 from posewarper.prediction.tracker import Tracker, single_poses
-from posewarper.prediction.windows import WINDOWS, make_window
+from posewarper.prediction.windows import WINDOWS, Window, check_window, make_window
 from posewarper.runs import PoseLog
 from posewarper.skeletons import Skeleton
 from posewarper.structures import NO_TRACK, Labels, Poses, Progress, RunResult, Track, silent
@@ -107,7 +107,7 @@ def predict(
     """
     config = config or ClipPredictionConfig()
     network = open_model(model, device) if isinstance(model, str | os.PathLike) else model
-    check_aggregation(network, config)
+    check_window(network, _window(config))
     given = [boxes is not None, labels is not None, detector is not None, whole_frame]
     if sum(given) != 1:
         raise ConfigError(
@@ -163,7 +163,7 @@ def predict_clip(
         Interrupted: on Ctrl-C; the records are kept.
     """
     config = config or ClipPredictionConfig()
-    check_aggregation(model, config)
+    check_window(model, _window(config))
     begun = time.monotonic()
     progress("poses", 0, frames.n_frames or 0)
     temporary = tempfile.TemporaryDirectory() if log is None else nullcontext(log)
@@ -197,22 +197,10 @@ def predict_clip(
     )
 
 
-def check_aggregation(model: PoseModel, config: ClipPredictionConfig) -> None:
-    """Refuse to warp by a head that was never trained, or is missing from an exported model.
-
-    Raises:
-        ModelError: if the settings ask for that.
-    """
-    if config.aggregate == "none" or config.window == 0:
-        return
-    if "warp" not in model.spec.trained:
-        raise ModelError(
-            "the warp head of this model was never trained: neighbours would not be moved",
-            expected="a model with a trained warper",
-            got="a pose network alone",
-            fix="train its warper, or predict each frame alone with --aggregate none",
-        )
-    check_warper(model)
+def _window(config: ClipPredictionConfig) -> Window:
+    if config.aggregate == "none":
+        return WINDOWS["none"]
+    return make_window(config.window, causal=config.causal)
 
 
 class _Run:
@@ -231,10 +219,10 @@ class _Run:
         spec = model.spec
         self.sigmas = np.array(usual_sigmas(spec.skeleton))
         self.tracker = Tracker(self.sigmas, config)
-        alone, held = config.aggregate == "none", config.crops == "held"
+        held = config.crops == "held"
         self.stream = PoseStream(
             HeatmapEngine(model, precision=config.precision, flip=config.flip, batch=batch),
-            WINDOWS["none"] if alone else make_window(config.window, causal=config.causal),
+            _window(config),
             CropKeeper(spec.crop_size[1] / spec.crop_size[0], config.hold if held else None),
             self._find_boxes,
             chunk=1 if source.follows or frames.n_frames is None else _CHUNK,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posewarper.errors import ConfigError, unknown_name
+from posewarper.errors import ConfigError, ModelError, unknown_name
+from posewarper.model.export import check_warper
+from posewarper.model.network import PoseModel
 from posewarper.posetrack.samples import support_numbers
 from posewarper.structures import Floats
 
@@ -78,6 +80,24 @@ def make_window(radius: int, *, causal: bool = False) -> Window:
     offsets = (0, *before, *after)
     weights = np.array([by_distance[abs(offset)] for offset in offsets])
     return Window(offsets, tuple((weights / weights.sum()).tolist()))
+
+
+def check_window(model: PoseModel, window: Window) -> None:
+    """Refuse to sum several frames by a head that was never trained, or is missing from an exported model.
+
+    Raises:
+        ModelError: if the window asks for that.
+    """
+    if len(window.offsets) == 1:
+        return
+    if "warp" not in model.spec.trained:
+        raise ModelError(
+            "the warp head of this model was never trained: neighbours would not be moved",
+            expected="a model with a trained warper",
+            got="a pose network alone",
+            fix="train its warper, or predict each frame alone with --aggregate none",
+        )
+    check_warper(model)
 
 
 def frames_to_sum(

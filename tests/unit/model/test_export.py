@@ -26,8 +26,7 @@ from posewarper.model.export import (
     warper_path,
 )
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.prediction.video import ClipPredictionConfig, check_aggregation
-from posewarper.prediction.windows import PAPER_WEIGHTS
+from posewarper.prediction.windows import PAPER_WEIGHTS, WINDOWS, check_window
 from posewarper.skeletons import Skeleton
 from window_sum import predict_heatmaps
 
@@ -230,9 +229,9 @@ def test_the_two_files_must_be_there_and_belong_together(copied):
     beside.unlink()
     alone = OnnxPoseWarper(copied)  # which predicts each frame alone
     assert alone.heatmaps(torch.zeros(1, 3, *SIZE)).shape[2:] == alone.spec.heatmap_size
-    check_aggregation(alone, ClipPredictionConfig(aggregate="none"))
+    check_window(alone, WINDOWS["none"])
     with pytest.raises(ModelError, match=r"missing(.|\n)*model\.warper\.onnx(.|\n)*--aggregate none"):
-        check_aggregation(alone, ClipPredictionConfig())
+        check_window(alone, WINDOWS["paper"])
     copied.unlink()
     with pytest.raises(ModelError, match=r"no such file(.|\n)*an exported model"):
         OnnxPoseWarper(copied)
