@@ -107,18 +107,16 @@ def frames_to_check(poses: Poses, labels: Labels, *, count: int = 8) -> list[Sug
     found = [s for i in poses.tracks for s in _judge_track(poses, labels, i, apart)]
     found.sort(key=lambda s: (-s.severity, s.frame, s.track))
     chosen: list[Suggestion] = []
-    seen: Counter[tuple[int, int | None]] = Counter()  # how often a track's keypoint was the main concern
+    seen: Counter[tuple[int, tuple[int, ...]]] = (
+        Counter()
+    )  # how often a track's keypoint was the main concern
     while found and len(chosen) < count:
-        # The same keypoint once more tells less than another one.
-        best = max(found, key=lambda s: s.severity / (1 + seen[_main_concern(s)]))
+        # A keypoint that was suggested before tells less than another one.
+        best = max(found, key=lambda s: s.severity / (1 + seen[s.track, s.keypoints[:1]]))
         chosen.append(best)
-        seen[_main_concern(best)] += 1
+        seen[best.track, best.keypoints[:1]] += 1
         found = [s for s in found if abs(s.frame - best.frame) >= apart]
     return chosen
-
-
-def _main_concern(suggestion: Suggestion) -> tuple[int, int | None]:
-    return suggestion.track, suggestion.keypoints[0] if suggestion.keypoints else None
 
 
 def subject_size(labels: Floats | None, poses: Floats, image_size: tuple[int, int]) -> float:
@@ -140,8 +138,7 @@ def _judge_track(poses: Poses, labels: Labels, track_id: int, apart: int) -> lis
     """Return what is worth checking in a track; a frame less than ``apart`` from a worse one is left out."""
     track = poses.tracks[track_id]
     k = track.keypoints.shape[1]
-    none = Track(np.zeros(0, np.int64), np.zeros((0, k, 2)), visibility=np.zeros((0, k), np.uint8))
-    label = labels.tracks.get(track_id, none)
+    label = labels.tracks.get(track_id, Track(np.zeros(0, np.int64), np.zeros((0, k, 2))))
     others = {i: other for i, other in poses.tracks.items() if i != track_id}
     size = subject_size(label.keypoints, track.keypoints, poses.image_size)
     look = _Look(track, label, poses.skeleton, size, poses.image_size, others)
@@ -307,7 +304,9 @@ def _far_from_labels(look: _Look) -> _Finding:
     frames, knots = look.track.frames, look.label.frames
     away = np.zeros(len(frames), int)
     if len(knots):
-        away = _distance(frames, knots)
+        after = np.searchsorted(knots, frames)
+        sides = knots[np.maximum(after - 1, 0)], knots[np.minimum(after, len(knots) - 1)]
+        away = np.minimum(np.abs(frames - sides[0]), np.abs(frames - sides[1]))
     usual = float(np.median(np.diff(knots))) if len(knots) > 1 else _USUAL_GAP
     strength = np.repeat((away / (_FAR * usual))[:, None], look.points.shape[1], axis=1)
 
@@ -319,13 +318,6 @@ def _far_from_labels(look: _Look) -> _Finding:
         return f"{away[row]} frames from the nearest label; labels are usually {usual:.0f} frames apart."
 
     return _Finding(strength, sentence, weight=0.7, whole=True)
-
-
-def _distance(frames: Ints, knots: Ints) -> Ints:
-    """Return how far each frame is from the nearest of the rising ``knots``."""
-    after = np.searchsorted(knots, frames)
-    before, behind = knots[np.maximum(after - 1, 0)], knots[np.minimum(after, len(knots) - 1)]
-    return np.minimum(np.abs(frames - before), np.abs(frames - behind))
 
 
 def _outside(look: _Look) -> _Finding:

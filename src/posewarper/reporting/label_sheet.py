@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import cv2
@@ -35,7 +36,7 @@ from posewarper.reporting.views import (
     whole_image,
 )
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, Poses, Track, is_there
+from posewarper.structures import Floats, Labels, Poses, is_there
 from posewarper.video.source import Video
 
 _WIDTH, _GAP = 1600, 16
@@ -76,12 +77,11 @@ def write_label_sheet(
 
 
 def _as_poses(video: Video, labels: Labels) -> Poses:
+    """Return the labels as poses that are drawn without the transparency of low scores."""
     tracks = {
-        i: Track(
-            t.frames, t.keypoints, keypoint_scores=(t.visibility > 0).astype(float), visibility=t.visibility
-        )
-        for i, t in labels.tracks.items()
-        if (t.visibility > 0).any()
+        i: replace(track, keypoint_scores=(track.visibility > 0).astype(float))
+        for i, track in labels.tracks.items()
+        if (track.visibility > 0).any()
     }
     if not tracks:
         raise LabelsError("there are no labels to show", fix="label at least one frame with one keypoint")
@@ -183,7 +183,10 @@ def _number(image: Image, points: Floats) -> None:
             centre = x + radius * np.cos(angle), y - radius * np.sin(angle)
             spot = centre[0] - w / 2, centre[1] - h / 2, centre[0] + w / 2, centre[1] + h / 2
             inside = spot[0] >= 0 and spot[1] >= 0 and spot[2] < width and spot[3] < height
-            if inside and not any(_overlap(spot, other) for other in taken):
+            if inside and not any(
+                spot[0] < right and left < spot[2] and spot[1] < bottom and top < spot[3]
+                for left, top, right, bottom in taken
+            ):
                 break
         else:
             continue
@@ -192,10 +195,6 @@ def _number(image: Image, points: Floats) -> None:
         start, end = (int(x), int(y)), (int(centre[0]), int(centre[1]))
         cv2.line(image, start, end, _PLATE, 1, cv2.LINE_AA)
         write_text(image, text, corner, 13, _PLATE)
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _names(poses: Poses, height: int) -> Image:
@@ -209,12 +208,8 @@ def _names(poses: Poses, height: int) -> Image:
     ]
     legend = [("hollow dot: labelled as hidden", _GREY)]
     if skeleton.flip_pairs:
-        legend = [
-            ("blue: left", LEFT),
-            ("orange: right", RIGHT),
-            ("green: neither", TRACK_COLOURS[0]),
-            *legend,
-        ]
+        sides = [("blue: left", LEFT), ("orange: right", RIGHT), ("green: neither", TRACK_COLOURS[0])]
+        legend = [*sides, *legend]
     elif not skeleton.edges:
         legend.append(("no edges: the labels name no skeleton", _GREY))
     lines += [("", _GREY), *legend]

@@ -1,7 +1,8 @@
-"""Pictures of the offsets that a warp head predicts: from where each keypoint's heatmap is read, by dilation.
+"""Pictures of what networks do: heatmaps in training, and the offsets that a warp head predicts.
 
-A head that has learned to follow motion reads a target frame's peak from the source frame's peak: the arrows
-lead from the ring to the bright spot. A head without training has offsets of zero, and no arrows.
+An offset tells from where a dilation reads a keypoint's heatmap. A head that has learned to follow motion
+reads a target frame's peak from the source frame's peak: the arrows lead from the ring to the bright spot. A
+head without training has offsets of zero, and no arrows.
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ from posewarper.reporting.overlay import Colour, draw_pose, write_picture, write
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats
 
+_GAP, _TITLE = 6, 34  # pixels between cells and above them
 _CROP = 240  # height of a crop in the picture, in pixels
-_GAP, _TITLE = 6, 34
+_CELL, _NAMES = 132, 150  # side of a cell with offsets, and room for the keypoints' names beside them
+_REACH = 11  # heatmap pixels from the middle of a cell with offsets to its border
 _BACKGROUND: Colour = (30, 32, 36)
 _PLATE: Colour = (235, 235, 235)
 _LABELLED: Colour = (255, 215, 0)
+_RING: Colour = (64, 170, 255)
+_ARROW: Colour = (255, 140, 40)
+_DRAWN = 0.3  # arrows are drawn where the target's heatmap is above this share of its peak
 
 
 def write_debug_picture(
@@ -67,62 +73,49 @@ def write_debug_picture(
     counts = np.asarray(weights)[:most] > 0
     if not len(crops):
         raise OutputError("there are no samples to show", path=path, fix="give at least one")
-    rows = [_draw_row(crops[n], labels[n], said[n], counts[n], skeleton) for n in range(len(crops))]
-    width = max(row.shape[1] for row in rows)
-    picture = np.concatenate([_draw_titles(crops, skeleton, width), *rows])
-    write_picture(path, picture)
-
-
-def _sizes(crops: NDArray[np.uint8]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return (width, height) of crops and of heatmaps in the picture."""
     height, width = crops.shape[-3:-1]
     half = (_CROP - _GAP) // 2
-    return (round(_CROP * width / height), _CROP), (round(half * width / height), half)
+    large, small = (round(_CROP * width / height), _CROP), (round(half * width / height), half)
+    names = [n if len(n) <= small[0] // 8 else f"{n[: small[0] // 8 - 1]}." for n in skeleton.names]
+    titles = [(title, large[0], 13) for title in ("label", "prediction", "neighbour")[: crops.shape[1] + 1]]
+    titles += [(name, small[0], 12) for name in names]
+    rows = []
+    for own, *both, counting in zip(crops, labels, said, counts, strict=True):
+        poses = [_points(maps, counting, large) for maps in both]
+        cells = [draw_pose(_resized(own[0], large), xy, skeleton, scores=scores) for xy, scores in poses]
+        cells += [_resized(crop, large) for crop in own[1:2]]
+        picture = _resized(own[0], small)
+        for k in range(len(skeleton)):
+            column = np.full((_CROP, small[0], 3), _BACKGROUND, np.uint8)
+            for maps, tile in zip(both, (column[:half], column[-half:]), strict=True):
+                tile[:] = _draw_map(picture, maps[k])
+                if counting[k]:
+                    cv2.rectangle(tile, (0, 0), (small[0] - 1, half - 1), _LABELLED, 1)
+            cells.append(column)
+        rows.append(cells)
+    write_picture(path, _lay_out(titles, rows, _GAP))
 
 
-def _draw_titles(crops: NDArray[np.uint8], skeleton: Skeleton, width: int) -> Image:
-    (across, _), (narrow, _) = _sizes(crops)
-    titles = np.full((_TITLE, width, 3), _BACKGROUND, np.uint8)
-    left = _GAP
-    for title in ["label", "prediction", "neighbour"][: crops.shape[1] + 1]:
-        write_text(titles, title, (left, 6), 13, _PLATE)
+def _lay_out(titles: Sequence[tuple[str, int, int]], rows: Sequence[Sequence[Image]], left: int) -> Image:
+    """Return cells in rows of one height; each column has a title, a width and the height of its title."""
+    pitch = len(rows[0][0]) + _GAP
+    width = left + sum(across + _GAP for _, across, _ in titles)
+    picture = np.full((_TITLE + len(rows) * pitch, width, 3), _BACKGROUND, np.uint8)
+    for n, (title, across, text_height) in enumerate(titles):
+        _write(picture, title, (left, 6), text_height)
+        for m, row in enumerate(rows):
+            top = _TITLE + m * pitch
+            picture[top : top + len(row[n]), left : left + across] = row[n]
         left += across + _GAP
-    for name in skeleton.names:
-        short = name if len(name) <= narrow // 8 else f"{name[: narrow // 8 - 1]}."
-        write_text(titles, short.encode("ascii", "replace").decode(), (left, 6), 12, _PLATE)
-        left += narrow + _GAP
-    return titles
+    return picture
 
 
-def _draw_row(
-    crops: NDArray[np.uint8],
-    target: Floats,
-    predicted: Floats,
-    counts: NDArray[np.bool_],
-    skeleton: Skeleton,
-) -> Image:
-    large, small = _sizes(crops)
-    cells: list[Image] = []
-    for maps in (target, predicted):
-        points, scores = _points(maps, counts, crops.shape[1:3], large)
-        cells.append(draw_pose(_resized(crops[0], large), points, skeleton, scores=scores))
-    cells += [_resized(crop, large) for crop in crops[1:2]]
-    picture = _resized(crops[0], small)
-    for k in range(len(skeleton)):
-        tiles = [_draw_map(picture, maps[k]) for maps in (target, predicted)]
-        if counts[k]:
-            for tile in tiles:
-                cv2.rectangle(tile, (0, 0), (small[0] - 1, small[1] - 1), _LABELLED, 1)
-        gap = np.full((_CROP - 2 * small[1], small[0], 3), _BACKGROUND, np.uint8)
-        cells.append(np.concatenate([tiles[0], gap, tiles[1]]))
-    space = np.full((_CROP, _GAP, 3), _BACKGROUND, np.uint8)
-    row = np.concatenate([part for cell in cells for part in (space, cell)] + [space], axis=1)
-    return np.concatenate([row, np.full((_GAP, row.shape[1], 3), _BACKGROUND, np.uint8)])
+def _write(picture: Image, text: str, corner: tuple[int, int], height: int) -> None:
+    # The font has no other letters than ASCII.
+    write_text(picture, text.encode("ascii", "replace").decode(), corner, height, _PLATE)
 
 
-def _points(
-    maps: Floats, counts: NDArray[np.bool_], crop_size: tuple[int, ...], large: tuple[int, int]
-) -> tuple[Floats, Floats]:
+def _points(maps: Floats, counts: NDArray[np.bool_], large: tuple[int, int]) -> tuple[Floats, Floats]:
     """Return the peaks (K, 2) in pixels of the large crop, NaN for what does not count, and scores (K,)."""
     points, scores = paper_argmax(maps[None])
     stride = np.array([large[0] / maps.shape[2], large[1] / maps.shape[1]])
@@ -145,12 +138,6 @@ def _draw_map(picture: Image, heatmap: Floats) -> Image:
 
 MADE_UP_STEP = 3.0
 """How far each keypoint moves between the made-up frames, in heatmap pixels."""
-
-_CELL, _GAP_of_offset_pictures, _NAMES, _TITLE_of_offset_pictures = 132, 6, 150, 34  # pixels of the picture
-_REACH = 11  # heatmap pixels from the middle of a cell to its border
-_RING: Colour = (64, 170, 255)
-_ARROW: Colour = (255, 140, 40)
-_DRAWN = 0.3  # arrows are drawn where the target's heatmap is above this share of its peak
 
 
 @dataclass(frozen=True)
@@ -269,50 +256,34 @@ def write_offset_picture(path: str | os.PathLike[str], probe: OffsetProbe) -> No
         OutputError: if the place cannot be written, or its name is not that of a picture.
     """
     titles = ["source", *(f"dilation {d}" for d in probe.dilations), "warped"]
-    width = _NAMES + len(titles) * (_CELL + _GAP_of_offset_pictures)
-    picture = np.full(
-        (_TITLE_of_offset_pictures + len(probe.names) * (_CELL + _GAP_of_offset_pictures), width, 3),
-        _BACKGROUND,
-        np.uint8,
-    )
-    for n, title in enumerate(titles):
-        write_text(picture, title, (_NAMES + n * (_CELL + _GAP_of_offset_pictures), 6), 13, _PLATE)
+    rows = [_draw_offsets(probe, k) for k in range(len(probe.names))]
+    picture = _lay_out([(title, _CELL, 13) for title in titles], rows, _NAMES)
     for k, name in enumerate(probe.names):
-        top = _TITLE_of_offset_pictures + k * (_CELL + _GAP_of_offset_pictures)
         short = name if len(name) <= 16 else f"{name[:14]}.."
-        write_text(
-            picture,
-            short.encode("ascii", "replace").decode(),
-            (_GAP_of_offset_pictures, top + _CELL // 3),
-            13,
-            _PLATE,
-        )
-        for n, cell in enumerate(_draw_row_of_offset_pictures(probe, k)):
-            left = _NAMES + n * (_CELL + _GAP_of_offset_pictures)
-            picture[top : top + _CELL, left : left + _CELL] = cell
+        _write(picture, short, (_GAP, _TITLE + k * (_CELL + _GAP) + _CELL // 3), 13)
     write_picture(path, picture)
 
 
-def _draw_row_of_offset_pictures(probe: OffsetProbe, k: int) -> list[Image]:
+def _draw_offsets(probe: OffsetProbe, k: int) -> list[Image]:
     (source, target), (height, _) = decode(np.stack([probe.source[k], probe.target[k]]))
     middle = np.round((source + target) / 2 if height > 0 else target)
-    first = _draw_map_of_offset_pictures(probe.source[k], middle)
+    first = _close_up(probe.source[k], middle)
     _draw_arrows(first, [source], [target - source], middle)
     cells = [first]
     ys, xs = np.nonzero(_around_peaks(probe.target)[k])
     every = (xs % 2 == 0) & (ys % 2 == 0)  # every second pixel both ways, so that the arrows stay apart
     xs, ys = xs[every], ys[every]
     for reads in probe.reads[:, k]:
-        cell = _draw_map_of_offset_pictures(probe.source[k], middle)
+        cell = _close_up(probe.source[k], middle)
         _draw_arrows(cell, np.stack([xs, ys], -1), reads[:, ys, xs].T, middle)
         cells.append(cell)
-    cells.append(_draw_map_of_offset_pictures(probe.output[k], middle))
+    cells.append(_close_up(probe.output[k], middle))
     for cell in cells:
-        _draw_ring(cell, target, middle)
+        cv2.circle(cell, _on_cell(target, middle), 6 * 16, _RING, 1, cv2.LINE_AA, 4)
     return cells
 
 
-def _draw_map_of_offset_pictures(heatmap: Floats, middle: Floats) -> Image:
+def _close_up(heatmap: Floats, middle: Floats) -> Image:
     """Return the part of a heatmap around a place, large, its peak white; beyond the map it is dark blue."""
     x, y = middle.astype(int)
     padded = np.pad(heatmap, _REACH + 1, constant_values=np.nan)
@@ -328,10 +299,6 @@ def _on_cell(point: Floats | NDArray[np.int64], middle: Floats) -> tuple[int, in
     # In sixteenths of a pixel, as cv2 takes them.
     x, y = ((np.asarray(point) - middle + _REACH + 0.5) * _CELL / (2 * _REACH + 1) - 0.5) * 16
     return round(float(np.clip(x, -1e5, 1e5))), round(float(np.clip(y, -1e5, 1e5)))
-
-
-def _draw_ring(cell: Image, point: Floats, middle: Floats) -> None:
-    cv2.circle(cell, _on_cell(point, middle), 6 * 16, _RING, 1, cv2.LINE_AA, 4)
 
 
 def _draw_arrows(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from posewarper.errors import LabelsError, OutputError
 from posewarper.files import replacing
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Poses, Progress, silent
+from posewarper.structures import Floats, Poses, Progress, Track, is_there, silent
 from posewarper.video.source import Video
 from posewarper.video.writing import write_video
 
@@ -60,7 +60,7 @@ def draw_pose(
     points = np.asarray(keypoints, np.float64)
     drawn = image.copy()
     shown = np.full(len(points), 2) if visibility is None else np.asarray(visibility)
-    there: NDArray[np.bool_] = np.logical_and(np.isfinite(points).all(-1), shown > 0)
+    there: NDArray[np.bool_] = is_there(points) & (shown > 0)
     if not there.any():
         return drawn
     score = np.ones(len(points)) if scores is None else np.nan_to_num(np.asarray(scores, np.float64))
@@ -128,7 +128,9 @@ def _draw_dot(image: Image, point: Floats, colour: Colour, radius: float, *, rin
         cv2.circle(image, centre, _fixed([radius * 0.55])[0], _DARK, -1, cv2.LINE_AA, _SHIFT)
 
 
-def write_text(image: Image, text: str, corner: tuple[int, int], height: int, colour: Colour) -> None:
+def write_text(
+    image: Image, text: str, corner: Sequence[float] | Floats, height: int, colour: Colour
+) -> None:
     """Write dark text on a plate of the given colour, whose top-left corner is kept inside the image."""
     scale = height / 30
     (width, tall), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
@@ -144,11 +146,19 @@ def write_text(image: Image, text: str, corner: tuple[int, int], height: int, co
 
 
 def _scale_for(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """Return the (height, width) to draw in: not larger than asked for, even, for the video format's sake."""
+    """Return the (height, width) to draw in: at most ``max_side``, and even, as video formats require."""
     factor = min(1.0, max_side / max(size))
     if factor == 1.0:
         return size
     return max(2, round(size[0] * factor / 2) * 2), max(2, round(size[1] * factor / 2) * 2)
+
+
+def instances_on(poses: Poses, frame: int) -> Iterator[tuple[int, Track, int, Colour]]:
+    """Yield what is on a frame: a track's id, the track, its row for the frame, and its colour."""
+    for n, (track_id, track) in enumerate(poses.tracks.items()):
+        row = int(np.searchsorted(track.frames, frame))
+        if row < len(track.frames) and track.frames[row] == frame:
+            yield track_id, track, row, TRACK_COLOURS[n % len(TRACK_COLOURS)]
 
 
 def _drawn_frame(
@@ -159,38 +169,28 @@ def _drawn_frame(
     if size != image.shape[:2]:
         image = np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     text_height = max(12, round(max(size) / 50))
-    tags: list[tuple[str, tuple[int, int], Colour]] = []
-    for n, (track_id, track) in enumerate(poses.tracks.items()):
-        at = int(np.searchsorted(track.frames, i))
-        if at == len(track.frames) or track.frames[at] != i:
-            continue
-        colour = TRACK_COLOURS[n % len(TRACK_COLOURS)]
+    tags: list[tuple[str, Floats, Colour]] = []
+    for track_id, track, row, colour in instances_on(poses, i):
         # Pixel centres lie on whole numbers, so half a pixel comes off before scaling.
-        points = (track.keypoints[at] + 0.5) * factor - 0.5
+        points = (track.keypoints[row] + 0.5) * factor - 0.5
         image = draw_pose(
             image,
             points,
             poses.skeleton,
-            scores=track.keypoint_scores[at],
-            visibility=track.visibility[at],
+            scores=track.keypoint_scores[row],
+            visibility=track.visibility[row],
             colour=colour,
             thickness=_thickness(extents[track_id] * factor[0], size),
         )
-        there = points[np.isfinite(points).all(-1)]
+        there = points[is_there(points)]
         if len(there):
-            corner = there[:, 0].max() + text_height / 2, there[:, 1].min() - text_height
-            tags.append((str(track_id), _fixed_corner(corner), colour))
+            corner = np.array([there[:, 0].max() + text_height / 2, there[:, 1].min() - text_height])
+            tags.append((str(track_id), np.rint(corner), colour))
     for text, corner, colour in tags:
         write_text(image, text, corner, text_height, colour)
-    labelled = i in poses.labelled_frames
-    badge = f"{i} label" if labelled else str(i)
-    write_text(image, badge, (0, 0), text_height, _LABEL if labelled else _WHITE)
+    badge, plate = (f"{i} label", _LABEL) if i in poses.labelled_frames else (str(i), _WHITE)
+    write_text(image, badge, (0, 0), text_height, plate)
     return image
-
-
-def _fixed_corner(corner: tuple[float, float]) -> tuple[int, int]:
-    x, y = np.clip(np.rint(corner), -(2**24), 2**24)
-    return int(x), int(y)
 
 
 def _extents(poses: Poses) -> dict[int, float]:

@@ -1,4 +1,8 @@
-"""One HTML page about a run, which opens from disk anywhere: pictures, doubts, scores and what was run."""
+"""One HTML page about a run, which opens from disk anywhere.
+
+It shows sample frames, the frames to check first, scores over time, errors where they are known, and what was
+run with which settings.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,7 @@ from posewarper.reporting.views import (
     usual_aspect,
     whole_image,
 )
-from posewarper.structures import Floats, Ints, Poses, RunResult, Track, is_there
+from posewarper.structures import Floats, Ints, RunResult, Track, is_there
 from posewarper.video.source import Video
 
 LEVELS = (0.35, 0.5, 0.65, 0.8)
@@ -80,17 +84,9 @@ def _bars(cells: NDArray[np.bool_]) -> str:
 
 def axis_ticks(n_frames: int, most: int = 8) -> list[int]:
     """Return round frame indices from 0 on, at most ``most`` of them."""
-    step = 1
-    while (n_frames - 1) // step + 1 > most:
-        step = next(s for s in _round_steps() if s > step)
+    steps = (factor * 10**power for power in count() for factor in (1, 2, 5))
+    step = next(step for step in steps if (n_frames - 1) // step + 1 <= most)
     return list(range(0, n_frames, step))
-
-
-def _round_steps() -> Iterable[int]:
-    power = 1
-    while True:
-        yield from (power, 2 * power, 5 * power)
-        power *= 10
 
 
 def place(frame: int, n_frames: int) -> float:
@@ -137,7 +133,7 @@ _PICTURE_BYTES, _OVERVIEW_BYTES = 75_000, 220_000
 _CROWD, _CROWD_BYTES = 900, 120_000  # of more tracks than are shown one by one
 _SAMPLES = {1: 8, 2: 4, 3: 3}  # pictures a frame -> frames
 _RINGS = 6  # keypoints with a ring in a picture
-_COLUMNS_of_report = 6000  # of all tracks' strips together
+_ALL_COLUMNS = 6000  # of all tracks' strips together
 _OPEN_TRACKS = 4  # tracks whose scores are shown without a click
 _SCORE_COLUMNS = (
     *(("mean", "mean"), ("median", "median"), ("95 % below", "p95"), ("within 5 %", "pck05")),
@@ -175,13 +171,17 @@ def write_report(
     check_size(video, poses)
     if not any(len(track.frames) for track in poses.tracks.values()):
         raise LabelsError("there are no poses to report on", fix="label at least one frame")
-    suggestions = frames_to_check(poses, result.labels)
+    suggestions, n = frames_to_check(poses, result.labels), poses.n_frames
     page = _render(
         {
             "head": _describe_head(video, result, facts),
             "notes": list(result.notes),
             "pictures": _draw(video, result, suggestions),
-            "chart": _describe_chart(poses),
+            "chart": {
+                "n_frames": n,
+                "ticks": [(f, place(f, n)) for f in axis_ticks(n)],
+                "levels": level_names(),
+            },
             "tracks": [_describe_track(result, i, suggestions) for i in poses.tracks],
             "scores": _score_table(scores, result.method),
             "run": _describe_run(facts),
@@ -193,7 +193,7 @@ def write_report(
 
 
 def _render(values: Values) -> str:
-    # Whatever is put in is escaped: names of files, keypoints and tracks may hold anything.
+    # Every value is escaped, because names of files, keypoints and tracks may hold anything.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -238,7 +238,11 @@ def _draw(video: Video, result: RunResult, suggestions: Sequence[Suggestion]) ->
             "track": None if shot.track is None or len(poses.tracks) < 2 else _track_name(result, shot.track),
             "alt": f"Frame {shot.frame}{whose} with its skeleton"
             + (f", rings around {rings}" if rings else ""),
-            **_describe_frame(video, poses, shot.frame),
+            "frame": shot.frame,
+            "labelled": shot.frame in poses.labelled_frames,
+            # For a folder of frames, the files' names say more than times.
+            "time": None if video.frame_names else f"{video.times[shot.frame]:.2f} s",
+            "file": video.frame_names[shot.frame] if video.frame_names else None,
         }
 
     checks = [
@@ -262,7 +266,11 @@ def _plan(result: RunResult, suggestions: Sequence[Suggestion]) -> dict[str, lis
     """Choose what to show of which frame: a picture around everybody, or one a track where they are apart."""
     poses, size = result.poses, result.poses.image_size
     whole, frames = whole_image(size), [track.frames for track in poses.tracks.values()]
-    tight = [tight_boxes(t.keypoints, size, 1.2 * _subject_size(result, i)) for i, t in poses.tracks.items()]
+    tight = []
+    for i, track in poses.tracks.items():
+        label = result.labels.tracks.get(i)
+        usual = subject_size(None if label is None else label.keypoints, track.keypoints, size)
+        tight.append(tight_boxes(track.keypoints, size, 1.2 * usual))
     joined = join_boxes(tight, frames, poses.n_frames)
     if not np.isfinite(joined).any():  # all keypoints lie outside of the image
         joined[np.concatenate(frames)] = whole
@@ -294,11 +302,6 @@ def _plan(result: RunResult, suggestions: Sequence[Suggestion]) -> dict[str, lis
     return {"overview": overview, "samples": samples, "checks": checks}
 
 
-def _subject_size(result: RunResult, track_id: int) -> float:
-    track, label = result.poses.tracks[track_id], result.labels.tracks.get(track_id)
-    return subject_size(None if label is None else label.keypoints, track.keypoints, result.poses.image_size)
-
-
 def _spread(frames: Ints, labelled: Ints, count: int) -> list[int]:
     """Choose frames spread evenly, every second one a labelled frame where one is near."""
     step = (len(frames) - 1) / max(count - 1, 1)
@@ -311,26 +314,7 @@ def _spread(frames: Ints, labelled: Ints, count: int) -> list[int]:
     return sorted(set(chosen))
 
 
-def _describe_frame(video: Video, poses: Poses, frame: int) -> Values:
-    return {
-        "frame": frame,
-        "labelled": frame in poses.labelled_frames,
-        # Of a folder of frames the names of the files tell more than a time would.
-        "time": None if video.frame_names else f"{video.times[frame]:.2f} s",
-        "file": video.frame_names[frame] if video.frame_names else None,
-    }
-
-
 # --- scores -----------------------------------------------------------------------------------------------
-
-
-def _describe_chart(poses: Poses) -> Values:
-    n = poses.n_frames
-    return {
-        "n_frames": n,
-        "ticks": [(frame, place(frame, n)) for frame in axis_ticks(n)],
-        "levels": level_names(),
-    }
 
 
 def _track_name(result: RunResult, track_id: int) -> str:
@@ -360,7 +344,7 @@ def _describe_track(result: RunResult, track_id: int, suggestions: Sequence[Sugg
         "mean": sum(scored) / len(scored) if scored else None,
         "never": [row["name"] for row in keypoints if not row["labels"]],
         "keypoints": keypoints,
-        "strip": score_strip(track, poses.n_frames, _COLUMNS_of_report // len(poses.tracks)),
+        "strip": score_strip(track, poses.n_frames, _ALL_COLUMNS // len(poses.tracks)),
         "doubts": [
             (n, s.frame, place(s.frame, poses.n_frames))
             for n, s in enumerate(suggestions, start=1)
@@ -443,15 +427,13 @@ def _describe_run(facts: Mapping[str, Any]) -> Values:
 
 
 def _as_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name.replace("_", " "), _as_text(value)) for name, value in values.items() if value != ""]
+    def text(value: object) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        many = isinstance(value, Iterable) and not isinstance(value, str)
+        return ", ".join(map(str, value)) if many else str(value)
 
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return ", ".join(map(str, value))
-    return str(value)
+    return [(name.replace("_", " "), text(value)) for name, value in values.items() if value != ""]
 
 
 def _as_time(seconds: float) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posewarper.crops import Image, smooth_crop
 from posewarper.geometry import crop_transform, keypoint_boxes
-from posewarper.reporting.overlay import TRACK_COLOURS, draw_pose, write_text
+from posewarper.reporting.overlay import Colour, draw_pose, instances_on, write_text
 from posewarper.structures import Floats, Ints, Poses, is_there
 
 _MARGIN = 1.35  # of a view around its subject
@@ -139,20 +139,17 @@ def draw_view(
     size = view_size(box, longest)
     transform = crop_transform(box, size)
     view = smooth_crop(image, transform)
-    labels: list[tuple[str, tuple[int, int], tuple[int, int, int]]] = []
-    for n, (track_id, track) in enumerate(poses.tracks.items()):
-        row = int(np.searchsorted(track.frames, frame))
-        if row == len(track.frames) or track.frames[row] != frame:
-            continue
-        points, colour = transform.to_crop(track.keypoints[row]), TRACK_COLOURS[n % len(TRACK_COLOURS)]
+    labels: list[tuple[str, Floats, Colour]] = []
+    for track_id, track, row, colour in instances_on(poses, frame):
+        points = transform.to_crop(track.keypoints[row])
         scores, visibility = track.keypoint_scores[row], track.visibility[row]
         view = draw_pose(view, points, poses.skeleton, scores=scores, visibility=visibility, colour=colour)
         if rings is not None and rings[0] == track_id:
             draw_rings(view, points[list(rings[1])])
         there = points[is_there(points)]
         if tags and len(there) and np.all((there.max(0) > 0) & (there.min(0) < size[::-1])):
-            corner = np.clip([there[:, 0].max() + 6, there[:, 1].min() - 16], -(2**20), 2**20)
-            labels.append((f"track {track_id}", (int(corner[0]), int(corner[1])), colour))
+            corner = np.array([there[:, 0].max() + 6, there[:, 1].min() - 16])
+            labels.append((f"track {track_id}", corner, colour))
     for text, corner, colour in labels:
         write_text(view, text, corner, max(13, longest // 50), colour)
     return view
