@@ -158,10 +158,8 @@ def _settle(video: Labels | Poses, labelled_frames: ArrayLike) -> None:
                 got=f"{track.keypoints.shape[1]} keypoints",
                 fix="give every instance the keypoints of the skeleton, in its order",
             )
-    last = max(
-        [*(track.frames.max(initial=-1) for track in tracks.values()), *video.labelled_frames[-1:]],
-        default=-1,
-    )
+    frames = [video.labelled_frames, *(track.frames for track in tracks.values())]
+    last = max(int(own.max(initial=-1)) for own in frames)
     if video.n_frames is not None and last >= video.n_frames:
         raise LabelsError(
             "a label lies beyond the last frame",
@@ -290,15 +288,8 @@ class Poses:
     def as_labels(self) -> Labels:
         """Return the poses as labels and predictions, as a file holds them: without empty instances."""
         kept = {i: track.at(track.frames[track.visibility.any(-1)]) for i, track in self.tracks.items()}
-        return Labels(
-            self.skeleton,
-            {i: track for i, track in kept.items() if len(track.frames)},
-            self.labelled_frames,
-            self.image_size,
-            self.n_frames,
-            self.video,
-            self.frame_names,
-        )
+        some = {i: track for i, track in kept.items() if len(track.frames)}
+        return Labels(**(vars(self) | {"tracks": some}))  # the fields of poses are fields of labels, too
 
     def dense(self) -> Floats:
         """Return the poses as one array (n_frames, N tracks in order of their ids, K, 2), NaN = not there.
@@ -399,22 +390,22 @@ class InstanceTable:
         keypoints = np.array(self.keypoints, np.float64)
         if keypoints.shape == (n, k, 2):
             keypoints[~is_there(keypoints)] = np.nan
-        ids = None if self.image_ids is None else _array(self.image_ids, np.int64, (f,), "image_ids", 0)
-        values = {
-            "frame_names": tuple(str(name) for name in self.frame_names),
-            "frame_numbers": _array(self.frame_numbers, np.int64, (f,), "frame_numbers", 0),
-            "rows": _array(self.rows, np.int64, (n,), "rows", 0),
-            "keypoints": _array(keypoints, np.float64, (n, k, 2), "keypoints"),
-            "keypoint_scores": _array(self.keypoint_scores, np.float64, (n, k), "keypoint_scores"),
-            "scores": _array(self.scores, np.float64, (n,), "scores"),
-            "tracks": _array(self.tracks, np.int64, (n,), "tracks", NO_TRACK),
-            "boxes": _array(self.boxes, np.float64, (n, 4), "boxes"),
-            "head_boxes": _array(self.head_boxes, np.float64, (n, 4), "head_boxes"),
-            "is_person": _array(self.is_person, bool, (n,), "is_person", True),
-            "is_labelled": _array(self.is_labelled, bool, (f,), "is_labelled", True),
-            "image_ids": ids,
+        columns = {
+            "frame_numbers": (np.int64, (f,), 0),
+            "rows": (np.int64, (n,), 0),
+            "keypoint_scores": (np.float64, (n, k), np.nan),
+            "scores": (np.float64, (n,), np.nan),
+            "tracks": (np.int64, (n,), NO_TRACK),
+            "boxes": (np.float64, (n, 4), np.nan),
+            "head_boxes": (np.float64, (n, 4), np.nan),
+            "is_person": (bool, (n,), True),
+            "is_labelled": (bool, (f,), True),
         }
-        _set(self, **values)
+        values = {name: _array(getattr(self, name), d, s, name, e) for name, (d, s, e) in columns.items()}
+        _set(self, **values, keypoints=_array(keypoints, np.float64, (n, k, 2), "keypoints"))
+        _set(self, frame_names=tuple(str(name) for name in self.frame_names))
+        if self.image_ids is not None:
+            _set(self, image_ids=_array(self.image_ids, np.int64, (f,), "image_ids"))
         if n and (self.rows.min() < 0 or self.rows.max() >= f):
             raise LabelsError(
                 "an instance of a table belongs to no frame of it",
