@@ -6,19 +6,18 @@ The formats are those of :data:`posewarper.formats.catalogue.FORMATS`. Behind th
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import LabelsError
 from posewarper.formats import coco
 from posewarper.formats.catalogue import format_to_write, read_clip, write_in_format
 from posewarper.formats.clips import Clip, VideoFacts, group_by_track
 from posewarper.formats.frame_names import base_name, stem_of
-from posewarper.formats.records import LARGEST_INDEX, VIDEO_SUFFIXES, PathLike
+from posewarper.formats.records import LARGEST_INDEX, VIDEO_SUFFIXES, PathLike, warn
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, Poses, Track
 
@@ -67,7 +66,7 @@ def read_labels(
         )
     never = [n for n, seen in zip(labels.skeleton.names, labels.labelled_keypoints, strict=True) if not seen]
     if never:
-        _warn(path, f"keypoints that are never labelled stay empty: {', '.join(never)}")
+        warn(path, f"keypoints that are never labelled stay empty: {', '.join(never)}")
     return labels
 
 
@@ -178,7 +177,7 @@ def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset
         _check_size(clip, video, path)
         _warn_of_another_video(clip, video, path)
         if clip.n_frames not in (None, video.n_frames):
-            _warn(
+            warn(
                 path,
                 f"the labels were made on a video of {clip.n_frames} frames, this one has {video.n_frames}; "
                 "check that they belong together",
@@ -235,10 +234,6 @@ def _tracks(clip: Clip, path: PathLike) -> dict[int, Track]:
 # --- checks -----------------------------------------------------------------------------------------------
 
 
-def _warn(path: PathLike, text: str) -> None:
-    warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=2)
-
-
 def _check_skeleton(found: Skeleton, wanted: Skeleton, path: PathLike) -> None:
     if found.names == wanted.names:
         return
@@ -263,7 +258,7 @@ def _warn_of_another_video(clip: Clip, video: VideoFacts, path: PathLike) -> Non
     is_file_name = Path(named).suffix.lower() in VIDEO_SUFFIXES
     if is_file_name and opened.is_file() and stem_of(named) != opened.stem:
         text = f"the labels name the video {base_name(named)}, and this is {opened.name}"
-        _warn(path, f"{text}; check that they belong together")
+        warn(path, f"{text}; check that they belong together")
 
 
 def _check_size(clip: Clip, video: VideoFacts, path: PathLike) -> None:
@@ -329,7 +324,7 @@ def _leave_out_moved(clip: Clip, offset: int, path: PathLike, n_frames: int) -> 
         return
     clip.instances = [instance for instance in clip.instances if instance.frame not in moved]
     clip.labelled_frames -= moved
-    _warn(path, f"frames that the offset moves beyond the last one are left out: {len(moved)}")
+    warn(path, f"frames that the offset moves beyond the last one are left out: {len(moved)}")
 
 
 def _warn_of_outside(clip: Clip, path: PathLike) -> None:
@@ -346,4 +341,4 @@ def _warn_of_outside(clip: Clip, path: PathLike) -> None:
         outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
         where += [instance.where] * int(outside.sum())
     if where:
-        _warn(path, f"{len(where)} labelled keypoints lie outside of the image, the first in {where[0]}")
+        warn(path, f"{len(where)} labelled keypoints lie outside of the image, the first in {where[0]}")
