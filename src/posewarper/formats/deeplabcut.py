@@ -99,10 +99,8 @@ def is_project(path: PathLike) -> bool:
 def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
     """Return what a DeepLabCut table or project says about one video.
 
-    Args:
-        path: a table of labels or predictions (.csv or .h5), a project's ``config.yaml``, or its folder.
-        video: the opened video; picks one of several, and knows the frames' names.
-        skeleton: not used; the table has its own.
+    The path is a table (.csv or .h5), a project's ``config.yaml``, or its folder. The opened video picks one
+    of several, and knows the frames' names. ``skeleton`` is not used, since the table has its own.
 
     Raises:
         LabelsError: if anything in the file is not as it should be.

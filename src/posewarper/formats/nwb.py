@@ -261,10 +261,7 @@ def _read_series(series: Any) -> tuple[Floats, Floats, Floats]:
 def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
     """Return what an NWB file says about one video.
 
-    Args:
-        path: the file.
-        video: the opened video; picks one of several.
-        skeleton: not used; the file has its own.
+    The opened video picks one of several. ``skeleton`` is not used, since the file has its own.
 
     Raises:
         LabelsError: if the file is damaged or holds no poses, or h5py is not installed.

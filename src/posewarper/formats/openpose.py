@@ -50,7 +50,6 @@ _MOST_SHARED = 0.25
 
 
 _SUFFIX = "_keypoints"
-_BY_LENGTH = {25: BODY_25, 18: COCO_18}
 # What is written as the confidence of a keypoint whose score is 0 or below, since 0 would remove it.
 _LEAST_CONFIDENCE = 1e-6
 _OTHER_KEYS = (
@@ -213,8 +212,8 @@ def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) 
                 "if it was BODY_25B, say so with --skeleton body_25b",
             )
         return BODY_25
-    if count in _BY_LENGTH:
-        return _BY_LENGTH[count]
+    if count == len(COCO_18):
+        return COCO_18
     warn(
         path,
         f"no model with {count} keypoints is known; they are named keypoint_0, keypoint_1, ...; "

@@ -60,10 +60,7 @@ class _Project:
 def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
     """Return what a SLEAP project says about one video.
 
-    Args:
-        path: the project.
-        video: the opened video; picks one of several.
-        skeleton: not used; the project has its own.
+    The opened video picks one of several. ``skeleton`` is not used, since the project has its own.
 
     Raises:
         LabelsError: if the file is damaged, or sleap-io is not installed.
