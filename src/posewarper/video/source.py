@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
 import av
 import numpy as np
@@ -29,34 +29,6 @@ CACHE_BYTES = 256 * 2**20
 FOLDER_FPS = 25.0
 _THREADS, _AHEAD = 4, 8  # of reading images by number: threads, and images read before they are needed
 _LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".slp", ".nwb")
-
-
-class Frames(Protocol):
-    """What predicting a video asks of it, whether its frames can be read again or come once."""
-
-    @property
-    def name(self) -> str:
-        """What poses of the video name it by."""
-        ...
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the frames."""
-        ...
-
-    @property
-    def n_frames(self) -> int | None:
-        """Number of frames; None where that is not known."""
-        ...
-
-    @property
-    def frame_names(self) -> tuple[str, ...]:
-        """File names of the frames of a folder; empty for others."""
-        ...
-
-    def frames(self, indices: Iterable[int], /) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield (index, frame)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -80,7 +52,7 @@ class FrameSource:
         return self.first <= number < self.first + self.n_frames and number not in self.missing
 
     def frames(self, numbers: Iterable[int]) -> Iterator[tuple[int, Image]]:
-        """Yield (number, frame) in the order given; a few are read before they are asked for."""
+        """Yield (number, frame) in the order given; a few are read ahead."""
         with ThreadPoolExecutor(_THREADS) as pool:
             waiting: deque[tuple[int, Future[Image]]] = deque()
             try:
@@ -172,7 +144,7 @@ class Video:
     def __getitem__(self, i: int) -> Image:
         i = operator.index(i)
         if self._closed:
-            raise ValueError(f"{self.path} is closed; open it anew to read frames")
+            raise ValueError(f"{self.path} is closed; open it again to read frames")
         if not 0 <= i < len(self):
             last = len(self) - 1
             raise IndexError(f"{self.path}: there is no frame {i}; the frames go from 0 to {last}")
@@ -250,7 +222,8 @@ class LiveVideo:
     def __init__(self, name: str) -> None:
         self.path = name
         self.name = "live" if name == PIPE else os.path.basename(name)
-        self.n_frames, self.frame_names = None, ()
+        self.n_frames: int | None = None
+        self.frame_names: tuple[str, ...] = ()
         if name == PIPE and sys.stdin is None:
             raise VideoError(
                 "standard input is closed: no frames can come from it",
@@ -290,3 +263,7 @@ class LiveVideo:
                 yield index, self._upright.convert(frame)
         except FFmpegError:
             return  # a stream that breaks off has ended
+
+
+Frames = Video | LiveVideo
+"""What can be predicted: frames that can be read again, or frames that come once."""
