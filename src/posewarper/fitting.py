@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
-from posewarper.formats.labels import read_labels
+from posewarper.formats.labels import check_image_size, read_labels
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
@@ -244,14 +244,7 @@ def check_labels(video: Video, labels: Labels) -> Labels:
             got=f"frame {last}",
             fix="check that the labels belong to this video and count frames from 0",
         )
-    if labels.image_size is not None and tuple(labels.image_size) != tuple(video.image_size):
-        raise LabelsError(
-            "the labels were made on images of another size",
-            path=video.path,
-            expected=f"height x width {video.image_size[0]} x {video.image_size[1]}, as in the video",
-            got=f"{labels.image_size[0]} x {labels.image_size[1]}",
-            fix="label this very video, or scale the labels to its size",
-        )
+    check_image_size(labels.image_size, video.image_size, path=video.path)
     return labels
 
 

@@ -265,9 +265,7 @@ def test_weights_to_start_from_that_are_no_use_are_refused(refused, tmp_path, mo
     for options in (("--effort", "fast"), ("--method", "linear"), ("--model", a_model(tmp_path / "m.pt"))):
         err = refused("no network is trained", "--backbone-weights", absent, *options)
         assert "optical flow" not in err
-    assert "optical flow" not in refused(
-        "expected: weights of the backbone", "--backbone-weights", absent
-    )
+    assert "optical flow" not in refused("expected: weights of the backbone", "--backbone-weights", absent)
 
     def fails(*_, **__):
         raise OSError("no network")

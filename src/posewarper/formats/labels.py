@@ -174,7 +174,7 @@ def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset
     if frame_offset:
         _shift(clip, frame_offset, path)
     if video is not None:
-        _check_size(clip, video, path)
+        check_image_size(clip.image_size, video.image_size, path=path)
         _warn_of_another_video(clip, video, path)
         if clip.n_frames not in (None, video.n_frames):
             warn(
@@ -261,16 +261,27 @@ def _warn_of_another_video(clip: Clip, video: VideoFacts, path: PathLike) -> Non
         warn(path, f"{text}; check that they belong together")
 
 
-def _check_size(clip: Clip, video: VideoFacts, path: PathLike) -> None:
-    if clip.image_size is None or clip.image_size == tuple(video.image_size):
+def check_image_size(
+    size: tuple[int, int] | None,
+    wanted: tuple[int, int],
+    *,
+    what: str = "labels",
+    path: PathLike | None = None,
+) -> None:
+    """Refuse labels or poses that were made on frames of another (height, width) than ``wanted``, a video's.
+
+    Raises:
+        LabelsError: unless the sizes are equal, or that of the labels is not known.
+    """
+    if size is None or tuple(size) == tuple(wanted):
         return
-    (height, width), (video_height, video_width) = clip.image_size, video.image_size
+    (height, width), (video_height, video_width) = size, wanted
     if (width, height) == (video_height, video_width):
-        fix = "the video is rotated: make the labels on the upright video, or use the video they were made on"
+        fix = f"the video is rotated: make the {what} on the upright video, or use the one they were made on"
     else:
-        fix = "the video was resized or cropped: use the video that the labels were made on, or scale them"
+        fix = f"the video was resized or cropped: use the video that the {what} were made on, or scale them"
     raise LabelsError(
-        "the labels were made on frames of another size than the video has",
+        f"the {what} were made on frames of another size than the video has",
         path=path,
         expected=f"{video_width} x {video_height} pixels (width x height)",
         got=f"{width} x {height} pixels",

@@ -17,7 +17,7 @@ from posewarper.crops import Image
 from posewarper.errors import ConfigError, Interrupted, LabelsError, PosewarperWarning
 from posewarper.evaluation.oks import usual_sigmas
 from posewarper.formats.boxes import read_video_boxes
-from posewarper.formats.labels import read_labels
+from posewarper.formats.labels import check_image_size, read_labels
 from posewarper.model.export import open_model
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseModel
@@ -360,15 +360,7 @@ def _boxes_of(
     video = frames if isinstance(frames, Video) else None
     labels = given if isinstance(given, Labels) else read_labels(given, video=video)
     labels = labels.only_labelled()
-    if labels.image_size is not None and labels.image_size != frames.image_size:
-        (height, width), (own_height, own_width) = frames.image_size, labels.image_size
-        raise LabelsError(
-            "the labels were made on frames of another size than the video has",
-            path=path,
-            expected=f"{width} x {height} pixels (width x height)",
-            got=f"{own_width} x {own_height} pixels",
-            fix="give labels that were made on this video, or scale them to its size",
-        )
+    check_image_size(labels.image_size, frames.image_size, path=path)
     if set(labels.skeleton.names) == set(skeleton.names):
         return boxes_of_labels(labels)
     theirs, ours = (", ".join(names) for names in (labels.skeleton.names, skeleton.names))

@@ -12,6 +12,7 @@ import numpy as np
 
 from posewarper.crops import Image, smooth_crop
 from posewarper.errors import LabelsError
+from posewarper.formats.labels import check_image_size
 from posewarper.geometry import crop_transform
 from posewarper.reporting.checking import subject_size
 from posewarper.reporting.overlay import (
@@ -85,14 +86,7 @@ def _as_poses(video: Video, labels: Labels) -> Poses:
     }
     if not tracks:
         raise LabelsError("there are no labels to show", fix="label at least one frame with one keypoint")
-    if labels.image_size is not None and tuple(labels.image_size) != tuple(video.image_size):
-        raise LabelsError(
-            "the labels were made on images of another size",
-            path=video.path,
-            expected=f"height x width {video.image_size[0]} x {video.image_size[1]}, as in the video",
-            got=f"{labels.image_size[0]} x {labels.image_size[1]}",
-            fix="show the labels on the video that they were made on",
-        )
+    check_image_size(labels.image_size, video.image_size, path=video.path)
     return Poses(labels.skeleton, tracks, video.image_size, video.n_frames, labels.labelled_frames)
 
 

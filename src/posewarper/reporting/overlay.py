@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posewarper.errors import LabelsError, OutputError
 from posewarper.files import replacing
+from posewarper.formats.labels import check_image_size
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Poses, Progress, Track, is_there, silent
 from posewarper.video.source import Video
@@ -203,22 +204,6 @@ def _extents(poses: Poses) -> dict[int, float]:
     return extents
 
 
-def check_size(video: Video, poses: Poses) -> None:
-    """Check that poses belong to images of the video's size.
-
-    Raises:
-        LabelsError: if they do not.
-    """
-    if tuple(poses.image_size) != tuple(video.image_size):
-        raise LabelsError(
-            "the poses belong to another image size than the video's",
-            path=video.path,
-            expected=f"height x width {video.image_size[0]} x {video.image_size[1]}",
-            got=f"{poses.image_size[0]} x {poses.image_size[1]}",
-            fix="take the video that the poses were made from",
-        )
-
-
 def write_overlay(
     path: str | os.PathLike[str],
     video: Video,
@@ -243,7 +228,7 @@ def write_overlay(
         LabelsError: if the poses belong to another image size.
         OutputError: if the place cannot be written.
     """
-    check_size(video, poses)
+    check_image_size(poses.image_size, video.image_size, what="poses", path=video.path)
     size, extents = _scale_for(video.image_size, max_side), _extents(poses)
 
     def drawn() -> Iterator[Image]:
@@ -276,7 +261,7 @@ def write_sheet(
         OutputError: if the place cannot be written, or its name is not that of a picture.
     """
     check_picture_name(path)
-    check_size(video, poses)
+    check_image_size(poses.image_size, video.image_size, what="poses", path=video.path)
     if not len(frames):
         raise LabelsError("no frames to show", expected="at least one frame index", got=0, fix="name frames")
     height, width = video.image_size

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from posewarper.errors import LabelsError
 from posewarper.files import replacing
+from posewarper.formats.labels import check_image_size
 from posewarper.reporting.checking import Suggestion, frames_to_check, subject_size
-from posewarper.reporting.overlay import check_size
 from posewarper.reporting.views import (
     are_apart,
     draw_view,
@@ -168,7 +168,7 @@ def write_report(
         OutputError: if the place cannot be written.
     """
     poses = result.poses
-    check_size(video, poses)
+    check_image_size(poses.image_size, video.image_size, what="poses", path=video.path)
     if not any(len(track.frames) for track in poses.tracks.values()):
         raise LabelsError("there are no poses to report on", fix="label at least one frame")
     suggestions, n = frames_to_check(poses, result.labels), poses.n_frames

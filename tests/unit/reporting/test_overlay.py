@@ -166,7 +166,7 @@ def test_sheet(clip: Path, tmp_path: Path) -> None:
 
 def test_poses_of_another_size_are_refused(clip: Path, tmp_path: Path) -> None:
     track = Track(np.array([0]), POINTS[None], keypoint_scores=np.ones((1, 5)))
-    with open_video(clip) as video, pytest.raises(LabelsError, match="another image size"):
+    with open_video(clip) as video, pytest.raises(LabelsError, match="another size"):
         write_overlay(tmp_path / "out.mp4", video, Poses(SKELETON, {0: track}, (120, 160), 8))
     assert not (tmp_path / "out.mp4").exists()
 

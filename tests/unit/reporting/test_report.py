@@ -328,7 +328,7 @@ def test_the_file_appears_whole_or_not_at_all(report, clip, tmp_path, monkeypatc
 
 def test_poses_that_do_not_fit_are_refused(report) -> None:
     result = made_result()
-    with pytest.raises(LabelsError, match="another image size"):
+    with pytest.raises(LabelsError, match="another size"):
         report(replace(result, poses=replace(result.poses, image_size=(WIDTH, HEIGHT))))
     with pytest.raises(LabelsError, match="no poses"):
         report(replace(result, poses=replace(result.poses, tracks={})))
