@@ -137,7 +137,7 @@ def main() -> None:
     rows, rng = [], np.random.default_rng(0)
     for kind, spoil in SPOILERS.items():
         frames = [
-            (n, spoil(image, boxes[n].boxes, rng) if n % SPOILED_EVERY == 0 else image) for n, image in images
+            (n, spoil(image, boxes[n], rng) if n % SPOILED_EVERY == 0 else image) for n, image in images
         ]
         for way, head in WAYS:
             engine = HeatmapEngine(models[head], precision="float32")

@@ -30,7 +30,7 @@ from posewarper.posetrack.points import apply_neck_rule
 from posewarper.posetrack.posetrack18 import read_posetrack18, write_posetrack18
 from posewarper.posetrack.results import paper_scores, write_results, write_submission
 from posewarper.posetrack.samples import Samples, samples_from_boxes, samples_from_labels
-from posewarper.prediction.stream import CropKeeper, FrameBoxes, PoseStream
+from posewarper.prediction.stream import CropKeeper, PoseStream
 from posewarper.prediction.tracker import suppress_doubles
 from posewarper.prediction.windows import WINDOWS, Window, check_window, named_window
 from posewarper.runs import claim_folder, counter
@@ -99,15 +99,11 @@ def predict_video(
     around = {min(max(number + offset, first), last) for number in own for offset in window.offsets}
     needed = sorted(number for number in around if number in own or source.has(number))
 
-    def boxes_of(number: int, image: Image, new_scene: bool) -> FrameBoxes:
-        which = own.get(number, _NOBODY)
-        return FrameBoxes(samples.boxes[which], samples.box_scores[which])
-
     stream = PoseStream(
         HeatmapEngine(model, precision="float32", batch=batch),
         window,
         CropKeeper(model.spec.crop_size[1] / model.spec.crop_size[0]),
-        boxes_of,
+        lambda number, image, new_scene: samples.boxes[own.get(number, _NOBODY)],
         chunk=_CHUNK,
         scenes=False,
         bounds=(first, last) if ends == "clip" else None,

@@ -14,12 +14,11 @@ from torchvision import models
 from posewarper.crops import Image
 from posewarper.errors import ConfigError
 from posewarper.model.pretrained import PathLike, load_torchvision
-from posewarper.prediction.stream import FrameBoxes
 from posewarper.prediction.tracker import Tracker
 from posewarper.structures import Floats, Labels
 from posewarper.video.track_crops import instance_boxes
 
-NOBODY = FrameBoxes(np.zeros((0, 4)), np.zeros(0))
+NOBODY: Floats = np.zeros((0, 4))
 
 
 @dataclass(frozen=True)
@@ -27,20 +26,20 @@ class BoxSource:
     """Finds the boxes of one frame after another.
 
     Args:
-        known: frame index -> boxes that are given.
+        known: frame index -> boxes (n, 4) xywh that are given.
         detect: image -> boxes, where there is a detector.
         detect_every: frames from one detection to the next; between them tracks are followed.
         follows: whether boxes of frames without any come from the tracks' own previous poses.
         whole_frame: wherever nobody is known, whoever uses this has to look at the whole frame.
     """
 
-    known: Mapping[int, FrameBoxes] = field(default_factory=dict)
-    detect: Callable[[Image], FrameBoxes] | None = None
+    known: Mapping[int, Floats] = field(default_factory=dict)
+    detect: Callable[[Image], Floats] | None = None
     detect_every: int = 1
     follows: bool = False
     whole_frame: bool = False
 
-    def find(self, frame: int, image: Image, new_scene: bool, tracker: Tracker) -> FrameBoxes:
+    def find(self, frame: int, image: Image, new_scene: bool, tracker: Tracker) -> Floats:
         """Return the boxes of a frame, given the tracks of the frames before it."""
         if frame in self.known:
             return self.known[frame]
@@ -49,12 +48,10 @@ class BoxSource:
         if not self.follows:
             return NOBODY
         boxes = tracker.expected_boxes(frame)[1]
-        if len(boxes):
-            return FrameBoxes(boxes, np.ones(len(boxes)))
-        return NOBODY if self.detect is None else self.detect(image)
+        return boxes if len(boxes) or self.detect is None else self.detect(image)
 
 
-def boxes_of_labels(labels: Labels, *, around_keypoints: bool = True) -> dict[int, FrameBoxes]:
+def boxes_of_labels(labels: Labels, *, around_keypoints: bool = True) -> dict[int, Floats]:
     """Return the boxes around the labels of every labelled frame, by frame index.
 
     Args:
@@ -67,10 +64,7 @@ def boxes_of_labels(labels: Labels, *, around_keypoints: bool = True) -> dict[in
         for frame, box in zip(track.frames.tolist(), instance_boxes(keypoints, track.boxes), strict=True):
             if np.isfinite(box).all():
                 found.setdefault(frame, []).append(box)
-    return {
-        frame: FrameBoxes(np.array(boxes).reshape(-1, 4), np.ones(len(boxes)))
-        for frame, boxes in found.items()
-    }
+    return {frame: np.array(boxes).reshape(-1, 4) for frame, boxes in found.items()}
 
 
 DEFAULT_DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"

@@ -140,13 +140,6 @@ class CropKeeper:
 _THREADS = 4
 
 
-class FrameBoxes(NamedTuple):
-    """What is looked at in a frame: tight boxes (n, 4) xywh in pixels, and their scores (n,)."""
-
-    boxes: Floats
-    scores: Floats
-
-
 @dataclass(frozen=True)
 class FramePoses:
     """The poses of one frame.
@@ -156,7 +149,6 @@ class FramePoses:
         keypoints: (n, K, 2) xy in image pixels.
         keypoint_scores: (n, K), the maxima of the heatmaps.
         boxes: (n, 4) xywh that were looked at.
-        scores: (n,) of the boxes.
         new_scene: whether a cut lies before this frame.
         held_error: (n, K) how far keypoints lie from those of crops of their own, in pixels; None where that
             was not looked at.
@@ -166,14 +158,13 @@ class FramePoses:
     keypoints: Floats
     keypoint_scores: Floats
     boxes: Floats
-    scores: Floats
     new_scene: bool
     held_error: Floats | None = None
 
 
 class _Looked(NamedTuple):
     number: int
-    found: FrameBoxes
+    boxes: Floats
     cut: bool
     crops: list[Crop]
     own: list[Crop]  # crops of their own, where held ones are checked
@@ -187,8 +178,8 @@ class PoseStream:
         engine: the network.
         window: the frames that are summed.
         keeper: which crop each instance is looked at in.
-        find_boxes: (frame, image, whether a scene begins) -> boxes; called for each frame in order, after the
-            poses of the frames before it were taken.
+        find_boxes: (frame, image, whether a scene begins) -> tight boxes (n, 4) xywh in pixels; called for
+            each frame in order, after the poses of the frames before it were taken.
         chunk: frames that go through the network together; more than 1 only if ``find_boxes`` does not need
             the poses of the frame before.
         audit: every so many frames poses are also found with crops of their own; 0 for never.
@@ -199,7 +190,7 @@ class PoseStream:
     engine: HeatmapEngine
     window: Window
     keeper: CropKeeper
-    find_boxes: Callable[[int, Image, bool], FrameBoxes]
+    find_boxes: Callable[[int, Image, bool], Floats]
     chunk: int = 1
     audit: int = 0
     scenes: bool = True
@@ -262,7 +253,7 @@ class PoseStream:
             found, seen = keypoints[at : at + n], maxima[at : at + n]
             error = np.linalg.norm(keypoints[at + n : at + n + m] - found, axis=-1) if m else None
             at += n + m
-            yield FramePoses(look.number, found, seen, *look.found, look.cut, error)
+            yield FramePoses(look.number, found, seen, look.boxes, look.cut, error)
         oldest = numbers[-1] + 1 - self._before
         self._images = {n: image for n, image in self._images.items() if n >= oldest}
         self._scene_of = {n: scene for n, scene in self._scene_of.items() if n >= oldest - 1}
@@ -275,14 +266,14 @@ class PoseStream:
         cut = self._scene_of.get(number - 1, self._scene_of[number]) != self._scene_of[number]
         if cut:
             self.keeper.forget()
-        found = self.find_boxes(number, self._images[number], cut)
-        crops, own = self.keeper.place(found.boxes), []
+        boxes = self.find_boxes(number, self._images[number], cut)
+        crops, own = self.keeper.place(boxes), []
         self.looked_at = number
         if self.audit > 0 and number % self.audit == 0:
             # Numbers of crops that may be held count up, those of others down.
-            own = [Crop(-self._n_own - n, tuple(box)) for n, box in enumerate(found.boxes.tolist(), 1)]
+            own = [Crop(-self._n_own - n, tuple(box)) for n, box in enumerate(boxes.tolist(), 1)]
             self._n_own += len(own)
-        return _Looked(number, found, cut, crops, own)
+        return _Looked(number, boxes, cut, crops, own)
 
     def _find(self, wanted: list[tuple[int, Crop]]) -> tuple[Floats, Floats]:
         """Return the keypoints (n, K, 2) in image pixels and the maxima (n, K) of n instances."""

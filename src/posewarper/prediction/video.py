@@ -30,12 +30,12 @@ from posewarper.prediction.boxes import (
     detect,
     load_detector,
 )
-from posewarper.prediction.stream import CropKeeper, FrameBoxes, FramePoses, PoseStream
+from posewarper.prediction.stream import CropKeeper, FramePoses, PoseStream
 from posewarper.prediction.tracker import Tracker, single_poses
 from posewarper.prediction.windows import WINDOWS, Window, check_window, make_window
 from posewarper.runs import PoseLog
 from posewarper.skeletons import Skeleton
-from posewarper.structures import NO_TRACK, Labels, Poses, Progress, RunResult, Track, silent
+from posewarper.structures import NO_TRACK, Floats, Labels, Poses, Progress, RunResult, Track, silent
 from posewarper.video.source import Frames, LiveVideo, Video, ahead, is_live, open_video
 from posewarper.video.track_crops import instance_boxes
 
@@ -119,7 +119,7 @@ def predict(
     with _opened(video) as frames:
         if boxes is not None:
             found = read_video_boxes(boxes, n_frames=frames.n_frames)
-            source = BoxSource({n: FrameBoxes(own.boxes, own.scores) for n, own in found.items()})
+            source = BoxSource({n: own.boxes for n, own in found.items()})
         elif labels is not None:
             source = BoxSource(_boxes_of(labels, frames, network.spec.skeleton), follows=True)
         elif detector is None:
@@ -128,7 +128,7 @@ def predict(
             name = DEFAULT_DETECTOR if detector == "default" else detector
             finder = load_detector(name, detector_weights, network.device)
             source = BoxSource(
-                detect=lambda image: FrameBoxes(*detect(finder, image, category)),
+                detect=lambda image: detect(finder, image, category)[0],
                 detect_every=detect_every,
                 follows=detect_every > 1,
             )
@@ -281,18 +281,18 @@ class _Run:
                 yield self.done
         self.records.keep(self._state())
 
-    def _find_boxes(self, frame: int, image: Image, new_scene: bool) -> FrameBoxes:
+    def _find_boxes(self, frame: int, image: Image, new_scene: bool) -> Floats:
         if new_scene:
             self.tracker.forget()
         found = self.source.find(frame, image, new_scene, self.tracker)
-        if len(found.boxes) or not self.source.whole_frame:
+        if len(found) or not self.source.whole_frame:
             return found
         # A box around what the network takes the one instance for, which it sees better closer by.
         height, width = image.shape[:2]
         keypoints, scores = self.stream.glance(image, np.array([-0.5, -0.5, width, height]))
         sure = scores >= max(self.config.keypoint_score, 0.5 * scores.max())
         box = instance_boxes(np.where(sure[:, None], keypoints, np.nan)[None])
-        return FrameBoxes(box, np.ones(1)) if np.isfinite(box).all() else NOBODY
+        return box if np.isfinite(box).all() else NOBODY
 
     def _record(self, poses: FramePoses) -> dict[str, Any]:
         stays = np.ones(len(poses.boxes), bool)
@@ -354,7 +354,7 @@ def _opened(video: Video | PathLike) -> Iterator[Video | LiveVideo]:
 
 def _boxes_of(
     given: Labels | PathLike, frames: Video | LiveVideo, skeleton: Skeleton
-) -> Mapping[int, FrameBoxes]:
+) -> Mapping[int, Floats]:
     """Return the boxes around labels, or those that a file gives, if its keypoints are not the model's."""
     path = None if isinstance(given, Labels) else given
     video = frames if isinstance(frames, Video) else None
@@ -386,7 +386,7 @@ def _notes(
     poses: Poses, n_frames: int, source: BoxSource, reused: float, error: tuple[float, float] | None
 ) -> tuple[str, ...]:
     notes, odd = [], []
-    beyond = [frame for frame, own in source.known.items() if frame >= n_frames and len(own.boxes)]
+    beyond = [frame for frame, own in source.known.items() if frame >= n_frames and len(own)]
     if beyond:
         whose = "frame has" if len(beyond) == 1 else "frames have"
         odd.append(

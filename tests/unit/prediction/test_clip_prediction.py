@@ -13,7 +13,6 @@ import torch
 from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWarning
 from posewarper.model.network import ModelSpec
 from posewarper.prediction.boxes import BoxSource, boxes_of_labels
-from posewarper.prediction.stream import FrameBoxes
 from posewarper.prediction.video import ClipPredictionConfig, predict_clip
 from posewarper.runs import PoseLog
 from posewarper.skeletons import Skeleton
@@ -81,10 +80,10 @@ class Shown:
             yield frame, self.picture(frame)
 
 
-def boxes(frame: int) -> FrameBoxes:
+def boxes(frame: int) -> np.ndarray:
     points = true_points(frame)
     low, high = points.min(1) - 2, points.max(1) + 2
-    return FrameBoxes(np.concatenate([low, high - low], 1), np.ones(2))
+    return np.concatenate([low, high - low], 1)
 
 
 def given(n: int = N_FRAMES) -> BoxSource:
@@ -188,7 +187,7 @@ def test_an_untrained_head_is_refused() -> None:
 
 def test_boxes_of_labels() -> None:
     found = boxes_of_labels(replace(labels(0, 5), labelled_frames=np.array([0, 3, 5])))
-    assert {frame: len(own.boxes) for frame, own in found.items()} == {0: 2, 3: 0, 5: 2}
+    assert {frame: len(own) for frame, own in found.items()} == {0: 2, 3: 0, 5: 2}
 
 
 def test_a_log_keeps_what_was_kept(tmp_path) -> None:

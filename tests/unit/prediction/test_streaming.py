@@ -12,7 +12,7 @@ from posewarper.model.network import ModelSpec
 from posewarper.model.warping import WarpHead
 from posewarper.paper.prediction import predict_video
 from posewarper.posetrack.samples import samples_from_boxes
-from posewarper.prediction.stream import CropKeeper, FrameBoxes, PoseStream
+from posewarper.prediction.stream import CropKeeper, PoseStream
 from posewarper.prediction.windows import PAPER_OFFSETS, PAPER_WEIGHTS, WINDOWS, make_window
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import InstanceTable
@@ -64,13 +64,12 @@ def model() -> Quick:
     return Quick().eval().double()
 
 
-def moving(frame: int) -> FrameBoxes:
-    boxes = np.array([[10.0 + 3 * frame, 5, 20, 40], [30, 2.0 + frame, 15, 30]])
-    return FrameBoxes(boxes, np.array([0.9, 0.8]))
+def moving(frame: int) -> np.ndarray:
+    return np.array([[10.0 + 3 * frame, 5, 20, 40], [30, 2.0 + frame, 15, 30]])
 
 
-def still(frame: int) -> FrameBoxes:
-    return FrameBoxes(np.array([[12.0, 5, 20, 40]]), np.ones(1))
+def still(frame: int) -> np.ndarray:
+    return np.array([[12.0, 5, 20, 40]])
 
 
 def stream(model, boxes=moving, *, crops="exact", window=WINDOWS["paper"], chunk=1, audit=0, **options):
@@ -89,7 +88,7 @@ def frame_by_frame(model, window) -> np.ndarray:
     """Return what the paper's inference finds, sample by sample."""
     names = tuple(f"v/{n:06}.jpg" for n in range(N_FRAMES))
     table = InstanceTable("v", names, range(N_FRAMES), rows=[], keypoints=np.zeros((0, 17, 2)))
-    boxes = np.concatenate([moving(n).boxes for n in range(N_FRAMES)])
+    boxes = np.concatenate([moving(n) for n in range(N_FRAMES)])
     rows = np.repeat(np.arange(N_FRAMES), 2)
     samples = samples_from_boxes(table, boxes, np.ones(len(boxes)), rows, ASPECT, 0.2)
     source = FrameSource(image, 0, N_FRAMES)
