@@ -312,7 +312,7 @@ def test_a_long_clip_with_dense_labels_stays_small(report, clip) -> None:
     assert page.all("svg")[0]["viewbox"] == "0 0 320 4"
     assert len(page.all("i")) == 200
     assert path.stat().st_size < 400_000
-    assert "Of 156.2 frames that share a column the lowest score is shown." in page.text
+    assert "Each column shows the lowest score of 156.2 frames." in page.text
 
 
 def test_the_file_appears_whole_or_not_at_all(report, clip, tmp_path, monkeypatch) -> None:
