@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -51,6 +52,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, stem: str | None = None) -> list[Path]:
+    """Return the files and folders (of one stem, or all) that killed processes had not finished to write."""
+    name = "*" if stem is None else glob.escape(stem)
+    return [*folder.glob(f".{name}.*.partial*"), *folder.glob(f".{name}.*.old")]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

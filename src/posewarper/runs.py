@@ -1,4 +1,10 @@
-"""What ``run.json`` tells of a run: inputs with hashes, versions, machine."""
+"""One way to claim an output folder, to record what a run does, and to go on after a stop.
+
+Whoever writes a folder of results does so within :func:`claim`. ``request.json`` in the folder holds what
+decides on the results, and is written when the work begins; ``run.json`` says what was run, and is written
+last. So a folder with both is finished, one with a request alone is that of a run that was stopped, and the
+same request goes on with it: each file is written whole or not at all, so what is there counts as done.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +20,199 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from posewarper.errors import OutputError
-from posewarper.files import replacing, sha256_of
+from posewarper.errors import OutputError, few_of
+from posewarper.files import leftovers, sha256_of, write_json
 from posewarper.structures import Progress
 
-LOCK = ".lock"
+LOCK, REQUEST, FACTS = ".lock", "request.json", "run.json"
+_FIX = "name another output folder"
+_STATE = b'{"state":'
+PathLike = str | os.PathLike[str]
+
+
+class DoneBefore(OutputError):
+    """The folder holds the results of a finished run with the same settings and inputs."""
+
+
+class Run:
+    """A folder that :func:`claim` has claimed; with ``anew`` results that are there are removed."""
+
+    def __init__(
+        self, folder: Path, request: Any, results: Sequence[str], *, anew: bool, inputs: Sequence[PathLike]
+    ) -> None:
+        self.folder, self._request, self._results, self._anew = folder, request, results, anew
+        self._used = {os.path.realpath(path) for path in inputs}
+        self._has_begun = False
+
+    @property
+    def written(self) -> list[str]:
+        """The names of the results that are there; inputs are none."""
+        places = {name: self.folder / name for name in self._results}
+        return [n for n, p in places.items() if os.path.lexists(p) and os.path.realpath(p) not in self._used]
+
+    def begin(self) -> None:
+        """Note the request and remove what is of no use; called once the input is known to be usable.
+
+        Raises:
+            OutputError: if something cannot be removed or the folder cannot be written.
+        """
+        if self._has_begun:
+            return
+        try:
+            # The request goes first: results without one are never taken for those of another.
+            for path in self._leftovers():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                "the results of an earlier run cannot be removed",
+                path=error.filename,
+                got=error.strerror,
+                fix=_FIX,
+            ) from error
+        write_json(self.folder / REQUEST, self._request)
+        self._has_begun = True
+
+    def _leftovers(self) -> Iterator[Path]:
+        """Yield earlier results if the run begins anew, and what a killed run had not finished to write."""
+        if self._anew:
+            yield from (self.folder / name for name in (REQUEST, *self.written))
+        for name in (REQUEST, *self._results):
+            yield from leftovers(self.folder, Path(name).stem)
+            yield from leftovers(self.folder / name)
+
+    def beginning(self, progress: Progress) -> Progress:
+        """Return a progress that begins the run at its first call: by then the input has proved usable."""
+
+        def tell(what: str, done: int, total: int) -> None:
+            self.begin()
+            progress(what, done, total)
+
+        return tell
+
+    def forget(self) -> None:
+        """Remove the request: what is there now is no run to go on with."""
+        (self.folder / REQUEST).unlink(missing_ok=True)
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write ``run.json``, by which the run is finished."""
+        write_json(self.folder / FACTS, facts)
 
 
 @contextmanager
-def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+def claim(
+    folder: PathLike,
+    request: Mapping[str, Any],
+    results: Sequence[str],
+    *,
+    overwrite: bool | None = False,
+    again: bool = False,
+    resume: bool = True,
+    last: str = FACTS,
+    source: PathLike | None = None,
+    inputs: Sequence[PathLike] = (),
+    hint: str = "",
+) -> Iterator[Run]:
+    """Claim a folder for a run: a new one, or one that the same request has written to and not finished.
+
+    Other processes are kept out while the block runs (:func:`sole_writer`). Files that are no results stay.
+    What is there is removed by :meth:`Run.begin`, not before; a run that writes no result leaves no trace.
+
+    Args:
+        folder: made if it is not there.
+        request: plain values that decide on the results.
+        results: names of the files and folders that a run writes, besides ``run.json``.
+        overwrite: begin anew, whatever is there; None does so only where results of another request are.
+        again: go over a finished run of the same request once more, instead of refusing it.
+        resume: go on with an unfinished run of the same request; otherwise it is begun anew.
+        last: the result by which a run is finished.
+        source: video or folder of frames that is read, whose place the results must not take.
+        inputs: other files that are read, which may lie among the results.
+        hint: is added to the fix of a refusal.
+
+    Raises:
+        DoneBefore: if a run of the same request is finished.
+        OutputError: if the folder holds results of another request or of nobody knows what, if another
+            process writes there, or if it cannot be written.
+    """
+    place, wanted = Path(folder), json.loads(json.dumps(request))
+    check_place(place, results, source)
+    with sole_writer(place):
+        known = _read(place / REQUEST)
+        same = known == wanted
+        run = Run(
+            place,
+            wanted,
+            (*results, FACTS),
+            anew=bool(overwrite) or not (same and resume),
+            inputs=inputs,
+        )
+        there = run.written
+        finished = last in there and not again
+        if overwrite is False and there and (finished or not same):
+            other = isinstance(known, dict) and not same
+            raise (DoneBefore if same else OutputError)(
+                "this folder holds results already" + (", of other settings or inputs" if other else ""),
+                path=place,
+                got=differences(known, wanted) if other else few_of(there),
+                fix=f"name another folder, or allow them to be replaced with --overwrite{hint}",
+            )
+        try:
+            yield run
+        finally:
+            if not run.written:
+                run.forget()
+
+
+def check_place(folder: PathLike, results: Sequence[str] = (), source: PathLike | None = None) -> None:
+    """Refuse a folder that cannot be written, before the work and not after, and one that holds the input.
+
+    Raises:
+        OutputError: if it or a folder on the way to it is a file, may not be written or cannot be named so,
+            or if the results would lie among the frames of ``source`` or take its place.
+    """
+    place = Path(folder)
+    try:
+        # A link to nowhere counts as there, since no folder can be made in its place.
+        there = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists() or p.is_symlink())
+    except OSError as error:
+        raise OutputError("this cannot be the name of a folder", path=place, got=error, fix=_FIX) from error
+    if not there.is_dir():
+        raise OutputError("this is a file, not a folder", path=there, fix=_FIX)
+    if not os.access(there, os.W_OK):
+        raise OutputError("this folder may not be written", path=there, fix=_FIX)
+    taken = [path for path in (place, *(place / name for name in results)) if path.exists()]
+    if source is not None and os.path.exists(source) and any(path.samefile(source) for path in taken):
+        raise OutputError(
+            "the results would take the place of the video, or lie among its frames",
+            path=place,
+            fix=_FIX,
+        )
+
+
+def differences(old: Any, new: Any, place: str = "") -> str:
+    """Return in words where two settings of plain values differ: ``window was 2, is 1``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return "; ".join(
+            differences(old.get(key), new.get(key), f"{place}.{key}".removeprefix("."))
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        )
+    was, now = (text if len(text) <= 80 else f"{text[:20]}..." for text in (str(old), str(new)))
+    return f"{place} was {was}, is {now}"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def sole_writer(folder: PathLike) -> Iterator[None]:
     """Keep other processes that ask for it too out of a folder while the block runs.
 
     The folder is made if it is not there; it goes again if nothing is written to it. On Windows, and on a
@@ -46,18 +236,16 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _take(place: Path) -> BinaryIO | None:
-    path, fix = place / LOCK, "name another output folder"
+    check_place(place)
+    path = place / LOCK
     while True:
         try:
-            above = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
-            if not above.is_dir():
-                raise OutputError("this is a file, not a folder", path=above, fix=fix)
             place.mkdir(parents=True, exist_ok=True)
             if sys.platform == "win32":
                 return None
             held = path.open("ab")
         except OSError as error:
-            raise OutputError("this folder cannot be written", path=place, got=error, fix=fix) from error
+            raise OutputError("this folder cannot be written", path=place, got=error, fix=_FIX) from error
         try:
             _lock(held)
             # Whoever held it before has removed its file, perhaps after we opened that.
@@ -66,11 +254,8 @@ def _take(place: Path) -> BinaryIO | None:
                     return held
         except BlockingIOError as error:
             held.close()
-            raise OutputError(
-                "another run is writing here",
-                path=place,
-                fix="wait until it has ended, or name another output folder",
-            ) from error
+            fix = "wait until it has ended, or name another output folder"
+            raise OutputError("another run is writing here", path=place, fix=fix) from error
         held.close()
 
 
@@ -86,66 +271,6 @@ def _lock(file: BinaryIO) -> None:
             return  # this file system knows no locks
 
 
-_REQUEST = "request.json"
-
-
-def claim_folder(place: Path, request: Mapping[str, Any], results: Sequence[str], *, overwrite: bool) -> None:
-    """Make a folder ready for a run: a new one, or one that the same request has written to.
-
-    Args:
-        place: the folder.
-        request: plain values that decide on the results.
-        results: names of the files and folders that a run writes; with ``overwrite`` they are removed.
-        overwrite: begin anew.
-
-    Raises:
-        OutputError: if the folder holds something else, or results cannot be removed.
-    """
-    noted = place / _REQUEST
-    above = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
-    if not above.is_dir():
-        raise OutputError("this is a file, not a folder", path=above, fix="name another output folder")
-    if not overwrite:
-        if is_claimed(place, request):
-            return
-        # A run that failed before its first result leaves nothing but its request.
-        if place.is_dir() and any(path.name not in (_REQUEST, LOCK) for path in place.iterdir()):
-            raise OutputError(
-                "this folder holds other files, or a run with other settings",
-                path=place,
-                fix="name another folder, or allow results to be replaced with --overwrite",
-            )
-    try:
-        # The request goes first: results without one are never taken for those of another.
-        for name in (_REQUEST, *results):
-            if (place / name).is_dir():
-                shutil.rmtree(place / name)
-            else:
-                (place / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            "the results of an earlier run cannot be removed",
-            path=error.filename,
-            got=error.strerror,
-            fix="name another output folder",
-        ) from error
-    with replacing(noted) as temporary:
-        temporary.write_text(json.dumps(request, indent=1) + "\n", encoding="utf-8")
-
-
-def is_claimed(place: Path, request: Mapping[str, Any]) -> bool:
-    """Return whether a folder is that of the same request."""
-    noted = place / _REQUEST
-    return noted.is_file() and _read(noted) == json.loads(json.dumps(request))
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-
-
 def counter(progress: Progress, what: str, before: int, total: int) -> Callable[[int], None]:
     """Return a function that adds to a count and tells the progress."""
     done = before
@@ -158,91 +283,60 @@ def counter(progress: Progress, what: str, before: int, total: int) -> Callable[
     return advance
 
 
-_STATE = "state.json"
-
-
 class PoseLog:
-    """A folder of JSON-lines files, to which one record a frame is appended.
+    """A file of JSON lines in a folder of its own, to which one record a frame is appended.
 
-    Every record is handed to the system at once, so that others may read along. :meth:`keep` notes how far
-    the records are complete, together with the state of whoever makes them; what a killed run wrote after
-    that is cut off when the folder is opened again, so that nothing is lost and nothing comes twice.
+    Every record is handed to the system at once, so that others may read along. :meth:`keep` adds the state
+    of whoever makes them. What a killed run wrote after its last state is cut off when the log is opened
+    again, so that nothing is lost and nothing comes twice.
 
     Args:
         folder: made if it is not there.
-        lines_per_file: a new file is begun at the first :meth:`keep` after so many.
 
     Raises:
-        OutputError: if the folder holds something that is no such log, or another process writes to it.
+        OutputError: if another process writes to it.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, lines_per_file: int = 10_000) -> None:
-        self._folder, self._lines_per_file = Path(folder), lines_per_file
+    def __init__(self, folder: PathLike) -> None:
+        self._path = Path(folder) / "records.jsonl"
+        self.state: Mapping[str, Any] | None = None
         with ExitStack() as held:
             held.enter_context(sole_writer(folder))
-            noted = self._read_state()
-            self.state: Mapping[str, Any] | None = noted["state"]
-            self._number, self._lines = noted["file"], noted["lines"]
-            for path in self._files():
-                if int(path.stem) > self._number:
-                    path.unlink()
-            self._handle = self._place(self._number).open("ab")
-            self._handle.truncate(noted["bytes"])
+            self._handle = held.enter_context(self._path.open("a+b"))
+            self._handle.seek(0)
+            size = whole = 0
+            for line in self._handle:
+                size += len(line)
+                if line.startswith(_STATE) and line.endswith(b"}\n"):
+                    with suppress(ValueError):
+                        whole, self.state = size, json.loads(line)["state"]
+            self._handle.truncate(whole)
             self._held = held.pop_all()
 
-    def _read_state(self) -> dict[str, Any]:
-        path = self._folder / _STATE
-        if not path.is_file():
-            return {"state": None, "file": 0, "lines": 0, "bytes": 0}
-        try:
-            noted = json.loads(path.read_text(encoding="utf-8"))
-            size = self._place(noted["file"]).stat().st_size if noted["bytes"] else 0
-            whole = size >= noted["bytes"]
-        except (ValueError, KeyError, OSError) as error:
-            raise self.damaged(error) from error
-        if not whole:
-            raise self.damaged(f"{self._place(noted['file']).name} is shorter than noted")
-        return noted
-
     def damaged(self, what: object) -> OutputError:
-        """Return the error that says that these records are not to be gone on with."""
+        """Return the error that says that the run cannot go on with these records."""
         return OutputError(
             "the records of the run that is to go on are damaged",
-            path=self._folder,
+            path=self._path,
             got=what,
             fix="begin anew with --overwrite",
         )
-
-    def _place(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.jsonl"
-
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("[0-9]*.jsonl"))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._handle.close()
         self._held.close()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record of plain values."""
         self._handle.write(json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n")
         self._handle.flush()
-        self._lines += 1
 
     def keep(self, state: Mapping[str, Any]) -> None:
-        """Note that all records so far are to be kept, and the state of plain values that belongs to them."""
+        """Keep all records so far, and the state of plain values that belongs to them."""
+        self.append({"state": dict(state)})
         os.fsync(self._handle.fileno())
-        if self._lines >= self._lines_per_file:
-            self._handle.close()
-            self._number, self._lines = self._number + 1, 0
-            self._handle = self._place(self._number).open("ab")
-        size = self._handle.tell()
-        noted = {"file": self._number, "lines": self._lines, "bytes": size, "state": dict(state)}
-        with replacing(self._folder / _STATE) as temporary:
-            temporary.write_text(json.dumps(noted, allow_nan=False), encoding="utf-8")
         self.state = state
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -251,14 +345,13 @@ class PoseLog:
         Raises:
             OutputError: if a line is none.
         """
-        self._handle.flush()
-        for path in self._files():
-            with path.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, start=1):
-                    try:
+        with self._path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    if not line.startswith(_STATE):
                         yield json.loads(line)
-                    except ValueError as error:
-                        raise self.damaged(f"line {number} of {path.name}: {error}") from error
+                except ValueError as error:
+                    raise self.damaged(f"line {number}: {error}") from error
 
 
 def describe_inputs(**paths: Path | None) -> dict[str, Any]:

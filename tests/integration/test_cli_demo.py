@@ -21,7 +21,7 @@ from posewarper.structures import Poses, Track
 from posewarper.video.source import open_video
 
 N_FRAMES = 24
-RESULTS = {"poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", "model.pt"}
+RESULTS = {"poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", "request.json", "model.pt"}
 METHODS = ["nearest", "linear", "pchip", "flow", "flow2", "default"]
 
 

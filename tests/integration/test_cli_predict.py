@@ -226,18 +226,20 @@ def test_an_interrupted_run_goes_on(prepared, checkpoint, capsys, monkeypatch) -
 
     monkeypatch.setattr(prediction, "predict_video", stops)
     code, _, stderr = command(capsys, "predict", str(data), "--model", str(checkpoint), "--out", str(out))
-    assert code == 130 and "the same command goes on" in stderr
+    assert code == 130 and "the same command resumes" in stderr
     assert len(list((out / "poses").iterdir())) == 1
     told = refused(capsys, "predict", data, "--model", checkpoint, "--out", out, "--neck", "head_bottom")
-    assert "a run with other settings" in told
+    assert "of other settings" in told and "config.neck was shoulders, is head_bottom" in told
     said = run(capsys, "predict", data, "--model", checkpoint, "--out", out)
     assert "1 of them done before" in said and len(calls) == 3
     for path in sorted(whole.rglob("*")):
         if path.is_file() and path.name != "run.json":
             assert (out / path.relative_to(whole)).read_bytes() == path.read_bytes(), path
-    assert "results of a run that is done" in refused(
-        capsys, "predict", data, "--model", checkpoint, "--out", out
-    )
+    told = refused(capsys, "predict", data, "--model", checkpoint, "--out", out)
+    assert "run.json: this file exists already" in told
+    # Killed between the results and run.json, the same command ends the run.
+    (out / "run.json").unlink()
+    assert "2 of them done before" in run(capsys, "predict", data, "--model", checkpoint, "--out", out)
 
 
 def test_what_cannot_work_is_said_before_the_work(prepared, checkpoint, capsys, tmp_path) -> None:

@@ -216,20 +216,20 @@ def test_many_videos_one_of_which_is_none(capsys, place, model) -> None:
     code, out, err = command(
         capsys, "predict", "list.csv", "--model", model, "--out", "all", "--quiet", "--no-overlay"
     )
-    assert code == 2 and "left out: " in err and "broken.mp4" in err and "1 of 3 videos failed" in err
+    assert code == 2 and "skipped: " in err and "broken.mp4" in err and "1 of 3 videos failed" in err
     one, other = (read_poses(place / "all" / name / "poses.json") for name in ("clip", "frames"))
     np.testing.assert_array_equal(one.tracks[1].frames, other.tracks[1].frames)
     (place / "list.csv").write_text("video,boxes\nclip.mp4,boxes.json\nframes,boxes.json\n")
     code, out, err = command(
         capsys, "predict", "list.csv", "--model", model, "--out", "all", "--quiet", "--no-overlay"
     )
-    assert code == 0 and out.count("done before") == 2
+    assert code == 0 and out.count("is done already") == 2
     (place / "list.csv").write_text("video,boxes\nclip.mp4,boxes.json\n")
     again = ["predict", "list.csv", "--model", model, "--out", "all", "--quiet", "--window", "1"]
     code, out, err = command(capsys, *again, "--no-overlay")
-    assert code == 2 and "other settings" in err and "left out" in err and "done before" not in out
+    assert code == 2 and "other settings" in err and "skipped: " in err and "is done already" not in out
     code, out, err = command(capsys, *again, "--no-overlay", "--overwrite")
-    assert code == 0 and "done before" not in out
+    assert code == 0 and "is done already" not in out
     assert json.loads((place / "all" / "clip" / "run.json").read_text())["config"]["window"] == 1
 
 
@@ -258,10 +258,10 @@ def test_propagate_over_a_list(capsys, place) -> None:
         assert len(read_poses(place / "all" / name / "poses.json").tracks[0].frames) == N_FRAMES
     (place / "list.csv").write_text("video,labels\nframes,labels.json\n")
     code, out, _ = command(capsys, "propagate", "list.csv", *arguments)
-    assert code == 0 and "done before" in out
+    assert code == 0 and "is done already" in out
     code, out, err = command(capsys, "propagate", "list.csv", *arguments, "--extend")
-    assert code == 2 and "holds results already" in err and "done before" not in out
+    assert code == 2 and "holds results already" in err and "is done already" not in out
     code, out, err = command(capsys, "propagate", "list.csv", *arguments, "--overwrite")
-    assert code == 0 and "done before" not in out and "on 20 frames" in out
+    assert code == 0 and "is done already" not in out and "on 20 frames" in out
     code, _, err = command(capsys, "propagate", "clip.mp4", "--quiet")
     assert code == 2 and "no labels to propagate" in err

@@ -25,7 +25,7 @@ from moving_clip import (
 )
 
 from posewarper import __version__, fitting
-from posewarper.cli.propagate import rewrite_report
+from posewarper.cli.demo import add_errors_to_report
 from posewarper.errors import PosewarperWarning
 from posewarper.formats.labels import read_labels, read_poses, write_labels
 from posewarper.model.checkpoint import load_model, parameters_sha256
@@ -34,7 +34,7 @@ from posewarper.structures import Labels, Track
 from posewarper.video.images import read_image
 from posewarper.video.source import open_video
 
-RESULTS = {"poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json"}
+RESULTS = {"poses.json", "overlay.mp4", "sheet.jpg", "report.html", "run.json", "request.json"}
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +259,7 @@ def test_the_report_can_be_written_again_with_errors(propagate, clip, tmp_path):
     labels, out = write_some_labels(tmp_path), tmp_path / "out"
     assert propagate("--method", "linear", labels=labels)[0] == 0
     before = (out / "report.html").read_text()
-    rewrite_report(out, clip, labels, [{"method": "linear", "mean": 1.25}])
+    add_errors_to_report(out, clip, labels, [{"method": "linear", "mean": 1.25}])
     after = (out / "report.html").read_text()
     assert "Errors against known poses" in after and "Errors against known poses" not in before
     start, end = (

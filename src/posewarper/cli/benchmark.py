@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +13,18 @@ from posewarper.cli.common import (
     BackboneWeights,
     Device,
     DeviceName,
+    Effort,
+    JsonFile,
     Overwrite,
     Quiet,
     Seed,
     progress_bar,
+    read_names,
     refuse_existing,
 )
+from posewarper.errors import ConfigError
+from posewarper.files import write_json
+from posewarper.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +50,7 @@ _LEGEND = (
     "percent of keypoints within 5 and 10; cov: percent with a prediction (without one the error counts as "
     "100); btw, byd: mean error between a track's labels and beyond them; s: seconds without fitting."
 )
-_NOISE = "Where the labels of a clip were made by networks, differences below 1 percent are noise."
+_NOISE = "Where networks made the labels of a clip, differences below 1 percent are noise."
 
 
 def run(
@@ -68,17 +73,15 @@ def run(
         ),
     ] = None,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Use one track alone.")] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to this file as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     cache: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where finished parts are kept, so that an interrupted run goes on from there.",
+            help="Where finished parts are kept, so that an interrupted run resumes there.",
         ),
     ] = None,
-    effort: Annotated[str, typer.Option(metavar="fast|normal|best", help="How long to train.")] = "normal",
+    effort: Effort = "normal",
     backbone_weights: BackboneWeights = "none",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -87,8 +90,8 @@ def run(
 ) -> None:
     """Compare methods on a densely labelled clip: hide most labels, propagate, score on the hidden ones.
 
-    Scored are visible keypoints on frames whose labels were not used. Finished parts are cached: after Ctrl-C
-    the same command goes on from there, and a run with more methods or gaps computes the new ones alone.
+    Visible keypoints are scored on frames whose labels were not used. Finished parts are cached: after Ctrl-C
+    the same command resumes there, and a run with more methods or gaps computes only the new ones.
     """
     gaps = parse_gaps(every)
     if json_file is not None:
@@ -101,7 +104,7 @@ def run(
     from posewarper.options import NetworkConfig
     from posewarper.video.source import open_video
 
-    names = usable_methods(effort) if methods is None else parse_names(methods)
+    names = usable_methods(effort) if methods is None else read_names(methods)
     with open_video(video) as opened:
         dense = read_labels(labels, video=opened)
     if track is not None:
@@ -125,7 +128,8 @@ def run(
     if json_file is not None:
         given = {"video": str(video), "labels": str(labels), "track": track, "effort": effort, "seed": seed}
         given |= {} if backbone_weights == "none" else {"backbone_weights": backbone_weights}
-        _write(json_file, {**given, "machine": describe_machine(device.value), "rows": rows})
+        head = {"clip": rows[0]["clip"], "version": __version__, **given}
+        write_json(json_file, {**head, "machine": describe_machine(device.value), "rows": rows})
         print(f"wrote {json_file}")
 
 
@@ -135,9 +139,7 @@ def parse_gaps(text: str) -> list[int]:
     Raises:
         ConfigError: if one is not a positive whole number.
     """
-    from posewarper.errors import ConfigError
-
-    parts = parse_names(text)
+    parts = read_names(text)
     if not parts or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise ConfigError(
             "--every takes positive whole numbers with commas in between",
@@ -146,11 +148,6 @@ def parse_gaps(text: str) -> list[int]:
             fix="name the gaps between kept labels, in frames",
         )
     return [int(part) for part in parts]
-
-
-def parse_names(text: str) -> list[str]:
-    """Return the parts of a text with commas in between, without blanks and empty parts."""
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def default_cache() -> Path:
@@ -195,23 +192,9 @@ def _make_table(rows: Sequence[Row], width: int) -> Table:
         # What is shown alike is equally good.
         known = [round(row[key], 1) for row in rows if row[key] is not None]
         best = best_of(known) if best_of and known else None
-        columns.append([_format_cell(row[key], best) for row in rows])
+        texts = ["-" if row[key] is None else f"{row[key]:.1f}" for row in rows]
+        shown = None if best is None else f"{best:.1f}"
+        columns.append([f"[bold]{text}[/bold]" if text == shown else text for text in texts])
     for row, *cells in zip(rows, *columns, strict=True):
         table.add_row(row["method"], *cells)
     return table
-
-
-def _format_cell(value: float | None, best: float | None) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:.1f}"
-    return f"[bold]{text}[/bold]" if round(value, 1) == best else text
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    from posewarper.files import replacing
-    from posewarper.version import __version__
-
-    report = {"clip": content["rows"][0]["clip"], "version": __version__, **content}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Many videos by one command: which they are, whose turn each is, and what to do when one fails."""
+"""What all commands share: options, the reporting of errors and progress, and the reading of small texts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,6 @@ if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
     from rich.console import Console
 
     from posewarper.structures import Progress
-import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
-
-from posewarper.errors import ConfigError
 
 BAD_MACHINE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # The machine is at fault, not the user and not the program: one message, no traceback.
@@ -51,6 +45,12 @@ Device = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress (warnings are still shown).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
+Effort = Annotated[
+    str, typer.Option(metavar="fast|normal|best", help="How long to train; fast trains nothing.")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file as JSON too.")
+]
 
 BackboneWeights = Annotated[
     str,
@@ -61,7 +61,7 @@ BackboneWeights = Annotated[
     ),
 ]
 
-# Scripts may give every command the same options; some have nothing to do with a device or with chance.
+# Scripts may give every command the same options, also those that have no use for some of them.
 UnusedDevice = Annotated[DeviceName, typer.Option("--device", hidden=True)]
 UnusedSeed = Annotated[int, typer.Option("--seed", hidden=True)]
 UnusedOverwrite = Annotated[bool, typer.Option("--overwrite", hidden=True)]
@@ -176,6 +176,11 @@ def _bars(console: Console) -> Iterator[Progress]:
         yield progress
 
 
+def print_line(line: str) -> None:
+    """Print a line at once, also where stdout is a file."""
+    print(line, flush=True)
+
+
 def count_of(number: int, what: str) -> str:
     """Return a number with what it counts: "1 track", "2 tracks"."""
     return f"{number} {what}{'' if number == 1 else 's'}"
@@ -197,130 +202,6 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
         )
 
 
-_LISTS = (".csv", ".tsv", ".txt")
-_VIDEOS = (
-    *(
-        ".mp4",
-        ".mov",
-        ".avi",
-        ".mkv",
-        ".webm",
-        ".m4v",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".wmv",
-        ".flv",
-    ),
-    *(".ogv", ".3gp", ".mjpeg"),
-)
-
-
-@dataclass(frozen=True)
-class VideoJob:
-    """One video of many, with the files that belong to it."""
-
-    video: str
-    labels: Path | None = None
-    boxes: Path | None = None
-
-
-class DoneBefore(OutputError):
-    """The folder holds the results of a finished run with the same settings and inputs."""
-
-
-class VideoWork(Protocol):
-    """What is done with each video."""
-
-    def __call__(self, job: VideoJob, place: Path, *, quietly: bool) -> None:
-        """Work on a video and write into a folder.
-
-        Raises:
-            DoneBefore: if that was done before, and is not to be done again.
-        """
-
-
-def list_videos(name: str) -> list[VideoJob] | None:
-    """Return the videos of a list or of a folder of videos; None where the name is that of one video.
-
-    A list is a .csv or .tsv file with the columns ``video`` and, if need be, ``labels`` and ``boxes``, or a
-    .txt file with a video a line; paths begin at its folder. A folder is one of videos if it holds no images
-    but files that are videos by their suffix, or folders of frames.
-
-    Raises:
-        ConfigError: if a list cannot be read or names nothing.
-    """
-    place = Path(name)
-    if place.suffix.lower() in _LISTS and place.is_file():
-        from posewarper.formats.lists import read_list
-
-        jobs = []
-        for _, row in read_list(place, ("video", "labels", "boxes")):
-            paths = {key: place.parent / value for key, value in row.items()}
-            jobs.append(VideoJob(str(paths["video"]), paths.get("labels"), paths.get("boxes")))
-    elif place.is_dir():
-        found = _videos_in(place)
-        if found is None:
-            return None
-        jobs = [VideoJob(str(path)) for path in found]
-    else:
-        return None
-    stems = [Path(job.video).stem for job in jobs]
-    doubles = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if doubles or not jobs:
-        raise ConfigError(
-            "two videos would be written to one folder" if doubles else "this names no video",
-            path=place,
-            expected="videos with names of their own",
-            got=", ".join(doubles[:5]) or "none",
-            fix="rename them, or split the list" if doubles else "name some",
-        )
-    return jobs
-
-
-def _videos_in(folder: Path) -> list[Path] | None:
-    from posewarper.video.images import IMAGE_SUFFIXES
-
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in entries if path.is_file()):
-        return None
-
-    def is_video(path: Path) -> bool:
-        if path.is_file():
-            return path.suffix.lower() in _VIDEOS
-        return any(inner.suffix.lower() in IMAGE_SUFFIXES for inner in path.iterdir())
-
-    return [path for path in entries if is_video(path)] or None
-
-
-def share_videos(jobs: Sequence[VideoJob], out: Path, work: VideoWork, *, quiet: bool) -> None:
-    """Work on the videos whose turn it is in this process; one that fails is told of and left out.
-
-    Of N processes that ``torchrun`` started each takes every N-th video. Results of a video lie in
-    ``out/<its name>``; one that is done is skipped.
-
-    Raises:
-        SystemExit: with 2 if a video failed.
-    """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    failed: list[str] = []
-    mine = list(jobs)[rank::world]
-    for number, job in enumerate(mine, start=1):
-        place = out / Path(job.video).stem
-        print(f"[{number}/{len(mine)}] {job.video}", flush=True)
-        try:
-            work(job, place, quietly=quiet or world > 1)
-        except DoneBefore:
-            print("done before", flush=True)
-        except Exception as error:
-            if is_of_machine(error):  # which would spoil the others too
-                raise
-            failed.append(job.video)
-            if not isinstance(error, PosewarperError):
-                traceback.print_exc()
-            print(f"error: {error}\nleft out: {job.video}", file=sys.stderr, flush=True)
-    if failed:
-        print(f"{len(failed)} of {len(mine)} videos failed: {', '.join(failed[:10])}", file=sys.stderr)
-        raise SystemExit(2)
+def read_names(text: str) -> list[str]:
+    """Return the parts of a text with commas in between, without blanks and empty parts."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +15,15 @@ from posewarper.cli.benchmark import Row, show_rows
 from posewarper.cli.common import (
     Device,
     DeviceName,
+    Effort,
     Overwrite,
     Quiet,
     Seed,
     progress_bar,
     refuse_existing,
 )
+from posewarper.cli.videos import RESULTS
+from posewarper.runs import FACTS, check_place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +39,7 @@ def run(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the clip and the results.")] = Path(
         "posewarper_demo"
     ),
-    effort: Annotated[
-        str, typer.Option(metavar="fast|normal|best", help="How long to train; fast trains nothing.")
-    ] = "normal",
+    effort: Effort = "normal",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     device: Device = DeviceName.AUTO,
@@ -56,10 +57,9 @@ def run(
     effort_config(effort)
     resolve_device(device.value)
     clip, labels, truth = (out / name for name in ("clip.mp4", "labels.json", "truth.json"))
-    propagate.refuse_results(out, None, overwrite)
-    for place in (clip, labels, truth):
-        refuse_existing(place, overwrite)
-    propagate.refuse_place(out, clip)
+    for name in ("clip.mp4", "labels.json", "truth.json", *RESULTS, "model.pt", FACTS):
+        refuse_existing(out / name, overwrite)
+    check_place(out)
 
     with progress_bar(quiet) as progress:
         dense = _write_clip(clip, labels, truth, seed, progress)
@@ -72,7 +72,7 @@ def run(
 
     with progress_bar(quiet) as progress:
         rows = _score(out, clip, labels, dense, seed, progress)
-    propagate.rewrite_report(out, clip, labels, rows)
+    add_errors_to_report(out, clip, labels, rows)
     print()
     show_rows(Console(), rows)
 
@@ -85,19 +85,18 @@ def _write_clip(clip: Path, labels: Path, truth: Path, seed: int, progress: Prog
     from posewarper.video.writing import write_video
 
     frames, dense = scene.render_scene(seed=seed)
-    write_video(clip, _counted(frames, len(dense.labelled_frames), progress), fps=scene.FPS)
+    total = len(dense.labelled_frames)
+
+    def counted() -> Iterator[np.ndarray[Any, Any]]:
+        for done, frame in enumerate(frames):
+            progress("rendering", done, total)
+            yield frame
+        progress("rendering", total, total)
+
+    write_video(clip, counted(), fps=scene.FPS)
     write_labels(truth, dense)
     write_labels(labels, keep_every(dense, _EVERY))
     return dense
-
-
-def _counted(
-    frames: Iterable[np.ndarray[Any, Any]], total: int, progress: Progress
-) -> Iterator[np.ndarray[Any, Any]]:
-    for done, frame in enumerate(frames):
-        progress("rendering", done, total)
-        yield frame
-    progress("rendering", total, total)
 
 
 def _score(out: Path, clip: Path, labels: Path, dense: Labels, seed: int, progress: Progress) -> list[Row]:
@@ -116,3 +115,24 @@ def _score(out: Path, clip: Path, labels: Path, dense: Labels, seed: int, progre
         "fit_seconds": seconds.get("training", 0.0),
     }
     return [*rows, {**rows[-1], **ours}]
+
+
+def add_errors_to_report(out: Path, video: Path, labels: Path, scores: Sequence[Mapping[str, Any]]) -> None:
+    """Write the report of a finished run once more, with rows of errors that became known since."""
+    from posewarper.formats.labels import read_labels, read_poses
+    from posewarper.reporting.report import write_report
+    from posewarper.structures import RunResult
+    from posewarper.video.source import open_video
+
+    facts = json.loads((out / FACTS).read_text(encoding="utf-8"))
+    seconds = {stage: seconds for stage, seconds in facts["seconds"].items() if stage != "total"}
+    with open_video(video) as opened:
+        result = RunResult(
+            read_poses(out / "poses.json"),
+            read_labels(labels, video=opened),
+            facts["method"],
+            seconds,
+            tuple(facts["notes"]),
+            facts["config"],
+        )
+        write_report(out / "report.html", opened, result, facts, scores=scores)

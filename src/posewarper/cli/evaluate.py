@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from posewarper.cli.common import (
     DeviceName,
+    JsonFile,
     Overwrite,
     UnusedDevice,
     UnusedQuiet,
     UnusedSeed,
+    read_names,
     refuse_existing,
 )
+from posewarper.errors import ConfigError
+from posewarper.files import write_json
+from posewarper.version import __version__
 
 
 def run(
@@ -54,9 +58,7 @@ def run(
     sigmas: Annotated[
         str | None, typer.Option(metavar="S,S,...", help="oks: one for each keypoint, or one for all.")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to this file as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     overwrite: Overwrite = False,
     quiet: UnusedQuiet = False,
     device: UnusedDevice = DeviceName.AUTO,
@@ -85,17 +87,15 @@ def run(
     print(format_score(score))
     if json_file is not None:
         given = {"ground_truth": str(ground_truth), "predictions": str(predictions), "metric": metric}
-        _write(json_file, {**given, "neck": neck, **score.to_dict()})
+        write_json(json_file, {"version": __version__, **given, "neck": neck, **score.to_dict()})
         print(f"wrote {json_file}")
 
 
 def _parse_numbers(option: str, text: str | None) -> list[float] | None:
-    from posewarper.errors import ConfigError
-
     if text is None:
         return None
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        return [float(part) for part in read_names(text)]
     except ValueError:
         raise ConfigError(
             f"{option} takes numbers with commas in between",
@@ -103,12 +103,3 @@ def _parse_numbers(option: str, text: str | None) -> list[float] | None:
             got=repr(text),
             fix="write numbers with a decimal point",
         ) from None
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    from posewarper.files import replacing
-    from posewarper.version import __version__
-
-    with replacing(path) as temporary:
-        text = json.dumps({"version": __version__, **content}, indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")

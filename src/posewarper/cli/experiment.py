@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posewarper.cli.common import Device, DeviceName, Quiet, UnusedOverwrite, UnusedSeed, progress_bar
+from posewarper.cli.common import (
+    Device,
+    DeviceName,
+    Quiet,
+    UnusedOverwrite,
+    UnusedSeed,
+    print_line,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from posewarper.experiments import ResultTable
@@ -71,8 +79,9 @@ def run(
 ) -> None:
     """Run the paper's experiments: train, propagate, retrain, aggregate, and print the paper's tables.
 
-    What is done is skipped, so that the same command goes on after an interruption. DIR gets one folder a
-    stage (baseline, PoseWarper, baseline_wPoseWarperDataAug, as the original names them) and figures.json.
+    Stages that are done are skipped, so that the same command resumes after an interruption. DIR gets a
+    folder for each stage (baseline, PoseWarper, baseline_wPoseWarperDataAug, as the original names them) and
+    figures.json.
     """
     from posewarper.errors import ConfigError
     from posewarper.experiments import EXPERIMENTS, Workshop, run_experiments
@@ -97,16 +106,12 @@ def run(
             device=device.value,
             processes=processes,
             progress=progress,
-            tell=(lambda line: None) if quiet else _tell,
+            tell=(lambda line: None) if quiet else print_line,
         )
         tables = run_experiments(workshop, names)
     for table in tables:
         _show(table, kind.value)
     print(f"wrote {out / 'figures.json'}")
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
 
 
 def _show(table: ResultTable, kind: str) -> None:
@@ -126,5 +131,4 @@ def _show(table: ResultTable, kind: str) -> None:
 
 
 def _line(name: str, values: Iterable[float | None]) -> str:
-    cells = "".join("     -" if value is None else f"{value:6.1f}" for value in values)
-    return f"{name:31.31}{cells}"
+    return f"{name:31.31}" + "".join("     -" if value is None else f"{value:6.1f}" for value in values)

@@ -16,6 +16,7 @@ from posewarper.cli.common import (
     progress_bar,
     refuse_existing,
 )
+from posewarper.errors import ConfigError
 
 
 def run(
@@ -37,7 +38,6 @@ def run(
     take batches of any size. `posewarper predict --model OUT.onnx` finds the second by itself. The command
     compares what it has written with PyTorch; if that differs, it keeps nothing.
     """
-    from posewarper.errors import ConfigError
     from posewarper.model.export import ONNX_SUFFIX, POSE, export_onnx, warper_path
 
     if out.suffix.lower() != ONNX_SUFFIX:

@@ -15,6 +15,7 @@ from posewarper.cli.common import (
     UnusedSeed,
     count_of,
     progress_bar,
+    read_names,
 )
 
 if TYPE_CHECKING:
@@ -56,28 +57,27 @@ def run(
 ) -> None:
     """Check a download of PoseTrack and make it ready for predict and train.
 
-    DOWNLOAD is told by its content: the official folders (annotations/val and
+    The content tells what DOWNLOAD is: the official folders (annotations/val and
     images, or posetrack_data), or the files that came with the original
     PoseWarper (posetrack17_json_files, posetrack17_annotation_dirs), mostly
     with --images.
 
     DIR gets dataset.json, annotations/SPLIT/VIDEO.json (all in the form of
-    PoseTrack18) and a link to the frames, which are never copied. Missing
-    frames are named, with the rest usable; missing.txt lists all of them.
+    PoseTrack18) and a link to the frames, which are never copied. The command
+    names missing frames, and missing.txt lists all of them; the rest is usable.
 
-    The same command goes on where it was stopped, and takes up what has
+    The same command resumes where it was stopped, and takes up what has
     changed in DOWNLOAD since.
     """
     from posewarper.posetrack.preparation import prepare_dataset
 
-    wanted = [name.strip() for name in splits.split(",") if name.strip()] if splits is not None else []
     with progress_bar(quiet) as progress:
         dataset, summary = prepare_dataset(
             kind.value,
             download,
             out,
             images=images,
-            splits=wanted,
+            splits=read_names(splits or ""),
             check_images=check_images,
             overwrite=overwrite,
             progress=progress,

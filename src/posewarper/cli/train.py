@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, progress_bar
+from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, print_line, progress_bar
 
 
 def run(
@@ -23,7 +23,7 @@ def run(
         Path | None, typer.Option(metavar="DIR", help="Folder of the run; runs/<recipe> if not given.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the run in DIR stopped; begin if there is none.")
+        bool, typer.Option("--resume", help="Resume where the run in DIR stopped; begin if there is none.")
     ] = False,
     debug_images: Annotated[
         int, typer.Option(metavar="N", min=0, help="Draw N batches of each epoch: crops, labels, heatmaps.")
@@ -62,7 +62,7 @@ def run(
             debug_images=debug_images,
             device=device.value,
             progress=progress,
-            tell=(lambda line: None) if quiet else _tell,
+            tell=(lambda line: None) if quiet else print_line,
         )
     if not is_first_process():
         return
@@ -79,7 +79,3 @@ def run(
         "" if result.best is None else f"; best validation {result.best:.1f} after epoch {result.best_epoch}"
     )
     print(f"wrote {place / 'model.pt'}{best}")
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)

@@ -33,7 +33,7 @@ from posewarper.posetrack.samples import Samples, samples_from_boxes, samples_fr
 from posewarper.prediction.stream import CropKeeper, PoseStream
 from posewarper.prediction.tracker import suppress_doubles
 from posewarper.prediction.windows import WINDOWS, Window, check_window, named_window
-from posewarper.runs import claim_folder, counter
+from posewarper.runs import claim, counter
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import InstanceTable, Ints, Progress, silent
 from posewarper.version import __version__
@@ -256,7 +256,6 @@ def predict_dataset(
     place = Path(out)
     given = None if boxes is None else sha256_of(boxes)
     request = describe_request(dataset, split, model, boxes=given, config=config.model_dump())
-    claim_folder(place, request, (_POSES, _RESULTS, SUBMISSION, "run.json"), overwrite=overwrite)
 
     def make(stem: str, advance: Callable[[int], None]) -> InstanceTable:
         poses = predict_video(
@@ -272,10 +271,12 @@ def predict_dataset(
         return poses if config.nms_oks is None else _without_doubles(poses, config.nms_oks)
 
     sizes = {stem: len(samples[stem]) for stem in videos}
-    predicted, reused = make_or_read(place / _POSES, sizes, make, "poses", progress)
-    results = {stem: paper_scores(apply_neck_rule(table, config.neck)) for stem, table in predicted.items()}
-    write_results(place / _RESULTS, results, ground_truth=labels)
-    write_submission(place / SUBMISSION, results, kind=dataset.kind, ground_truth=labels)
+    with claim(place, request, (_POSES, _RESULTS, SUBMISSION), overwrite=overwrite, again=True) as run:
+        run.begin()
+        predicted, reused = make_or_read(place / _POSES, sizes, make, "poses", progress)
+        results = {stem: paper_scores(apply_neck_rule(own, config.neck)) for stem, own in predicted.items()}
+        write_results(place / _RESULTS, results, ground_truth=labels)
+        write_submission(place / SUBMISSION, results, kind=dataset.kind, ground_truth=labels)
     return DatasetResult(
         videos=len(videos),
         frames=sum(len(np.unique(table.rows)) for table in predicted.values()),

@@ -22,7 +22,7 @@ from posewarper.paper.prediction import dataset_frames, describe_request, make_o
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.posetrack18 import read_posetrack18
 from posewarper.posetrack.selection import REACH, Step, longest_run, nearest_steps, propagation_plan
-from posewarper.runs import claim_folder
+from posewarper.runs import claim
 from posewarper.structures import InstanceTable, Progress, silent
 
 PLANS = ("consecutive", "neighbours")
@@ -181,7 +181,7 @@ def propagate_dataset(
     rules: Rules | None = None,
     raft: RAFT | None = None,
     batch: int | None = None,
-    overwrite: bool = False,
+    overwrite: bool | None = False,
     progress: Progress = silent,
 ) -> PropagationResult:
     """Propagate the labels of a split and write ``out/poses/STEM.json``, a PoseTrack18 file a video.
@@ -199,7 +199,7 @@ def propagate_dataset(
         rules: which keypoints are kept.
         raft: for the method ``raft``; left out: torchvision's weights, which may be downloaded.
         batch: crops or pairs at a time; None for what suits the device.
-        overwrite: begin anew, and replace what is there.
+        overwrite: begin anew, and replace what is there; None replaces results of other settings alone.
         progress: is told of the steps done.
 
     Raises:
@@ -232,7 +232,6 @@ def propagate_dataset(
         rules=asdict(rules),
     )
     place = Path(out)
-    claim_folder(place, request, (POSES,), overwrite=overwrite)
 
     def make(stem: str, advance: Callable[[int], None]) -> InstanceTable:
         video = videos[stem]
@@ -251,7 +250,9 @@ def propagate_dataset(
         )
 
     sizes = {stem: len(plan[stem]) for stem in videos}
-    tables, reused = make_or_read(place / POSES, sizes, make, "propagation", progress)
+    with claim(place, request, (POSES,), overwrite=overwrite, again=True) as run:
+        run.begin()
+        tables, reused = make_or_read(place / POSES, sizes, make, "propagation", progress)
     frames = sum(int(table.is_labelled.sum()) for table in tables.values())
     return PropagationResult(
         place / POSES,

@@ -5,24 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from posewarper.errors import ConfigError, ModelError, OutputError, PosewarperWarning
+from posewarper.errors import ConfigError, ModelError, PosewarperWarning
 from posewarper.evaluation.pairing import table_of_labels
 from posewarper.formats.labels import read_labels, write_labels
 from posewarper.model.checkpoint import load_model, parameters_sha256
 from posewarper.model.network import PoseWarper
 from posewarper.paper.carrying import Rules, propagate_video
-from posewarper.paper.propagation import PropagationResult, neighbour_steps, plan_dataset, propagate_dataset
+from posewarper.paper.propagation import neighbour_steps, plan_dataset, propagate_dataset
 from posewarper.posetrack.dataset import Dataset
-from posewarper.runs import claim_folder
+from posewarper.runs import claim
 from posewarper.structures import InstanceTable, Labels, Progress, Track, is_there, silent
 from posewarper.training.samples import TrainingSamples
 from posewarper.version import __version__
@@ -30,7 +28,6 @@ from posewarper.video.source import Video, open_video
 from posewarper.video.track_crops import instance_boxes, without_strays
 
 PathLike = str | os.PathLike[str]
-_Made = TypeVar("_Made")
 _WORK = "propagating labels"
 
 
@@ -99,16 +96,18 @@ def propagate_clips(
         "rules": asdict(rules),
         "clips": [[_name_and_size(video), _sha256(labels)] for video, labels in clips],
     }
-    _anew_if_stale(folder, lambda: claim_folder(folder, request, (), overwrite=False))
-    for n, ((video_path, labels_path), path) in enumerate(zip(clips, files, strict=True)):
-        progress(_WORK, n, len(clips))
-        if not path.is_file():
-            with open_video(video_path) as video:
-                labels = read_labels(labels_path, video=video)
-                write_labels(path, propagate_labels(model, video, labels, reach=reach, rules=rules))
-        if not _holds_poses(path):
-            text = f"{labels_path}: no propagated keypoint was sure enough to be learned from"
-            warnings.warn(f"{text}; the warper may need more training", PosewarperWarning, stacklevel=2)
+    names = sorted({path.name for path in (*files, *folder.glob("[0-9]*_*.json"))})
+    with claim(folder, request, names, overwrite=None) as run:
+        run.begin()
+        for n, ((video_path, labels_path), path) in enumerate(zip(clips, files, strict=True)):
+            progress(_WORK, n, len(clips))
+            if not path.is_file():
+                with open_video(video_path) as video:
+                    labels = read_labels(labels_path, video=video)
+                    write_labels(path, propagate_labels(model, video, labels, reach=reach, rules=rules))
+            if not _holds_poses(path):
+                text = f"{labels_path}: no propagated keypoint was sure enough to be learned from"
+                warnings.warn(f"{text}; the warper may need more training", PosewarperWarning, stacklevel=2)
     progress(_WORK, len(clips), len(clips))
     return [path if _holds_poses(path) else None for path in files]
 
@@ -178,21 +177,18 @@ def propagate_samples(
         chosen.setdefault(stems[samples.videos[place].path], set()).add(number)
     plan = plan_dataset(dataset, split, "neighbours", selection=chosen, reach=reach)
 
-    def work() -> PropagationResult:
-        return propagate_dataset(
-            dataset, model, folder, split=split, method="warper", plan=plan, rules=rules, progress=progress
-        )
-
-    return _anew_if_stale(folder, work).folder
-
-
-def _anew_if_stale(folder: Path, work: Callable[[], _Made]) -> _Made:
-    """Do what refuses a folder with results of other settings; the folder is a run's own, so they go."""
-    try:
-        return work()
-    except OutputError:
-        shutil.rmtree(folder, ignore_errors=True)
-        return work()
+    result = propagate_dataset(
+        dataset,
+        model,
+        folder,
+        split=split,
+        method="warper",
+        plan=plan,
+        rules=rules,
+        overwrite=None,
+        progress=progress,
+    )
+    return result.folder
 
 
 def _table(labels: Labels, video: Video) -> InstanceTable:

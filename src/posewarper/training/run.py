@@ -19,7 +19,7 @@ from torch import Tensor
 
 from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError
-from posewarper.files import replacing
+from posewarper.files import leftovers, replacing
 from posewarper.model.checkpoint import load_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.runtime import keep_memory, repeatable
@@ -386,7 +386,9 @@ def run_recipe(
     _check_place(place, resume=resume, overwrite=overwrite)
     engine.wait_for_everyone()
     if engine.is_main_process:
-        _remove_partial(place)
+        for folder in (place, place / "checkpoints", place / "debug"):
+            for path in leftovers(folder):
+                path.unlink()
     engine.wait_for_everyone()
     keep_memory()
     try:
@@ -462,13 +464,6 @@ def _check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
             got=", ".join(taken),
             fix="go on with it by --resume, name another --out, or begin anew with --overwrite",
         )
-
-
-def _remove_partial(place: Path) -> None:
-    """Remove what a run that was killed had not finished to write."""
-    for folder in (place, place / "checkpoints", place / "debug"):
-        for path in folder.glob(".*.partial*"):
-            path.unlink()
 
 
 def _clear(place: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -125,7 +124,7 @@ def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path) -> None:
     for stop in (9, 61, 133):
         with pytest.raises(Interrupted, match="same command goes on"):
             predict_clip(Shown(N_FRAMES, stop_at=stop), DotFinder(), given(), config=config, log=tmp_path)
-    with (tmp_path / "000000.jsonl").open("a") as handle:
+    with (tmp_path / "records.jsonl").open("a") as handle:
         handle.write('{"frame": 7, "tra')  # what a kill leaves
     reads: list[int] = []
     found = predict_clip(Shown(N_FRAMES, reads=reads), DotFinder(), given(), config=config, log=tmp_path)
@@ -190,39 +189,16 @@ def test_boxes_of_labels() -> None:
     assert {frame: len(own) for frame, own in found.items()} == {0: 2, 3: 0, 5: 2}
 
 
-def test_a_log_keeps_what_was_kept(tmp_path) -> None:
-    with PoseLog(tmp_path, lines_per_file=2) as log:
-        for n in range(5):
-            log.append({"frame": n})
-            if n != 4:
-                log.keep({"done": n + 1})
-        assert [record["frame"] for record in log.records()] == [0, 1, 2, 3, 4]
-    with PoseLog(tmp_path) as log:
-        assert log.state == {"done": 4} and [record["frame"] for record in log.records()] == [0, 1, 2, 3]
-        assert len(list(tmp_path.glob("*.jsonl"))) == 3
-        log.append({"frame": 4})
-        assert [record["frame"] for record in log.records()] == [0, 1, 2, 3, 4]
-
-
-def test_a_log_has_one_writer(tmp_path) -> None:
-    with PoseLog(tmp_path) as log:
-        log.append({"frame": 0})
-        with pytest.raises(OutputError, match="another run is writing"):
-            PoseLog(tmp_path)
-        assert [record["frame"] for record in log.records()] == [0]
-    PoseLog(tmp_path).__exit__()
-
-
 @pytest.mark.parametrize("frames", [[9, 10, 0], [0, 1], [0, 1, 1]])
 def test_records_that_are_not_one_a_frame_are_not_gone_on_with(tmp_path, frames) -> None:
     with PoseLog(tmp_path) as log:
         for frame in frames:
             log.append({"frame": frame, "tracks": [], "keypoints": [], "scores": []})
         log.keep({"done": 3, "tracker": {}, "crops": {}, "heatmaps": [0, 0], "errors": []})
-    before = (tmp_path / "000000.jsonl").read_bytes()
+    before = (tmp_path / "records.jsonl").read_bytes()
     with pytest.raises(OutputError, match=r"damaged(.|\n)*--overwrite"):
         predict_clip(Shown(5), DotFinder(), given(5), config=PLAIN, log=tmp_path)
-    assert (tmp_path / "000000.jsonl").read_bytes() == before
+    assert (tmp_path / "records.jsonl").read_bytes() == before
 
 
 def test_progress_is_told_before_the_records_are_opened(tmp_path) -> None:
@@ -233,12 +209,3 @@ def test_progress_is_told_before_the_records_are_opened(tmp_path) -> None:
         progress=lambda what, done, total: seen.append((done, log.exists())),
     )  # fmt: skip
     assert seen == [(0, False), (1, True), (2, True), (3, True)]
-
-
-@pytest.mark.parametrize(
-    "damage", ["not json", json.dumps({"file": 0, "lines": 1, "bytes": 99, "state": {}})]
-)
-def test_a_damaged_log_is_not_gone_on_with(tmp_path, damage) -> None:
-    (tmp_path / "state.json").write_text(damage)
-    with pytest.raises(OutputError, match="damaged"):
-        PoseLog(tmp_path)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from posewarper.cli.common import DoneBefore, VideoJob, share_videos
+from posewarper.cli.videos import VideoJob, work_on
+from posewarper.runs import DoneBefore
 
 
 def test_whatever_goes_wrong_with_one_video_the_others_are_done(tmp_path, capsys) -> None:
@@ -22,10 +23,10 @@ def test_whatever_goes_wrong_with_one_video_the_others_are_done(tmp_path, capsys
 
     jobs = [VideoJob(name) for name in ("odd.mp4", "old.mp4", "good.mp4")]
     with pytest.raises(SystemExit) as left:
-        share_videos(jobs, tmp_path, work, quiet=True)
+        work_on(jobs, "list.csv", tmp_path, work, quiet=True)
     said, err = capsys.readouterr()
-    assert left.value.code == 2 and done == [tmp_path / "good"] and said.count("done before") == 1
-    assert "Traceback" in err and "left out: odd.mp4" in err and "1 of 3 videos failed" in err
+    assert left.value.code == 2 and done == [tmp_path / "good"] and said.count("is done already") == 1
+    assert "Traceback" in err and "skipped: odd.mp4" in err and "1 of 3 videos failed" in err
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
@@ -34,4 +35,4 @@ def test_what_would_spoil_every_video_ends_the_list(tmp_path, error) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        share_videos([VideoJob("a.mp4"), VideoJob("b.mp4")], tmp_path, work, quiet=True)
+        work_on([VideoJob("a.mp4"), VideoJob("b.mp4")], "list.csv", tmp_path, work, quiet=True)

@@ -1,0 +1,171 @@
+"""What the commands on videos share: one video or many, and what is written of each."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from posewarper.cli.common import is_of_machine
+from posewarper.errors import ConfigError, PosewarperError, few_of
+from posewarper.runs import DoneBefore, describe_process, peak_memory
+
+if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
+    from posewarper.structures import Progress, RunResult
+    from posewarper.video.source import Video
+
+RESULTS = ("poses.json", "overlay.mp4", "sheet.jpg", "report.html")
+_LISTS = (".csv", ".tsv", ".txt")
+_VIDEOS = {
+    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv"),
+    *(".flv", ".ogv", ".3gp", ".mjpeg"),
+}
+_SHEET_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video, with the files that belong to it."""
+
+    video: str
+    labels: Path | None = None
+    boxes: Path | None = None
+
+
+class VideoWork(Protocol):
+    """What is done with each video."""
+
+    def __call__(self, job: VideoJob, place: Path, *, quietly: bool) -> None:
+        """Work on a video and write into a folder.
+
+        Raises:
+            DoneBefore: if that was done before, and is not to be done again.
+        """
+
+
+def list_videos(name: str) -> list[VideoJob] | None:
+    """Return the videos of a list or of a folder of videos; None where the name is that of one video.
+
+    A list is a .csv or .tsv file with the columns ``video`` and, if need be, ``labels`` and ``boxes``, or a
+    .txt file with a video a line; paths begin at its folder. A folder is one of videos if it holds no images
+    but files that are videos by their suffix, or folders of frames.
+
+    Raises:
+        ConfigError: if a list cannot be read or names nothing.
+    """
+    place = Path(name)
+    if place.suffix.lower() in _LISTS and place.is_file():
+        from posewarper.formats.lists import read_list
+
+        jobs = []
+        for _, row in read_list(place, ("video", "labels", "boxes")):
+            paths = {key: place.parent / value for key, value in row.items()}
+            jobs.append(VideoJob(str(paths["video"]), paths.get("labels"), paths.get("boxes")))
+    elif place.is_dir():
+        jobs = [VideoJob(str(path)) for path in _videos_in(place)]
+        if not jobs:
+            return None
+    else:
+        return None
+    stems = [Path(job.video).stem for job in jobs]
+    doubles = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if doubles or not jobs:
+        raise ConfigError(
+            "two videos would be written to one folder" if doubles else "this names no video",
+            path=place,
+            expected="videos with names of their own",
+            got=few_of(doubles) or "none",
+            fix="rename them, or split the list" if doubles else "name some",
+        )
+    return jobs
+
+
+def _videos_in(folder: Path) -> list[Path]:
+    """Return the videos and folders of frames in a folder; none if it holds images itself."""
+    from posewarper.video.images import IMAGE_SUFFIXES
+
+    def has_images(place: Path) -> bool:
+        return any(path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES for path in place.iterdir())
+
+    if has_images(folder):
+        return []
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [
+        path for path in entries if (has_images(path) if path.is_dir() else path.suffix.lower() in _VIDEOS)
+    ]
+
+
+def work_on(jobs: Sequence[VideoJob] | None, video: str, out: Path, work: VideoWork, *, quiet: bool) -> None:
+    """Work on one video, or on those of many whose turn it is; failures are reported and skipped.
+
+    Of N processes that ``torchrun`` started each takes every N-th video. Results of one of many videos lie in
+    ``out/<its name>``; one that is done is skipped.
+
+    Args:
+        jobs: the videos, of :func:`list_videos`; None for one video.
+        video: the one video.
+        out: the folder to write.
+        work: is called with each video.
+        quiet: show no progress.
+
+    Raises:
+        SystemExit: with 2 if one of many videos failed.
+    """
+    if jobs is None:
+        work(VideoJob(video), out, quietly=quiet)
+        return
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    failed: list[str] = []
+    mine = list(jobs)[rank::world]
+    for number, job in enumerate(mine, start=1):
+        print(f"[{number}/{len(mine)}] {job.video}", flush=True)
+        try:
+            work(job, out / Path(job.video).stem, quietly=quiet or world > 1)
+        except DoneBefore:
+            print("skipped: this video is done already", flush=True)
+        except Exception as error:
+            if is_of_machine(error):  # which would spoil the others too
+                raise
+            failed.append(job.video)
+            if not isinstance(error, PosewarperError):
+                traceback.print_exc()
+            print(f"error: {error}\nskipped: {job.video}", file=sys.stderr, flush=True)
+    if failed:
+        print(f"{len(failed)} of {len(mine)} videos failed: {few_of(failed, 10)}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def describe_result(
+    result: RunResult, inputs: Mapping[str, Any], ran_on: str, seconds: float, **more: Any
+) -> dict[str, Any]:
+    """Return what was run, as plain values: inputs with hashes, versions, settings, timings, notes."""
+    return {
+        **describe_process(ran_on),
+        "inputs": inputs,
+        **more,
+        "method": result.method,
+        "config": {name: None if value != value else value for name, value in result.config.items()},
+        "tracks": {str(i): {"frames": len(track.frames)} for i, track in result.poses.tracks.items()},
+        "notes": list(result.notes),
+        "seconds": {**{k: round(v, 2) for k, v in result.seconds.items()}, "total": round(seconds, 2)},
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def write_pictures(
+    out: Path, video: Video, result: RunResult, progress: Progress, *, overlay: bool = True
+) -> None:
+    """Write ``sheet.jpg``, with frames spread over the clip, and if asked for ``overlay.mp4``."""
+    import numpy as np
+
+    from posewarper.reporting.overlay import write_overlay, write_sheet
+
+    if overlay:
+        write_overlay(out / "overlay.mp4", video, result.poses, progress=progress)
+    frames = np.unique(np.concatenate([t.frames for t in result.poses.tracks.values()]))
+    picks = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
+    write_sheet(out / "sheet.jpg", video, result.poses, sorted({int(frames[round(p)]) for p in picks}))
