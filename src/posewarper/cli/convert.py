@@ -18,86 +18,15 @@ from posewarper.cli.common import (
     count_of,
     refuse_existing,
 )
-from posewarper.errors import ConfigError
+from posewarper.errors import ConfigError, LabelsError
 
 if TYPE_CHECKING:
     from posewarper.structures import Labels
-    from posewarper.video.source import Video
-
-
-CHECKPOINT_SUFFIXES = (".pt", ".pth")
 
 
 def is_checkpoint(path: Path) -> bool:
     """Tell by its name whether a file holds weights."""
-    return path.suffix.lower() in CHECKPOINT_SUFFIXES
-
-
-def convert_weights(
-    source: Path, out: Path, *, skeleton: str | None, crop_size: str | None, overwrite: bool
-) -> None:
-    """Read weights of the original or of mmpose 0.x strictly, and write them as a checkpoint of ours.
-
-    Raises:
-        ModelError: if they cannot be read, or a tensor is missing, left over or misshapen.
-        ConfigError: if the output is no checkpoint by its name, or the crop size cannot be read.
-    """
-    if not is_checkpoint(out):
-        raise ConfigError(
-            "weights can only be written as a checkpoint",
-            expected="a name that ends in .pt",
-            got=out.name,
-            fix=f"name it {out.with_suffix('.pt').name}",
-        )
-    refuse_existing(out, overwrite)
-
-    from posewarper.model.checkpoint import load_model, save_model
-    from posewarper.skeletons import named_skeleton
-
-    size = None if crop_size is None else read_size(crop_size)
-    model = load_model(source, skeleton=named_skeleton(skeleton) if skeleton else None, crop_size=size)
-    save_model(out, model)
-    spec = model.spec
-    head = "with a trained warp head" if spec.trained.get("warp") else "without a trained warp head"
-    height, width = spec.crop_size
-    print(
-        f"wrote {out}: {spec.provenance.get('weights', 'checkpoint of posewarper')}, {spec.backbone}, "
-        f"{len(spec.skeleton)} keypoints, crops of {height} x {width}, {head}"
-    )
-    if not spec.trained.get("warp"):
-        print("its new head returns heatmaps as they are: for aggregation and propagation train it first")
-    for line in spec.provenance.get("unused", ()):
-        print(f"not used: {line}")
-    if assumed := spec.provenance.get("assumed"):
-        print(f"not told by the file, taken from the original's setup: {', '.join(assumed)}")
-
-
-def refuse_options(given: Mapping[str, object], what: str) -> None:
-    """Refuse options that say nothing about what is converted.
-
-    Raises:
-        ConfigError: naming those that were given.
-    """
-    names = [name for name, value in given.items() if value]
-    if names:
-        raise ConfigError(
-            f"{', '.join(names)} cannot be used on {what}",
-            fix="leave it out" if len(names) == 1 else "leave them out",
-        )
-
-
-def read_size(text: str) -> tuple[int, int]:
-    """Return (height, width) from a text like ``384x288``.
-
-    Raises:
-        ConfigError: if it is none.
-    """
-    match = re.fullmatch(r"(\d+)\s*[xX]\s*(\d+)", text.strip())
-    if match is None:
-        raise ConfigError(
-            "cannot read this size", expected="HEIGHTxWIDTH, such as 384x288", got=text, fix="write it so"
-        )
-    return int(match[1]), int(match[2])
+    return path.suffix.lower() in (".pt", ".pth")
 
 
 def run(
@@ -152,9 +81,9 @@ def run(
 ) -> None:
     """Convert labels between formats, and parts of them; or released weights.
 
-    The format of IN is told by its content, that of OUT by its suffix: .json
-    is posetrack, .csv deeplabcut, .slp sleap, .nwb nwb. Any other is named
-    with --to; docs/formats.md says what each reads, writes and cannot hold.
+    The content of IN tells its format, the suffix of OUT the other: .json is
+    posetrack, .csv deeplabcut, .slp sleap, .nwb nwb. Name any other with --to;
+    docs/formats.md says what each reads, writes and cannot hold.
 
     posetrack: COCO keypoints JSON with the video fields of PoseTrack18, the
     format of this program; official PoseTrack18 files are read as well.
@@ -181,18 +110,19 @@ def run(
     if is_checkpoint(source):
         foreign = {"--from": from_format, "--to": to_format, "--video": video, "--every": every}
         foreign |= {"--track": track is not None, "--frame-offset": frame_offset, "--min-score": min_score}
-        refuse_options(foreign, "weights")
-        convert_weights(source, out, skeleton=skeleton, crop_size=crop_size, overwrite=overwrite)
+        _refuse_options(foreign, "weights")
+        _convert_weights(source, out, skeleton, crop_size, overwrite)
         return
-    refuse_options({"--crop-size": crop_size}, "labels")
+    _refuse_options({"--crop-size": crop_size}, "labels")
     from posewarper.formats.catalogue import format_to_write
     from posewarper.formats.labels import read_annotations, write_labels
     from posewarper.skeletons import named_skeleton
+    from posewarper.video.source import open_video
 
     wanted = named_skeleton(skeleton) if skeleton is not None else None
     to_format = format_to_write(out, to_format)
     refuse_existing(out, overwrite)
-    opened = _open(video)
+    opened = None if video is None else open_video(video)
     labels = read_annotations(
         source, format=from_format, video=opened, skeleton=wanted, frame_offset=frame_offset
     )
@@ -203,23 +133,66 @@ def run(
     if every is not None:
         labels = _keep_every(labels, every, source)
     write_labels(out, labels, format=to_format, video=opened)
-    print(f"wrote {out}: {_describe(labels)} ({to_format})")
+    predicted = sum(frame not in set(labels.labelled_frames.tolist()) for frame in labels.instance_frames)
+    parts = [
+        count_of(len(labels.labelled_frames), "labelled frame"),
+        *([f"{predicted} predicted"] if predicted else []),
+        count_of(len(labels.tracks), "track"),
+        count_of(len(labels.skeleton), "keypoint"),
+    ]
+    print(f"wrote {out}: {', '.join(parts)} ({to_format})")
 
 
-def _open(video: Path | None) -> Video | None:
-    from posewarper.video.source import open_video
+def _convert_weights(
+    source: Path, out: Path, skeleton: str | None, crop_size: str | None, overwrite: bool
+) -> None:
+    """Read weights of the original or of mmpose 0.x strictly, and write them as a checkpoint of ours."""
+    if not is_checkpoint(out):
+        raise ConfigError(
+            "weights can only be written as a checkpoint",
+            expected="a name that ends in .pt",
+            got=out.name,
+            fix=f"name it {out.with_suffix('.pt').name}",
+        )
+    refuse_existing(out, overwrite)
 
-    return None if video is None else open_video(video)
+    from posewarper.model.checkpoint import load_model, save_model
+    from posewarper.skeletons import named_skeleton
+
+    size = None
+    if crop_size is not None:
+        match = re.fullmatch(r"(\d+)\s*[xX]\s*(\d+)", crop_size.strip())
+        if match is None:
+            expected, fix = "HEIGHTxWIDTH, such as 384x288", "write it so"
+            raise ConfigError("cannot read this size", expected=expected, got=crop_size, fix=fix)
+        size = int(match[1]), int(match[2])
+    model = load_model(source, skeleton=named_skeleton(skeleton) if skeleton else None, crop_size=size)
+    save_model(out, model)
+    spec, has_head = model.spec, bool(model.spec.trained.get("warp"))
+    height, width = spec.crop_size
+    print(
+        f"wrote {out}: {spec.provenance.get('weights', 'checkpoint of posewarper')}, {spec.backbone}, "
+        f"{len(spec.skeleton)} keypoints, crops of {height} x {width}, "
+        f"{'with' if has_head else 'without'} a trained warp head"
+    )
+    if not has_head:
+        print("its new head returns heatmaps as they are: train it before you aggregate or propagate")
+    for line in spec.provenance.get("unused", ()):
+        print(f"not used: {line}")
+    if assumed := spec.provenance.get("assumed"):
+        print(f"the file does not say, so taken from the original's setup: {', '.join(assumed)}")
+
+
+def _refuse_options(given: Mapping[str, object], what: str) -> None:
+    """Refuse options that say nothing about what is converted."""
+    names = [name for name, value in given.items() if value]
+    if names:
+        fix = "leave it out" if len(names) == 1 else "leave them out"
+        raise ConfigError(f"{', '.join(names)} cannot be used on {what}", fix=fix)
 
 
 def _keep_every(labels: Labels, every: int, source: Path) -> Labels:
-    """Return the labels of every k-th frame, beginning in the middle of the first k frames.
-
-    Raises:
-        LabelsError: if none is left.
-    """
-    from posewarper.errors import LabelsError
-
+    """Return the labels of every k-th frame, beginning in the middle of the first k frames."""
     last = max([*labels.labelled_frames.tolist(), *labels.instance_frames.tolist()], default=-1)
     kept = labels.at(range(every // 2, last + 1, every))
     if not kept.tracks:
@@ -233,16 +206,10 @@ def _keep_every(labels: Labels, every: int, source: Path) -> Labels:
 
 
 def _drop_low_scores(labels: Labels, least: float, source: Path) -> Labels:
-    """Return the labels without keypoints whose score is below ``least``; those without a score stay.
-
-    Raises:
-        LabelsError: if none is left.
-    """
+    """Return the labels without keypoints whose score is below ``least``; those without a score stay."""
     from dataclasses import replace
 
     import numpy as np
-
-    from posewarper.errors import LabelsError
 
     tracks, best = {}, -np.inf
     for track_id, track in labels.tracks.items():
@@ -261,14 +228,3 @@ def _drop_low_scores(labels: Labels, least: float, source: Path) -> Labels:
         fix, got = "give a smaller --min-score", f"{best:g}, the highest score"
         raise LabelsError(f"no keypoint has a score of {least:g}", path=source, got=got, fix=fix)
     return replace(labels, tracks=tracks)
-
-
-def _describe(labels: Labels) -> str:
-    predicted = sum(frame not in set(labels.labelled_frames.tolist()) for frame in labels.instance_frames)
-    parts = [
-        count_of(len(labels.labelled_frames), "labelled frame"),
-        *([f"{predicted} predicted"] if predicted else []),
-        count_of(len(labels.tracks), "track"),
-        count_of(len(labels.skeleton), "keypoint"),
-    ]
-    return ", ".join(parts)

@@ -2,142 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from posewarper.cli.convert import is_checkpoint
-from posewarper.errors import ConfigError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from posewarper.model.network import PoseWarper
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from posewarper.cli.common import (
     DeviceName,
+    JsonFile,
     Overwrite,
     UnusedDevice,
     UnusedQuiet,
     UnusedSeed,
+    read_names,
     refuse_existing,
 )
+from posewarper.cli.convert import is_checkpoint
+from posewarper.errors import ConfigError, PosewarperWarning
+from posewarper.files import write_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from posewarper.model.network import PoseWarper
     from posewarper.structures import Labels
     from posewarper.video.source import Video
-
-
-def check_options(path: Path | None, offsets: bool, video: Path | None, frames: str | None) -> None:
-    """Refuse offsets of anything but a checkpoint, and options that belong to them without them.
-
-    Raises:
-        ConfigError: saying so.
-    """
-    expected = "posewarper info CKPT --offsets [--video VIDEO --frames A,B] [--picture OUT.png]"
-    if offsets and (path is None or not is_checkpoint(path)):
-        got, fix = "no path" if path is None else path.name, "name a checkpoint (.pt, .pth)"
-        raise ConfigError(
-            "--offsets shows the warp head of a checkpoint", expected=expected, got=got, fix=fix
-        )
-    if not offsets and (video is not None or frames is not None):
-        fix = "add --offsets; a video to be described is named without --video"
-        raise ConfigError("--video and --frames belong to --offsets", expected=expected, fix=fix)
-    if (video is None) != (frames is None):
-        raise ConfigError(
-            "--video and --frames belong together",
-            expected=expected,
-            got="--video alone" if frames is None else "--frames alone",
-            fix="give both, or neither to see made-up heatmaps moved",
-        )
-
-
-def describe_offsets(
-    path: Path, *, video: Path | None, frames: str | None, labels: Path | None, picture: Path | None
-) -> dict[str, Any]:
-    """Return the offsets of a checkpoint's head by keypoint and dilation, and draw them if asked.
-
-    Args:
-        path: the checkpoint.
-        video: whose frames are looked at; made-up heatmaps if left out.
-        frames: ``SOURCE,TARGET``, two frame indices of the video.
-        labels: of the video, which tell where to look; the whole frame if left out.
-        picture: where to draw.
-
-    Raises:
-        ModelError: if the checkpoint cannot be read, or its head was not trained.
-        ConfigError: if the frames are not two of the video.
-        OutputError: if the picture cannot be written.
-    """
-    from posewarper.model.checkpoint import load_model
-    from posewarper.reporting.network_pictures import (
-        MADE_UP_STEP,
-        check_head,
-        made_up_pair,
-        probe_offsets,
-        tabulate_offsets,
-        write_offset_picture,
-    )
-    from posewarper.reporting.overlay import check_picture_name
-
-    if picture is not None:
-        check_picture_name(picture)
-    model = load_model(path)
-    check_head(model, path)
-    if video is None or frames is None:
-        source, target = made_up_pair(model)
-        looked_at = f"made-up heatmaps, each moved by {MADE_UP_STEP:g} heatmap pixels in its own direction"
-    else:
-        source, target = _see_frames(model, video, frames, labels)
-        looked_at = f"{video}, source and target frame {frames}"
-    probe = probe_offsets(model, source, target)
-    facts = {"looked at": looked_at, "unit": "heatmap pixels, x right and y down"}
-    if picture is not None:
-        write_offset_picture(picture, probe)
-        facts["picture"] = str(picture)
-    return facts | {"offsets": tabulate_offsets(probe)}
-
-
-def _see_frames(model: PoseWarper, path: Path, frames: str, labels: Path | None) -> tuple[Tensor, Tensor]:
-    """Return the heatmaps (1, K, h, w) that the network sees in two frames, in one crop."""
-    import numpy as np
-    import torch
-
-    from posewarper.crops import normalise, smooth_crop
-    from posewarper.formats.labels import read_annotations
-    from posewarper.geometry import crop_transform, keypoint_boxes, pad_box
-    from posewarper.video.source import open_video
-
-    video = open_video(path)
-    indices = [int(part) for part in frames.split(",") if part.strip().isdecimal()]
-    if len(indices) != 2 or len(frames.split(",")) != 2 or max(indices) >= video.n_frames:
-        raise ConfigError(
-            "cannot look at these frames",
-            expected=f"two frame indices from 0 to {video.n_frames - 1}, such as --frames 10,12",
-            got=frames,
-            fix="name the source and the target frame",
-        )
-    height, width = model.spec.crop_size
-    boxes = np.array([[-0.5, -0.5, video.image_size[1], video.image_size[0]]])
-    if labels is not None:
-        track = next(iter(read_annotations(labels, video=video).tracks.values()))
-        near = np.abs(track.frames - indices[0]).argmin()
-        boxes = keypoint_boxes(track.keypoints[[near]])
-    transform = crop_transform(pad_box(boxes, aspect_ratio=width / height)[0], (height, width))
-    crops = np.stack([smooth_crop(video[index], transform) for index in indices])
-    with torch.inference_mode():
-        heatmaps = model.heatmaps(torch.from_numpy(normalise(crops, model.spec.mean, model.spec.std)))
-    source, target = heatmaps.split(1)
-    return source, target
-
 
 Facts = dict[str, Any]
 _PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
 _LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".hdf5", ".slp", ".nwb")
+_OFFSETS = "posewarper info CKPT --offsets [--video VIDEO --frames A,B] [--picture OUT.png]"
 
 
 def run(
@@ -167,9 +64,7 @@ def run(
         str | None,
         typer.Option(metavar="A,B", help="With --offsets and --video: the source and the target frame."),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file as JSON too.")
-    ] = None,
+    json_file: JsonFile = None,
     overwrite: Overwrite = False,
     quiet: UnusedQuiet = False,
     device: UnusedDevice = DeviceName.AUTO,
@@ -186,35 +81,118 @@ def run(
     for place in (json_file, picture):
         if place is not None:
             refuse_existing(place, overwrite)
-    check_options(path, offsets, video, frames)
+    if picture is not None:
+        from posewarper.reporting.overlay import check_picture_name
+
+        check_picture_name(picture)
+    _check_options(path, offsets, video, frames)
     if offsets and path is not None:
-        facts = {
-            "offsets": describe_offsets(path, video=video, frames=frames, labels=labels, picture=picture)
-        }
+        facts = {"offsets": _describe_offsets(path, video, frames, labels, picture)}
     else:
-        if picture is not None:
-            _check_picture(picture, path, labels)
         facts = _gather(path, labels, picture)
     for title, values in facts.items():
         _show(title, values)
     if json_file is not None:
-        from posewarper.files import replacing
+        write_text(json_file, json.dumps(facts, indent=1, default=str) + "\n")
 
-        with replacing(json_file) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8")
+
+def _check_options(path: Path | None, offsets: bool, video: Path | None, frames: str | None) -> None:
+    """Refuse offsets of anything but a checkpoint, and options that belong to them without them."""
+    if offsets and (path is None or not is_checkpoint(path)):
+        what, got = "--offsets shows the warp head of a checkpoint", "no path" if path is None else path.name
+        fix = "name a checkpoint (.pt, .pth)"
+    elif not offsets and (video is not None or frames is not None):
+        what, got = "--video and --frames belong to --offsets", None
+        fix = "add --offsets; a video to be described is named without --video"
+    elif (video is None) != (frames is None):
+        what, got = (
+            "--video and --frames belong together",
+            f"--{'video' if frames is None else 'frames'} alone",
+        )
+        fix = "give both, or neither to see made-up heatmaps moved"
+    else:
+        return
+    raise ConfigError(what, expected=_OFFSETS, got=got, fix=fix)
+
+
+def _describe_offsets(
+    path: Path, video: Path | None, frames: str | None, labels: Path | None, picture: Path | None
+) -> Facts:
+    """Return the offsets of a checkpoint's head by keypoint and dilation, and draw them if asked."""
+    from posewarper.model.checkpoint import load_model
+    from posewarper.reporting import network_pictures as pictures
+
+    model = load_model(path)
+    pictures.check_head(model, path)
+    if video is None or frames is None:
+        source, target = pictures.made_up_pair(model)
+        step = f"{pictures.MADE_UP_STEP:g} heatmap pixels"
+        looked_at = f"made-up heatmaps, each moved by {step} in its own direction"
+    else:
+        source, target = _see_frames(model, video, frames, labels)
+        looked_at = f"{video}, source and target frame {frames}"
+    probe = pictures.probe_offsets(model, source, target)
+    facts = {"looked at": looked_at, "unit": "heatmap pixels, x right and y down"}
+    if picture is not None:
+        pictures.write_offset_picture(picture, probe)
+        facts["picture"] = str(picture)
+    return facts | {"offsets": pictures.tabulate_offsets(probe)}
+
+
+def _see_frames(model: PoseWarper, path: Path, frames: str, labels: Path | None) -> tuple[Tensor, Tensor]:
+    """Return the heatmaps (1, K, h, w) that the network sees in two frames, in one crop around the labels."""
+    import numpy as np
+    import torch
+
+    from posewarper.crops import normalise, smooth_crop
+    from posewarper.formats.labels import read_annotations
+    from posewarper.geometry import crop_transform, keypoint_boxes, pad_box
+    from posewarper.video.source import open_video
+
+    video = open_video(path)
+    indices = [int(part) for part in read_names(frames) if part.isdecimal()]
+    if len(indices) != 2 or len(frames.split(",")) != 2 or max(indices) >= video.n_frames:
+        raise ConfigError(
+            "cannot look at these frames",
+            expected=f"two frame indices from 0 to {video.n_frames - 1}, such as --frames 10,12",
+            got=frames,
+            fix="name the source and the target frame",
+        )
+    height, width = model.spec.crop_size
+    boxes = np.array([[-0.5, -0.5, video.image_size[1], video.image_size[0]]])
+    if labels is not None:
+        track = next(iter(read_annotations(labels, video=video).tracks.values()))
+        near = np.abs(track.frames - indices[0]).argmin()
+        boxes = keypoint_boxes(track.keypoints[[near]])
+    transform = crop_transform(pad_box(boxes, aspect_ratio=width / height)[0], (height, width))
+    crops = np.stack([smooth_crop(video[index], transform) for index in indices])
+    with torch.inference_mode():
+        heatmaps = model.heatmaps(torch.from_numpy(normalise(crops, model.spec.mean, model.spec.std)))
+    source, target = heatmaps.split(1)
+    return source, target
 
 
 def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Facts:
     """Return the facts to show by their title."""
     facts: Facts = {}
     video = None
-    if path is not None and _is_labels(path):
-        facts["labels"] = describe_labels(path, None)
+    is_label_file = path is not None and _is_labels(path)
+    is_model = path is not None and (is_checkpoint(path) or path.suffix.lower() == ".onnx")
+    is_video = path is not None and not is_label_file and not is_model
+    if picture is not None and (not is_video or labels is None):
+        raise ConfigError(
+            "--picture draws labels on the frames of a video, and needs both",
+            expected="posewarper info VIDEO --labels FILE --picture OUT.png",
+            got="no labels" if is_video else "no video",
+            fix="name the labels with --labels" if is_video else "name the video that was labelled",
+        )
+    if path is not None and is_label_file:
+        facts["labels"] = _describe_labels(path, None)
     elif path is not None and is_checkpoint(path):
         from posewarper.model.checkpoint import describe_checkpoint
 
         facts["checkpoint"] = describe_checkpoint(path)
-    elif path is not None and _is_exported(path):
+    elif path is not None and is_model:
         from posewarper.model.export import describe_onnx
 
         facts["exported model"] = describe_onnx(path)
@@ -222,40 +200,13 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
         from posewarper.video.source import open_video
 
         video = open_video(path)
-        facts["video"] = describe_video(video)
+        facts["video"] = _describe_video(video)
     if labels is not None:
-        # A label file named twice, as PATH and as --labels, is told about once more.
-        facts["labels"] = describe_labels(labels, video)
+        # A label file named twice, as PATH and as --labels, is described once more.
+        facts["labels"] = _describe_labels(labels, video)
         if video is not None:
-            facts["labels"] |= describe_fit(labels, video, picture)
-    if not facts:
-        facts["environment"] = describe_environment()
-    return facts
-
-
-def _check_picture(picture: Path, path: Path | None, labels: Path | None) -> None:
-    """Refuse a picture of nothing, or of a kind that cannot be written, before the work.
-
-    Raises:
-        ConfigError: if there is no video, or there are no labels.
-        OutputError: if the name is not that of a picture.
-    """
-    from posewarper.errors import ConfigError
-    from posewarper.reporting.overlay import check_picture_name
-
-    check_picture_name(picture)
-    is_video = path is not None and not (_is_labels(path) or is_checkpoint(path) or _is_exported(path))
-    if not is_video or labels is None:
-        raise ConfigError(
-            "--picture draws labels on the frames of a video, and needs both",
-            expected="posewarper info VIDEO --labels FILE --picture OUT.png",
-            got="no labels" if is_video else "no video",
-            fix="name the labels with --labels" if is_video else "name the video that was labelled",
-        )
-
-
-def _is_exported(path: Path) -> bool:
-    return path.suffix.lower() == ".onnx"
+            facts["labels"] |= _describe_fit(labels, video, picture)
+    return facts or {"environment": _describe_environment()}
 
 
 def _is_labels(path: Path) -> bool:
@@ -267,10 +218,7 @@ def _is_labels(path: Path) -> bool:
     return is_label_folder(path)
 
 
-# --- facts ------------------------------------------------------------------------------------------------
-
-
-def describe_environment() -> Facts:
+def _describe_environment() -> Facts:
     """Return versions, devices, CPU threads and whether bfloat16 is used."""
     import os
     import platform
@@ -287,14 +235,12 @@ def describe_environment() -> Facts:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    devices = ["cpu"]
-    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    devices += ["mps"] if torch.backends.mps.is_available() else []
+    gpus = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     device = resolve_device("auto")
     return {
         "versions": versions,
         "system": platform.platform(),
-        "devices": devices,
+        "devices": ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])],
         "device taken by auto": str(device),
         "CPU cores": os.cpu_count(),
         "CPU threads": torch.get_num_threads(),
@@ -302,86 +248,76 @@ def describe_environment() -> Facts:
     }
 
 
-def describe_video(video: Video) -> Facts:
+def _describe_video(video: Video) -> Facts:
     """Return length and size of a video; of a file also speed and codec, of a folder which files."""
+    import av
     import numpy as np
 
     height, width = video.image_size
     facts: Facts = {"path": str(video.path), "frames": video.n_frames, "width": width, "height": height}
-    if video.frame_names:  # image files tell no time
+    if video.frame_names:  # image files have no times
         return facts | {"files": f"{video.frame_names[0]} to {video.frame_names[-1]}"}
     steps = np.diff(video.times)
-    return facts | {
+    facts |= {
         "fps": round(float(video.fps), 4),
         "seconds": round(float(video.times[-1] - video.times[0]) + 1 / float(video.fps), 3),
         # Timestamps are rounded by the container, to 1 ms in the coarsest one that is common.
         "steady frame rate": bool(steps.size == 0 or np.ptp(steps) < 0.0025),
-        **_describe_stream(str(video.path)),
     }
-
-
-def _describe_stream(path: str) -> Facts:
-    """Return how the frames of a video file are stored; the rotation is the one that players apply."""
-    import av
-
-    with av.open(path) as container:
+    with av.open(str(video.path)) as container:
         stream = container.streams.best("video")
         if stream is None:
-            return {}
+            return facts
         frame = next(container.decode(stream), None)
-        facts = {
+        stored = {
             "container": container.format.name,
             "codec": stream.codec_context.name,
             "pixel format": frame.format.name if isinstance(frame, av.VideoFrame) else None,
-            "rotation": getattr(frame, "rotation", None),
+            "rotation": getattr(frame, "rotation", None),  # the one that players apply
         }
-    return {name: value for name, value in facts.items() if value is not None}
+    return facts | {name: value for name, value in stored.items() if value is not None}
 
 
-def describe_labels(path: Path, video: Video | None) -> Facts:
-    """Return format, skeleton, tracks and keypoints of a label file.
+def _describe_labels(path: Path, video: Video | None) -> Facts:
+    """Return format, skeleton, tracks and keypoints of a label file."""
+    import numpy as np
 
-    Raises:
-        LabelsError: if it cannot be used, or does not fit the video.
-    """
     from posewarper.formats.catalogue import detect_format
     from posewarper.formats.labels import read_annotations
 
     labels = read_annotations(path, video=video)
-    names = labels.skeleton.names
+    skeleton, names = labels.skeleton, labels.skeleton.names
     frames = labels.labelled_frames.tolist()
-    predicted = sorted(set(labels.instance_frames.tolist()) - set(frames))
-    size = labels.image_size
+    height, width = (None, None) if labels.image_size is None else labels.image_size
+    # Rising frames in short: 0-99, 7, 22, 37.
+    runs = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1) if frames else []
     return {
         "path": str(path),
         "format": detect_format(path),
         "video": labels.video,
         "frames": labels.n_frames,
-        "width": None if size is None else size[1],
-        "height": None if size is None else size[0],
+        "width": width,
+        "height": height,
         "labelled frames": len(frames),
-        "labelled": _ranges(frames),
-        "predicted frames": len(predicted),
+        "labelled": ", ".join(f"{own[0]}-{own[-1]}" if len(own) > 1 else str(own[0]) for own in runs),
+        "predicted frames": len(set(labels.instance_frames.tolist()) - set(frames)),
         "skeleton": {
-            "name": labels.skeleton.name,
+            "name": skeleton.name,
             "keypoints": list(names),
-            "edges": [f"{names[a]}-{names[b]}" for a, b in labels.skeleton.edges],
-            "flip pairs": [f"{names[a]}-{names[b]}" for a, b in labels.skeleton.flip_pairs],
+            "edges": [f"{names[a]}-{names[b]}" for a, b in skeleton.edges],
+            "flip pairs": [f"{names[a]}-{names[b]}" for a, b in skeleton.flip_pairs],
         },
         "tracks": _describe_tracks(labels),
         "keypoints": _describe_keypoints(labels),
     }
 
 
-def describe_fit(path: Path, video: Video, picture: Path | None) -> Facts:
+def _describe_fit(path: Path, video: Video, picture: Path | None) -> Facts:
     """Return by how many frames the labels should be moved, where that can be told, and draw them if asked.
 
     Warns:
         PosewarperWarning: if they fit better elsewhere beyond doubt.
     """
-    import warnings
-
-    from posewarper.errors import PosewarperWarning
     from posewarper.formats.labels import read_annotations
     from posewarper.motion.label_shift import measure_shift
     from posewarper.reporting.label_sheet import write_label_sheet
@@ -407,21 +343,25 @@ def describe_fit(path: Path, video: Video, picture: Path | None) -> Facts:
         )
     span = [round(shift.low, 2), round(shift.high, 2)]
     verdict = "no" if shift.is_clear else "yes" if shift.is_none else "cannot tell"
-    fit = {"in time": verdict, "fits best moved by": round(shift.frames, 2), "frames, between": span}
-    return facts | fit
+    return facts | {
+        "in time": verdict,
+        "fits best moved by": round(shift.frames, 2),
+        "frames, between": span,
+    }
 
 
 def _describe_tracks(labels: Labels) -> list[Facts]:
+    marked = labels.at(labels.labelled_frames).tracks
     rows = []
     for track_id, track in labels.tracks.items():
-        labelled = labels.at(labels.labelled_frames).tracks.get(track_id)
+        count = len(marked[track_id].frames) if track_id in marked else 0
         rows.append(
             {
                 "track": track_id,
                 "first frame": int(track.frames[0]),
                 "last frame": int(track.frames[-1]),
-                "labels": 0 if labelled is None else len(labelled.frames),
-                "predictions": len(track.frames) - (0 if labelled is None else len(labelled.frames)),
+                "labels": count,
+                "predictions": len(track.frames) - count,
             }
         )
     return rows
@@ -445,20 +385,6 @@ def _describe_keypoints(labels: Labels) -> list[Facts]:
     ]
 
 
-def _ranges(frames: Sequence[int]) -> str:
-    """Return rising numbers as text, runs in short: 0-99, 7, 22, 37."""
-    runs: list[list[int]] = []
-    for frame in frames:
-        if runs and frame == runs[-1][-1] + 1:
-            runs[-1] = [runs[-1][0], frame]
-        else:
-            runs.append([frame])
-    return ", ".join("-".join(map(str, run)) for run in runs)
-
-
-# --- showing ----------------------------------------------------------------------------------------------
-
-
 def _show(title: str, facts: Mapping[str, Any]) -> None:
     """Print facts as a table of names and values; lists of facts become tables of their own."""
     from rich import box
@@ -469,14 +395,14 @@ def _show(title: str, facts: Mapping[str, Any]) -> None:
     table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    lists = {}
+    lists = []
     for name, value in _flatten(facts):
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            lists[name] = value
+            lists.append(value)
         elif value is not None:
             table.add_row(_as_text(name), _as_text(value))
     console.print(table)
-    for rows in lists.values():
+    for rows in lists:
         inner = Table(box=box.SIMPLE)
         for i, column in enumerate(rows[0]):
             inner.add_column(column, justify="right" if i else "left")
@@ -499,8 +425,6 @@ def _as_text(value: object) -> str:
 
     if isinstance(value, bool):
         text = "yes" if value else "no"
-    elif isinstance(value, list | tuple):
-        text = ", ".join(map(str, value))
     else:
-        text = str(value)
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return escape(text.encode("utf-8", "backslashreplace").decode())
