@@ -1,7 +1,7 @@
 """Methods side by side: keep every k-th label of a clip, propagate, and score on the labels left out.
 
-Finished parts are cached, so that an interrupted comparison goes on where it was. A part is found again
-only if everything that it depends on is the same: video, labels, settings, machine and this package's source.
+Finished parts are cached, so that an interrupted comparison resumes where it was. A part is used again only
+if everything that it depends on is the same: video, labels, settings, machine and this package's source.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from posewarper import fitting
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, VideoError
 from posewarper.evaluation.clips import keep_every, score_clip
-from posewarper.files import replacing
+from posewarper.files import sha256_of, write_json, write_text
 from posewarper.model import checkpoint
 from posewarper.model.network import PoseWarper
 from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
@@ -56,8 +56,11 @@ class _Comparison:
         """Return the place in the cache of a part that depends on ``what``, None without a cache."""
         if self.cache is None:
             return None
-        text = json.dumps({**self.identity, **what}, sort_keys=True)
-        return self.cache / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}{suffix}"
+        return self.cache / f"{name}-{_digest({**self.identity, **what})[:24]}{suffix}"
+
+    def within(self, prefix: str) -> Progress:
+        """Return a progress that names its stages after what they are part of."""
+        return lambda what, done, total: self.progress(f"{prefix}: {what}", done, total)
 
 
 def compare(
@@ -105,22 +108,41 @@ def compare(
     gaps, methods = check_gaps(every, dense), check_methods(methods, effort)
     resolved, network = resolve_device(device).type, network or NetworkConfig()
     start = read_backbone_weights(network, trains=any(fitting.needs_model(m, effort) for m in methods))
-    identity = {} if cache is None else _identity(video, seed, effort, resolved)
-    identity |= {"network": {**network.model_dump(mode="json"), "backbone_weights": start and start.sha256}}
-    if cache is not None:  # a folder that cannot be written shows before the work, not after
-        with replacing(cache / "CACHEDIR.TAG") as temporary:
-            temporary.write_text(_CACHE_TAG)
+    identity: dict[str, Any] = {}
+    if cache is not None:
+        identity = {
+            "video": _video_digest(Path(video)),
+            "seed": seed,
+            "effort": effort,
+            "version": __version__,
+            "source": source_digest(),
+            "machine": describe_machine(resolved),
+            "network": {**network.model_dump(mode="json"), "backbone_weights": start and start.sha256},
+        }
+        # A folder that cannot be written shows before the work, not after.
+        write_text(cache / "CACHEDIR.TAG", _CACHE_TAG)
     comparison = _Comparison(video, dense, seed, effort, resolved, network, start, cache, identity, progress)
     rows: list[dict[str, Any]] = []
+    total = len(gaps) * len(methods)
     try:
-        for done, gap in enumerate(gaps):
-            rows += _compare_at(comparison, gap, methods, done * len(methods), len(gaps) * len(methods))
+        for gap in gaps:
+            labels = {"dense": _labels_digest(dense), "every": gap}
+            with open_video(video) as opened:
+                fitting.check_labels(opened, dense)
+                shared = _Gap(comparison, gap, keep_every(dense, gap), opened)
+                for method in methods:
+                    progress("methods", len(rows), total)
+                    part = comparison.part(f"every{gap}-{method}", ".json", **labels, method=method)
+                    row = _read_part(part)
+                    if row is None:
+                        row = shared.score(method)
+                        _write_part(part, row)
+                    rows.append(row)
+            progress("methods", len(rows), total)
     except KeyboardInterrupt as error:
         if cache is None:
             raise
-        raise Interrupted(
-            f"finished parts are kept in {cache}; the same command goes on from there"
-        ) from error
+        raise Interrupted(f"finished parts are kept in {cache}; the same command resumes there") from error
     return rows
 
 
@@ -220,33 +242,14 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def _compare_at(
-    comparison: _Comparison, gap: int, methods: Sequence[str], done: int, total: int
-) -> list[dict[str, Any]]:
-    """Return the rows of one gap; flow and model are computed when the first method asks for them."""
-    kept = keep_every(comparison.dense, gap)
-    labels = {"dense": _labels_digest(comparison.dense), "every": gap}
-    rows = []
-    with open_video(comparison.video) as video:
-        fitting.check_labels(video, comparison.dense)
-        shared = _Shared(comparison, gap, kept, video)
-        for n, method in enumerate(methods):
-            comparison.progress("methods", done + n, total)
-            part = comparison.part(f"every{gap}-{method}", ".json", **labels, method=method)
-            row = _read_part(part)
-            if row is None:
-                row = _make_row(comparison, shared, method)
-                _write_part(part, row)
-            rows.append(row)
-    comparison.progress("methods", done + len(methods), total)
-    return rows
+@dataclass
+class _Gap:
+    """One gap, and what its methods share: the kept labels, the clip with its optical flow, the model."""
 
-
-class _Shared:
-    """What the methods of one gap share: the kept labels, the clip with its optical flow, the model."""
-
-    def __init__(self, comparison: _Comparison, gap: int, kept: Labels, video: Video) -> None:
-        self.comparison, self.gap, self.kept, self.video = comparison, gap, kept, video
+    comparison: _Comparison
+    gap: int
+    kept: Labels
+    video: Video
 
     @cached_property
     def plain(self) -> tuple[Clip, float]:
@@ -260,7 +263,7 @@ class _Shared:
 
     def _prepare(self, *, flow: bool) -> tuple[Clip, float]:
         started = time.perf_counter()
-        progress = _prefixed(self.comparison.progress, f"every {self.gap}")
+        progress = self.comparison.within(f"every {self.gap}")
         clip = prepare_clip(self.video, self.kept, flow=flow, progress=progress)
         return clip, time.perf_counter() - started
 
@@ -272,7 +275,7 @@ class _Shared:
         path = self.comparison.part(name, ".pt", **key)
         record = self.comparison.part(name, ".json", **key)
         known = _read_part(record)
-        if known and path and path.is_file() and _file_digest(path) == known["checkpoint"]:
+        if known and path and path.is_file() and sha256_of(path) == known["checkpoint"]:
             try:
                 loaded = checkpoint.load_model(path).to(resolve_device(self.comparison.device))
                 return loaded, known["fit_seconds"]
@@ -287,52 +290,36 @@ class _Shared:
             start=self.comparison.start,
             seed=self.comparison.seed,
             device=self.comparison.device,
-            progress=_prefixed(self.comparison.progress, f"every {self.gap}, fitting"),
+            progress=self.comparison.within(f"every {self.gap}, fitting"),
         )
         seconds = time.perf_counter() - started
         if path is not None:
             checkpoint.save_model(path, model)
-            _write_part(record, {"fit_seconds": seconds, "checkpoint": _file_digest(path)})
+            _write_part(record, {"fit_seconds": seconds, "checkpoint": sha256_of(path)})
         return model, seconds
 
-
-def _make_row(comparison: _Comparison, shared: _Shared, method: str) -> dict[str, Any]:
-    model, fit_seconds = None, 0.0
-    if fitting.needs_model(method, comparison.effort):
-        model, fit_seconds = shared.model
-    looks = method not in fitting.INTERPOLATIONS
-    clip, clip_seconds = shared.carried if looks else shared.plain
-    started = time.perf_counter()
-    progress = _prefixed(comparison.progress, f"every {shared.gap}")
-    poses = fitting.propagate_clip(clip, method, model, progress=progress)
-    seconds = clip_seconds + time.perf_counter() - started
-    score = score_clip(poses, comparison.dense, shared.kept)
-    path = Path(comparison.video)
-    return {
-        "clip": path.name if path.is_dir() else path.stem,
-        "every": shared.gap,
-        "n_labels": len(shared.kept.labelled_frames),
-        "method": method,
-        "seed": comparison.seed,
-        **score.to_row(),
-        "seconds": seconds,
-        "fit_seconds": fit_seconds,
-    }
-
-
-def _prefixed(progress: Progress, prefix: str) -> Callable[[str, int, int], None]:
-    return lambda what, done, total: progress(f"{prefix}: {what}", done, total)
-
-
-def _identity(video: str | os.PathLike[str], seed: int, effort: str, device: str) -> dict[str, Any]:
-    return {
-        "video": _video_digest(Path(video)),
-        "seed": seed,
-        "effort": effort,
-        "version": __version__,
-        "source": source_digest(),
-        "machine": describe_machine(device),
-    }
+    def score(self, method: str) -> dict[str, Any]:
+        """Propagate by a method and return its row."""
+        comparison = self.comparison
+        model, fit_seconds = None, 0.0
+        if fitting.needs_model(method, comparison.effort):
+            model, fit_seconds = self.model
+        clip, clip_seconds = self.plain if method in fitting.INTERPOLATIONS else self.carried
+        started = time.perf_counter()
+        progress = comparison.within(f"every {self.gap}")
+        poses = fitting.propagate_clip(clip, method, model, progress=progress)
+        seconds = clip_seconds + time.perf_counter() - started
+        path = Path(comparison.video)
+        return {
+            "clip": path.name if path.is_dir() else path.stem,
+            "every": self.gap,
+            "n_labels": len(self.kept.labelled_frames),
+            "method": method,
+            "seed": comparison.seed,
+            **score_clip(poses, comparison.dense, self.kept).to_row(),
+            "seconds": seconds,
+            "fit_seconds": fit_seconds,
+        }
 
 
 def _read_part(path: Path | None) -> dict[str, Any] | None:
@@ -341,39 +328,29 @@ def _read_part(path: Path | None) -> dict[str, Any] | None:
         return None
     try:
         part = json.loads(path.read_bytes())
-        return part["content"] if part["sha256"] == _content_digest(part["content"]) else None
+        return part["content"] if part["sha256"] == _digest(part["content"]) else None
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def _write_part(path: Path | None, content: dict[str, Any]) -> None:
-    if path is None:
-        return
-    part = {"sha256": _content_digest(content), "content": content}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(part, indent=1, allow_nan=False))
+    if path is not None:
+        write_json(path, {"sha256": _digest(content), "content": content})
 
 
-def _content_digest(content: dict[str, Any]) -> str:
+def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _video_digest(path: Path) -> str:
     if path.is_dir():
-        names = sorted(
-            (p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in path.iterdir() if p.is_file()
-        )
-        return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+        files = sorted((p, p.stat()) for p in path.iterdir() if p.is_file())
+        return _digest([(p.name, facts.st_size, facts.st_mtime_ns) for p, facts in files])
     if not path.is_file():
         raise VideoError(
             "there is no such video", path=path, fix="name a video file or a folder of frames that exists"
         )
-    return _file_digest(path)
+    return sha256_of(path)
 
 
 def _labels_digest(labels: Labels) -> str:

@@ -18,11 +18,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from posewarper.errors import OutputError, few_of
 from posewarper.files import leftovers, sha256_of, write_json
-from posewarper.structures import Progress
+
+if TYPE_CHECKING:  # numpy would slow `posewarper --help` down
+    from posewarper.structures import Progress
 
 LOCK, REQUEST, FACTS = ".lock", "request.json", "run.json"
 _FIX = "name another output folder"
