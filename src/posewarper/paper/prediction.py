@@ -166,7 +166,7 @@ def make_or_read(
             done += size
     except KeyboardInterrupt:
         kept = f"{len(tables)} of {len(sizes)} videos are done in {folder}"
-        raise Interrupted(f"{kept}; the same command goes on from there") from None
+        raise Interrupted(f"{kept}; the same command resumes there") from None
     progress(what, total, total)
     return tables, reused
 
