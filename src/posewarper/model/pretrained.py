@@ -120,9 +120,10 @@ def _other_weights(
     told = []
     for tensors in (network.state_dict(), state):
         # The last parameters are those that another number of categories changes.
-        first, last = next(iter(tensors), None), next(reversed(tensors), None)  # type: ignore[call-overload]
-        shape = tuple(tensors[last].shape) if isinstance(tensors.get(last), Tensor) else ""
-        told.append(f"{len(tensors)} parameters, from {first} to {last} {shape}".rstrip())
+        names = list(tensors) or ["none"]
+        last = tensors.get(names[-1])
+        shape = tuple(last.shape) if isinstance(last, Tensor) else ""
+        told.append(f"{len(tensors)} parameters, from {names[0]} to {names[-1]} {shape}".rstrip())
     return ModelError(
         f"this file does not hold weights of {what}", path=path, expected=told[0], got=got + told[1], fix=fix
     )
