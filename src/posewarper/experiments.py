@@ -1,4 +1,4 @@
-"""The three experiments, each a few lines of stages (paper, section 4)."""
+"""The paper's three experiments (section 4): stages, trained in a workshop, and tables of their figures."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWarning
 from posewarper.evaluation.protocols import evaluate
-from posewarper.files import replacing
+from posewarper.files import write_json
 from posewarper.model.checkpoint import load_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
-from posewarper.options import STAGES, ExperimentSettings, Recipe
+from posewarper.options import MIN_SCORE, STAGES, ExperimentSettings, Recipe
 from posewarper.paper.carrying import Rules
 from posewarper.paper.prediction import PredictionConfig, predict_dataset
 from posewarper.paper.propagation import Plan, plan_dataset, propagate_dataset, score_propagation
@@ -30,7 +29,7 @@ from posewarper.structures import Progress, silent
 from posewarper.training.engine import FINAL
 from posewarper.training.recipes import read_recipe
 from posewarper.training.run import RECIPE, run_recipe
-from posewarper.training.samples import samples_of_dataset
+from posewarper.training.samples import labelled_frames, samples_of_dataset
 
 GROUPS = ("head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle", "total")
 
@@ -71,7 +70,6 @@ ORIGINAL_FOLDERS = {
     "sparse_warper": "PoseWarper",
     "retraining": "baseline_wPoseWarperDataAug",
 }
-_MIN_SCORE = 0.2
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,14 @@ class Workshop:
         recipe = self._recipe(stage, subset, start or self.start, pseudo_labels)
         done = folder / FINAL
         if done.is_file():
-            _check_same(folder, recipe)
+            noted = folder / RECIPE
+            theirs = yaml.safe_load(noted.read_text(encoding="utf-8")) if noted.is_file() else None
+            if theirs != yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))):
+                raise OutputError(
+                    "this stage was trained with other settings",
+                    path=folder,
+                    fix="give the same settings, or another --out",
+                )
             self.tell(f"{title}: done")
             return done
         self.tell(f"{title}: training")
@@ -170,7 +175,9 @@ class Workshop:
     def _recipe(
         self, stage: str, subset: tuple[int, int] | None, start: Path | None, pseudo_labels: Path | None
     ) -> Recipe:
-        name = stage if stage in ORIGINAL_FOLDERS else f"{_recipe_family(self.dataset.kind)}_{stage}"
+        # PoseTrack21 has PoseTrack18's videos, and no recipe of its own is known.
+        family = "posetrack17" if self.dataset.kind == "posetrack17" else "posetrack18"
+        name = stage if stage in ORIGINAL_FOLDERS else f"{family}_{stage}"
         recipe = read_recipe(f"{name}.yaml", self.settings.stages.get(stage, ()))
         data = {"dataset": str(self.dataset.root)}
         if subset is not None:
@@ -203,7 +210,7 @@ class Workshop:
         if code or not (folder / FINAL).is_file():
             raise ModelError(
                 "the training of this stage ended early", path=folder, got=f"exit code {code}",
-                fix="look at its messages above; the same command goes on where it stopped",
+                fix="read its messages above; the same command resumes it",
             )  # fmt: skip
 
     # --- use ----------------------------------------------------------------------------------------------
@@ -245,7 +252,7 @@ class Workshop:
             split=split,
             method=method,
             plan=plan,
-            rules=Rules(min_score=_MIN_SCORE if pseudo else None),
+            rules=Rules(min_score=MIN_SCORE if pseudo else None),
             progress=self.progress,
         )
         return result.folder
@@ -261,37 +268,9 @@ class Workshop:
     def training_plan(self, subset: tuple[int, int]) -> dict[str, list[Step]]:
         """Return the steps from the labelled frames of a subset of train to their neighbours."""
         recipe = self._recipe("sparse_pose", subset, None, None)
-        samples = samples_of_dataset(
-            self.dataset,
-            recipe.data.split,
-            1.0,
-            selection=recipe.data.selection,
-            videos=recipe.data.videos,
-            labelled_frames=recipe.data.labelled_frames,
-            subset_seed=recipe.data.subset_seed,
-        )
-        stems = {str(self.dataset.images / video.folder): video.file_stem for video in self.dataset.videos}
-        chosen: dict[str, set[int]] = {}
-        for place, number in zip(samples.video_of.tolist(), samples.numbers.tolist(), strict=True):
-            chosen.setdefault(stems[samples.videos[place].path], set()).add(number)
+        samples = samples_of_dataset(self.dataset, recipe.data, 1.0)
+        chosen = labelled_frames(samples, self.dataset)
         return plan_dataset(self.dataset, "train", "neighbours", selection=chosen)
-
-
-def _recipe_family(kind: str) -> str:
-    # PoseTrack21 has PoseTrack18's videos, and no recipe of its own is known.
-    return "posetrack17" if kind == "posetrack17" else "posetrack18"
-
-
-def _check_same(folder: Path, recipe: Recipe) -> None:
-    noted = folder / RECIPE
-    theirs = yaml.safe_load(noted.read_text(encoding="utf-8")) if noted.is_file() else None
-    ours = yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))
-    if theirs != ours:
-        raise OutputError(
-            "this stage was trained with other settings",
-            path=folder,
-            fix="give the same settings, or another --out",
-        )
 
 
 def _ap(score: Callable[[], dict]) -> Figures:
@@ -299,9 +278,6 @@ def _ap(score: Callable[[], dict]) -> Figures:
         # Every person has the same track id in the original's result files: there are no tracking figures.
         warnings.filterwarnings("ignore", message="no tracking figures", category=PosewarperWarning)
         return dict(score()["ap"]["groups"])
-
-
-EXPERIMENTS = ("propagation", "augmentation", "aggregation")
 
 
 @dataclass(frozen=True)
@@ -378,6 +354,7 @@ def run_aggregation(workshop: Workshop) -> ResultTable:
 
 
 RUNS = {"propagation": run_propagation, "augmentation": run_augmentation, "aggregation": run_aggregation}
+EXPERIMENTS = tuple(RUNS)
 
 
 def run_experiments(workshop: Workshop, names: tuple[str, ...]) -> list[ResultTable]:
@@ -393,20 +370,14 @@ def run_experiments(workshop: Workshop, names: tuple[str, ...]) -> list[ResultTa
     """
     workshop.check_recipes()
     tables = []
+    kept = workshop.out / "figures.json"
     try:
         for name in names:
             workshop.tell(f"--- {name}")
             table = RUNS[name](workshop)
             tables.append(table)
-            _keep(workshop, table)
+            known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+            write_json(kept, {**known, name: {"rows": table.rows, "notes": list(table.notes)}})
     except KeyboardInterrupt:
-        raise Interrupted("what was done is kept; the same command goes on") from None
+        raise Interrupted("what is done is kept; the same command goes on from there") from None
     return tables
-
-
-def _keep(workshop: Workshop, table: ResultTable) -> None:
-    path = workshop.out / "figures.json"
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known[table.experiment] = {"rows": table.rows, "notes": list(table.notes)}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")

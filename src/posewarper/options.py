@@ -110,6 +110,8 @@ def effort_config(effort: str) -> FitConfig:
 
 
 _PAPER_DILATIONS = (3, 6, 12, 18, 24)
+MIN_SCORE = 0.2
+"""A propagated keypoint becomes a label if it scores more than this, as in the original."""
 SOURCES = ("dataset", "made_up", "clips", "clips_file")
 """The settings of ``data`` that say what is learned from; one of them is given."""
 STAGES = ("pose", "warper", "sparse_pose", "sparse_warper", "retraining")
@@ -147,7 +149,7 @@ class PseudoSettings(Settings):
 
     model: str | None = Field(default=None, description="checkpoint of a trained warper")
     reach: int = Field(default=3, ge=1, description="frames to either side of a labelled one")
-    min_score: float = Field(default=0.2, ge=0, description="keypoints that score no more are left out")
+    min_score: float = Field(default=MIN_SCORE, ge=0, description="keypoints that score no more are left out")
     max_cycle: float | None = Field(
         default=0.05,
         gt=0,

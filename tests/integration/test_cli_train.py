@@ -81,7 +81,7 @@ def test_what_is_refused(capsys, tmp_path, data):
     assert "--resume" in refused("tiny.yaml", *small)
     assert "train.epochs was 1, is 2" in refused("tiny.yaml", *small, "train.epochs=2", "--resume")
     code, said, _ = command(capsys, "train", "tiny.yaml", *small, "--out", tmp_path / "run", "--resume")
-    assert code == 0 and "going on after 1 of 1 epochs" in said
+    assert code == 0 and "resuming after 1 of 1 epochs" in said
     assert (tmp_path / "run" / "model.pt").read_bytes() == before
 
 
@@ -114,7 +114,7 @@ def test_ctrl_c_keeps_what_was_done_and_leaves_no_process(tmp_path, data):
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     (found,) = stopped([{"words": words, "signal": "SIGINT", "when": str(last)}])
     assert found["code"] == 130 and "Traceback" not in found["stderr"]
-    assert "of 50 epochs" in found["stderr"] and "--resume goes on" in found["stderr"]
+    assert "of 50 epochs" in found["stderr"] and "--resume resumes it" in found["stderr"]
     assert last.is_file() and not (tmp_path / "run" / "model.pt").exists()
     assert not found["left"]
 

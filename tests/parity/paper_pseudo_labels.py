@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from posewarper.errors import LabelsError
+from posewarper.options import MIN_SCORE
 from posewarper.posetrack.samples import has_keypoints
 from posewarper.structures import Floats
-
-MIN_SCORE = 0.2
-"""A propagated keypoint becomes a label if it scores more than this."""
 
 
 def paper_pseudo_labels(

@@ -32,8 +32,6 @@ METHODS = ("copy", "frame", "dis", "raft", "warper")
 by DIS or by RAFT; by the warp head."""
 _WITH_MODEL, _WITH_CYCLE = ("frame", "warper"), ("dis", "raft", "warper")
 _PAPER_ASPECT = 288 / 384
-MIN_SCORE = 0.2
-"""A propagated keypoint becomes a label if it scores more than this, as in the original."""
 # RAFT compares every place with every other: its memory grows with the fourth power of the side.
 _RAFT_LONGEST_SIDE = 960
 

@@ -286,7 +286,7 @@ class Run:
         ours = self._request()
         if content["recipe"] != ours:
             raise ConfigError(
-                "the run that is to go on was begun with other settings",
+                "this run cannot be resumed: it was begun with other settings",
                 path=self.out,
                 got=_differences(content["recipe"], ours),
                 fix="give the same recipe, or another --out",
@@ -320,7 +320,7 @@ class Run:
             epochs, steps = self._kept
             raise Interrupted(
                 f"{epochs} of {settings.epochs} epochs and {steps} steps are kept; the same command with "
-                "--resume goes on"
+                "--resume resumes it"
             ) from None
         finally:
             self.loader.close()

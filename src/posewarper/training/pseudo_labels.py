@@ -22,7 +22,7 @@ from posewarper.paper.propagation import neighbour_steps, plan_dataset, propagat
 from posewarper.posetrack.dataset import Dataset
 from posewarper.runs import claim
 from posewarper.structures import InstanceTable, Labels, Progress, Track, is_there, silent
-from posewarper.training.samples import TrainingSamples
+from posewarper.training.samples import TrainingSamples, labelled_frames
 from posewarper.version import __version__
 from posewarper.video.source import Video, open_video
 from posewarper.video.track_crops import instance_boxes, without_strays
@@ -171,10 +171,7 @@ def propagate_samples(
     Raises:
         PosewarperError: as :func:`posewarper.paper.propagation.propagate_dataset`.
     """
-    stems = {str(dataset.images / video.folder): video.file_stem for video in dataset.of_split(split)}
-    chosen: dict[str, set[int]] = {}
-    for place, number in zip(samples.video_of.tolist(), samples.numbers.tolist(), strict=True):
-        chosen.setdefault(stems[samples.videos[place].path], set()).add(number)
+    chosen = labelled_frames(samples, dataset)
     plan = plan_dataset(dataset, split, "neighbours", selection=chosen, reach=reach)
 
     result = propagate_dataset(

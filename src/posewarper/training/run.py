@@ -19,14 +19,14 @@ from torch import Tensor
 
 from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError
-from posewarper.files import leftovers, replacing
+from posewarper.files import leftovers, write_text
 from posewarper.model.checkpoint import load_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.runtime import keep_memory, repeatable
 from posewarper.model.warping import WarpHead
-from posewarper.options import DataSettings, MadeUpSettings, ModelSettings, Recipe
+from posewarper.options import MadeUpSettings, PseudoSettings, Recipe
 from posewarper.paper.carrying import Rules
-from posewarper.posetrack.dataset import Dataset, open_dataset
+from posewarper.posetrack.dataset import open_dataset
 from posewarper.posetrack.preparation import prepare_dataset
 from posewarper.reporting.network_pictures import write_debug_picture
 from posewarper.skeletons import POSETRACK, Skeleton, named_skeleton
@@ -54,11 +54,11 @@ from posewarper.training.validation import (
     videos_of_dataset,
 )
 
-Validation = Callable[[PoseWarper], float]
-PSEUDO = Path("data", "pseudo")
-_FRAMES = Path("data", "frames")
-"""The folder of the poses that a run has propagated itself."""
 _Made = TypeVar("_Made")
+PSEUDO = Path("data", "pseudo")
+"""The folder of the poses that a run has propagated itself."""
+_FRAMES = Path("data", "frames")
+RECIPE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -76,26 +76,15 @@ class RunData:
     is_official: bool
 
 
-def find_dataset(settings: DataSettings, out: Path, engine: accelerate.Accelerator) -> Dataset | None:
-    """Return the prepared dataset of a recipe, made up first if that is asked for; None for clips."""
-    if settings.made_up is not None:
-        if engine.is_main_process:
-            make_up_dataset(settings.made_up, out / "data")
-        engine.wait_for_everyone()
-        return open_dataset(out / "data" / "prepared")
-    return None if settings.dataset is None else open_dataset(settings.dataset)
-
-
-def make_up_dataset(settings: MadeUpSettings, folder: Path) -> Dataset:
+def make_up_dataset(settings: MadeUpSettings, folder: Path) -> None:
     """Draw a made-up PoseTrack18 and prepare it, unless that has been done with these settings."""
     prepared, noted = folder / "prepared", folder / "made_up.json"
     wanted = settings.model_dump_json()
     known = noted.read_text(encoding="utf-8") if noted.is_file() else None
     if (prepared / "dataset.json").is_file() and known == wanted:
-        return open_dataset(prepared)
+        return
     shutil.rmtree(folder, ignore_errors=True)
-    with replacing(noted) as temporary:
-        temporary.write_text(wanted, encoding="utf-8")
+    write_text(noted, wanted)
     download = write_posetrack_tree(
         folder / "download",
         "posetrack18",
@@ -105,7 +94,7 @@ def make_up_dataset(settings: MadeUpSettings, folder: Path) -> Dataset:
         n_people=settings.people,
         seed=settings.seed,
     )
-    return prepare_dataset("posetrack18", download, prepared)[0]
+    prepare_dataset("posetrack18", download, prepared)
 
 
 def build_data(
@@ -118,48 +107,22 @@ def build_data(
         LabelsError: if the data cannot be used.
         ModelError: if the model that is to propagate cannot be used.
     """
-    dataset = find_dataset(recipe.data, out, engine)
-    if dataset is not None:
-        return _data_of_dataset(dataset, recipe, out, engine, progress)
-    return _data_of_clips(recipe, out, engine, progress)
-
-
-def _data_of_dataset(
-    dataset: Dataset, recipe: Recipe, out: Path, engine: accelerate.Accelerator, progress: Progress
-) -> RunData:
     data, (height, width) = recipe.data, recipe.model.crop_size
-    read_samples = partial(
-        samples_of_dataset,
-        dataset,
-        data.split,
-        width / height,
-        selection=data.selection,
-        videos=data.videos,
-        labelled_frames=data.labelled_frames,
-        subset_seed=data.subset_seed,
-    )
-    samples = read_samples(pseudo_labels=data.pseudo_labels)
-    pseudo = data.pseudo
-    if pseudo is not None:
-        rules = Rules(pseudo.min_score, pseudo.max_cycle)
-        make = partial(
-            propagate_samples,
-            dataset,
-            data.split,
-            samples,
-            folder=out / PSEUDO,
-            reach=pseudo.reach,
-            rules=rules,
-            progress=progress,
-        )
-        poses = _make_on_main(engine, pseudo.model, make)
-        samples = read_samples(pseudo_labels=poses, min_score=pseudo.min_score)
-    wanted = [] if data.validation in (None, "none") else videos_of_dataset(dataset, data.validation)
-    return RunData(samples, wanted, is_official=True)
-
-
-def _data_of_clips(recipe: Recipe, out: Path, engine: accelerate.Accelerator, progress: Progress) -> RunData:
-    data, (height, width) = recipe.data, recipe.model.crop_size
+    if data.made_up is not None and engine.is_main_process:
+        make_up_dataset(data.made_up, out / "data")
+    engine.wait_for_everyone()
+    folder = data.dataset if data.made_up is None else out / "data" / "prepared"
+    if folder is not None:
+        dataset = open_dataset(folder)
+        samples = samples_of_dataset(dataset, data, width / height)
+        if data.pseudo is not None:
+            make = partial(propagate_samples, dataset, data.split, samples)
+            poses = _propagate(data.pseudo, make, out, engine, progress)
+            samples = samples_of_dataset(
+                dataset, data, width / height, pseudo_labels=poses, min_score=data.pseudo.min_score
+            )
+        wanted = [] if data.validation in (None, "none") else videos_of_dataset(dataset, data.validation)
+        return RunData(samples, wanted, is_official=True)
     chosen, held_out = choose_clips(data)
     if not chosen:
         raise ConfigError(
@@ -169,17 +132,15 @@ def _data_of_clips(recipe: Recipe, out: Path, engine: accelerate.Accelerator, pr
             "data.clips='[{video: a.mp4, labels: a.json}]'",
         )
     clips = [(clip.video, clip.labels) for clip in chosen]
-    read_samples = partial(samples_of_clips, clips, width / height)
-    pseudo = data.pseudo
-    if pseudo is None:
-        samples = read_samples(pseudo_labels=[clip.pseudo_labels for clip in chosen])
-    else:
-        rules = Rules(pseudo.min_score, pseudo.max_cycle)
-        make = partial(
-            propagate_clips, clips, folder=out / PSEUDO, reach=pseudo.reach, rules=rules, progress=progress
+    if data.pseudo is None:
+        samples = samples_of_clips(
+            clips, width / height, pseudo_labels=[clip.pseudo_labels for clip in chosen]
         )
-        poses = _make_on_main(engine, pseudo.model, make)
-        samples = read_samples(pseudo_labels=poses, min_score=pseudo.min_score)
+    else:
+        poses = _propagate(data.pseudo, partial(propagate_clips, clips), out, engine, progress)
+        samples = samples_of_clips(
+            clips, width / height, pseudo_labels=poses, min_score=data.pseudo.min_score
+        )
     reach = recipe.augmentation.reach if recipe.train.stage == "warper" else 0
     unpack = partial(unpack_videos, samples, out / _FRAMES, reach)
     if engine.is_local_main_process:
@@ -190,11 +151,19 @@ def _data_of_clips(recipe: Recipe, out: Path, engine: accelerate.Accelerator, pr
     return RunData(unpack(), wanted, is_official=False)
 
 
-def _make_on_main(engine: accelerate.Accelerator, path: str | None, make: Callable[..., _Made]) -> _Made:
-    """Let the main process make something with a warper, ``make(model=...)``, and tell all what it made."""
+def _propagate(
+    settings: PseudoSettings,
+    make: Callable[..., _Made],
+    out: Path,
+    engine: accelerate.Accelerator,
+    progress: Progress,
+) -> _Made:
+    """Let the main process propagate poses with the settings' warper, and tell all what it made."""
     made: list[Any] = [None]
     if engine.is_main_process:
-        made = [make(model=load_warper(path).to(engine.device).eval())]
+        model = load_warper(settings.model).to(engine.device).eval()
+        rules = Rules(settings.min_score, settings.max_cycle)
+        made = [make(model, out / PSEUDO, reach=settings.reach, rules=rules, progress=progress)]
     return broadcast_object_list(made)[0]
 
 
@@ -263,18 +232,10 @@ def _start_from(model: PoseWarper, path: str, aim: str) -> None:
             fix="start from a pose network that was trained on these labels",
         )
     theirs, ours = known.state_dict(), model.state_dict()
-    has_head = "warp" in known.spec.trained
-    taken, wrong = {}, []
-    for name, value in ours.items():
-        if name.startswith("warp_head.") and (not has_head or name not in theirs):
-            continue
-        if name in theirs and theirs[name].shape == value.shape:
-            taken[name] = theirs[name]
-        elif name.startswith("warp_head."):
-            continue
-        else:
-            wrong.append(name)
-    if wrong:
+    if "warp" not in known.spec.trained:
+        theirs = {name: value for name, value in theirs.items() if not name.startswith("warp_head.")}
+    taken = {n: v for n, v in theirs.items() if n in ours and v.shape == ours[n].shape}
+    if any(name not in taken and not name.startswith("warp_head.") for name in ours):
         raise ModelError(
             "the weights to start from are of another network",
             path=path,
@@ -283,49 +244,13 @@ def _start_from(model: PoseWarper, path: str, aim: str) -> None:
             fix="change model.backbone or model.start",
         )
     model.load_state_dict({**ours, **taken})
-    trained = {stage: steps for stage, steps in known.spec.trained.items() if stage == "pose"}
-    for stage, steps in trained.items():
-        model.record(stage, steps)
+    if "pose" in known.spec.trained:
+        model.record("pose", known.spec.trained["pose"])
 
 
-def choose_skeleton(settings: ModelSettings, data: RunData) -> Skeleton:
-    """Return the skeleton of a recipe.
-
-    Raises:
-        ConfigError: if it is not that of the labels.
-    """
-    own = data.samples.skeleton
-    wanted = own if settings.skeleton == "labels" else named_skeleton(settings.skeleton)
-    if wanted.names != own.names:
-        raise ConfigError(
-            "the recipe's skeleton is not that of the labels",
-            expected=", ".join(own.names),
-            got=settings.skeleton,
-            fix="set model.skeleton=labels",
-        )
-    return wanted
-
-
-def build_set(recipe: Recipe, model: PoseWarper, samples: TrainingSamples, world: int = 1) -> TrainingSet:
-    """Return the samples as crops and targets, each as often as an epoch on ``world`` processes takes it."""
-    return TrainingSet(
-        _repeat(samples, recipe.train.min_epoch_steps, global_batch(recipe.train, world)),
-        crop_size=model.spec.crop_size,
-        sigma=model.spec.sigma,
-        augmentation=recipe.augmentation,
-        pairs=recipe.train.stage == "warper",
-        exact_targets=recipe.train.targets == "exact",
-        seed=recipe.train.seed,
-    )
-
-
-def _repeat(samples: TrainingSamples, steps: int, batch: int) -> TrainingSamples:
-    # Each time with random crops of its own; the last batch of an epoch need not be full.
-    times = -(-((steps - 1) * batch + 1) // len(samples))
-    return samples.take(np.tile(np.arange(len(samples)), times))
-
-
-def build_validation(recipe: Recipe, data: RunData, engine: accelerate.Accelerator) -> Validation | None:
+def build_validation(
+    recipe: Recipe, data: RunData, engine: accelerate.Accelerator
+) -> Callable[[PoseWarper], float] | None:
     """Return the function that validates a model, its videos shared among the processes."""
     if not data.validation:
         return None
@@ -341,9 +266,6 @@ def build_validation(recipe: Recipe, data: RunData, engine: accelerate.Accelerat
         return score(data.validation, predicted)
 
     return validate
-
-
-RECIPE = "recipe.yaml"
 
 
 def run_recipe(
@@ -399,18 +321,17 @@ def run_recipe(
                 # What is there is lost only now, when nothing is wrong with what takes its place.
                 if not resume:
                     _clear(place)
-                with replacing(place / RECIPE) as temporary:
-                    settings = recipe.model_dump(mode="json")
-                    temporary.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
+                settings = recipe.model_dump(mode="json")
+                write_text(place / RECIPE, yaml.safe_dump(settings, sort_keys=False))
                 if resumed:
                     done = f"{run.state.epoch} of {recipe.train.epochs} epochs and {run.state.step} steps"
-                    tell(f"going on after {done}")
+                    tell(f"resuming after {done}")
             engine.wait_for_everyone()
             return run.train()
     except Interrupted:
         raise
     except KeyboardInterrupt:
-        raise Interrupted("what was done is kept; the same command with --resume goes on") from None
+        raise Interrupted("what is done is kept; the same command with --resume resumes it") from None
 
 
 def _build_run(
@@ -421,10 +342,21 @@ def _build_run(
     progress: Progress,
     tell: Callable[[str], None],
 ) -> Run:
+    settings = recipe.train
     data = build_data(recipe, place, engine, progress)
-    skeleton = choose_skeleton(recipe.model, data)
+    skeleton, name = data.samples.skeleton, recipe.model.skeleton
+    if name != "labels":
+        wanted = named_skeleton(name)
+        if wanted.names != skeleton.names:
+            raise ConfigError(
+                "the recipe's skeleton is not that of the labels",
+                expected=", ".join(skeleton.names),
+                got=name,
+                fix="set model.skeleton=labels",
+            )
+        skeleton = wanted
     model = build_model(recipe, skeleton, engine)
-    if recipe.train.stage == "warper" and "pose" not in model.spec.trained:
+    if settings.stage == "warper" and "pose" not in model.spec.trained:
         raise ModelError(
             "the warper learns from the heatmaps of a trained pose network",
             expected="model.start=CHECKPOINT of a pose network",
@@ -438,10 +370,22 @@ def _build_run(
         images, target, seen, weights = (part.cpu().numpy() for part in parts)
         write_debug_picture(path, images, target, seen, weights, skeleton)
 
+    # With few samples an epoch takes each several times, with random crops of its own.
+    batch, n = global_batch(settings, engine.num_processes), len(data.samples)
+    times = -(-((settings.min_epoch_steps - 1) * batch + 1) // n)
+    training_set = TrainingSet(
+        data.samples.take(np.tile(np.arange(n), times)),
+        crop_size=model.spec.crop_size,
+        sigma=model.spec.sigma,
+        augmentation=recipe.augmentation,
+        pairs=settings.stage == "warper",
+        exact_targets=settings.targets == "exact",
+        seed=settings.seed,
+    )
     return Run(
         recipe,
         model,
-        build_set(recipe, model, data.samples, engine.num_processes),
+        training_set,
         place,
         engine,
         teacher=load_teacher(recipe),

@@ -1,4 +1,4 @@
-"""Frames of video files as image files: what training reads at random is decoded once, in order."""
+"""What recipes learn from: labelled instances of a dataset or of clips, and how their frames are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.files import replacing
 from posewarper.formats.labels import read_annotations, read_labels
 from posewarper.geometry import paper_center_scale
-from posewarper.paper.carrying import MIN_SCORE
+from posewarper.options import MIN_SCORE, DataSettings
+from posewarper.posetrack.annolist import require_posetrack
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.samples import samples_from_labels, support_numbers
 from posewarper.posetrack.selection import (
@@ -34,11 +35,8 @@ from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import Floats, InstanceTable, Ints, Labels, Progress, Track, is_there, silent
 from posewarper.video.images import FrameCache, read_image
-from posewarper.video.source import Video, open_video
+from posewarper.video.source import CACHE_BYTES, Video, open_video
 from posewarper.video.track_crops import instance_boxes, without_strays
-
-CACHE_BYTES = 256 * 2**20
-"""Most bytes of decoded frames of video files that one process keeps."""
 
 _OPEN_VIDEOS = 8
 # What a video keeps itself: a few frames around the last one read, since neighbours are asked for next.
@@ -189,11 +187,14 @@ def join_samples(parts: Sequence[TrainingSamples]) -> TrainingSamples:
     return replace(parts[-1], **columns)
 
 
-def not_empty(samples: TrainingSamples, path: str | os.PathLike[str]) -> TrainingSamples:
-    """Return the samples.
+PathLike = str | os.PathLike[str]
+
+
+def _whole(samples: TrainingSamples, path: PathLike) -> TrainingSamples:
+    """Return the samples without videos that have none.
 
     Raises:
-        LabelsError: if there are none; ``path`` says where they should be.
+        LabelsError: if there are no samples; ``path`` says where they should be.
     """
     if not len(samples):
         raise LabelsError(
@@ -202,21 +203,41 @@ def not_empty(samples: TrainingSamples, path: str | os.PathLike[str]) -> Trainin
             expected="at least one labelled instance with a keypoint in the image",
             fix="check the split, the subset and the labels",
         )
-    return samples
+    used, video_of = np.unique(samples.video_of, return_inverse=True)
+    return replace(samples, videos=tuple(samples.videos[v] for v in used), video_of=video_of.astype(np.int64))
 
 
-PathLike = str | os.PathLike[str]
+def _samples(
+    skeleton: Skeleton,
+    video: int | Ints,
+    numbers: Ints,
+    keypoints: Floats,
+    framing: tuple[NDArray[np.float32], NDArray[np.float32]],
+    *,
+    is_pseudo: bool,
+) -> TrainingSamples:
+    """Return samples of one video or of several; the videos themselves are still to be added."""
+    n = len(numbers)
+    return TrainingSamples(
+        videos=(),
+        video_of=np.broadcast_to(np.asarray(video, np.int64), n),
+        numbers=numbers,
+        keypoints=keypoints,
+        centers=framing[0],
+        scales=framing[1],
+        is_pseudo=np.full(n, is_pseudo),
+        skeleton=skeleton,
+    )
+
+
+# --- a prepared dataset -----------------------------------------------------------------------------------
 
 
 def samples_of_dataset(
     dataset: Dataset,
-    split: str,
+    data: DataSettings,
     aspect_ratio: float,
     *,
-    selection: PathLike | None = None,
-    videos: int | None = None,
-    labelled_frames: int | None = None,
-    subset_seed: int = 0,
     pseudo_labels: PathLike | None = None,
     min_score: float = MIN_SCORE,
 ) -> TrainingSamples:
@@ -227,14 +248,10 @@ def samples_of_dataset(
 
     Args:
         dataset: made by ``posewarper prepare``.
-        split: "train" or "val".
+        data: the split, and which of its frames are learned from.
         aspect_ratio: width divided by height of the crop.
-        selection: the original's file of labelled frames and their instances, its stem or path.
-        videos: V, learn from this many videos; None for all.
-        labelled_frames: N, learn from this many labelled frames of each video; None for all.
-        subset_seed: of the draw of V and N.
-        pseudo_labels: file or folder of propagated poses (PoseTrack18 JSON). Their instances join on frames
-            that carry no label of the selection.
+        pseudo_labels: file or folder of propagated poses (PoseTrack18 JSON) in place of those of ``data``.
+            Their instances join on frames that carry no label of the selection.
         min_score: propagated keypoints that score no more are left out.
 
     Raises:
@@ -244,76 +261,44 @@ def samples_of_dataset(
     Warns:
         PosewarperWarning: if some labels are on frames that are not there; they are left out.
     """
-    of_split = dataset.require_split(split)
-    drawing = videos is not None or labelled_frames is not None
+    videos, selection = dataset.require_split(data.split), data.selection
+    drawing = data.videos is not None or data.labelled_frames is not None
     if selection is not None and drawing:
         raise ConfigError(
             "a selection of labelled frames says already how many videos and frames there are",
-            got=f"selection {os.fspath(selection)}, {videos} videos, {labelled_frames} labelled frames",
+            got=f"selection {selection}, {data.videos} videos, {data.labelled_frames} labelled frames",
             fix="leave out either the selection or the numbers",
         )
-    if drawing and subset_seed == 0:
-        selection = find_selection(dataset, split, videos, labelled_frames)
+    if drawing and data.subset_seed == 0:
+        selection = find_selection(dataset, data.split, data.videos, data.labelled_frames)
     if selection is not None:
-        samples = _selected(dataset, of_split, aspect_ratio, selection)
+        parts, source = [_selected(dataset, videos, aspect_ratio, selection)], f"selection {selection}"
     else:
-        samples = _labelled(dataset, of_split, aspect_ratio)
-    samples = _with_files(samples, f"{dataset.root}: {samples.source}")
+        parts, source = [], f"all labels of {data.split}"
+        for v, video in enumerate(videos):
+            table = dataset.table(video)
+            labelled = table.take(table.is_labelled[table.rows])
+            parts.append(_of_table(labelled, video, v, aspect_ratio, is_pseudo=False))
+    frames = tuple(_frames_of(dataset, video) for video in videos)
+    samples = _with_files(join_samples(parts), frames, f"{dataset.root}: {source}")
+    samples = replace(samples, source=source)
     if selection is None and drawing:
-        samples = _drawn(samples, of_split, videos, labelled_frames, subset_seed)
-    if pseudo_labels is not None:
-        propagated = _propagated(dataset, of_split, aspect_ratio, pseudo_labels, samples, min_score)
-        samples = join_samples([samples, _with_files(propagated, os.fspath(pseudo_labels))])
-    return _without_unused_videos(not_empty(samples, dataset.root))
+        samples = _drawn(samples, videos, data)
+    path = pseudo_labels or data.pseudo_labels
+    if path is not None:
+        propagated = _propagated(videos, aspect_ratio, path, samples, min_score)
+        propagated = replace(propagated, source=f"{samples.source}, joined by propagated poses")
+        samples = join_samples([samples, _with_files(propagated, frames, path)])
+    return _whole(samples, dataset.root)
 
 
-def samples_of_clips(
-    clips: Sequence[tuple[PathLike, PathLike]],
-    aspect_ratio: float,
-    *,
-    pseudo_labels: Sequence[PathLike | None] = (),
-    min_score: float = MIN_SCORE,
-) -> TrainingSamples:
-    """Return the samples of one's own videos.
-
-    A crop lies around the labelled keypoints, or the box given where there are fewer than two of them. That
-    of a propagated pose is the box given, as some of its keypoints may be missing.
-
-    Args:
-        clips: pairs of a video (file or folder of frames) and its label file, of one skeleton.
-        aspect_ratio: width divided by height of the crop.
-        pseudo_labels: for each clip its propagated poses, as ``propagate`` writes them, or None. They join on
-            frames without labels.
-        min_score: propagated keypoints that score no more are left out.
-
-    Raises:
-        VideoError: if a video cannot be read.
-        LabelsError: if labels cannot be used, skeletons differ, or nothing is labelled.
-    """
-    parts: list[TrainingSamples] = []
-    for n, (path, labels_path) in enumerate(clips):
-        with open_video(path) as video:
-            labels = read_labels(labels_path, video=video)
-            if parts and labels.skeleton.names != parts[0].skeleton.names:
-                raise LabelsError(
-                    "the labels have other keypoints than those of the first video",
-                    path=labels_path,
-                    expected=", ".join(parts[0].skeleton.names),
-                    got=", ".join(labels.skeleton.names),
-                    fix="train on videos of one skeleton, with its keypoints in one order",
-                )
-            extra = pseudo_labels[n] if n < len(pseudo_labels) else None
-            parts.append(_of_clip(video, labels, aspect_ratio, extra, min_score, n))
-    if not parts:
-        raise LabelsError("there are no videos to learn from", fix="list videos and their labels")
-    videos = tuple(part.videos[0] for part in parts)
-    # The first labels' edges stand for all: only names were compared.
-    first = parts[0].skeleton
-    together = replace(join_samples(parts), videos=videos, skeleton=first, source="labels of own videos")
-    return not_empty(together, clips[0][1])
-
-
-# --- a prepared dataset -----------------------------------------------------------------------------------
+def labelled_frames(samples: TrainingSamples, dataset: Dataset) -> dict[str, set[int]]:
+    """Return file stem of a video -> numbers of its frames that have samples."""
+    stems = {str(dataset.images / video.folder): video.file_stem for video in dataset.videos}
+    chosen: dict[str, set[int]] = {}
+    for place, number in zip(samples.video_of.tolist(), samples.numbers.tolist(), strict=True):
+        chosen.setdefault(stems[samples.videos[place].path], set()).add(number)
+    return chosen
 
 
 def _frames_of(dataset: Dataset, video: DatasetVideo) -> VideoFrames:
@@ -322,38 +307,19 @@ def _frames_of(dataset: Dataset, video: DatasetVideo) -> VideoFrames:
     return VideoFrames(folder, video.first, video.n_frames, files, video.missing)
 
 
-def _labelled(dataset: Dataset, videos: Sequence[DatasetVideo], aspect_ratio: float) -> TrainingSamples:
-    """Return the samples of all labelled frames."""
-    parts = []
-    for v, video in enumerate(videos):
-        table = dataset.table(video)
-        labelled = table.take(table.is_labelled[table.rows])
-        parts.append(_of_table(labelled, video, v, aspect_ratio, is_pseudo=False))
-    frames = tuple(_frames_of(dataset, video) for video in videos)
-    return replace(join_samples(parts), videos=frames, source=f"all labels of {videos[0].split}")
-
-
 def _of_table(
     table: InstanceTable, video: DatasetVideo, v: int, aspect_ratio: float, *, is_pseudo: bool
 ) -> TrainingSamples:
-    if table.skeleton.names != POSETRACK.names:
-        raise LabelsError(
-            f"the instances of {table.video} have other keypoints than PoseTrack's",
-            expected=", ".join(POSETRACK.names),
-            got=", ".join(table.skeleton.names),
-            fix="give labels and propagated poses of this dataset",
-        )
+    require_posetrack(table)
     table = replace(table, image_size=table.image_size or video.image_size)
     found = samples_from_labels(table, aspect_ratio)
-    return TrainingSamples(
-        videos=(),
-        video_of=np.full(len(found), v, np.int64),
-        numbers=table.frame_numbers[found.rows],
-        keypoints=table.keypoints[found.instances],
-        centers=found.centers,
-        scales=found.scales,
-        is_pseudo=np.full(len(found), is_pseudo),
-        skeleton=POSETRACK,
+    return _samples(
+        POSETRACK,
+        v,
+        table.frame_numbers[found.rows],
+        table.keypoints[found.instances],
+        (found.centers, found.scales),
+        is_pseudo=is_pseudo,
     )
 
 
@@ -364,18 +330,9 @@ def _selected(
     labels = read_selection(dataset, selection)
     places = find_frames(dataset, videos, labels.frame_names)
     kept = _check_places(places, labels.frame_names, videos, selection)
-    centers, scales = paper_center_scale(labels.boxes[kept], aspect_ratio)
-    return TrainingSamples(
-        videos=tuple(_frames_of(dataset, video) for video in videos),
-        video_of=np.array([places[n][0] for n in kept], np.int64),  # type: ignore[index]
-        numbers=np.array([places[n][1] for n in kept], np.int64),  # type: ignore[index]
-        keypoints=labels.keypoints[kept],
-        centers=centers,
-        scales=scales,
-        is_pseudo=np.zeros(len(kept), bool),
-        skeleton=POSETRACK,
-        source=f"selection {os.fspath(selection)}",
-    )
+    known = np.array([places[n] for n in kept], np.int64)
+    framing = paper_center_scale(labels.boxes[kept], aspect_ratio)
+    return _samples(POSETRACK, known[:, 0], known[:, 1], labels.keypoints[kept], framing, is_pseudo=False)
 
 
 def _check_places(
@@ -404,31 +361,25 @@ def _check_places(
     return kept
 
 
-def _drawn(
-    samples: TrainingSamples,
-    videos: Sequence[DatasetVideo],
-    count: int | None,
-    labelled_frames: int | None,
-    seed: int,
-) -> TrainingSamples:
+def _drawn(samples: TrainingSamples, videos: Sequence[DatasetVideo], data: DataSettings) -> TrainingSamples:
     """Return the samples of V videos and N labelled frames of each."""
+    seed = data.subset_seed
     peopled = [videos[v].name for v in np.unique(samples.video_of)]
-    names = set(peopled if count is None else draw_videos(peopled, count, seed))
+    names = set(peopled if data.videos is None else draw_videos(peopled, data.videos, seed))
     kept = np.zeros(len(samples), bool)
     for v, video in enumerate(videos):
         own = samples.video_of == v
         if video.name not in names:
             continue
-        if labelled_frames is not None:
-            frames = draw_frames(samples.numbers[own], labelled_frames, seed, video.name)
+        if data.labelled_frames is not None:
+            frames = draw_frames(samples.numbers[own], data.labelled_frames, seed, video.name)
             own &= np.isin(samples.numbers, frames)
         kept |= own
-    drawn = f"{'all' if count is None else count} videos, {labelled_frames or 'all'} labelled frames of each"
-    return replace(samples.take(kept), source=f"{drawn}, drawn by seed {seed}")
+    source = f"{data.videos or 'all'} videos, {data.labelled_frames or 'all'} labelled frames of each"
+    return replace(samples.take(kept), source=f"{source}, drawn by seed {seed}")
 
 
 def _propagated(
-    dataset: Dataset,
     videos: Sequence[DatasetVideo],
     aspect_ratio: float,
     path: PathLike,
@@ -442,57 +393,82 @@ def _propagated(
     of_video = [folders.get(name.rpartition("/")[0]) for name in names]
     parts = []
     for n in _check_places(of_video, names, videos, path).tolist():
-        v = of_video[n]
+        v, table = of_video[n], tables[n]
         assert v is not None
-        surely = _sure(tables[n], min_score)
-        taken = real.numbers[real.video_of == v]
-        free = surely.take(~np.isin(surely.frame_numbers[surely.rows], taken))
-        parts.append(_of_table(free, videos[v], v, aspect_ratio, is_pseudo=True))
-    source = f"{real.source}, joined by propagated poses"
-    return replace(join_samples(parts), videos=real.videos, source=source)
+        low = table.keypoint_scores <= min_score
+        table = replace(table, keypoints=np.where(low[..., None], np.nan, table.keypoints))
+        free = ~np.isin(table.frame_numbers[table.rows], real.numbers[real.video_of == v])
+        parts.append(_of_table(table.take(free), videos[v], v, aspect_ratio, is_pseudo=True))
+    return join_samples(parts)
 
 
-def _sure(table: InstanceTable, min_score: float) -> InstanceTable:
-    """Return the instances without the keypoints that score too little to learn from."""
-    low = table.keypoint_scores <= min_score
-    return replace(table, keypoints=np.where(low[..., None], np.nan, table.keypoints))
-
-
-def _with_files(samples: TrainingSamples, path: PathLike) -> TrainingSamples:
-    """Return the samples whose frames are there."""
+def _with_files(samples: TrainingSamples, videos: tuple[VideoFrames, ...], path: PathLike) -> TrainingSamples:
+    """Return the samples of these videos whose frames are there."""
     numbered = zip(samples.video_of.tolist(), samples.numbers.tolist(), strict=True)
-    there = np.array([samples.videos[v].exists(number) for v, number in numbered], bool)
+    there = np.array([videos[v].exists(number) for v, number in numbered], bool)
     if not there.all():
         text = f"{path}: {int((~there).sum())} of {len(there)} instances are left out, as their frames are "
         warnings.warn(f"{text}missing", PosewarperWarning, stacklevel=3)
-    return samples.take(there)
-
-
-def _without_unused_videos(samples: TrainingSamples) -> TrainingSamples:
-    used, video_of = np.unique(samples.video_of, return_inverse=True)
-    return replace(samples, videos=tuple(samples.videos[v] for v in used), video_of=video_of.astype(np.int64))
+    return replace(samples.take(there), videos=videos)
 
 
 # --- one's own videos -------------------------------------------------------------------------------------
 
 
-def _of_clip(
-    video: Video,
-    labels: Labels,
+def samples_of_clips(
+    clips: Sequence[tuple[PathLike, PathLike]],
     aspect_ratio: float,
-    pseudo_labels: PathLike | None,
-    min_score: float,
-    v: int,
+    *,
+    pseudo_labels: Sequence[PathLike | None] = (),
+    min_score: float = MIN_SCORE,
 ) -> TrainingSamples:
-    every = range(video.n_frames)
-    parts = [_of_tracks(video, labels, labels.labelled_frames.tolist(), aspect_ratio, v)]
-    if pseudo_labels is not None:
-        poses = read_annotations(pseudo_labels, video=video, skeleton=labels.skeleton)
-        free = np.setdiff1d(every, labels.labelled_frames).tolist()
-        sure = replace(poses, tracks={i: _sure_track(t, min_score) for i, t in poses.tracks.items()})
-        parts.append(_of_tracks(video, sure, free, aspect_ratio, v, is_pseudo=True))
-    frames = VideoFrames(os.path.abspath(video.path), 0, video.n_frames)
-    return replace(join_samples(parts), videos=(frames,))
+    """Return the samples of one's own videos.
+
+    A crop lies around the labelled keypoints, or the box given where there are fewer than two of them. That
+    of a propagated pose is the box given, as some of its keypoints may be missing.
+
+    Args:
+        clips: pairs of a video (file or folder of frames) and its label file, of one skeleton.
+        aspect_ratio: width divided by height of the crop.
+        pseudo_labels: for each clip its propagated poses, as ``propagate`` writes them, or None. They join on
+            frames without labels.
+        min_score: propagated keypoints that score no more are left out.
+
+    Raises:
+        VideoError: if a video cannot be read.
+        LabelsError: if labels cannot be used, skeletons differ, or nothing is labelled.
+    """
+    if not clips:
+        raise LabelsError("there are no videos to learn from", fix="list videos and their labels")
+    parts: list[TrainingSamples] = []
+    videos: list[VideoFrames] = []
+    for v, (path, labels_path) in enumerate(clips):
+        with open_video(path) as video:
+            labels = read_labels(labels_path, video=video)
+            if parts and labels.skeleton.names != parts[0].skeleton.names:
+                raise LabelsError(
+                    "the labels have other keypoints than those of the first video",
+                    path=labels_path,
+                    expected=", ".join(parts[0].skeleton.names),
+                    got=", ".join(labels.skeleton.names),
+                    fix="train on videos of one skeleton, with its keypoints in one order",
+                )
+            videos.append(VideoFrames(os.path.abspath(video.path), 0, video.n_frames))
+            parts.append(_of_tracks(video, labels, labels.labelled_frames.tolist(), aspect_ratio, v))
+            extra = pseudo_labels[v] if v < len(pseudo_labels) else None
+            if extra is not None:
+                poses = read_annotations(extra, video=video, skeleton=labels.skeleton)
+                free = np.setdiff1d(range(video.n_frames), labels.labelled_frames).tolist()
+                sure = replace(poses, tracks={i: _sure(t, min_score) for i, t in poses.tracks.items()})
+                parts.append(_of_tracks(video, sure, free, aspect_ratio, v, is_pseudo=True))
+    # The first labels' edges stand for all: only names were compared.
+    together = replace(join_samples(parts), videos=tuple(videos), skeleton=parts[0].skeleton)
+    return _whole(replace(together, source="labels of own videos"), clips[0][1])
+
+
+def _sure(track: Track, min_score: float) -> Track:
+    low = track.keypoint_scores <= min_score
+    return replace(track, visibility=np.where(low, 0, track.visibility).astype(np.uint8))
 
 
 def _of_tracks(
@@ -504,36 +480,20 @@ def _of_tracks(
     *,
     is_pseudo: bool = False,
 ) -> TrainingSamples:
-    wanted = labels.at(frames)
-    tracks = [without_strays(track, video.image_size) for track in wanted.tracks.values()]
-    k = len(labels.skeleton)
+    tracks = [without_strays(track, video.image_size) for track in labels.at(frames).tracks.values()]
     numbers = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)])
-    keypoints = np.concatenate([np.zeros((0, k, 2)), *(track.keypoints for track in tracks)])
+    keypoints = np.concatenate([np.zeros((0, len(labels.skeleton), 2)), *(t.keypoints for t in tracks)])
     boxes = np.concatenate([np.zeros((0, 4)), *(_crop_boxes(track, is_pseudo) for track in tracks)])
     order = np.argsort(numbers, kind="stable")
     order = order[is_there(keypoints[order]).any(axis=1)]
-    centers, scales = paper_center_scale(boxes[order], aspect_ratio)
-    return TrainingSamples(
-        videos=(),
-        video_of=np.full(len(order), v, np.int64),
-        numbers=numbers[order],
-        keypoints=keypoints[order],
-        centers=centers,
-        scales=scales,
-        is_pseudo=np.full(len(order), is_pseudo),
-        skeleton=labels.skeleton,
-    )
+    framing = paper_center_scale(boxes[order], aspect_ratio)
+    return _samples(labels.skeleton, v, numbers[order], keypoints[order], framing, is_pseudo=is_pseudo)
 
 
 def _crop_boxes(track: Track, is_pseudo: bool) -> Floats:
     tight = instance_boxes(track.keypoints, track.boxes)
     given = is_pseudo & np.asarray((track.boxes[:, 2:] > 0).all(axis=1))
     return np.where(given[:, None], track.boxes, tight)
-
-
-def _sure_track(track: Track, min_score: float) -> Track:
-    low = track.keypoint_scores <= min_score
-    return replace(track, visibility=np.where(low, 0, track.visibility).astype(np.uint8))
 
 
 def unpack_videos(
@@ -559,16 +519,24 @@ def unpack_videos(
         VideoError: if a video cannot be read.
         OutputError: if the folder cannot be written.
     """
-    packed = [v for v, video in enumerate(samples.videos) if not video.files and os.path.isfile(video.path)]
-    wanted = {v: _wanted(samples, v, reach) for v in packed}
+    wanted: dict[int, list[int]] = {}
+    for v, video in enumerate(samples.videos):
+        if not video.files and os.path.isfile(video.path):
+            numbers = np.unique(samples.numbers[samples.video_of == v]).tolist()
+            offsets = range(-reach, reach + 1)
+            wanted[v] = sorted({video.neighbour(n, offset) for n in numbers for offset in offsets})
     videos, done, total = list(samples.videos), 0, sum(map(len, wanted.values()))
-    for v in packed:
-        target = Path(folder) / _name(videos[v].path)
+    for v in wanted:
+        path = videos[v].path
+        # Another video, or the same after a change, has a folder of another name.
+        state = os.stat(path)
+        told = f"{os.path.abspath(path)} {state.st_size} {state.st_mtime_ns}"
+        target = Path(folder) / f"{Path(path).stem}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
         names = tuple(f"{n:08d}.bmp" for n in range(videos[v].n_frames))
         missing = [n for n in wanted[v] if not (target / names[n]).is_file()]
         done += len(wanted[v]) - len(missing)
         if missing:
-            with open_video(videos[v].path) as video:
+            with open_video(path) as video:
                 for n, image in video.frames(missing):
                     _, data = cv2.imencode(".bmp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
                     with replacing(target / names[n]) as temporary:
@@ -577,18 +545,3 @@ def unpack_videos(
                     progress("frames", done, total)
         videos[v] = VideoFrames(str(target.absolute()), 0, videos[v].n_frames, names)
     return replace(samples, videos=tuple(videos))
-
-
-def _wanted(samples: TrainingSamples, v: int, reach: int) -> list[int]:
-    """Return the frames of a video that training reads, rising."""
-    numbers = np.unique(samples.numbers[samples.video_of == v])
-    video = samples.videos[v]
-    around = {video.neighbour(int(n), offset) for n in numbers for offset in range(-reach, reach + 1)}
-    return sorted(around)
-
-
-def _name(path: str) -> str:
-    """Return a folder's name that another video, or the same after a change, does not have."""
-    state = os.stat(path)
-    told = f"{os.path.abspath(path)} {state.st_size} {state.st_mtime_ns}"
-    return f"{Path(path).stem}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"

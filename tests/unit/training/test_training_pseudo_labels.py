@@ -14,6 +14,7 @@ from posewarper.errors import ConfigError, ModelError, PosewarperWarning
 from posewarper.formats.labels import read_annotations, write_labels
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.options import DataSettings
 from posewarper.paper.carrying import Rules
 from posewarper.posetrack.preparation import prepare_dataset
 from posewarper.posetrack.tables import read_tables
@@ -185,7 +186,7 @@ def test_a_warper_is_needed(tmp_path):
 def test_labels_of_a_dataset(tmp_path):
     write_posetrack_tree(tmp_path / "tree", "posetrack18", n_videos=(2, 1), n_frames=8, size=(48, 64))
     dataset, _ = prepare_dataset("posetrack18", tmp_path / "tree", tmp_path / "prepared")
-    samples = samples_of_dataset(dataset, "train", 1.0, videos=1, labelled_frames=1, subset_seed=1)
+    samples = samples_of_dataset(dataset, DataSettings(videos=1, labelled_frames=1, subset_seed=1), 1.0)
     model = make_model(POSETRACK)
     make = {"reach": 2, "rules": ALL}
     folder = propagate_samples(dataset, "train", samples, model, tmp_path / "pseudo", **make)

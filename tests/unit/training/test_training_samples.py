@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +14,22 @@ from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.formats.labels import write_labels
 from posewarper.geometry import paper_center_scale
+from posewarper.options import DataSettings
 from posewarper.posetrack.dataset import open_dataset
 from posewarper.posetrack.posetrack18 import posetrack18_document, write_posetrack18
 from posewarper.posetrack.preparation import prepare_dataset
 from posewarper.posetrack.samples import samples_from_labels
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import Labels, Track
-from posewarper.training.samples import samples_of_clips, samples_of_dataset
+from posewarper.training import samples as samples_module
+from posewarper.training.samples import samples_of_clips
 
 RATIO = 0.75
+
+
+def samples_of_dataset(dataset, split, aspect_ratio, **data):
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in data.items()}
+    return samples_module.samples_of_dataset(dataset, DataSettings(split=split, **settings), aspect_ratio)
 
 
 @pytest.fixture(scope="module", params=["posetrack17", "posetrack18"])
