@@ -210,7 +210,7 @@ class Workshop:
         if code or not (folder / FINAL).is_file():
             raise ModelError(
                 "the training of this stage ended early", path=folder, got=f"exit code {code}",
-                fix="read its messages above; the same command resumes it",
+                fix="read its messages above; the same command resumes there",
             )  # fmt: skip
 
     # --- use ----------------------------------------------------------------------------------------------
@@ -379,5 +379,5 @@ def run_experiments(workshop: Workshop, names: tuple[str, ...]) -> list[ResultTa
             known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
             write_json(kept, {**known, name: {"rows": table.rows, "notes": list(table.notes)}})
     except KeyboardInterrupt:
-        raise Interrupted("what is done is kept; the same command goes on from there") from None
+        raise Interrupted("what is done is kept; the same command resumes there") from None
     return tables

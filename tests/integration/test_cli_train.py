@@ -114,7 +114,7 @@ def test_ctrl_c_keeps_what_was_done_and_leaves_no_process(tmp_path, data):
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     (found,) = stopped([{"words": words, "signal": "SIGINT", "when": str(last)}])
     assert found["code"] == 130 and "Traceback" not in found["stderr"]
-    assert "of 50 epochs" in found["stderr"] and "--resume resumes it" in found["stderr"]
+    assert "of 50 epochs" in found["stderr"] and "--resume resumes there" in found["stderr"]
     assert last.is_file() and not (tmp_path / "run" / "model.pt").exists()
     assert not found["left"]
 

@@ -108,7 +108,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(Bench, "weights", stop)
     with pytest.raises(Interrupted) as caught:
         run_experiments(Bench(tmp_path), ("aggregation",))  # type: ignore[arg-type]
-    assert "the same command goes on" in caught.value.kept and "--resume" not in caught.value.kept
+    assert "the same command resumes there" in caught.value.kept and "--resume" not in caught.value.kept
 
 
 def test_the_published_rows_are_those_of_the_paper():

@@ -103,7 +103,7 @@ class Journal:
 
     Args:
         folder: of the run.
-        step: steps done, over all epochs, from which the run goes on; later lines are removed.
+        step: steps done, over all epochs, from which the run resumes; later lines are removed.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -320,7 +320,7 @@ class Run:
             epochs, steps = self._kept
             raise Interrupted(
                 f"{epochs} of {settings.epochs} epochs and {steps} steps are kept; the same command with "
-                "--resume resumes it"
+                "--resume resumes there"
             ) from None
         finally:
             self.loader.close()

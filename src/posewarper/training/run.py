@@ -331,7 +331,7 @@ def run_recipe(
     except Interrupted:
         raise
     except KeyboardInterrupt:
-        raise Interrupted("what is done is kept; the same command with --resume resumes it") from None
+        raise Interrupted("what is done is kept; the same command with --resume resumes there") from None
 
 
 def _build_run(

@@ -263,7 +263,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(train, pose, stop_after
         stop_after(steps)
         with pytest.raises(Interrupted) as caught:
             train(stage, "parts", **own, _resume=True)
-        assert "--resume resumes it" in caught.value.kept
+        assert "--resume resumes there" in caught.value.kept
     kept, _ = load_state(tmp_path / "parts" / LAST)
     assert caught.value.kept.startswith(f"{kept.epoch} of 3 epochs and {kept.step} steps are kept")
     assert (kept.epoch, kept.step) == (1, 0)
@@ -350,7 +350,7 @@ def test_ctrl_c_before_the_first_step_says_how_to_go_on(train, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "build_data", stop)
-    with pytest.raises(Interrupted, match="--resume resumes it"):
+    with pytest.raises(Interrupted, match="--resume resumes there"):
         train()
 
 
