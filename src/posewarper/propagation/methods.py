@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posewarper.errors import ConfigError
+from posewarper.errors import unknown_name
 from posewarper.geometry import pad_box
 from posewarper.model.network import PoseWarper
 from posewarper.motion.flow import BLENDS
@@ -42,12 +42,7 @@ def check_method(method: str) -> None:
         ConfigError: with the names there are.
     """
     if method not in METHODS:
-        raise ConfigError(
-            "unknown method",
-            expected=", ".join(METHODS),
-            got=method,
-            fix="use one of the names expected",
-        )
+        raise unknown_name("unknown method", method, METHODS)
 
 
 def propagate_clip(
