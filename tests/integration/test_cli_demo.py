@@ -15,7 +15,7 @@ from posewarper import fitting
 from posewarper.demo import clip
 from posewarper.evaluation.clips import score_clip
 from posewarper.formats.labels import read_labels, read_poses
-from posewarper.motion.interpolation import nearest
+from posewarper.motion.interpolation import interpolate
 from posewarper.options import EFFORTS
 from posewarper.structures import Poses, Track
 from posewarper.video.source import open_video
@@ -62,7 +62,8 @@ def test_the_demo_renders_propagates_and_compares(capsys, tiny, tmp_path):
     poses = read_poses(out / "poses.json")
     assert table["default"][0] == pytest.approx(score_clip(poses, truth, labels).mean, abs=0.051)
     frames = np.arange(N_FRAMES)
-    held = nearest(labels.tracks[0], frames)
+    own = labels.tracks[0]
+    held = interpolate(own.frames, own.keypoints, frames, "nearest")
     track = Track(frames, held, keypoint_scores=np.ones(held.shape[:2]))
     plain = Poses(truth.skeleton, {0: track}, truth.image_size, N_FRAMES)
     score = score_clip(plain, truth, labels)
