@@ -289,7 +289,8 @@ class Poses:
         """Return the poses as labels and predictions, as a file holds them: without empty instances."""
         kept = {i: track.at(track.frames[track.visibility.any(-1)]) for i, track in self.tracks.items()}
         some = {i: track for i, track in kept.items() if len(track.frames)}
-        return Labels(**(vars(self) | {"tracks": some}))  # the fields of poses are fields of labels, too
+        facts: dict[str, Any] = vars(self) | {"tracks": some}  # the fields of poses are fields of labels, too
+        return Labels(**facts)
 
     def dense(self) -> Floats:
         """Return the poses as one array (n_frames, N tracks in order of their ids, K, 2), NaN = not there.

@@ -430,8 +430,9 @@ def _as_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     def text(value: object) -> str:
         if isinstance(value, bool):
             return "yes" if value else "no"
-        many = isinstance(value, Iterable) and not isinstance(value, str)
-        return ", ".join(map(str, value)) if many else str(value)
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            return ", ".join(map(str, value))
+        return str(value)
 
     return [(name.replace("_", " "), text(value)) for name, value in values.items() if value != ""]
 
