@@ -86,7 +86,7 @@ def test_held_crops_and_no_overlay(capsys, place, model) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "where are the instances"),
+        ([], "where to look for instances"),
         (["--boxes", "boxes.json", "--whole-frame"], "more than one"),
         (["--boxes", "absent.json"], "absent.json"),
         (["--whole-frame", "--split", "test"], "belongs to prepared datasets"),
