@@ -108,7 +108,7 @@ class _Box(NamedTuple):
 def read_video_boxes(
     path: PathLike, n_frames: int | None = None, *, category_id: int | None = None
 ) -> dict[int, BoxList]:
-    """Return the boxes of a file by frame index, frames without boxes left out.
+    """Return the boxes of a file by frame index from 0, rising; frames without boxes are left out.
 
     Coordinates of JSON files are taken as they are; those of MOT text, which count pixels from 1, are moved
     by one pixel. Scores are taken as they are; MOT text in which all are -1 has none. The ``tracks`` of a
@@ -119,18 +119,21 @@ def read_video_boxes(
         n_frames: frames of the video, against which the frame indices are checked.
         category_id: keep the boxes of this category; None for all. MOT text has none.
 
-    Returns:
-        Frame index from 0, rising -> :class:`BoxList`.
-
     Raises:
-        LabelsError: if the file cannot be read, holds no boxes or more than one video, something in it is not
-            as it should be, or a frame lies beyond the last one.
+        LabelsError: if the file cannot be read, holds no boxes or more than one video, something in it is
+            wrong, or a frame lies beyond the last one.
 
     Warns:
         PosewarperWarning: about boxes without area, which are left out, and about several categories.
     """
     text = read_text(path, "boxes")
-    found = _read_json(text, path) if text.lstrip()[:1] in ("{", "[", '"') else _read_mot(text, path)
+    if text.lstrip()[:1] in ("{", "[", '"'):
+        found = _read_json(text, path)
+    else:
+        lines = enumerate(text.splitlines(), start=1)
+        found = [_read_line(line, f"line {number}", path) for number, line in lines if line.strip()]
+        if all(box.score == -1 for box in found):
+            found = [box._replace(score=1.0) for box in found]
     if category_id is not None:
         found = [box for box in found if box.category in (None, category_id)]
     elif len(categories := {box.category for box in found} - {None}) > 1:
@@ -200,12 +203,10 @@ def _frame_of(record: Record) -> int:
 def _frames_of(records: Sequence[Record], document: Mapping[str, Any], path: PathLike) -> list[int]:
     """Return the frame of each annotation of a COCO-style file, which is about one video."""
     images = coco.read_images(document, path) if "images" in document else {}
-    of_image: dict[int | str | None, int] = {}
+    of_image: Mapping[Any, int] = {}
     if images:
         chosen, _ = coco.choose_images(images, None, path, None)
-        of_image = dict(
-            zip(chosen, coco.read_frames(list(chosen.values()), path, None, by_id=True), strict=True)
-        )
+        of_image = coco.read_frames(chosen, path, None, by_id=True)
     frames = []
     for record in records:
         frame, image = record.whole("frame_id"), record.identifier("image_id")
@@ -215,17 +216,6 @@ def _frames_of(records: Sequence[Record], document: Mapping[str, Any], path: Pat
             raise record.no_image("correct image_id, add the image, or give frame_id")
         frames.append(of_image[image] if frame is None else frame)
     return frames
-
-
-def _read_mot(text: str, path: PathLike) -> list[_Box]:
-    found = [
-        _read_line(line, f"line {number}", path)
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip()
-    ]
-    if all(box.score == -1 for box in found):
-        found = [box._replace(score=1.0) for box in found]
-    return found
 
 
 def _read_line(line: str, where: str, path: PathLike) -> _Box:
@@ -302,21 +292,15 @@ def read_boxes(path: PathLike) -> BoxList:
 
 
 def boxes_of_frames(boxes: BoxList, table: InstanceTable) -> dict[int, Ints]:
-    """Return the positions of the boxes of each frame of a table that has any.
+    """Return position of a frame in the table -> (m,) positions of its boxes in the list, where it has any.
 
     Frames are found by image name, or by image id where the boxes have no names.
-
-    Returns:
-        Position of the frame in the table -> (m,) positions in the list, in its order.
 
     Raises:
         LabelsError: if the boxes have ids alone and the table has none.
     """
-    return {
-        row: np.array(boxes.places[key], np.int64)
-        for row, key in enumerate(_keys(boxes, table))
-        if key in boxes.places
-    }
+    places, keys = boxes.places, _keys(boxes, table)
+    return {row: np.array(places[key], np.int64) for row, key in enumerate(keys) if key in places}
 
 
 def boxes_without_frame(boxes: BoxList, tables: Iterable[InstanceTable]) -> Ints:

@@ -40,6 +40,9 @@ from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, Poses, Track
 
 _Key = int | str | None
+_Entry = dict[str, Any]
+# Share of a pose's extent that its box has on each side beyond it, where the labels give no box.
+_BOX_MARGIN = 0.1
 
 
 def read_skeleton(
@@ -47,11 +50,7 @@ def read_skeleton(
 ) -> tuple[Skeleton, list[Record]]:
     """Return the skeleton of a COCO file, and those of its annotations that have it.
 
-    Args:
-        document: the parsed file.
-        annotations: all its annotations.
-        path: its path, for messages.
-        given: stands in where no category names keypoints.
+    An annotation without a category has the only one; where no category names keypoints, ``given`` counts.
 
     Raises:
         LabelsError: if there is no skeleton or more than one, or an annotation's category does not exist.
@@ -59,37 +58,18 @@ def read_skeleton(
     records = records_of(document, "categories", path) if "categories" in document or given is None else []
     categories: dict[_Key, Record] = {}
     for record in records:
-        key = record.identifier("id")
-        if key in categories:
-            raise record.problem("two categories have the same id", got=key, fix="number the categories anew")
-        categories[key] = record
+        _add_by_id(categories, record, "categories")
     skeletons = {key: _read_category(r) for key, r in categories.items() if r.items("keypoints")}
-    if skeletons:
-        used = _used_categories(annotations, categories)
-        candidates = {key: s for key, s in skeletons.items() if key in set(used)} or skeletons
-        chosen = next(iter(candidates.values()))
-        if any(s.names != chosen.names for s in candidates.values()):
-            raise LabelsError(
-                "the file has labels of several skeletons",
-                path=path,
-                expected="one category with keypoints, or several with the same keypoints",
-                got=", ".join(f"{s.name} ({len(s)} keypoints)" for s in candidates.values())[:200],
-                fix="keep one category in a file",
-            )
-        return chosen, [record for record, key in zip(annotations, used, strict=True) if key in candidates]
-    if given is not None:
+    if not skeletons and given is not None:
         return given, [record for record in annotations if "keypoints" in record.values]
-    raise LabelsError(
-        "no category names keypoints",
-        path=path,
-        expected='categories like [{"id": 1, "name": "person", "keypoints": ["nose", ...]}]',
-        fix="export with keypoint names, or say which skeleton it is (--skeleton)",
-    )
-
-
-def _used_categories(annotations: Sequence[Record], categories: Mapping[_Key, Record]) -> list[_Key]:
-    """Return the category of each annotation; one that names none has the only one."""
-    keys = []
+    if not skeletons:
+        raise LabelsError(
+            "no category names keypoints",
+            path=path,
+            expected='categories like [{"id": 1, "name": "person", "keypoints": ["nose", ...]}]',
+            fix="export with keypoint names, or say which skeleton it is (--skeleton)",
+        )
+    used: list[_Key] = []
     for record in annotations:
         key = record.identifier("category_id")
         if key is None and len(categories) == 1:
@@ -101,8 +81,31 @@ def _used_categories(annotations: Sequence[Record], categories: Mapping[_Key, Re
                 got=key if key is not None else "no category_id",
                 fix="correct category_id or add the category",
             )
-        keys.append(key)
-    return keys
+        used.append(key)
+    candidates = {key: s for key, s in skeletons.items() if key in set(used)} or skeletons
+    chosen = next(iter(candidates.values()))
+    if any(s.names != chosen.names for s in candidates.values()):
+        raise LabelsError(
+            "the file has labels of several skeletons",
+            path=path,
+            expected="one category with keypoints, or several with the same keypoints",
+            got=", ".join(f"{s.name} ({len(s)} keypoints)" for s in candidates.values())[:200],
+            fix="keep one category in a file",
+        )
+    return chosen, [record for record, key in zip(annotations, used, strict=True) if key in candidates]
+
+
+def _add_by_id(known: dict[_Key, Record], record: Record, what: str) -> None:
+    """Add one of a file's categories, images or annotations, no two of which have the same id."""
+    key = record.identifier("id")
+    if key in known:
+        raise record.problem(
+            f"two {what} have the same id",
+            expected="different ids",
+            got=f"id {key} at {known[key].where} and {record.where}",
+            fix=f"number the {what} anew, or remove one of the two",
+        )
+    known[key] = record
 
 
 def _read_category(record: Record) -> Skeleton:
@@ -119,10 +122,10 @@ def _read_category(record: Record) -> Skeleton:
         raise record.problem(
             "keypoints are named twice", got=", ".join(repeated)[:200], fix="make the names unique"
         )
-    mirrored = record.items("flip_pairs")
+    mirrored = record.items("flip_pairs") or []
     stated = record.values.get("flip_pairs") is not None  # an empty list says that there are none
-    flip_pairs = _read_pairs(mirrored or [], len(names)) if stated else None
-    if flip_pairs is not None and len(flip_pairs) < len(mirrored or []):
+    flip_pairs = _read_pairs(mirrored, len(names)) if stated else None
+    if flip_pairs is not None and len(flip_pairs) < len(mirrored):
         raise record.wrong("flip_pairs", f"pairs of keypoint numbers from 1 to {len(names)}")
     # Wrong edges are left out with a warning, since they are only for drawing.
     pairs = record.values.get("skeleton") or []
@@ -143,13 +146,6 @@ def _read_pairs(values: list[Any], count: int) -> tuple[tuple[int, int], ...]:
     return tuple((a - 1, b - 1) for a, b in good if 1 <= a <= count and 1 <= b <= count)
 
 
-def _read_track(record: Record) -> int | None:
-    """Return the track of an annotation: its own ``track_id``, or that of its attributes."""
-    own = record.whole("track_id", low=-(2**63), high=2**63 - 1)
-    attributes = _attributes(record) if own is None else None
-    return own if attributes is None else attributes.whole("track_id", low=-(2**63), high=2**63 - 1)
-
-
 def _attributes(record: Record) -> Record | None:
     values = record.values.get("attributes")
     if values is not None and not isinstance(values, dict):
@@ -158,13 +154,24 @@ def _attributes(record: Record) -> Record | None:
 
 
 def _find_interpolated(records: Sequence[Record], instances: Sequence[Instance], path: PathLike) -> set[int]:
-    """Return the frames all of whose instances CVAT interpolated between keyframes, with a warning."""
+    """Return the frames all of whose instances CVAT interpolated between keyframes, with a warning.
+
+    CVAT's versions of 2023 and before marked the first pose of a track alone as a keyframe, so the flags are
+    used only if poses move because of keyframes alone.
+    """
     attributes = [_attributes(record) for record in records]
     is_key = [values is None or values.flag("keyframe") is not False for values in attributes]
-    if all(is_key) or not _are_flags_right(instances, is_key):
+    if all(is_key):
         return set()
-    labelled = {instance.frame for instance, key in zip(instances, is_key, strict=True) if key}
-    frames = {instance.frame for instance in instances} - labelled
+    tracks: dict[int | None, list[tuple[Instance, bool]]] = {}
+    for instance, key in sorted(zip(instances, is_key, strict=True), key=lambda pair: pair[0].frame):
+        tracks.setdefault(instance.track, []).append((instance, key))
+    for (first, _), *others in tracks.values():
+        held = all(np.array_equal(first.keypoints, i.keypoints, equal_nan=True) for i, _ in others)
+        if not held and not any(key for _, key in others):
+            return set()
+    keyframes = {instance.frame for instance, key in zip(instances, is_key, strict=True) if key}
+    frames = {instance.frame for instance in instances} - keyframes
     if frames:
         warn(
             path,
@@ -172,21 +179,6 @@ def _find_interpolated(records: Sequence[Record], instances: Sequence[Instance],
             "count as predictions. Make them keyframes there if they are right.",
         )
     return frames
-
-
-def _are_flags_right(instances: Sequence[Instance], is_key: Sequence[bool]) -> bool:
-    """Return whether poses move only because of keyframes.
-
-    CVAT's versions of 2023 and before marked the first pose of a track alone as a keyframe.
-    """
-    tracks: dict[int | None, list[tuple[Instance, bool]]] = {}
-    for instance, key in sorted(zip(instances, is_key, strict=True), key=lambda pair: pair[0].frame):
-        tracks.setdefault(instance.track, []).append((instance, key))
-    for (first, _), *others in tracks.values():
-        held = all(np.array_equal(first.keypoints, i.keypoints, equal_nan=True) for i, _ in others)
-        if not held and not any(key for _, key in others):
-            return False
-    return True
 
 
 def is_native(document: Mapping[str, Any]) -> bool:
@@ -201,11 +193,8 @@ def read_clip(
 ) -> Clip:
     """Return what a COCO file says about one video.
 
-    Args:
-        path: the file.
-        video: the opened video; picks one of several, and knows the frames' names.
-        skeleton: stands in for categories that the file does not have.
-        native: read it as PoseTrack18-style; otherwise ``frame_id`` is ignored.
+    ``video`` picks one of several and knows the names of frames, ``skeleton`` stands in for categories
+    without keypoints, and ``native`` means PoseTrack18's style; otherwise ``frame_id`` is ignored.
 
     Raises:
         LabelsError: if anything in the file is not as it should be.
@@ -235,34 +224,32 @@ def read_clip(
         visibility = np.where(visibility > 0, 2, 0)
 
     chosen, name = choose_images(images, info.get("video"), path, video)
-    frames = read_frames(list(chosen.values()), path, video, by_id=native and not official)
-    frame_of = dict(zip(chosen, frames, strict=True))
-    found = [
+    frame_of = read_frames(chosen, path, video, by_id=native and not official)
+    kept = [
         (record, _read_instance(record, frame_of[image_id], points, seen))
         for record, image_id, points, seen in zip(annotations, image_ids, keypoints, visibility, strict=True)
         if image_id in frame_of and seen.any()
     ]
-    instances = [instance for _, instance in found]
-    interpolated = _find_interpolated([record for record, _ in found], instances, path)
-    with_label = {instance.frame for instance in instances} - interpolated
+    instances = [instance for _, instance in kept]
+    predicted = _find_interpolated([record for record, _ in kept], instances, path)
+    shown_frames = {instance.frame for instance in instances} - predicted
     flags = {frame_of[i]: image.flag("is_labeled") for i, image in chosen.items()}
     counts = [image.whole("nframes", low=1) for image in chosen.values()]
+    track_names = {}
+    for record in records_of(document, "tracks", path) if "tracks" in document else []:
+        track, track_name = record.whole("id", low=-(2**63), high=2**63 - 1), record.text("name")
+        if track is not None and track_name is not None:
+            track_names[track] = track_name
     return Clip(
         skeleton,
         instances,
-        labelled_frames={
-            f for f, flag in flags.items() if (native or f in with_label if flag is None else flag)
-        },
-        image_size=_read_sides(list(chosen.values())),
-        n_frames=max((n for n in counts if n is not None), default=None),
-        video=name,
-        frame_names={
-            frame_of[i]: image.values["file_name"] for i, image in chosen.items() if image.text("file_name")
-        },
-        ignore_regions={
-            frame_of[i]: regions for i, image in chosen.items() if (regions := read_regions(image))
-        },
-        track_names=_read_track_names(document, path),
+        {f for f, flag in flags.items() if (native or f in shown_frames if flag is None else flag)},
+        _read_sides(list(chosen.values())),
+        max((n for n in counts if n is not None), default=None),
+        name,
+        {frame_of[i]: file for i, image in chosen.items() if (file := image.text("file_name"))},
+        {frame_of[i]: regions for i, image in chosen.items() if (regions := read_regions(image))},
+        track_names,
     )
 
 
@@ -272,19 +259,11 @@ def read_images(document: Mapping[str, Any], path: PathLike) -> dict[int | str, 
     Raises:
         LabelsError: if one has no id, or two have the same.
     """
-    images: dict[int | str, Record] = {}
+    images: dict[Any, Record] = {}
     for record in records_of(document, "images", path):
-        name = record.identifier("id")
-        if name is None:
+        if record.identifier("id") is None:
             raise record.missing("id", "a whole number that no other image has")
-        if name in images:
-            raise record.problem(
-                "two images have the same id",
-                expected="an id a frame",
-                got=f"id {name} at {images[name].where} and {record.where}",
-                fix="number the images anew, or remove one of the two",
-            )
-        images[name] = record
+        _add_by_id(images, record, "images")
     return images
 
 
@@ -296,17 +275,10 @@ def _refer(
 ) -> tuple[list[Record], list[int | str]]:
     """Return the annotations that hold keypoints, and the image id of each."""
     kept, image_ids = [], []
-    seen: dict[int | str, Record] = {}
+    seen: dict[_Key, Record] = {}
     for record in annotations:
-        name = record.identifier("id")
-        if name is not None and name in seen:
-            raise record.problem(
-                "two annotations have the same id",
-                got=f"id {name} at {seen[name].where} and {record.where}",
-                fix="number the annotations anew, or remove one of the two",
-            )
-        if name is not None:
-            seen[name] = record
+        if record.identifier("id") is not None:
+            _add_by_id(seen, record, "annotations")
         image = record.identifier("image_id")
         if image is None:
             raise record.missing("image_id", "the id of an image")
@@ -322,16 +294,12 @@ def _refer(
 
 
 def read_triples(annotations: Sequence[Record], k: int, fix: str, *, may_lack: bool = False) -> Floats:
-    """Return the three numbers of each keypoint (n, K, 3): x, y and visibility (or score).
+    """Return the three numbers of each of k keypoints (n, K, 3): x, y and visibility (or score).
 
-    Args:
-        annotations: n annotations.
-        k: number of keypoints.
-        fix: what to do about a wrong number of them.
-        may_lack: annotations may have no keypoints, only a box; their numbers are 0.
+    Annotations that ``may_lack`` keypoints, as those with only a box, have zeros.
 
     Raises:
-        LabelsError: if an annotation has anything else.
+        LabelsError: if an annotation has anything else; ``fix`` is for a wrong number of them.
     """
     rows = np.zeros((len(annotations), 3 * k))
     for row, record in zip(rows, annotations, strict=True):
@@ -376,30 +344,15 @@ def _read_keypoints(
 
 def _read_instance(record: Record, frame: int, keypoints: Floats, visibility: np.ndarray) -> Instance:
     k = len(keypoints)
+    track = record.whole("track_id", low=-(2**63), high=2**63 - 1)
+    if track is None and (attributes := _attributes(record)) is not None:
+        track = attributes.whole("track_id", low=-(2**63), high=2**63 - 1)
     scores, whole = record.numbers("scores", k, gaps=True), record.number("score")
     if scores is None and whole is not None:
         scores = np.full(k, whole)
-    return Instance(
-        frame,
-        _read_track(record),
-        keypoints,
-        visibility,
-        record.where,
-        record.box("bbox"),
-        record.box("bbox_head"),
-        scores,
-        record.numbers("expected_error", k, gaps=True),
-    )
-
-
-def _read_track_names(document: Mapping[str, Any], path: PathLike) -> dict[int, str]:
-    """Return the names of the tracks, which our own files list where there are any."""
-    names = {}
-    for record in records_of(document, "tracks", path) if "tracks" in document else []:
-        track, name = record.whole("id", low=-(2**63), high=2**63 - 1), record.text("name")
-        if track is not None and name is not None:
-            names[track] = name
-    return names
+    box, head_box = record.box("bbox"), record.box("bbox_head")
+    error = record.numbers("expected_error", k, gaps=True)
+    return Instance(frame, track, keypoints, visibility, record.where, box, head_box, scores, error)
 
 
 # --- images -----------------------------------------------------------------------------------------------
@@ -408,13 +361,9 @@ def _read_track_names(document: Mapping[str, Any], path: PathLike) -> dict[int, 
 def choose_images(
     images: Mapping[int | str, Record], stated: object, path: PathLike, video: VideoFacts | None
 ) -> tuple[dict[int | str, Record], str | None]:
-    """Return the images of the video that is meant, and the video's name.
+    """Return those of a file's images that are of the video that is meant, and the video's name.
 
-    Args:
-        images: all images of the file, at least one.
-        stated: the video's name as the file states it beside the images, if it does.
-        path: the file.
-        video: the opened video; picks one of several.
+    ``stated`` is its name as the file states it beside the images; the opened video picks one of several.
 
     Raises:
         LabelsError: if there are several videos and none is picked.
@@ -434,31 +383,27 @@ def choose_images(
 
 
 def read_frames(
-    images: Sequence[Record], path: PathLike, video: VideoFacts | None, *, by_id: bool
-) -> list[int]:
-    """Return the frame index of each image of one video.
+    images: Mapping[int | str, Record], path: PathLike, video: VideoFacts | None, *, by_id: bool
+) -> dict[int | str, int]:
+    """Return the frame index of each image of one video, by image id.
 
-    Args:
-        images: the images.
-        path: the file.
-        video: the opened video; if it is a folder of frames, their names give the indices.
-        by_id: ``frame_id`` tells the frame, where it is there.
+    The names of a folder of frames tell it, then ``frame_id`` if ``by_id``, then the image's name.
 
     Raises:
         LabelsError: if the frame of an image cannot be told, or two images are of the same frame.
     """
-    given: list[int | None] = [None] * len(images)
-    if by_id:
-        given = [image.whole("frame_id", high=2**63 - 1) for image in images]
-        for i, (image, frame) in enumerate(zip(images, given, strict=True)):
-            if frame is None or frame <= LARGEST_INDEX:
-                continue
-            if frame != image.identifier("id"):
+    given: list[int | None] = []
+    for name, image in images.items():
+        frame = image.whole("frame_id", high=2**63 - 1) if by_id else None
+        if frame is not None and frame > LARGEST_INDEX:
+            if frame != name:
                 raise image.wrong("frame_id", "the 0-based index of the frame in the video")
-            given[i] = None  # PoseTrack's own numbering
-    return find_frame_indices(
-        path, [image.where for image in images], [image.text("file_name") for image in images], given, video
-    )
+            frame = None  # PoseTrack's own numbering
+        given.append(frame)
+    records = images.values()
+    names = [image.text("file_name") for image in records]
+    frames = find_frame_indices(path, [image.where for image in records], names, given, video)
+    return dict(zip(images, frames, strict=True))
 
 
 def _read_sides(images: Sequence[Record]) -> tuple[int, int] | None:
@@ -503,11 +448,6 @@ def read_regions(image: Record) -> tuple[Floats, ...]:
     return tuple(polygons)
 
 
-_Entry = dict[str, Any]
-# Share of a pose's extent that its box has on each side beyond it, where the labels give no box.
-_BOX_MARGIN = 0.1
-
-
 def write_native(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels as our own COCO keypoints JSON, the coordinates exactly as given.
 
@@ -517,7 +457,7 @@ def write_native(path: PathLike, labels: Labels, video: VideoFacts | None = None
     Raises:
         OutputError: if the file cannot be written.
     """
-    _write(path, labels, _iterate_images(labels), _iterate_annotations(labels))
+    _write(path, labels)
     return []
 
 
@@ -532,16 +472,8 @@ def write_plain(path: PathLike, labels: Labels, video: VideoFacts | None = None)
     Warns:
         PosewarperWarning: if the frames' indices can be told only with the folder of frames.
     """
-    images = list(_iterate_images(labels))
-    warn_of_numbers(path, {image["frame_id"]: image["file_name"] for image in images})
-    for image in images:
-        for key in ("vid_id", "frame_id", "nframes"):
-            image.pop(key, None)
-    annotations = list(_iterate_annotations(labels))
-    for annotation in annotations:
-        track = annotation["track_id"]
-        annotation["attributes"] = {"occluded": False, "track_id": track, "keyframe": True}
-    _write(path, labels, images, annotations)
+    warn_of_numbers(path, {image["frame_id"]: image["file_name"] for image in _iterate_images(labels)})
+    _write(path, labels, plain=True)
     return []
 
 
@@ -553,7 +485,7 @@ def write_poses(path: PathLike, poses: Poses) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    _write(path, poses, _iterate_images(poses), _iterate_annotations(poses, rounded=True))
+    _write(path, poses)
 
 
 def _iterate_images(source: Labels | Poses) -> Iterator[_Entry]:
@@ -588,13 +520,8 @@ def _image_id(frame: int) -> int:
     return frame + 1
 
 
-def _iterate_annotations(source: Labels | Poses, *, rounded: bool = False) -> Iterator[_Entry]:
-    """Yield the annotations frame by frame: those of a long video are too many to be held at once."""
-    tracks = [_iterate_track(source, i, track, rounded) for i, track in source.tracks.items()]
-    return heapq.merge(*tracks, key=lambda entry: (entry["image_id"], entry["track_id"]))
-
-
-def _iterate_track(source: Labels | Poses, track_id: int, track: Track, rounded: bool) -> Iterator[_Entry]:
+def _iterate_track(source: Labels | Poses, track_id: int, track: Track) -> Iterator[_Entry]:
+    rounded = isinstance(source, Poses)
     labelled = set(source.labelled_frames.tolist())
     whole_scores = track.instance_scores
     for i, frame in enumerate(track.frames.tolist()):
@@ -660,34 +587,39 @@ def category_of(skeleton: Skeleton) -> _Entry:
     return category
 
 
-def _write(
-    path: PathLike, source: Labels | Poses, images: Iterable[_Entry], annotations: Iterable[_Entry]
-) -> None:
-    """Write a document; images and annotations come in order, and are not held together."""
-    info = {"description": "Keypoints by posewarper"}
-    if source.video is not None:
-        info["video"] = source.video
+def _write(path: PathLike, source: Labels | Poses, *, plain: bool = False) -> None:
+    """Write a document, image by image and annotation by annotation: those of a long video are too many."""
+    images = _iterate_images(source)
+    annotations = heapq.merge(
+        *(_iterate_track(source, i, track) for i, track in source.tracks.items()),
+        key=lambda entry: (entry["image_id"], entry["track_id"]),
+    )
+    if plain:
+        native = ("vid_id", "frame_id", "nframes")
+        images = ({key: v for key, v in image.items() if key not in native} for image in images)
+        annotations = (
+            {**entry, "attributes": {"occluded": False, "track_id": entry["track_id"], "keyframe": True}}
+            for entry in annotations
+        )
     document: _Entry = {
-        "info": info,
-        "images": iter(images),
+        "info": {"description": "Keypoints by posewarper"},
+        "images": images,
         "annotations": ({"id": i + 1, **entry} for i, entry in enumerate(annotations)),
         "categories": iter([category_of(source.skeleton)]),
     }
+    if source.video is not None:
+        document["info"]["video"] = source.video
     if isinstance(source, Labels) and source.track_names:
         document["tracks"] = iter([{"id": i, "name": n} for i, n in sorted(source.track_names.items())])
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
-        handle.writelines(_format(document))
-
-
-def _format(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield pieces of JSON with one image, annotation or category a line: small, and readable in a diff."""
-    for n, (key, value) in enumerate(document.items()):
-        yield f"{',' if n else '{'}\n{json.dumps(key)}: "
-        if isinstance(value, Iterator):
-            yield "["
-            for k, entry in enumerate(value):
-                yield f"{',' if k else ''}\n{json.dumps(entry, allow_nan=False)}"
-            yield "\n]"
-        else:
-            yield json.dumps(value, allow_nan=False)
-    yield "\n}\n"
+        for n, (key, value) in enumerate(document.items()):
+            handle.write(f"{',' if n else '{'}\n{json.dumps(key)}: ")
+            if isinstance(value, Iterator):
+                # One image, annotation or category a line: small, and readable in a diff.
+                handle.write("[")
+                for k, entry in enumerate(value):
+                    handle.write(f"{',' if k else ''}\n{json.dumps(entry, allow_nan=False)}")
+                handle.write("\n]")
+            else:
+                handle.write(json.dumps(value, allow_nan=False))
+        handle.write("\n}\n")

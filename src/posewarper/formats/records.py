@@ -32,8 +32,6 @@ def warn(path: PathLike, text: str) -> None:
     warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=3)
 
 
-# --- text -------------------------------------------------------------------------------------------------
-
 # What a file is read as -> what to call it, and how to write it anew.
 _KINDS = {
     "labels": ("label file", "JSON or CSV", "export the labels as COCO JSON or DeepLabCut CSV"),
@@ -68,11 +66,7 @@ def read_bytes(path: PathLike, what: Literal["labels", "boxes"] = "labels", coun
 
 
 def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> str:
-    """Return a text file; a byte order mark is dropped.
-
-    Args:
-        path: the file.
-        what: it is read for, which the errors say.
+    """Return a text file without its byte order mark; the errors say what it is read for.
 
     Raises:
         LabelsError: if the file cannot be read, is empty or is not UTF-8.
@@ -129,14 +123,11 @@ def write_csv(path: PathLike, rows: Iterable[Sequence[object]]) -> None:
         csv.writer(handle, lineterminator="\n").writerows(rows)
 
 
-# --- JSON -------------------------------------------------------------------------------------------------
-
-
 def load_json(text: str, path: PathLike, what: Literal["labels", "boxes"] = "labels") -> Any:
-    """Return what a JSON file holds.
+    """Return what the text of a JSON file holds.
 
     Raises:
-        LabelsError: if the text is no JSON.
+        LabelsError: if it is no JSON.
     """
     try:
         return json.loads(text)
@@ -194,36 +185,27 @@ class Record:
 
     def wrong(self, key: str, expected: str) -> LabelsError:
         """Return the error for a value that is not what was expected."""
-        value = self.values.get(key)
-        return self.problem(
-            f"{key} is wrong", expected=expected, got=shown(value), fix=f"correct {key} or export again"
-        )
+        got, fix = shown(self.values.get(key)), f"correct {key} or export again"
+        return self.problem(f"{key} is wrong", expected=expected, got=got, fix=fix)
 
     def missing(self, key: str, expected: str) -> LabelsError:
         """Return the error for a value that has to be there."""
-        return self.problem(
-            f"{key} is missing", expected=expected, got=shown(dict(self.values)), fix=f"add {key}"
-        )
+        got = shown(dict(self.values))
+        return self.problem(f"{key} is missing", expected=expected, got=got, fix=f"add {key}")
 
     def no_image(self, fix: str) -> LabelsError:
         """Return the error for an ``image_id`` that belongs to no image."""
-        return self.problem(
-            "image_id points to no image",
-            expected="the id of one of the images",
-            got=self.values.get("image_id"),
-            fix=fix,
-        )
+        what, expected = "image_id points to no image", "the id of one of the images"
+        return self.problem(what, expected=expected, got=self.values.get("image_id"), fix=fix)
 
     def whole(self, key: str, *, low: int = 0, high: int = LARGEST_INDEX) -> int | None:
         """Return a whole number from ``low`` to ``high``; None when it is absent or null."""
         value = self.values.get(key)
-        if value is None:
-            return None
         if type(value) is float and value.is_integer():
             value = int(value)
-        if type(value) is not int or not low <= value <= high:
-            raise self.wrong(key, f"a whole number from {low} to {high}")
-        return value
+        if value is None or (type(value) is int and low <= value <= high):
+            return value
+        raise self.wrong(key, f"a whole number from {low} to {high}")
 
     def identifier(self, key: str) -> int | str | None:
         """Return a whole number or a text; None when it is absent or null."""
@@ -294,8 +276,7 @@ def as_numbers(values: list[Any], *, gaps: bool) -> np.ndarray | None:
 
     ``gaps`` allows null, which becomes NaN.
     """
-    kinds = set(map(type, values))
-    if not kinds <= ({int, float, type(None)} if gaps else {int, float}):
+    if not set(map(type, values)) <= {int, float, type(None) if gaps else float}:
         return None
     try:
         return np.array(values, dtype=np.float64)  # null becomes NaN
@@ -321,35 +302,22 @@ def records_of(document: Mapping[str, Any], key: str, path: PathLike) -> list[Re
     records = []
     for i, value in enumerate(values):
         if not isinstance(value, dict):
-            raise LabelsError(
-                f"{key}[{i}] is wrong",
-                path=path,
-                expected="an object",
-                got=shown(value),
-                fix="export again",
-            )
+            what, got = f"{key}[{i}] is wrong", shown(value)
+            raise LabelsError(what, path=path, expected="an object", got=got, fix="export again")
         name = value.get("id")
         known = f" (id {name})" if type(name) in (int, str) and len(str(name)) < 40 else ""
         records.append(Record(path, f"{key}[{i}]{known}", value))
     return records
 
 
-# --- HDF5 -------------------------------------------------------------------------------------------------
-
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-INSTALL = 'pip install "posewarper[formats]"'
+SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5 files
 
 
 def import_extra(name: str, path: PathLike, *, instead: str = "") -> Any:
-    """Return a package of the extra ``formats``.
-
-    Args:
-        name: the package, as it is imported.
-        path: the file that asks for it, for the message.
-        instead: what can be done without it.
+    """Return a package of the extra ``formats``, by the name by which it is imported.
 
     Raises:
-        LabelsError: if it is not installed.
+        LabelsError: if it is not installed; ``instead`` says what can be done without it.
     """
     try:
         with quiet():
@@ -360,7 +328,7 @@ def import_extra(name: str, path: PathLike, *, instead: str = "") -> Any:
             path=path,
             expected=f"the package {name.partition('.')[0]}",
             got=error,
-            fix=INSTALL + instead,
+            fix='pip install "posewarper[formats]"' + instead,
         ) from error
 
 
@@ -376,10 +344,7 @@ def quiet() -> Iterator[None]:
 def reading(path: PathLike, what: str, fix: str) -> Iterator[None]:
     """Turn whatever goes wrong inside of another package into an error that names the file.
 
-    Args:
-        path: the file.
-        what: what it should be, with its article.
-        fix: what the user can do.
+    ``what`` is what the file should be, with its article.
 
     Raises:
         LabelsError: in place of any other exception. A failing disk stays an ``OSError``.
