@@ -66,18 +66,14 @@ _ONE_ANIMAL = ("scorer", "bodyparts", "coords")
 _SEVERAL_ANIMALS = ("scorer", "individuals", "bodyparts", "coords")
 _COORDS = ("x", "y", "likelihood")
 _FIX = "give the table that DeepLabCut wrote, unchanged"
+_FIX_HDF5 = "give the .csv of the same name beside it, or let DeepLabCut write it again"
+_FIX_PROJECT = "give the config.yaml that DeepLabCut wrote, or one of its CollectedData tables alone"
+_NOT_OURS = "the header is not DeepLabCut's"
 # The individual that holds the keypoints which no animal has, in projects of several animals.
 _SINGLE = "single"
-# HDF5
-_WHAT = "a DeepLabCut table"
-_FIX_HDF5 = "give the .csv of the same name beside it, or let DeepLabCut write it again"
-_INSTEAD = ", or give the .csv of the same name beside it"
-_KEY = "df_with_missing"  # what DeepLabCut itself calls the table inside of the file
-_DEEPEST = 20  # groups in groups; pandas makes two
-# Projects
+_DEEPEST = 20  # groups in groups of an HDF5 file; pandas makes two
 _CONFIG = "config.yaml"
 _KEYS = ("video_sets", "bodyparts", "multianimalbodyparts")
-_FIX_PROJECT = "give the config.yaml that DeepLabCut wrote, or one of its CollectedData tables alone"
 
 
 def is_csv(text: str) -> bool:
@@ -121,13 +117,9 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
 
 @dataclass(frozen=True)
 class _Header:
-    """What the columns of a table hold.
+    """What the columns of a table hold; the one individual of a table without such a row is called "".
 
-    Args:
-        scorer: who labelled, or the network that predicted.
-        individuals: names of the animals, in order; one that is empty where the table has no such row.
-        names: names of the keypoints, in order.
-        places: for each column (individual, keypoint, 0 for x, 1 for y, 2 for likelihood).
+    ``places`` holds for each column (individual, keypoint, 0 for x, 1 for y, 2 for likelihood).
     """
 
     scorer: str
@@ -136,49 +128,51 @@ class _Header:
     places: tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The content of a table of n rows.
-
-    Args:
-        header: what the columns hold.
-        images: of each row, the path of the image, or the index of the frame.
-        where: of each row, its place in the file.
-        cells: (n, columns) pixels and likelihoods, NaN for empty ones.
-    """
-
-    header: _Header
-    images: Sequence[str | int]
-    where: Sequence[str]
-    cells: Floats
+# The header; of each row the path of the image, or the index of the frame, and the place in the file; and
+# the cells (rows, columns), pixels and likelihoods, NaN for empty ones.
+_Table = tuple[_Header, list[str | int], list[str], Floats]
 
 
 def _read_table(path: PathLike, video: VideoFacts | None) -> Clip:
     is_hdf5 = read_bytes(path, count=len(SIGNATURE)) == SIGNATURE
-    table = _read_hdf5(path) if is_hdf5 else _parse_csv(read_text(path), path)
-    header = table.header
-    if not table.images:
+    header, images, where, cells = _read_hdf5(path) if is_hdf5 else _parse_csv(read_text(path), path)
+    if not images:
         raise LabelsError("the table has no rows", path=path, fix="label some frames in DeepLabCut and save")
-    points, scores = _arrange(table, path)
-    folders = [folder_name(image) or "" if isinstance(image, str) else "" for image in table.images]
+    wrong = np.argwhere(np.abs(cells) > LARGEST_COORDINATE)
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise _wrong_cell(path, where[row], header, column, cells[row, column])
+    values = np.full((len(cells), len(header.individuals), len(header.names), 3), np.nan)
+    individual, keypoint, coord = np.array(header.places).T
+    values[:, individual, keypoint, coord] = cells
+    points, scores = values[..., :2], values[..., 2] if (coord == 2).any() else None
+    there = is_there(points)
+    alone = np.argwhere(np.isfinite(points).any(-1) & ~there)
+    if len(alone):
+        row, _, k = alone[0]
+        more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
+        what = f"{header.names[k]} has only one of x and y, and counts as not labelled{more}"
+        warn(path, f"{where[row]}: {what}")
+    points[~there] = np.nan
+
+    folders = [folder_name(str(image)) or "" for image in images]
     chosen = choose_video(path, {folder: () for folder in folders}, video)
     keep = [i for i, folder in enumerate(folders) if folder == chosen]
-    images = [table.images[i] for i in keep]
+    images = [images[i] for i in keep]
     frames = find_frame_indices(
         path,
-        [table.where[i] for i in keep],
+        [where[i] for i in keep],
         [image if isinstance(image, str) else None for image in images],
         [image if isinstance(image, int) else None for image in images],
         video,
     )
-    there = is_there(points)
     instances = [
         Instance(
             frame,
             track,
             points[i, track],
             there[i, track].astype(np.uint8) * 2,
-            table.where[i],
+            where[i],
             scores=None if scores is None else scores[i, track],
         )
         for frame, i in zip(frames, keep, strict=True)
@@ -223,37 +217,12 @@ def _read_header(path: PathLike, where: str, levels: Sequence[Sequence[str]]) ->
         for owner, part, coord in zip(owners, parts, coords, strict=True)
     ]
     known = set(places)
-    alone = [p for p in places if not {(*p[:2], 0), (*p[:2], 1)} <= known]
-    if alone or len(known) < len(places) or "" in names or not places:
-        got = "a column twice, without a name, or x without y" + (
-            ", in a table of predictions" if "likelihood" in coords else ""
-        )
+    is_alone = any(not {(n, k, 0), (n, k, 1)} <= known for n, k, _ in places)
+    if is_alone or len(known) < len(places) or "" in names or not places:
+        predicted = ", in a table of predictions" if "likelihood" in coords else ""
+        got = f"a column twice, without a name, or x without y{predicted}"
         raise _problem(path, where, "the columns do not pair", "x and y of each keypoint", got)
     return _Header(scorers[0], individuals, names, tuple(places))
-
-
-def _arrange(table: _Table, path: PathLike) -> tuple[Floats, Floats | None]:
-    """Return points (n, individuals, K, 2) and scores (n, individuals, K), NaN where there is nothing.
-
-    Tables of labels have no scores.
-    """
-    header, cells = table.header, table.cells
-    wrong = np.asarray(np.abs(cells) > LARGEST_COORDINATE)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise _wrong_cell(path, table.where[int(row)], header, int(column), cells[row, column])
-    values = np.full((len(cells), len(header.individuals), len(header.names), 3), np.nan)
-    individual, keypoint, coord = np.array(header.places).T
-    values[:, individual, keypoint, coord] = cells
-    points, scores = values[..., :2], values[..., 2]
-    alone = np.isfinite(points).any(-1) & ~is_there(points)
-    if alone.any():
-        row, _, k = np.argwhere(alone)[0]
-        more = f" and {alone.sum() - 1} more" if alone.sum() > 1 else ""
-        what = f"{header.names[k]} has only one of x and y, and counts as not labelled{more}"
-        warn(path, f"{table.where[row]}: {what}")
-    points[alone] = np.nan
-    return points, scores if (coord == 2).any() else None
 
 
 def _video_of(path: PathLike, scorer: str) -> str | None:
@@ -273,144 +242,114 @@ def _frame_or_path(label: str) -> str | int:
     return int(label) if is_number else label.replace("\\", "/")
 
 
-# --- CSV --------------------------------------------------------------------------------------------------
-
-
 def _parse_csv(text: str, path: PathLike) -> _Table:
     if not is_csv(text):
-        expected = "a first cell 'scorer'"
-        raise _problem(path, "line 1", "the header is not DeepLabCut's", expected, text.lstrip()[:20])
+        raise _problem(path, "line 1", _NOT_OURS, "a first cell 'scorer'", text.lstrip()[:20])
     rows = list(read_csv(text, path))
-    header, start, indent = _read_top([cells for _, cells in rows], path)
-    body = [(where, row) for where, row in rows[start:] if any(row)]
-    width = indent + len(header.places)
-    cells = np.full((len(body), len(header.places)), np.nan)
-    for values, (where, row) in zip(cells, body, strict=True):
-        if len(row) != width:
-            expected = f"{width} cells, as the header has"
-            raise _problem(path, where, "the row has another length than the header", expected, len(row))
-        for column, cell in enumerate(row[indent:]):
-            if cell.strip():
-                try:
-                    values[column] = float(cell)
-                except ValueError as error:
-                    raise _wrong_cell(path, where, header, column, cell[:40]) from error
-    images = [_frame_or_path("/".join(row[:indent])) for _, row in body]
-    return _Table(header, images, [where for where, _ in body], cells)
-
-
-def _read_top(rows: Sequence[Sequence[str]], path: PathLike) -> tuple[_Header, int, int]:
-    """Return the header, the number of its rows, and the number of columns before the coordinates."""
-    titles = [row[0].strip() if row else "" for row in rows[: len(_SEVERAL_ANIMALS)]]
+    titles = [row[0].strip() if row else "" for _, row in rows[: len(_SEVERAL_ANIMALS)]]
     wanted = _SEVERAL_ANIMALS if "individuals" in titles else _ONE_ANIMAL
-    what = "the header is not DeepLabCut's"
     if tuple(titles[: len(wanted)]) != wanted:
         got = ", ".join(title[:20] or "(empty)" for title in titles)
-        raise _problem(path, "line 1", what, f"rows {', '.join(wanted)}", got)
-    top = rows[: len(wanted)]
+        raise _problem(path, "line 1", _NOT_OURS, f"rows {', '.join(wanted)}", got)
+    top = [row for _, row in rows[: len(wanted)]]
     width = len(top[0])
     if any(len(row) != width for row in top):
         lengths = ", ".join(str(len(row)) for row in top)
-        text = "the header's rows have different lengths"
-        raise _problem(path, "line 1", text, f"{width} cells each", lengths)
+        what = "the header's rows have different lengths"
+        raise _problem(path, "line 1", what, f"{width} cells each", lengths)
     indent = next((i for i, cell in enumerate(top[0]) if i and cell.strip()), width)
     if indent not in (1, 3) or indent == width:
         expected = "1 or 3 columns for the image, then the coordinates"
-        raise _problem(path, "line 1", what, expected, f"{indent} of {width}")
+        raise _problem(path, "line 1", _NOT_OURS, expected, f"{indent} of {width}")
     levels = [[cell.strip() for cell in row[indent:]] for row in top]
-    return _read_header(path, f"line {len(wanted)}", levels), len(wanted), indent
+    header = _read_header(path, f"line {len(wanted)}", levels)
+
+    body = [(where, row) for where, row in rows[len(wanted) :] if any(row)]
+    cells = np.full((len(body), width - indent), np.nan)
+    for values, (where, row) in zip(cells, body, strict=True):
+        if len(row) != width:
+            what, expected = "the row has another length than the header", f"{width} cells, as the header has"
+            raise _problem(path, where, what, expected, len(row))
+        for column, cell in enumerate(row[indent:]):
+            try:
+                values[column] = float(cell) if cell.strip() else np.nan
+            except ValueError as error:
+                raise _wrong_cell(path, where, header, column, cell[:40]) from error
+    images = [_frame_or_path("/".join(row[:indent])) for _, row in body]
+    return header, images, [where for where, _ in body], cells
 
 
 # --- HDF5 -------------------------------------------------------------------------------------------------
 
 
+def _import(name: str, path: PathLike) -> Any:
+    return import_extra(name, path, instead=", or give the .csv of the same name beside it")
+
+
 def _read_hdf5(path: PathLike) -> _Table:
-    pandas = _import_pandas(path)
-    with tempfile.TemporaryDirectory() as folder, reading(path, _WHAT, _FIX_HDF5):
+    _import("tables", path)
+    pandas, h5py, what = _import("pandas", path), _import("h5py", path), "a DeepLabCut table"
+    with tempfile.TemporaryDirectory() as folder, reading(path, what, _FIX_HDF5):
         copy = Path(folder) / "copy.h5"
-        _copy_plain(path, copy)
+        with open_hdf5(path, what, _FIX_HDF5) as file, h5py.File(copy, "w") as new:
+            _copy_group(h5py, file, new)
         frame = pandas.read_hdf(copy, mode="r")
         levels = [list(map(str, frame.columns.get_level_values(i))) for i in range(frame.columns.nlevels)]
         titles = tuple(frame.columns.names)
         # Before a row stand the parts of a path, a path, or the index of a frame.
-        images = [
-            "/".join(map(str, label)).replace("\\", "/")
-            if isinstance(label, tuple)
-            else _frame_or_path(str(label))
-            for label in frame.index
+        labels = [
+            "/".join(map(str, label)) if isinstance(label, tuple) else str(label) for label in frame.index
         ]
         cells = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     if titles not in (_ONE_ANIMAL, _SEVERAL_ANIMALS):
-        expected = f"rows {', '.join(_ONE_ANIMAL)}"
-        raise _problem(path, "the header", "the header is not DeepLabCut's", expected, titles)
+        raise _problem(path, "the header", _NOT_OURS, f"rows {', '.join(_ONE_ANIMAL)}", titles)
     header = _read_header(path, "the header", levels)
-    return _Table(header, images, [f"row {i + 1}" for i in range(len(images))], cells)
+    return header, list(map(_frame_or_path, labels)), [f"row {i + 1}" for i in range(len(labels))], cells
 
 
-def _import_pandas(path: PathLike) -> Any:
-    import_extra("tables", path, instead=_INSTEAD)
-    return import_extra("pandas", path, instead=_INSTEAD)
+def _not_plain(got: str) -> LabelsError:
+    """Return the error for what PyTables would run as code."""
+    return LabelsError(
+        "this file holds Python objects, which could run code when they are read",
+        expected="numbers and texts alone, as DeepLabCut writes them",
+        got=got,
+        fix=_FIX_HDF5,
+    )
 
 
 class _PlainUnpickler(pickle.Unpickler):
     """Reads numbers, texts, lists, tuples and dicts; whatever else a pickle asks for is an error."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        raise _NotPlainError(f"{module_name}.{global_name}")
-
-
-class _NotPlainError(Exception):
-    """A pickle that holds more than plain data."""
-
-
-def _copy_plain(path: PathLike, copy: Path) -> None:
-    """Write what an HDF5 file holds into a new one, and refuse what PyTables would run as code."""
-    h5py = import_extra("h5py", path, instead=_INSTEAD)
-    with open_hdf5(path, _WHAT, _FIX_HDF5) as file, h5py.File(copy, "w") as new:
-        try:
-            _copy_group(h5py, file, new)
-        except _NotPlainError as error:
-            raise LabelsError(
-                "this file holds Python objects, which could run code when they are read",
-                path=path,
-                expected="numbers and texts alone, as DeepLabCut writes them",
-                got=error,
-                fix=_FIX_HDF5,
-            ) from error
+        raise _not_plain(f"{module_name}.{global_name}")
 
 
 def _copy_group(h5py: Any, old: Any, new: Any, depth: int = 0) -> None:
+    """Copy what a group of an HDF5 file holds, and refuse what PyTables would run as code."""
     if depth > _DEEPEST:
         raise ValueError("groups in groups without end")
     _copy_attributes(old, new)
     for name in old:
-        _check_name(name)
+        name.encode("utf-8")  # fails for a name that is no text, which would crash PyTables
         if isinstance(old.get(name, getlink=True), h5py.ExternalLink):
-            raise _NotPlainError(f"{name} is a link to another file")
+            raise _not_plain(f"{name} is a link to another file")
         node = old[name]
         if isinstance(node, h5py.Group):
             _copy_group(h5py, node, new.create_group(name), depth + 1)
         elif isinstance(node, h5py.Dataset):
             if node.dtype.kind == "O" and h5py.check_string_dtype(node.dtype) is None:
-                raise _NotPlainError(f"{name} holds Python objects")
+                raise _not_plain(f"{name} holds Python objects")
             # PyTables knows its kinds of arrays by whether they are chunked and can grow.
             same = {"dtype": node.dtype, "chunks": node.chunks, "maxshape": node.maxshape}
             _copy_attributes(node, new.create_dataset(name, data=node[()], **same))
 
 
-def _check_name(name: str) -> None:
-    # One that is no text (h5py gives it as surrogates) crashes PyTables.
-    name.encode("utf-8")
-
-
 def _copy_attributes(old: Any, new: Any) -> None:
     for key, held in old.attrs.items():
-        _check_name(key)
+        key.encode("utf-8")
         for value in np.ravel(np.asarray(held)).tolist():
-            if isinstance(value, bytes):
-                _check_pickle(value)
-            elif isinstance(value, str):
-                _check_pickle(value.encode("utf-8", "surrogateescape"))
+            if isinstance(value, bytes | str):
+                _check_pickle(value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape"))
         # The type says whether a text is bytes or UTF-8, which PyTables tells apart.
         new.attrs.create(key, held, dtype=old.attrs.get_id(key).dtype)
 
@@ -420,7 +359,7 @@ def _check_pickle(value: bytes) -> None:
     for encoding in ("ASCII", "latin1", "bytes"):  # PyTables tries them in this order
         try:
             _PlainUnpickler(io.BytesIO(value), encoding=encoding).load()
-        except _NotPlainError:
+        except LabelsError:
             raise
         except Exception:  # no pickle, or a broken one, which ends in the same way for PyTables
             continue
@@ -429,21 +368,27 @@ def _check_pickle(value: bytes) -> None:
 # --- projects ---------------------------------------------------------------------------------------------
 
 
-def _read_project(config_path: Path, video: VideoFacts | None) -> Clip:
-    config = _read_config(config_path)
-    videos = _list_videos(config, config_path)
-    scorer = config.get("scorer")
-    tables = _find_tables(config_path, scorer if isinstance(scorer, str) else "")
-    names = {folder: {base_name(v) for v in videos if stem_of(v) == folder} for folder in tables}
-    names |= {stem_of(v): {base_name(v)} for v in videos if stem_of(v) not in names}
-    folder = choose_video(config_path, names, video, tables)
+def _read_project(path: Path, video: VideoFacts | None) -> Clip:
+    config = _read_config(path)
+    crops: dict[str, Any] = {}  # path of a video -> its crop as it stands there, or None
+    # The original videos are set aside where the project was cut into tiles.
+    for key in ("video_sets_original", "video_sets"):
+        entries = config.get(key) or {}
+        if not isinstance(entries, dict):
+            raise _wrong(path, key, "a path and its settings for each video", entries)
+        for name, settings in entries.items():
+            crops[name] = crops.get(name) or (settings.get("crop") if isinstance(settings, dict) else None)
+    tables = _find_tables(path, config.get("scorer"))
+    names = {folder: {base_name(v) for v in crops if stem_of(v) == folder} for folder in tables}
+    names |= {stem_of(v): {base_name(v)} for v in crops if stem_of(v) not in names}
+    folder = choose_video(path, names, video, tables)
     clip = _read_table(tables[folder], video)
 
-    _take_skeleton(clip, config, config_path)
-    entry = next((name for name in videos if stem_of(name) == folder), None)
+    _take_skeleton(clip, config, path)
+    entry = next((name for name in crops if stem_of(name) == folder), None)
     clip.video = base_name(entry) if entry is not None else folder
-    if entry is not None and videos[entry] is not None:
-        _undo_crop(clip, _read_crop(videos[entry], entry, config_path), tables[folder], config_path, video)
+    if entry is not None and crops[entry] is not None:
+        _undo_crop(clip, crops[entry], tables[folder], path, video)
     return clip
 
 
@@ -469,52 +414,32 @@ def _wrong(path: Path, key: str, expected: str, got: object) -> LabelsError:
     return LabelsError(f"{key} is wrong", path=path, expected=expected, got=str(got)[:80], fix=_FIX_PROJECT)
 
 
-def _list_videos(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return video path -> its crop as it stands there, or None."""
-    videos: dict[str, Any] = {}
-    # The original videos are set aside where the project was cut into tiles.
-    for key in ("video_sets_original", "video_sets"):
-        entries = config.get(key) or {}
-        if not isinstance(entries, dict):
-            raise _wrong(path, key, "a path and its settings for each video", entries)
-        for name, settings in entries.items():
-            crop = settings.get("crop") if isinstance(settings, dict) else None
-            videos[str(name)] = videos.get(str(name)) or crop
-    return videos
-
-
-def _list_names(config: Mapping[str, Any], path: Path) -> list[str]:
-    names: list[str] = []
-    for key in ("multianimalbodyparts", "uniquebodyparts", "bodyparts"):
-        values = config.get(key) or []
-        if key == "bodyparts" and values == "MULTI!":  # which stands there in projects of several animals
-            continue
-        if not isinstance(values, list) or not all(isinstance(name, str) and name for name in values):
-            raise _wrong(path, key, "a list of names", values)
-        names += values
-    return list(dict.fromkeys(names))
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _take_skeleton(clip: Clip, config: Mapping[str, Any], path: Path) -> None:
     """Give the clip the project's order of keypoints and its edges."""
-    stated = _list_names(config, path)
-    found = clip.skeleton.names
-    names = [*stated, *(name for name in found if name not in stated)]
+    found, stated = clip.skeleton.names, []
+    for key in ("multianimalbodyparts", "uniquebodyparts", "bodyparts"):
+        values = config.get(key) or []
+        if key == "bodyparts" and values == "MULTI!":  # which stands there in projects of several animals
+            continue
+        if not _are_texts(values) or not all(values):
+            raise _wrong(path, key, "a list of names", values)
+        stated += values
+    names = list(dict.fromkeys([*stated, *found]))
     index = {name: k for k, name in enumerate(names)}
-    edges, strangers = [], set()
     pairs = config.get("skeleton") or []
-    if not isinstance(pairs, list):
-        raise _wrong(path, "skeleton", "a list of pairs of keypoints", pairs)
-    for pair in pairs:
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-            raise _wrong(path, "skeleton", "a list of pairs of keypoints", pair)
-        if set(pair) <= set(names):
-            edges.append((index[pair[0]], index[pair[1]]))
-        strangers |= set(pair) - set(names)
+    wrong = [p for p in pairs if not _are_texts(p) or len(p) != 2] if isinstance(pairs, list) else [pairs]
+    if wrong:
+        raise _wrong(path, "skeleton", "a list of pairs of keypoints", wrong[0])
+    edges = tuple((index[a], index[b]) for a, b in pairs if {a, b} <= index.keys())
+    strangers = {name for pair in pairs for name in pair} - index.keys()
     if strangers:
         listed = ", ".join(sorted(strangers)[:10])
         warn(path, f"skeleton: edges of keypoints that the project does not have are left out: {listed}")
-    clip.skeleton = Skeleton(tuple(names), tuple(edges), name=clip.skeleton.name)
+    clip.skeleton = Skeleton(tuple(names), edges, name=clip.skeleton.name)
     place = [index[name] for name in found]
     for instance in clip.instances:
         keypoints, visibility = instance.keypoints, instance.visibility
@@ -526,9 +451,10 @@ def _take_skeleton(clip: Clip, config: Mapping[str, Any], path: Path) -> None:
             instance.scores[place] = scores
 
 
-def _find_tables(config: Path, scorer: str) -> dict[str, Path]:
+def _find_tables(config: Path, scorer: Any) -> dict[str, Path]:
     """Return folder of a video -> its table: the project's scorer's, and as CSV, where there are several."""
     tables: dict[str, Path] = {}
+    scorer = scorer if isinstance(scorer, str) else ""
     for folder in sorted(path for path in (config.parent / "labeled-data").glob("*") if path.is_dir()):
         found = sorted(path for path in folder.glob("CollectedData_*") if path.suffix in (".csv", ".h5"))
         own = [path for path in found if path.stem == f"CollectedData_{scorer}"] or found
@@ -545,24 +471,17 @@ def _find_tables(config: Path, scorer: str) -> dict[str, Path]:
     return tables
 
 
-def _read_crop(crop: Any, video: str, path: Path) -> tuple[int, int, int, int]:
-    """Return x1, x2, y1, y2 in pixels of the whole frame."""
-    parts = crop.split(",") if isinstance(crop, str) else crop
+def _undo_crop(clip: Clip, stated: Any, table: Path, config: Path, video: VideoFacts | None) -> None:
+    """Move the labels of images that were cut out of their frames back to the frames, in place."""
     try:
+        parts = stated.split(",") if isinstance(stated, str) else stated
         x1, x2, y1, y2 = (int(float(part)) for part in parts)
     except (TypeError, ValueError, OverflowError):
         x1 = x2 = y1 = y2 = 0
+    name = base_name(str(clip.video))
     if not (0 <= x1 < x2 and 0 <= y1 < y2):
-        raise _wrong(path, f"crop of {base_name(video)}", "x1, x2, y1, y2 in pixels", crop)
-    return x1, x2, y1, y2
-
-
-def _undo_crop(
-    clip: Clip, crop: tuple[int, int, int, int], table: Path, config: Path, video: VideoFacts | None
-) -> None:
-    """Move the labels of images that were cut out of their frames back to the frames, in place."""
-    x1, x2, y1, y2 = crop
-    whole = None if video is None else tuple(video.image_size)
+        raise _wrong(config, f"crop of {name}", "x1, x2, y1, y2 in pixels", stated)
+    whole = None if video is None else (video.image_size[0], video.image_size[1])
     if whole is not None and (y2 > whole[0] or x2 > whole[1]):
         raise LabelsError(
             "the video is smaller than the part of it that the project cuts out",
@@ -571,15 +490,16 @@ def _undo_crop(
             got=f"{whole[1]} x {whole[0]} pixels",
             fix="use the video that the labels were made on",
         )
-    sizes = {frame: _size_of(table.parent / base_name(name)) for frame, name in clip.frame_names.items()}
-    cut = {size: _is_cut(size, crop, whole, table) for size in set(sizes.values()) if size is not None}
+    sizes = {frame: _size_of(table.parent / base_name(image)) for frame, image in clip.frame_names.items()}
+    known = {size for size in sizes.values() if size is not None}
+    cut = {size: _is_cut(size, (x1, x2, y1, y2), whole, table) for size in known}
     guess = all(cut.values())
     if (x1, y1) != (0, 0) and None in sizes.values():
-        name, did = base_name(str(clip.video)), "moved to it" if guess else "left where they are"
         warn(
             config,
             f"a crop of {x2 - x1} x {y2 - y1} pixels at ({x1}, {y1}) is set for {name}, and labelled images, "
-            f"whose size would tell whether it was applied, are not there; their labels are {did}",
+            "whose size would tell whether it was applied, are not there; their labels are "
+            f"{'moved to it' if guess else 'left where they are'}",
         )
     for instance in clip.instances:
         size = sizes.get(instance.frame)
@@ -599,13 +519,13 @@ def _size_of(image: Path) -> tuple[int, int] | None:
         return None
 
 
-def _is_cut(size: Sequence[int], crop: Sequence[int], whole: Sequence[int] | None, table: Path) -> bool:
+def _is_cut(
+    size: tuple[int, int], crop: tuple[int, int, int, int], whole: tuple[int, int] | None, table: Path
+) -> bool:
     """Return whether an image (height, width) is the crop rather than the whole frame."""
     x1, x2, y1, y2 = crop
-    if whole is not None and tuple(size) == tuple(whole):
-        return False
-    if tuple(size) == (y2 - y1, x2 - x1):
-        return True
+    if size in (whole, (y2 - y1, x2 - x1)):
+        return size != whole
     if whole is None and size[0] >= y2 and size[1] >= x2:
         return False
     frame = f" or {whole[1]} x {whole[0]}, the video's" if whole is not None else ""
@@ -639,9 +559,14 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     """
     stem = Path(path).stem
     scorer = stem.removeprefix("CollectedData_") if stem.startswith("CollectedData_") else "posewarper"
-    images = _name_images(labels)
-    points, _ = _spread(labels, list(images))
-    _write(path, labels, scorer, list(images.values()), points)
+    frames = np.union1d(labels.instance_frames, labels.labelled_frames).tolist()
+    own = {frame: labels.frame_names[frame] for frame in frames if frame in labels.frame_names}
+    folders = filter(None, map(folder_name, own.values()))
+    folder = video_stem(labels.video) if labels.video else next(folders, "video")
+    digits = max(4, len(str(labels.n_frames or 0)))
+    names = {f: base_name(own[f]) if f in own else f"img{f:0{digits}d}.png" for f in frames}
+    images = {frame: f"labeled-data/{folder}/{name}" for frame, name in names.items()}
+    _write(path, labels, scorer, images, _COORDS[:2])
     warn_of_numbers(path, images)
     is_lost = labels.frame_names.keys() - images.keys()
     return ["the names of the frames' files where nobody is"] if is_lost else []
@@ -662,9 +587,7 @@ def write_predictions(path: PathLike, labels: Labels, video: VideoFacts | None =
     """
     stem = Path(path).stem
     scorer = stem[stem.index("DLC") :] if "DLC" in stem else "DLC_posewarper"
-    frames = list(range(frames_to_write(path, labels, "rows")))
-    points, scores = _spread(labels, frames)
-    _write(path, labels, scorer, frames, np.concatenate([points, scores[..., None]], -1))
+    _write(path, labels, scorer, {f: f for f in range(frames_to_write(path, labels, "rows"))}, _COORDS)
     labels_alone = labels.only_labelled()
     lost = ["which poses are predictions, and which labels"] if labels_alone.tracks else []
     if any((np.isnan(t.keypoint_scores) & (t.visibility > 0)).any() for t in labels_alone.tracks.values()):
@@ -674,29 +597,25 @@ def write_predictions(path: PathLike, labels: Labels, video: VideoFacts | None =
     return lost
 
 
-def _spread(labels: Labels, frames: list[int]) -> tuple[Floats, Floats]:
-    """Return points (n, tracks, K, 2) and scores (n, tracks, K) on some frames, NaN where nobody is."""
-    points = np.full((len(frames), len(labels.tracks), len(labels.skeleton), 2), np.nan)
-    scores = points[..., 0].copy()
-    row_of = {frame: row for row, frame in enumerate(frames)}
+def _write(
+    path: PathLike, labels: Labels, scorer: str, images: Mapping[int, str | int], coords: Sequence[str]
+) -> None:
+    """Write a table with a row for each frame (frame -> what stands before the row)."""
+    values = np.full((len(images), len(labels.tracks), len(labels.skeleton), 3), np.nan)
+    row_of = {frame: row for row, frame in enumerate(images)}
     for n, track in enumerate(labels.tracks.values()):
         rows = [row_of[frame] for frame in track.frames.tolist()]
         is_label = np.isin(track.frames, labels.labelled_frames)[:, None] & (track.visibility > 0)
-        points[rows, n] = track.keypoints
-        scores[rows, n] = np.where(is_label & np.isnan(track.keypoint_scores), 1.0, track.keypoint_scores)
-    return points, scores
-
-
-def _write(path: PathLike, labels: Labels, scorer: str, images: Sequence[str | int], values: Floats) -> None:
-    """Write values (n, tracks, K, x y or x y likelihood) as a table of n rows, one an image."""
+        scores = np.where(is_label & np.isnan(track.keypoint_scores), 1.0, track.keypoint_scores)
+        values[rows, n] = np.concatenate([track.keypoints, scores[..., None]], -1)
     order = {track: n for n, track in enumerate(labels.tracks)}
     individuals = tuple(name_all_tracks(labels, lambda track: _default_individual(order[track])).values())
-    columns = [(n, k, c) for n, k in _choose_columns(labels, individuals) for c in range(values.shape[-1])]
+    columns = [(n, k, c) for n, k in _choose_columns(labels, individuals) for c in range(len(coords))]
     levels = {
         "scorer": [scorer] * len(columns),
         "individuals": [individuals[n] for n, _, _ in columns],
         "bodyparts": [labels.skeleton.names[k] for _, k, _ in columns],
-        "coords": [_COORDS[c] for _, _, c in columns],
+        "coords": [coords[c] for _, _, c in columns],
     }
     if has_one_nameless_track(labels):
         del levels["individuals"]
@@ -705,16 +624,17 @@ def _write(path: PathLike, labels: Labels, scorer: str, images: Sequence[str | i
     if Path(path).suffix.lower() not in (".h5", ".hdf5", ".hdf"):
         top = [[title, *level] for title, level in levels.items()]
         rows = [["" if value != value else repr(value) for value in row] for row in cells.tolist()]
-        write_csv(path, [*top, *([image, *row] for image, row in zip(images, rows, strict=True))])
+        write_csv(path, [*top, *([image, *row] for image, row in zip(images.values(), rows, strict=True))])
         return
     # As DeepLabCut does: pandas' fixed format, images as three levels of the index.
-    pandas = _import_pandas(path)
+    _import("tables", path)
+    pandas = _import("pandas", path)
     header = pandas.MultiIndex.from_arrays(list(levels.values()), names=list(levels))
-    parts = [tuple(image.split("/")) for image in images if isinstance(image, str)]
+    parts = [tuple(image.split("/")) for image in images.values() if isinstance(image, str)]
     index = pandas.MultiIndex.from_tuples(parts) if parts else list(images)
     frame = pandas.DataFrame(cells, columns=header, index=index)
     with replacing(path) as temporary, quiet():
-        frame.to_hdf(temporary, key=_KEY, mode="w", format="fixed")
+        frame.to_hdf(temporary, key="df_with_missing", mode="w", format="fixed")  # DeepLabCut's own key
 
 
 def _choose_columns(labels: Labels, individuals: tuple[str, ...]) -> list[tuple[int, int]]:
@@ -730,14 +650,3 @@ def _choose_columns(labels: Labels, individuals: tuple[str, ...]) -> list[tuple[
     # The keypoints are read back in the order of the columns, and must not change it.
     keeps = list(dict.fromkeys(k for _, k in some)) == list(range(count)) and not seen[single][~alone].any()
     return some if keeps else every
-
-
-def _name_images(labels: Labels) -> dict[int, str]:
-    """Return the image name of each frame with an instance, and of labelled ones, as DeepLabCut has it."""
-    frames = np.union1d(labels.instance_frames, labels.labelled_frames).tolist()
-    own = {frame: labels.frame_names[frame] for frame in frames if frame in labels.frame_names}
-    folders = filter(None, map(folder_name, own.values()))
-    folder = video_stem(labels.video) if labels.video else next(folders, "video")
-    digits = max(4, len(str(labels.n_frames or 0)))
-    names = {f: base_name(own[f]) if f in own else f"img{f:0{digits}d}.png" for f in frames}
-    return {frame: f"labeled-data/{folder}/{name}" for frame, name in names.items()}

@@ -36,6 +36,7 @@ from posewarper.formats.records import (
     PathLike,
     Record,
     as_numbers,
+    read_bytes,
     read_json,
     shown,
     warn,
@@ -47,8 +48,6 @@ from posewarper.structures import Labels
 _CLOSE = 0.2
 # Most of the keypoints of the smaller part that the other part may have as well.
 _MOST_SHARED = 0.25
-
-
 _SUFFIX = "_keypoints"
 # What is written as the confidence of a keypoint whose score is 0 or below, since 0 would remove it.
 _LEAST_CONFIDENCE = 1e-6
@@ -66,12 +65,11 @@ def is_document(document: Mapping[str, Any]) -> bool:
 def is_folder(path: PathLike) -> bool:
     """Return whether a folder looks like OpenPose's, by the names and the beginning of its files."""
     files = _list_files(Path(path)) if Path(path).is_dir() else []
-    if not files:
-        return False
     try:
-        with files[0].open("rb") as handle:
-            return files[0].stem.endswith(_SUFFIX) or b'"people"' in handle.read(4096)
-    except OSError:
+        return bool(files) and (
+            files[0].stem.endswith(_SUFFIX) or b'"people"' in read_bytes(files[0], count=4096)
+        )
+    except (LabelsError, OSError):
         return False
 
 
@@ -89,10 +87,8 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
 
     Every file is a labelled frame, also where nobody is; the confidences become scores.
 
-    Args:
-        path: the folder.
-        video: the opened video; if it is a folder of frames, their names give the indices.
-        skeleton: the keypoints, in order, since the files do not name them.
+    If the opened video is a folder of frames, their names give the indices. ``skeleton`` holds the keypoints,
+    in order, since the files do not name them.
 
     Raises:
         LabelsError: if anything in the folder is not as it should be.
@@ -101,13 +97,24 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
         PosewarperWarning: if the names of the keypoints are a guess, coordinates are no pixels, or people
             were found in two parts.
     """
-    folder = Path(path)
-    files = _list_frames(folder)
+    fix = "give the folder that OpenPose wrote with --write_json"
+    if Path(path).is_file():
+        raise LabelsError(
+            "this is a single file of OpenPose's, which holds one frame",
+            path=path,
+            expected="the folder with the files of all frames",
+            fix=f"give the folder: {Path(path).parent}",
+        )
+    try:
+        files = _list_files(Path(path))
+    except (OSError, ValueError) as error:
+        raise LabelsError("cannot read this folder", path=path, got=error, fix=fix) from error
+    if not files:
+        expected = "files like clip_000000000012_keypoints.json"
+        raise LabelsError("the folder has no files of OpenPose's", path=path, expected=expected, fix=fix)
     names = [f"{p.stem.removesuffix(_SUFFIX)}.json" for p in files]
     frames = find_frame_indices(path, [p.name for p in files], names, [None] * len(files), video)
-    instances = [
-        instance for file, frame in zip(files, frames, strict=True) for instance in _read_file(file, frame)
-    ]
+    instances = [i for file, frame in zip(files, frames, strict=True) for i in _read_file(file, frame)]
     lengths = {len(instance.keypoints): instance for instance in reversed(instances)}
     if len(lengths) > 1:
         found = ", ".join(f"{k} in {i.where}" for k, i in lengths.items())
@@ -116,37 +123,16 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     skeleton = _choose_skeleton(path, next(iter(lengths), None), skeleton)
     instances = [instance for instance in instances if instance.visibility.any()]
     if instances and max(np.nanmax(np.abs(i.keypoints)) for i in instances) <= 1:
-        warn(
-            path,
-            "all coordinates lie between -1 and 1, and are no pixels; run OpenPose with its default, "
-            "--keypoint_scale 0",
-        )
+        default = "run OpenPose with its default, --keypoint_scale 0"
+        warn(path, f"all coordinates lie between -1 and 1, and are no pixels; {default}")
     need_all_tracks(instances, path)
     if any(instance.track is None for instance in instances):
         instances = _join_halves(instances, path)
     return Clip(skeleton, instances, labelled_frames=set(frames))
 
 
-def _list_frames(folder: Path) -> list[Path]:
-    fix = "give the folder that OpenPose wrote with --write_json"
-    if folder.is_file():
-        raise LabelsError(
-            "this is a single file of OpenPose's, which holds one frame",
-            path=folder,
-            expected="the folder with the files of all frames",
-            fix=f"give the folder: {folder.parent}",
-        )
-    try:
-        files = _list_files(folder)
-    except (OSError, ValueError) as error:
-        raise LabelsError("cannot read this folder", path=folder, got=error, fix=fix) from error
-    if not files:
-        expected = "files like clip_000000000012_keypoints.json"
-        raise LabelsError("the folder has no files of OpenPose's", path=folder, expected=expected, fix=fix)
-    return files
-
-
 def _read_file(file: Path, frame: int) -> list[Instance]:
+    """Return the people of a frame, without those of whom only a face or hands were found."""
     document = read_json(file)
     people = document.get("people")
     if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
@@ -157,29 +143,27 @@ def _read_file(file: Path, frame: int) -> list[Instance]:
             got=shown(people) if "people" in document else shown(dict(document)),
             fix="run OpenPose on this frame again, or remove the file",
         )
-    found = [_read_person(Record(file, f"people[{i}]", p), frame, file) for i, p in enumerate(people)]
-    return [instance for instance in found if instance is not None]
-
-
-def _read_person(record: Record, frame: int, file: Path) -> Instance | None:
-    """Return a person, or None where only a face or hands were found."""
-    key = "pose_keypoints_2d" if "pose_keypoints_2d" in record.values else "pose_keypoints"
-    if key not in record.values:
-        raise record.missing("pose_keypoints_2d", "x, y, confidence of each keypoint")
-    values = record.items(key)
-    if values is None:
-        return None
-    array = as_numbers(values, gaps=False)
-    if array is None or len(array) % 3 or not np.isfinite(array).all():
-        raise record.wrong(key, "finite numbers: x, y, confidence of each keypoint")
-    triples = array.reshape(-1, 3)
-    there = triples[:, 2] > 0
-    if (np.abs(triples[there]) > LARGEST_COORDINATE).any():
-        raise record.wrong(key, "coordinates in pixels and confidences")
-    xy, scores = triples[:, :2].copy(), np.where(there, triples[:, 2], np.nan)
-    xy[~there] = np.nan
-    where = f"{file.name}: {record.where}"
-    return Instance(frame, _read_id(record), xy, there.astype(np.uint8) * 2, where, scores=scores)
+    instances = []
+    for i, person in enumerate(people):
+        record = Record(file, f"people[{i}]", person)
+        key = "pose_keypoints_2d" if "pose_keypoints_2d" in person else "pose_keypoints"
+        if key not in person:
+            raise record.missing("pose_keypoints_2d", "x, y, confidence of each keypoint")
+        values = record.items(key)
+        if values is None:
+            continue
+        array = as_numbers(values, gaps=False)
+        if array is None or len(array) % 3 or not np.isfinite(array).all():
+            raise record.wrong(key, "finite numbers: x, y, confidence of each keypoint")
+        triples = array.reshape(-1, 3)
+        there = triples[:, 2] > 0
+        if (np.abs(triples[there]) > LARGEST_COORDINATE).any():
+            raise record.wrong(key, "coordinates in pixels and confidences")
+        triples[~there] = np.nan
+        seen, where = there.astype(np.uint8) * 2, f"{file.name}: {record.where}"
+        track = _read_id(record)
+        instances.append(Instance(frame, track, triples[:, :2], seen, where, scores=triples[:, 2]))
+    return instances
 
 
 def _read_id(record: Record) -> int | None:
@@ -204,16 +188,12 @@ def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) 
                 fix="name the skeleton of the model that OpenPose ran with (--skeleton), or leave it out",
             )
         return given
-    if count in (None, 25):
-        if count is not None:
-            warn(
-                path,
-                "25 keypoints are taken for those of BODY_25, OpenPose's default model; "
-                "if it was BODY_25B, say so with --skeleton body_25b",
-            )
+    if count is None or count == len(COCO_18):
+        return BODY_25 if count is None else COCO_18
+    if count == len(BODY_25):
+        default = "25 keypoints are taken for those of BODY_25, OpenPose's default model"
+        warn(path, f"{default}; if it was BODY_25B, say so with --skeleton body_25b")
         return BODY_25
-    if count == len(COCO_18):
-        return COCO_18
     warn(
         path,
         f"no model with {count} keypoints is known; they are named keypoint_0, keypoint_1, ...; "
@@ -240,8 +220,8 @@ def _join_halves(instances: Sequence[Instance], path: PathLike) -> list[Instance
         beside = [frames.get(frame + step, []) for step in (-1, 1)]
         wholes = [person for others in beside if len(others) < len(people) for person in others]
         for a, b in combinations(list(people), 2):
-            if any(a is p for p in people) and any(b is p for p in people) and _share_little(a, b):
-                whole = next((p for p in wholes if _is_part(a, b, p) and _is_part(b, a, p)), None)
+            if any(a is p for p in people) and any(b is p for p in people):
+                whole = next((p for p in wholes if _are_parts(a, b, p)), None)
                 if whole is not None:
                     people[:] = [p for p in people if p is not a and p is not b] + [_join(a, b, whole)]
                     joined += 1
@@ -250,35 +230,33 @@ def _join_halves(instances: Sequence[Instance], path: PathLike) -> list[Instance
     return [instance for people in frames.values() for instance in people]
 
 
-def _share_little(a: Instance, b: Instance) -> bool:
-    there = np.stack([a.visibility, b.visibility]) > 0
-    return bool(there.all(0).sum() <= _MOST_SHARED * there.sum(1).min())
-
-
 def _distances(part: Instance, whole: Instance) -> np.ndarray:
     """Return (K,) pixels from each keypoint to that of the whole person, infinity where one is not there."""
     away = np.linalg.norm(part.keypoints - whole.keypoints, axis=-1)
     return np.where(np.isfinite(away), away, np.inf)
 
 
-def _is_part(part: Instance, other: Instance, whole: Instance) -> bool:
-    """Return whether what a part has and the other has not lies on a person."""
-    away = _distances(part, whole)[other.visibility == 0]
-    away = away[np.isfinite(away)]
+def _are_parts(a: Instance, b: Instance, whole: Instance) -> bool:
+    """Return whether two share little, and what each has and the other has not lies on a whole person."""
+    there = np.stack([a.visibility, b.visibility]) > 0
+    if there.all(0).sum() > _MOST_SHARED * there.sum(1).min():
+        return False
     size = np.ptp(whole.keypoints[whole.visibility > 0], axis=0).max()
-    return bool(away.size and away.mean() < _CLOSE * size)
+    apart = [_distances(part, whole)[other.visibility == 0] for part, other in ((a, b), (b, a))]
+    near = [away[np.isfinite(away)] for away in apart]
+    return all(away.size and away.mean() < _CLOSE * size for away in near)
 
 
 def _join(a: Instance, b: Instance, whole: Instance) -> Instance:
     of_a = (a.visibility > 0) & ((b.visibility == 0) | (_distances(a, whole) <= _distances(b, whole)))
-    scores = [np.full(len(of_a), np.nan) if i.scores is None else i.scores for i in (a, b)]
+    assert a.scores is not None and b.scores is not None
     return Instance(
         a.frame,
         None,
         np.where(of_a[:, None], a.keypoints, b.keypoints),
         np.where(of_a, a.visibility, b.visibility),
         f"{a.where} and {b.where.rpartition(' ')[2]}",
-        scores=np.where(of_a, *scores),
+        scores=np.where(of_a, a.scores, b.scores),
     )
 
 
