@@ -172,10 +172,10 @@ def test_failures_end_in_one_message_and_their_exit_code(capsys, raised, code, m
 
 
 def test_faults_of_the_program_keep_their_traceback(monkeypatch, labels_file, tmp_path):
-    def fail(labels: object) -> str:
+    def fail(number: int, what: str) -> str:
         raise OSError(errno.EPERM, "odd")
 
-    monkeypatch.setattr(convert, "_describe", fail)
+    monkeypatch.setattr(convert, "count_of", fail)
     with pytest.raises(OSError, match="odd"):
         command_line.app(["convert", str(labels_file), str(tmp_path / "out.json")])
 

@@ -53,7 +53,7 @@ def test_released_weights_become_a_checkpoint_of_ours(capsys, network, weights, 
     code, said, err = command(capsys, "convert", weights, out)
     assert (code, err) == (0, "")
     assert "PoseWarper of the original, hrnet_w32, 17 keypoints, crops of 384 x 288" in said
-    assert "with a trained warp head" in said and "not told by the file" in said and "skeleton" in said
+    assert "with a trained warp head" in said and "the file does not say" in said and "skeleton" in said
     model = load_model(out)
     assert parameters_sha256(model) == parameters_sha256(network)
     assert model.spec.provenance["file"] == "final_state.pth"
