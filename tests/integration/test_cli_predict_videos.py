@@ -94,7 +94,7 @@ def test_held_crops_and_no_overlay(capsys, place, model) -> None:
         (["--whole-frame", "--crops", "kept"], "crops"),
         (["--detector", "yolo"], "yolo"),
         (["--detector", "default", "--detector-weights", "nothere.pth"], "nothere.pth"),
-        (["--whole-frame", "--detector-weights", "nothere.pth"], "none is to be used"),
+        (["--whole-frame", "--detector-weights", "nothere.pth"], "but no detector"),
     ],
 )
 def test_what_cannot_be_done(capsys, place, model, arguments, says) -> None:

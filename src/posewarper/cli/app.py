@@ -1,4 +1,4 @@
-"""The command line: one file a command, registered here."""
+"""The command line: every command has a file of its own and is registered here."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def run(
     ],
     from_format: Annotated[
         str | None,
-        typer.Option("--from", metavar="FMT", help="Format of IN; told by its content if left out."),
+        typer.Option("--from", metavar="FMT", help="Format of IN; detected from its content by default."),
     ] = None,
     to_format: Annotated[
         str | None, typer.Option("--to", metavar="FMT", help="Format of OUT; by its suffix if left out.")
@@ -48,7 +48,7 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The video (or folder of frames): labels are checked against it, and it tells times.",
+            help="The video (or folder of frames): labels are checked against it, and it gives the times of frames.",
         ),
     ] = None,
     skeleton: Annotated[
@@ -72,7 +72,9 @@ def run(
     ] = 0.0,
     crop_size: Annotated[
         str | None,
-        typer.Option(metavar="HxW", help="Of weights: the crops they were trained on, if not 384x288."),
+        typer.Option(
+            metavar="HxW", help="For weights: the crop size they were trained with, if not 384x288."
+        ),
     ] = None,
     overwrite: Overwrite = False,
     quiet: UnusedQuiet = False,

@@ -54,7 +54,7 @@ def run(
     ] = None,
     offsets: Annotated[
         bool,
-        typer.Option("--offsets", help="Of a checkpoint: from where its warp head reads, by keypoint."),
+        typer.Option("--offsets", help="For a checkpoint: show where its warp head reads from, by keypoint."),
     ] = False,
     video: Annotated[
         Path | None,
@@ -75,7 +75,7 @@ def run(
     With a video and labels it also measures whether labels that lie close in time come too early or too
     late; --picture draws the labels, so that a wrong skeleton, rotation or frame shift shows.
 
-    Of a checkpoint, --offsets shows whether its warp head follows motion: on made-up heatmaps, or on two
+    For a checkpoint, --offsets shows whether its warp head follows motion: on made-up heatmaps, or on two
     frames of a --video (around the --labels, where they are given).
     """
     for place in (json_file, picture):

@@ -74,7 +74,9 @@ def run(
     ],
     boxes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Boxes of a detector. Of a dataset: the labels' own if left out."),
+        typer.Option(
+            metavar="FILE", help="Boxes of a detector. For a dataset, the default is the labels' boxes."
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -94,7 +96,9 @@ def run(
     ] = "person",
     detect_every: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Frames from one detection to the next; tracks lead between."),
+        typer.Option(
+            metavar="N", min=1, help="Frames from one detection to the next; tracks are followed in between."
+        ),
     ] = 1,
     whole_frame: Annotated[
         bool,
@@ -108,7 +112,7 @@ def run(
         ),
     ] = "paper",
     window: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Frames on either side that are summed.")
+        int, typer.Option(metavar="N", min=0, help="Number of frames to sum on either side.")
     ] = 2,
     causal: Annotated[
         bool, typer.Option("--causal", help="Look at earlier frames only, for live use.")
@@ -121,11 +125,14 @@ def run(
         ),
     ] = "exact",
     hold: Annotated[
-        float, typer.Option(metavar="S", help="Share of its size by which a held crop may be off.")
+        float, typer.Option(metavar="S", help="How far a held crop may be off, as a share of its size.")
     ] = 0.08,
     flip: Annotated[bool, typer.Option("--flip", help="Look at each crop's mirror image too.")] = False,
     precision: Annotated[
-        str, typer.Option(metavar="auto|float32|bfloat16", help="Of the network; auto takes the faster.")
+        str,
+        typer.Option(
+            metavar="auto|float32|bfloat16", help="Precision of the network; auto picks the faster."
+        ),
     ] = "auto",
     nms_oks: Annotated[
         float | None,
@@ -137,40 +144,40 @@ def run(
         ),
     ] = None,
     patience: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Frames for which a lost track is waited for.")
+        int, typer.Option(metavar="N", min=1, help="Number of frames to wait for a lost track.")
     ] = 30,
     no_overlay: Annotated[
         bool, typer.Option("--no-overlay", help="Write no overlay video, which takes a second pass.")
     ] = False,
     split: Annotated[
-        str, typer.Option(metavar="train|val|test", help="Of a dataset: the videos to go through.")
+        str, typer.Option(metavar="train|val|test", help="Datasets only: the videos to predict.")
     ] = "val",
     ends: Annotated[
         str,
         typer.Option(
             metavar="clip|renormalise",
-            help="Of a dataset: beyond the video's ends repeat them (the original), or leave frames out.",
+            help="Datasets only: repeat the last frame at a video's ends (the original), or leave frames out.",
         ),
     ] = "clip",
     box_threshold: Annotated[
-        float, typer.Option(metavar="S", help="Of a dataset: leave out boxes with a score below S.")
+        float, typer.Option(metavar="S", help="Datasets only: leave out boxes with a score below S.")
     ] = 0.2,
     neck: Annotated[
         str,
         typer.Option(
             metavar="shoulders|head_bottom",
-            help="Of a dataset: the neck in result files, between the shoulders (the original) or as found.",
+            help="Datasets only: the neck in result files, between the shoulders (the original) or as found.",
         ),
     ] = "shoulders",
     all_frames: Annotated[
-        bool, typer.Option("--all-frames", help="Of a dataset: also frames that nobody has labelled.")
+        bool, typer.Option("--all-frames", help="Datasets only: predict unlabelled frames too.")
     ] = False,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Of a dataset: leave out frames whose image is missing.")
+        bool, typer.Option("--skip-missing", help="Datasets only: skip frames whose image is missing.")
     ] = False,
     batch: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Crops at a time; what suits the device if left out."),
+        typer.Option(metavar="N", min=1, help="Crops at a time; the default suits the device."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -298,7 +305,7 @@ def _predict_videos(
     weights = where["detector_weights"]
     if weights is not None and where["detector"] is None:
         raise ConfigError(
-            "these are weights of a detector, and none is to be used",
+            "detector weights are given, but no detector",
             path=weights,
             fix="name the detector with --detector, or leave --detector-weights out",
         )

@@ -1,1 +1,1 @@
-"""The clip that ``demo`` renders, and the made-up PoseTrack of ``tiny.yaml``. Frozen."""
+"""The clip that ``demo`` renders and the made-up PoseTrack of ``tiny.yaml``; finished, and not part of the method."""

@@ -1,1 +1,1 @@
-"""The paper's prediction and propagation over PoseTrack, and its pseudo-labels."""
+"""The paper's prediction and propagation over a prepared PoseTrack."""

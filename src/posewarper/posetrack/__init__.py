@@ -1,1 +1,1 @@
-"""PoseTrack as a dataset: its files prepared, checked and opened, and what the original makes of them."""
+"""The PoseTrack data set: prepare and check its files, open it, select frames, write results."""

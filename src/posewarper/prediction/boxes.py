@@ -1,4 +1,4 @@
-"""Boxes of people, or of another of COCO's categories, by one of torchvision's detectors."""
+"""Where to look for instances: given boxes, labels, the whole frame, earlier tracks, or a torchvision detector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracks, frame after frame: which instance of a frame is whom of the frames before.
+"""Tracks, frame after frame: which instance continues which earlier track.
 
 Each track has a pose, which moves on with the smoothed velocity of the whole body. The instances of a new
 frame go to the tracks at the greatest total similarity (Hungarian assignment): object keypoint similarity

@@ -1,4 +1,4 @@
-"""The second job: a trained model on a video, or on frames as they come."""
+"""Predict the poses of a video, or of frames as they come, with a trained model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pictures of results: overlays and tables."""
+"""Pictures of results: overlay, sheet, report, the frames to check, and pictures of what a network sees."""

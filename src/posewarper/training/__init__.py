@@ -1,1 +1,1 @@
-"""Losses, schedule and the training loop."""
+"""Training: the loop and its steps, samples, random crops, recipes, own clips, pseudo-labels."""
