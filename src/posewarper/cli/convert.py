@@ -48,7 +48,7 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The video (or folder of frames): labels are checked against it, and it gives the times of frames.",
+            help="The video (or folder of frames), to check the labels against and to get times from.",
         ),
     ] = None,
     skeleton: Annotated[
@@ -73,7 +73,7 @@ def run(
     crop_size: Annotated[
         str | None,
         typer.Option(
-            metavar="HxW", help="For weights: the crop size they were trained with, if not 384x288."
+            metavar="HxW", help="For weights: the crop size they were trained with, 384x288 by default."
         ),
     ] = None,
     overwrite: Overwrite = False,

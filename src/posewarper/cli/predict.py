@@ -74,9 +74,7 @@ def run(
     ],
     boxes: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Boxes of a detector. For a dataset, the default is the labels' boxes."
-        ),
+        typer.Option(metavar="FILE", help="Boxes of a detector; for datasets the labels' boxes by default."),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -96,9 +94,7 @@ def run(
     ] = "person",
     detect_every: Annotated[
         int,
-        typer.Option(
-            metavar="N", min=1, help="Frames from one detection to the next; tracks are followed in between."
-        ),
+        typer.Option(metavar="N", min=1, help="Detect on every Nth frame and follow tracks in between."),
     ] = 1,
     whole_frame: Annotated[
         bool,
@@ -156,7 +152,7 @@ def run(
         str,
         typer.Option(
             metavar="clip|renormalise",
-            help="Datasets only: repeat the last frame at a video's ends (the original), or leave frames out.",
+            help="Datasets only: repeat a video's last frame at its ends (the original), or leave it out.",
         ),
     ] = "clip",
     box_threshold: Annotated[

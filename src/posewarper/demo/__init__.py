@@ -1,1 +1,1 @@
-"""The clip that ``demo`` renders and the made-up PoseTrack of ``tiny.yaml``; finished, and not part of the method."""
+"""The clip that ``demo`` renders and the made-up PoseTrack of ``tiny.yaml``; not part of the method."""

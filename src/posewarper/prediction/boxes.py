@@ -1,4 +1,4 @@
-"""Where to look for instances: given boxes, labels, the whole frame, earlier tracks, or a torchvision detector."""
+"""Where to look for instances: given boxes, labels, the whole frame, earlier tracks, a detector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of several places each keypoint was at: one path for each keypoint, chosen over a whole stretch at once.
+"""Which of several places each keypoint was at: one path per keypoint, chosen for a whole stretch at once.
 
 Where limbs cross, a heatmap has a peak on each of them, and the higher one is often on the wrong limb for
 many frames in a row: networks that have seen a few labels confuse left and right. Motion tells them apart.

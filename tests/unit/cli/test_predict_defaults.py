@@ -1,4 +1,4 @@
-"""The options of ``predict``: their defaults are those of the settings, which this module may not import to stay quick."""
+"""The options of ``predict`` have the defaults of the settings, which `cli/predict.py` may not import."""
 
 from __future__ import annotations
 
