@@ -145,12 +145,17 @@ def propagate(
     looks, settings, seconds = method not in INTERPOLATIONS, {"extend": extend}, {}
     with _noting() as notes, _opened(video, labels) as (opened, usable):
         if model is not None:
-            model = _fitting_model(model, usable).to(place).eval()
+            if model.spec.skeleton.names != usable.skeleton.names:
+                raise ModelError(
+                    "the model's skeleton is not that of the labels",
+                    expected=", ".join(usable.skeleton.names),
+                    got=", ".join(model.spec.skeleton.names),
+                    fix="use a model that was trained on this skeleton, or leave --model out to train one",
+                )
+            model = model.to(place).eval()
         if len(usable.labelled_frames) == 1:
-            _warn(
-                f"only frame {usable.labelled_frames[0]} is labelled: poses far from it rest on little; "
-                "label a few more frames"
-            )
+            lone = f"only frame {usable.labelled_frames[0]} is labelled: poses far from it rest on little"
+            _warn(f"{lone}; label a few more frames")
         with _timed(seconds, "optical flow") if looks else nullcontext():
             clip = prepare_clip(opened, usable, extend=extend, flow=looks, progress=progress)
         if train:
@@ -176,10 +181,10 @@ def fit_clip(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> PoseWarper:
-    """Fit a model to a clip that is made ready already; ``start`` are its weights, read. See :func:`fit`.
+    """Fit a model to a prepared clip, starting from the weights ``start``; see :func:`fit`.
 
-    The pose network learns from the labels, then from poses that are propagated with what it knows by then
-    as well; the warper learns last.
+    The pose network learns from the labels, then also from poses propagated with what it has learned so far;
+    the warper learns last.
     """
     _check_budget(config)
     keep_memory()
@@ -258,22 +263,6 @@ def _check_budget(config: FitConfig) -> None:
         )
 
 
-def _fitting_model(model: PoseWarper, labels: Labels) -> PoseWarper:
-    """Check that a given model can look for the keypoints of the labels.
-
-    Raises:
-        ModelError: if its keypoints have other names or another order.
-    """
-    if model.spec.skeleton.names != labels.skeleton.names:
-        raise ModelError(
-            "the model's skeleton is not that of the labels",
-            expected=", ".join(labels.skeleton.names),
-            got=", ".join(model.spec.skeleton.names),
-            fix="use a model that was trained on this skeleton, or leave --model out to train one",
-        )
-    return model
-
-
 def _warn(message: str) -> None:
     warnings.warn(message, PosewarperWarning, stacklevel=3)
 
@@ -291,9 +280,7 @@ def _noting() -> Iterator[list[str]]:
 
     # Python shows a warning once a place; a second run in one process has the same to note as the first.
     with warnings.catch_warnings():
-        if not any(
-            action == "error" and kind is PosewarperWarning for action, _, kind, *_ in warnings.filters
-        ):
+        if ("error", PosewarperWarning) not in {(action, kind) for action, _, kind, *_ in warnings.filters}:
             warnings.simplefilter("always", PosewarperWarning)
         warnings.showwarning = note
         yield notes

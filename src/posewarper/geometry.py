@@ -1,9 +1,8 @@
 """Boxes and crops: where a crop lies in its image, and the way back.
 
 Points are ``(x, y)`` pixels with the centre of the top-left pixel at (0, 0), in images and in crops alike.
-A pixel therefore reaches half a pixel to either side of its centre: an image of W columns spans -0.5 to
-W - 0.5, and the box of a whole image is ``(-0.5, -0.5, W, H)``. A box that is cut out of keypoints is a
-stretch of that same axis, so no half pixels have to be added to it.
+An image of W columns therefore spans -0.5 to W - 0.5, and the box of a whole image is
+``(-0.5, -0.5, W, H)``. A box around keypoints lies on the same axis: no half pixels are added to it.
 
 The functions named ``paper_...`` are those of the paper's own code, with its habits: they map coordinate
 0 of the box's left edge to coordinate 0 of the crop, measure in units of 200 pixels and round to float32.
@@ -33,10 +32,6 @@ class CropTransform:
     Args:
         matrix: (2, 3) float64, ``crop_xy = matrix[:, :2] @ image_xy + matrix[:, 2]``.
         size: (height, width) of the crop in pixels.
-
-    Example:
-        >>> crop_transform((9.5, 19.5, 20, 10), (10, 20)).to_crop([10.0, 20.0])
-        array([0., 0.])
     """
 
     matrix: Floats
@@ -83,9 +78,8 @@ def crop_transform(
     """Return the transform under which a box fills a crop from edge to edge.
 
     Args:
-        box_xywh: (4,) box in image pixels, already padded. ``(-0.5, -0.5, W, H)`` is a whole image; with
-            ``size=(H, W)`` it gives the identity. With another aspect ratio than ``size`` the crop is
-            stretched.
+        box_xywh: (4,) box in image pixels, already padded; another aspect ratio than that of ``size``
+            stretches the crop.
         size: (height, width) of the crop.
         rotation: degrees by which the picture turns about the box's centre, counter-clockwise as seen.
         flip: mirror the crop left to right, after the rotation.
@@ -110,13 +104,7 @@ def crop_transform(
 def pad_box(boxes: ArrayLike, *, aspect_ratio: float, padding: float = BOX_PADDING) -> Floats:
     """Grow boxes about their centres, first to an aspect ratio, then by a factor.
 
-    Args:
-        boxes: (..., 4) xywh in pixels.
-        aspect_ratio: width divided by height of the result.
-        padding: factor on width and height.
-
-    Returns:
-        (..., 4) xywh, each at least as large as the box given times ``padding``; NaN stays NaN.
+    Boxes are (..., 4) xywh in pixels, the aspect ratio is width divided by height; NaN stays NaN.
     """
     boxes = np.asarray(boxes, np.float64)
     centre = boxes[..., :2] + boxes[..., 2:] / 2
@@ -126,14 +114,7 @@ def pad_box(boxes: ArrayLike, *, aspect_ratio: float, padding: float = BOX_PADDI
 
 
 def keypoint_boxes(keypoints: ArrayLike) -> Floats:
-    """Return the tight boxes around keypoints.
-
-    Args:
-        keypoints: (..., K, 2) xy in pixels, NaN where there is none.
-
-    Returns:
-        (..., 4) xywh; of no size where there is one keypoint, NaN where there is none.
-    """
+    """Return the tight boxes (..., 4) xywh around keypoints (..., K, 2) xy, NaN where there are none."""
     keypoints = np.asarray(keypoints, np.float64)
     there = np.isfinite(keypoints).all(-1, keepdims=True)
     low = np.where(there, keypoints, np.inf).min(-2)
@@ -146,16 +127,12 @@ def keypoint_boxes(keypoints: ArrayLike) -> Floats:
 def paper_center_scale(
     boxes_xywh: ArrayLike, aspect_ratio: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Turn boxes into the paper's centre and scale.
-
-    Args:
-        boxes_xywh: (..., 4) boxes in pixels.
-        aspect_ratio: width divided by height of the crop.
+    """Turn boxes (..., 4) in pixels into the paper's centre and scale, both float32 as in the original.
 
     Returns:
         The centre (..., 2) in pixels and the scale (..., 2), width and height in units of 200 pixels, grown
-        to the aspect ratio and padded by 1.25. As in the original, a centre with x = -1 exactly goes
-        unpadded. Both in float32, in which the original keeps them.
+        to the crop's aspect ratio (width / height) and padded by 1.25. As in the original, a box whose centre
+        has x = -1 exactly is not padded.
     """
     boxes = np.asarray(boxes_xywh, np.float64)
     center = (boxes[..., :2] + boxes[..., 2:] * 0.5).astype(np.float32)
@@ -182,8 +159,8 @@ def paper_matrix(
         rotation: degrees, counter-clockwise as seen.
         output_size_wh: (width, height) of the crop.
         shift: (2,) displacement of the centre in units of the box's width and height.
-        inverse: return the matrix from crop to image instead. Unlike the forward matrix it exists also for
-            an empty box; the forward one is zero then.
+        inverse: return the matrix from crop to image; it exists for an empty box, too, where the forward
+            matrix is zero.
     """
     # The original defines the map by three points kept in float32. Doing the same gives the same matrix to
     # the last digits, and so the same crop: a change in the eighth digit already moves some pixel values.
@@ -224,14 +201,7 @@ def paper_crop_transform(
 def paper_points_to_image(
     points: ArrayLike, center: ArrayLike, scale: ArrayLike, heatmap_size_wh: ArrayLike
 ) -> Floats:
-    """Carry points (..., 2) from heatmap pixels back to the image, as the paper does (no rotation).
-
-    Args:
-        points: (..., 2) xy in heatmap pixels.
-        center: (2,) of the crop.
-        scale: (2,) of the crop, in units of 200 pixels.
-        heatmap_size_wh: (width, height) of the heatmaps.
-    """
+    """Carry points (..., 2) from heatmap pixels to the image as the paper does; see :func:`paper_matrix`."""
     return apply_matrix(points, paper_matrix(center, scale, 0.0, heatmap_size_wh, inverse=True))
 
 

@@ -28,8 +28,8 @@ _WINDOW = 5  # pixels across the window around a peak from which its sub-pixel p
 def crop_to_heatmap(points: ArrayLike, stride: float) -> Floats:
     """Carry points (..., 2) from crop pixels to heatmap pixels, pixel edges on pixel edges.
 
-    ``stride`` is the number of crop pixels to a heatmap pixel (crop width / heatmap width). The paper
-    divides by the stride instead, which shifts everything by half a heatmap pixel less half a crop pixel.
+    ``stride`` is crop width / heatmap width. The paper only divides by it, which shifts everything by half a
+    heatmap pixel less half a crop pixel.
     """
     return (np.asarray(points, np.float64) + 0.5) / stride - 0.5
 
@@ -63,14 +63,11 @@ def encode(keypoints: ArrayLike, size: tuple[int, int], sigma: float) -> Heatmap
 
 
 def decode(heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Find the peak of every heatmap to a fraction of a pixel.
+    """Find the peak of every heatmap (..., K, h, w) to a fraction of a pixel.
 
-    In a window of 5 by 5 pixels around the highest pixel the values are summed over the columns and over
-    the rows; to the logarithm of either profile a parabola is fitted by least squares, weighted by the
-    squares of the values. On a Gaussian of any width this is exact, also beside the border.
-
-    Args:
-        heatmaps: (..., K, h, w).
+    The values of 5 by 5 pixels around the highest pixel are summed over columns and over rows. A parabola is
+    fitted to the logarithm of either profile by least squares, weighted by the squares of the values. On a
+    Gaussian of any width this is exact, also beside the border.
 
     Returns:
         Points (..., K, 2) xy in heatmap pixels, never more than 1 from the highest pixel in x or y, and
@@ -86,14 +83,9 @@ def decode(heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:
 
 
 def decode_peaks(heatmaps: NDArray[np.floating], n: int, least: float = 0.1) -> tuple[Floats, Floats]:
-    """Find up to ``n`` peaks of every heatmap, each to a fraction of a pixel as :func:`decode` does.
+    """Find up to ``n`` peaks of every heatmap (..., K, h, w), refined as :func:`decode` does.
 
-    A peak is a pixel that no other within two pixels exceeds.
-
-    Args:
-        heatmaps: (..., K, h, w).
-        n: peaks of a map at most.
-        least: lower ones are left out.
+    A peak is a pixel above ``least`` that no other within two pixels exceeds.
 
     Returns:
         Points (..., K, n, 2) xy in heatmap pixels and scores (..., K, n), the higher ones first; NaN where a
@@ -121,13 +113,8 @@ def _refine(maps: NDArray[np.floating], which: NDArray[np.int64], peaks: NDArray
     rows = _window(peaks[:, 1], maps.shape[1])
     columns = _window(peaks[:, 0], maps.shape[2])
     values = maps[which[:, None, None], rows[:, :, None], columns[:, None, :]].astype(np.float64)
-    return np.stack(
-        [
-            _peak_of_profile(values.sum(1), columns, peaks[:, 0]),
-            _peak_of_profile(values.sum(2), rows, peaks[:, 1]),
-        ],
-        -1,
-    )
+    x = _peak_of_profile(values.sum(1), columns, peaks[:, 0])
+    return np.stack([x, _peak_of_profile(values.sum(2), rows, peaks[:, 1])], -1)
 
 
 def _highest_pixels(maps: NDArray[np.floating]) -> tuple[NDArray[np.int64], Floats]:
@@ -185,9 +172,8 @@ def paper_encode(
 ) -> tuple[Heatmaps, NDArray[np.float32]]:
     """Draw the paper's targets: Gaussians cut off at three sigma, centred on whole heatmap pixels.
 
-    The centre is the position divided by the stride, plus 0.5, truncated towards zero; a slightly negative
-    position thus lands on 0. A blob that ends just before the first row or column is empty but keeps its
-    weight; farther outside the weight is 0.
+    The centre is the position divided by the stride, plus 0.5, truncated towards zero. A blob that ends just
+    before the first row or column is empty but keeps its weight; farther outside the weight is 0.
 
     Args:
         keypoints: (K, 2) xy in crop pixels; NaN counts as not visible.
@@ -207,9 +193,8 @@ def paper_encode(
     centres = np.trunc(np.where(there, keypoints, 0.0) / stride + 0.5)
     reach = 3 * int(sigma)
     outside = (centres - reach >= (width, height)) | (centres + reach + 1 < 0)
-    weights = np.where(there[:, 0] & ~outside.any(-1), np.asarray(visibility, np.float32), 0).astype(
-        np.float32
-    )
+    inside = there[:, 0] & ~outside.any(-1)
+    weights = np.where(inside, np.asarray(visibility, np.float32), 0).astype(np.float32)
     x = np.arange(width) - centres[:, None, :1]
     y = np.arange(height)[:, None] - centres[:, 1:, None]
     drawn = (np.abs(x) <= reach) & (np.abs(y) <= reach) & (weights > 0.5)[:, None, None]
@@ -220,10 +205,7 @@ def paper_encode(
 
 
 def paper_argmax(heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Return the highest pixel of each map, as the paper does before its quarter-pixel shift.
-
-    Args:
-        heatmaps: (B, K, h, w).
+    """Return the highest pixel of each map (B, K, h, w), as the paper does before its quarter-pixel shift.
 
     Returns:
         Points (B, K, 2) xy in heatmap pixels, the first in row-major order where values tie and (0, 0)
@@ -237,12 +219,9 @@ def paper_argmax(heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:
 
 
 def paper_decode(heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Return the highest pixel of each map, moved a quarter of a pixel towards its higher neighbours.
+    """Return the highest pixel of each map (B, K, h, w), moved 0.25 pixels towards its higher neighbours.
 
     The shift applies only if both coordinates are greater than 1 and less than the size minus 1.
-
-    Args:
-        heatmaps: (B, K, h, w).
 
     Returns:
         Points (B, K, 2) xy in heatmap pixels, carried to the image by

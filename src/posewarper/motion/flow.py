@@ -35,24 +35,14 @@ def _dis() -> cv2.DISOpticalFlow:
 
 
 def dense_flow(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Flow:
-    """Return (H, W, 2) xy displacements in pixels that carry each source pixel to the target.
-
-    Args:
-        source: (H, W) grey.
-        target: (H, W) grey, the same size, at least 16 pixels a side.
-    """
+    """Return (H, W, 2) xy displacements in pixels from source to target, both (H, W) grey, >= 16 a side."""
     return _dis().calc(source, target, None)  # type: ignore[call-overload]
 
 
 def sample_flow(flow: NDArray[np.floating], points: Floats) -> Floats:
-    """Read a flow at points, bilinearly; outside of the picture the nearest border counts.
+    """Return displacements (..., 2), read bilinearly from a flow (H, W, 2) at points (..., 2) xy.
 
-    Args:
-        flow: (H, W, 2).
-        points: (..., 2) xy in pixels of the flow; NaN gives NaN.
-
-    Returns:
-        (..., 2) displacements.
+    Outside of the picture the nearest border counts; NaN gives NaN.
     """
     height, width = flow.shape[:2]
     there = is_there(points)
@@ -93,8 +83,7 @@ class FlowChain:
         backward: (t, K, 2) carried from the next label; NaN after the last label, or where it is too far.
         forward_error: (t, K) forward-backward inconsistency in pixels, summed along the way.
         backward_error: (t, K) the same for ``backward``.
-        left_out: the same on the labelled frames alone, as if each had no label of its own: where keypoints
-            arrive that are carried there from the labels before and from the next ones.
+        left_out: the same on the labelled frames alone, as if each had no label of its own.
     """
 
     frames: Ints
@@ -112,9 +101,8 @@ class FlowChain:
     def at(self, frames: Ints) -> FlowChain:
         """Return the part that lies on some of its frames."""
         rows = np.searchsorted(self.frames, frames)
-        parts = self.forward, self.backward, self.forward_error, self.backward_error
-        forward, backward, forward_error, backward_error = (part[rows] for part in parts)
-        return FlowChain(self.frames[rows], forward, backward, forward_error, backward_error)
+        errors = self.forward_error[rows], self.backward_error[rows]
+        return FlowChain(self.frames[rows], self.forward[rows], self.backward[rows], *errors)
 
 
 def _empty_chain(frames: Ints, keypoints: int, left_out: FlowChain | None = None) -> FlowChain:
@@ -174,16 +162,13 @@ def carry_labels(
 ) -> dict[int, FlowChain]:
     """Carry every track's labels through the clip by dense flow between consecutive frames, both ways.
 
-    One pass over the video; in memory are two frames and the flows since the last label.
+    This passes over the video once and holds two frames and the flows since the last label.
 
     Args:
         video: the clip.
         tracks: track id -> its labels.
-        frames: track id -> rising frames on which the track is there.
+        frames: track id -> rising frames on which the track is there, and for which it gets its chain.
         subject: longer side of a typical instance in pixels, which sets the resolution of the flow.
-
-    Returns:
-        Track id -> :class:`FlowChain` on the frames asked for.
     """
     carriers = {i: _Carrier(tracks[i], frames[i]) for i in tracks}
     labelled = {int(f) for track in tracks.values() for f in track.frames}
@@ -241,12 +226,9 @@ def _choose(chain: FlowChain, forward_first: NDArray[np.bool_]) -> Floats:
 
 def label_distances(chain: FlowChain, track: Track) -> tuple[Floats, Floats]:
     """Return (t, K) frames since the last label and until the next one, infinite where there is none."""
-    before = np.full(chain.forward_error.shape, np.inf)
-    after = np.full(chain.forward_error.shape, np.inf)
+    before, after = np.full((2, *chain.forward_error.shape), np.inf)
     for k in range(track.keypoints.shape[1]):
         knots = track.frames[track.visibility[:, k] > 0]
-        if not len(knots):
-            continue
         place = np.searchsorted(knots, chain.frames, side="right")
         has = place > 0
         before[has, k] = chain.frames[has] - knots[place[has] - 1]
@@ -269,8 +251,8 @@ def load_raft(weights: str | os.PathLike[str] | None = None, device: torch.devic
 
     Args:
         weights: a ``.pth`` file of torchvision's ``raft_large`` or ``raft_small``, told apart by content.
-            Left out: torchvision's ``C_T_SKHT_V2`` of ``raft_large``, from the folder ``checkpoints`` of
-            ``torch.hub`` (below ``TORCH_HOME``), to which it is downloaded if it is not there.
+            Left out: torchvision's ``C_T_SKHT_V2`` of ``raft_large``, see
+            :func:`~posewarper.model.pretrained.load_torchvision`.
         device: where it is to run.
 
     Raises:
@@ -288,13 +270,7 @@ def load_raft(weights: str | os.PathLike[str] | None = None, device: torch.devic
 
 
 def raft_flow(model: RAFT, source: Image, target: Image) -> NDArray[np.float32]:
-    """Return (H, W, 2) xy displacements in pixels that carry each source pixel to the target.
-
-    Args:
-        model: in evaluation mode, on its device.
-        source: (H, W, 3) uint8 RGB, of any size.
-        target: the same size.
-    """
+    """Return (H, W, 2) xy displacements in pixels from source to target, both (H, W, 3) uint8 RGB."""
     height, width = source.shape[:2]
     place = next(model.parameters()).device
     with torch.inference_mode():

@@ -26,11 +26,6 @@ def interpolate(frames: Ints, points: Floats, at: ArrayLike, method: str = "line
 
     Returns:
         (n, K, 2).
-
-    Example:
-        >>> interpolate(np.array([0, 4]), np.array([[[0.0, 0.0]], [[8.0, 4.0]]]), [2, 3], "nearest")[:, 0]
-        array([[0., 0.],
-               [8., 4.]])
     """
     between = INTERPOLATIONS[method]
     at = np.asarray(at, np.int64).reshape(-1)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from posewarper.crops import smooth_crop
-from posewarper.geometry import CropTransform, crop_transform
+from posewarper.geometry import crop_transform
 from posewarper.motion.flow import Flow, dense_flow, sample_flow
 from posewarper.structures import Floats, Labels, Track, is_there
 from posewarper.video.source import Video
@@ -67,23 +67,20 @@ class _Place:
 def measure_shift(video: Video, labels: Labels) -> LabelShift | None:
     """Measure by how many frames labels should be moved to fit the video best.
 
-    Where labels move most, the keypoints of one labelled frame are carried by optical flow to the next one,
-    as if they lay some frames earlier or later in the video, and the other way round; the shift at which
-    they arrive best is the answer. Reading stops as soon as it is clear.
-
-    Args:
-        video: the clip.
-        labels: its labels; frames up to five apart are compared.
+    Where labels move most, optical flow carries the keypoints of one labelled frame to another (at most five
+    frames away) and back, as if they lay some frames earlier or later in the video; the shift at which they
+    arrive best is the answer. Reading stops as soon as it is clear.
 
     Returns:
         The shift; None where labels are too sparse or move too little to tell.
     """
-    places = _find_places(labels, video.n_frames)[: _BATCH * _BATCHES]
+    found = [place for track in labels.only_labelled().tracks.values() for place in _places_of(track)]
+    inside = [p for p in found if p.first >= _MOST and p.last + _MOST < video.n_frames]
+    places = sorted(inside, key=lambda p: -p.motion)[: _BATCH * _BATCHES]
     errors: list[Floats] = []
     for batch in range(_BATCHES):
         # Each batch holds slow and fast places alike, read in order of time.
-        for place in sorted(places[batch::_BATCHES], key=lambda p: p.first):
-            errors.append(_compare(video, place))
+        errors += [_compare(video, p) for p in sorted(places[batch::_BATCHES], key=lambda p: p.first)]
         if len(errors) >= _FEWEST:
             shift = _estimate(np.array(errors))
             if shift.is_clear or shift.is_none:
@@ -91,18 +88,8 @@ def measure_shift(video: Video, labels: Labels) -> LabelShift | None:
     return _estimate(np.array(errors)) if len(errors) >= _FEWEST else None
 
 
-def _find_places(labels: Labels, n_frames: int) -> list[_Place]:
-    """Return where labels move, the fastest first; places of one track do not overlap."""
-    found = [
-        place
-        for track in labels.only_labelled().tracks.values()
-        for place in _places_of(track)
-        if place.first >= _MOST and place.last + _MOST < n_frames
-    ]
-    return sorted(found, key=lambda place: -place.motion)
-
-
 def _places_of(track: Track) -> list[_Place]:
+    """Return where the labels of a track move; the places do not overlap."""
     places, row = [], 0
     clear = is_there(track.keypoints) & (track.visibility == 2)
     while row < len(track.frames) - 1:
@@ -123,11 +110,14 @@ def _places_of(track: Track) -> list[_Place]:
 
 def _compare(video: Video, place: _Place) -> Floats:
     """Return (shifts,) how far off the carried keypoints arrive, as a mean logarithm of crop pixels."""
-    transform = _crop_around(np.concatenate([place.start, place.end]))
+    points = np.concatenate([place.start, place.end])
+    low, high = points.min(0), points.max(0)
+    side = max(float((high - low).max()) * _MARGIN, 40.0)
+    pixels = int(np.clip(side, _SMALLEST_CROP, _CROP))
+    transform = crop_transform((*((low + high - side) / 2), side, side), (pixels, pixels))
     frames = range(place.first - _MOST, place.last + _MOST + 1)
-    greys = [
-        cv2.cvtColor(smooth_crop(image, transform), cv2.COLOR_RGB2GRAY) for _, image in video.frames(frames)
-    ]
+    crops = (smooth_crop(image, transform) for _, image in video.frames(frames))
+    greys = [cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops]
     there = [dense_flow(a, b) for a, b in pairwise(greys)]  # type: ignore[arg-type]
     back = [dense_flow(b, a) for a, b in pairwise(greys)]  # type: ignore[arg-type]
     start, end = transform.to_crop(place.start), transform.to_crop(place.end)
@@ -141,13 +131,6 @@ def _compare(video: Video, place: _Place) -> Floats:
         return_ = np.linalg.norm(_carry(end[fast], back[flows][::-1]) - start[fast], axis=-1)
         errors.append(np.log(np.concatenate([forth, return_]) + 0.25).mean())
     return np.array(errors)
-
-
-def _crop_around(points: Floats) -> CropTransform:
-    low, high = points.min(0), points.max(0)
-    side = max(float((high - low).max()) * _MARGIN, 40.0)
-    pixels = int(np.clip(side, _SMALLEST_CROP, _CROP))
-    return crop_transform((*((low + high - side) / 2), side, side), (pixels, pixels))
 
 
 def _carry(points: Floats, flows: list[Flow]) -> Floats:

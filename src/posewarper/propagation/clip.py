@@ -18,10 +18,9 @@ from posewarper.video.track_crops import SMALLEST_BOX, instance_boxes, instance_
 def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool = False) -> Ints:
     """Return the frames on which a track is taken to be there, as rising indices.
 
-    That is from one gap before its first label to one gap after its last, and between two labels unless a
-    labelled frame in between lacks the track: then all frames between the two are left out. Nor does the
-    track reach to or past a labelled frame that lacks it before its first or after its last label. A gap is
-    the median spacing of the clip's labelled frames; with one labelled frame it is the whole clip.
+    That is from one gap before its first label to one gap after its last. A labelled frame that lacks the
+    track ends it there, and leaves out all frames between two of its labels. A gap is the median spacing of
+    the clip's labelled frames; with one labelled frame it is the whole clip.
 
     Args:
         labels: labels of the clip; instances on frames that are not in ``labelled_frames`` do not count.
@@ -80,10 +79,9 @@ class Clip:
 def track_boxes(track: Track, frames: Ints, rough: Floats, aspect_ratio: float) -> Floats:
     """Return the padded boxes of a track on every frame asked for.
 
-    The size is the labels' size interpolated in time. The centre is the interpolated labels' centre, moved
-    by the median over keypoints of how far ``rough`` lies from the interpolated keypoints: a few keypoints
-    that optical flow has lost do not move the crop. So a track cannot leave its crop unnoticed, and a pair of
-    frames shares the crop's framing of the subject, not its place in the image.
+    Size and centre are the labels', interpolated in time. The centre is moved by the median over keypoints of
+    how far ``rough`` lies from the interpolated keypoints, so that a few keypoints that optical flow has lost
+    do not move the crop.
 
     Args:
         track: its labels.

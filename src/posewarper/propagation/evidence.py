@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posewarper.geometry import CropTransform
-from posewarper.heatmaps import (
-    crop_to_heatmap,
-    decode,
-    decode_peaks,
-    encode,
-    heatmap_to_crop,
-)
+from posewarper.heatmaps import crop_to_heatmap, decode, decode_peaks, encode, heatmap_to_crop
 from posewarper.model.backbone import STRIDE
 from posewarper.model.heatmap_runner import see_crops
 from posewarper.model.network import PoseWarper
@@ -33,12 +27,7 @@ _WARPED_PEAKS = 2
 
 @dataclass(frozen=True)
 class Seen:
-    """One peak of each heatmap.
-
-    Args:
-        points: (t, K, 2) xy in image pixels.
-        scores: (t, K) height of the peak.
-    """
+    """One peak of each heatmap: points (t, K, 2) xy in image pixels, and their heights, scores (t, K)."""
 
     points: Floats
     scores: Floats
@@ -46,11 +35,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Several peaks of each heatmap, the higher ones first.
+    """Several peaks of each heatmap, the higher ones first; NaN where there are fewer.
 
-    Args:
-        points: (t, K, n, 2) xy in image pixels, NaN where there are fewer.
-        heights: (t, K, n) of the peaks, NaN where there are fewer.
+    Points are (t, K, n, 2) xy in image pixels, heights (t, K, n).
     """
 
     points: Floats
@@ -94,10 +81,8 @@ class Evidence:
         steps: reads the motion.
         size: (t,) of the subject in pixels.
         origin: (t, 2) a place that moves with the subject.
-        trust_in_seen: (K,) 1 where the pose network shows a keypoint as exactly as usual, else more or
-            less: by that share counts what it says.
-        trust_in_flow: 1 where optical flow is as good as in most clips, less where it is worse: by that share
-            counts what it says.
+        trust_in_seen: (K,) the weight of what the pose network shows; 1 where it is as exact as usual.
+        trust_in_flow: the weight of optical flow; 1 where it is as good as in most clips.
     """
 
     anchors: Floats
@@ -116,12 +101,10 @@ class Evidence:
 class MotionField:
     """Dense flow between the consecutive crops of a track.
 
-    Because a crop follows its track, the flow inside the crops is small; the motion of the crop itself is
-    known and added back.
+    A crop follows its track, so the flow inside is small; the crop's own motion is known and added back.
 
     Args:
-        there: (t - 1, h, w, 2) from each crop to the next, in crop pixels.
-        back: (t - 1, h, w, 2) from each next crop to the one before.
+        there: (t - 1, h, w, 2) from each crop to the next, in crop pixels; ``back`` from the next to it.
         transforms: t maps from image to crop pixels.
     """
 
@@ -130,15 +113,11 @@ class MotionField:
     transforms: tuple[CropTransform, ...]
 
     def steps(self, points: Floats) -> tuple[Floats, Floats]:
-        """Read the motion at a guess of the trajectory.
-
-        Args:
-            points: (t, K, 2) xy in image pixels; NaN gives NaN.
+        """Read the motion at a guess of the trajectory, (t, K, 2) xy in image pixels; NaN gives NaN.
 
         Returns:
             ``(t - 1, K, 2)`` displacements from each frame to the next, read at the earlier frame's points;
-            and the same displacements as read at the later frame's points. Where both agree, the flow is
-            consistent forward and backward, and the guess lies on it.
+            and the same, read at the later frame's. Both agree where the guess lies on consistent flow.
         """
         inside = [t.to_crop(p) for t, p in zip(self.transforms, points, strict=True)]
         forward, backward = np.full((2, *points[1:].shape), np.nan)
@@ -184,13 +163,7 @@ def find_all_peaks(heatmaps: Tensor, transforms: Sequence[CropTransform], n: int
 
 @dataclass(frozen=True)
 class LabelledCrop:
-    """A labelled frame of a track as a source of warps.
-
-    Args:
-        row: its row in the stretch.
-        values: (K, H, W) labelled heatmaps.
-        has: (K,) True where there is a label.
-    """
+    """A labelled frame as a source of warps: its row, heatmaps (K, H, W), and (K,) where it has a label."""
 
     row: int
     values: Tensor
@@ -198,11 +171,7 @@ class LabelledCrop:
 
 
 def labelled_crop(
-    row: int,
-    keypoints: Floats,
-    visibility: NDArray[np.uint8],
-    transform: CropTransform,
-    model: PoseWarper,
+    row: int, keypoints: Floats, visibility: NDArray[np.uint8], transform: CropTransform, model: PoseWarper
 ) -> LabelledCrop:
     """Draw the heatmaps of a label (K, 2) in its crop."""
     points = crop_to_heatmap(transform.to_crop(keypoints), STRIDE)
@@ -213,18 +182,9 @@ def labelled_crop(
 
 @torch.inference_mode()
 def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: NDArray[np.int64]) -> Tensor:
-    """Warp one label's heatmaps to frames of its stretch.
+    """Warp one label's heatmaps to some rows of its stretch.
 
-    The labelled frame is the source, each frame of ``rows`` the target.
-
-    Args:
-        model: its head warps.
-        label: what is moved.
-        heatmaps: (t, K, H, W) that the network sees in the whole stretch.
-        rows: the frames wanted, as rows of the stretch.
-
-    Returns:
-        (len(rows), K, H, W).
+    The network sees ``heatmaps`` (t, K, H, W) in the whole stretch; the result is (len(rows), K, H, W).
     """
     parts = []
     for first in range(0, len(rows), _BATCH):
@@ -240,11 +200,8 @@ def warp_from_both(
 ) -> Warped:
     """Warp the labels at the ends of a stretch to all of its frames, and add them: the nearer weighs more.
 
-    Args:
-        model: its head warps.
-        labels: one or two labelled crops of the stretch; without any, nothing is known.
-        heatmaps: (t, K, H, W) that the network sees in the stretch.
-        crops: the stretch's crops.
+    There are one or two labels, or none, and then nothing is known. The network sees ``heatmaps``
+    (t, K, H, W) in the ``crops`` of the stretch.
     """
     if not labels:
         nothing = np.full((*heatmaps.shape[:2], 2), np.nan)

@@ -96,14 +96,8 @@ def warp_in_fixed_crops(
 ) -> tuple[Floats, Floats]:
     """Warp each frame's nearest label to it, both seen in the crop of the labelled frame (paper, section 3).
 
-    A subject that has left that crop is lost; the peak is then low.
-
-    Args:
-        video: the clip.
-        track: the labels.
-        frames: (t,) rising frames.
-        model: its head warps.
-        advance: is told how many frames were done.
+    A subject that has left that crop is lost; the peak is then low. ``advance`` is told how many of the
+    ``frames`` (t,), which rise, were done.
 
     Returns:
         Points (t, K, 2) in image pixels, NaN where the label has no such keypoint, and scores (t, K).
@@ -125,9 +119,8 @@ def warp_in_fixed_crops(
             wanted = np.concatenate([[track.frames[label]], frames[rows]])
             crops = cut_track(video, wanted, np.repeat(boxes[label][None], len(wanted), axis=0), size)
             heatmaps = see_heatmaps(model, crops.images)
-            source = labelled_crop(
-                0, track.keypoints[label], track.visibility[label], crops.transforms[0], model
-            )
+            label_here = track.keypoints[label], track.visibility[label], crops.transforms[0]
+            source = labelled_crop(0, *label_here, model)
             warped = warp_label(model, source, heatmaps, np.arange(1, len(wanted)))
             seen = find_peaks(warped, crops.transforms[1:])
             points[rows] = np.where(source.has[:, None], seen.points, np.nan)

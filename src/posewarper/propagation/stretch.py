@@ -46,17 +46,11 @@ _SCORE_SIGMA = 0.05
 
 
 class Estimate(NamedTuple):
-    """What was found for some frames of a track.
+    """What was found for some frames of a track; NaN where nothing is known."""
 
-    Args:
-        points: (t, K, 2) xy in image pixels, NaN where nothing is known.
-        scores: (t, K) from 0 to 1.
-        expected_error: (t, K) in pixels, NaN where it is not known.
-    """
-
-    points: Floats
-    scores: Floats
-    expected_error: Floats
+    points: Floats  # (t, K, 2) xy in image pixels
+    scores: Floats  # (t, K) from 0 to 1
+    expected_error: Floats  # (t, K) in pixels
 
 
 def without_errors(points: Floats, scores: Floats) -> Estimate:
@@ -72,15 +66,9 @@ def estimate_track(
     trust: Trust | None,
     advance: Callable[[int], None],
 ) -> Estimate:
-    """Estimate a track stretch by stretch.
+    """Estimate a track stretch by stretch, by the method ``default``, ``frame`` or ``warper``.
 
-    Args:
-        clip: from :func:`~posewarper.propagation.clip.prepare_clip`.
-        track_id: the track.
-        method: ``default``, ``frame`` or ``warper``.
-        model: the networks; may be None for ``default``.
-        trust: for ``default``.
-        advance: is told after every stretch how many frames were done.
+    ``default`` needs ``trust`` and does without a model; ``advance`` is told the frames done by each stretch.
     """
     track, frames = clip.labels.tracks[track_id], clip.frames[track_id]
     points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
@@ -96,15 +84,11 @@ def estimate_track(
 
 
 def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
-    """Cut a track's frames into stretches that can be solved one by one.
+    """Cut a track's rising frames into stretches that can be solved one by one.
 
     A stretch runs from one label to the next, both included, since a label is a hard end; before the first
     and after the last label it runs to the end of the track. Stretches longer than 256 frames are cut, and
     look 32 frames further than what is kept of them.
-
-    Args:
-        frames: rising frames on which the track is there.
-        labelled: rising frames with a label.
 
     Returns:
         (first row, last row, first row that is not kept) of each stretch, in order; what is kept covers all
@@ -127,21 +111,15 @@ def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
 
 
 class Stretch:
-    """A stretch of one track, cut out and looked at.
+    """A stretch of one track, on consecutive frames (t,), cut out and looked at.
 
-    Args:
-        clip: what it is part of.
-        track_id: the track.
-        frames: (t,) consecutive frames.
-        before: (K, 2) where the stretch before it arrived on the first frame, NaN where nowhere.
-        model: the networks, or None.
+    ``before`` (K, 2) is where the stretch before it arrived on the first frame, NaN where nowhere.
     """
 
     def __init__(
         self, clip: Clip, track_id: int, frames: Ints, before: Floats, model: PoseWarper | None
     ) -> None:
-        self.clip, self.track_id, self.frames, self.model = clip, track_id, frames, model
-        self.before = before
+        self.clip, self.track_id, self.frames, self.model, self.before = clip, track_id, frames, model, before
         self.track = clip.labels.tracks[track_id]
         self.known = np.any(self.track.visibility > 0, axis=0)
         size = _CROP_SIZE if model is None else model.spec.crop_size

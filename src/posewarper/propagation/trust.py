@@ -18,15 +18,10 @@ from posewarper.video.track_crops import cut_track, instance_sizes
 
 
 class Trust(NamedTuple):
-    """How far the sources of evidence are to be trusted in a clip.
+    """How far the sources of evidence are to be trusted in a clip."""
 
-    Args:
-        flow_error: how far labels carried by flow are off, as a multiple of what is usual.
-        network: (K,) from 0 to 2: what the pose network's peaks count for, 1 for the usual.
-    """
-
-    flow_error: float
-    network: Floats
+    flow_error: float  # how far labels carried by flow are off, as a multiple of what is usual
+    network: Floats  # (K,) from 0 to 2: what the pose network's peaks count for, 1 for the usual
 
 
 def measure_trust(clip: Clip, model: PoseWarper | None) -> Trust:
@@ -48,12 +43,10 @@ _LEAST, _MOST = 0.8, 4.0
 
 
 def carried_sigma(distance: Floats, error: Floats, size: Floats) -> Floats:
-    """Return how far off labels carried by flow usually are: one standard deviation in pixels.
+    """Return how far off labels carried over a distance in frames usually are: one deviation in pixels.
 
-    Args:
-        distance: frames that they were carried.
-        error: forward-backward inconsistency in pixels, summed along the way; NaN where none arrived.
-        size: of the subject in pixels.
+    ``error`` is the forward-backward inconsistency in pixels along the way, NaN where none arrived; ``size``
+    is that of the subject in pixels.
     """
     return (_SIGMA + _GROWTH * distance) * size + _INCONSISTENCY * np.nan_to_num(error, nan=np.inf)
 
@@ -64,9 +57,8 @@ def measure_flow_error(labels: Labels, chains: Mapping[int, FlowChain]) -> float
     Each label is left out in turn and compared with where its neighbours' labels arrive. With few labels the
     answer stays near 1, and without any to compare it is 1.
     """
-    errors = np.concatenate(
-        [np.zeros(0), *(_left_out_errors(labels.tracks[i], c) for i, c in chains.items())]
-    )
+    found = [_left_out_errors(labels.tracks[i], chain) for i, chain in chains.items()]
+    errors = np.concatenate([np.zeros(0), *found])
     if not len(errors):
         return 1.0
     share = len(errors) / (len(errors) + _USUAL_COUNTS)
@@ -105,13 +97,9 @@ _MOST_FRAMES = 64  # labelled frames of a track that are looked at
 def measure_network_trust(clip: Clip, model: PoseWarper) -> Floats:
     """Return (K,) from 0 to 2: what the pose network's peaks count for, as a share of what they usually do.
 
-    A network that does not show a keypoint even where it was told the place does not show it elsewhere; one
-    that shows it more exactly than most counts for more. Left and right that change places do not count
-    against it: motion tells them apart.
-
-    Args:
-        clip: its visible labels are what the peaks are compared with.
-        model: its pose network is trained, on this clip or on others.
+    Peaks are compared with the clip's visible labels. A network that does not show a keypoint even where it
+    was told the place does not show it elsewhere. Left and right that change places do not count against it:
+    motion tells them apart.
     """
     missed = np.concatenate([_misses(clip, i, model) for i in clip.labels.tracks])
     compared = ~np.isnan(missed)

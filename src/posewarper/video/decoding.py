@@ -38,15 +38,11 @@ _STEP_BACK = 5.0  # seconds, where a seek has landed too late
 
 
 class FileFrames:
-    """The frames of a video file.
+    """The frames of a video file, of which at most ``cache_bytes`` are kept.
 
     The cache holds frames as the decoder gives them (half the bytes of RGB); they are converted on access.
     The index comes from timestamps where these are sound. As soon as the decoder contradicts it, the file is
     decoded once from end to end for a new index.
-
-    Args:
-        path: the video file.
-        cache_bytes: most bytes of decoded frames to keep.
 
     Raises:
         VideoError: if the file holds no frame that can be decoded.
@@ -222,11 +218,7 @@ class FileFrames:
 
 
 class UprightConverter:
-    """Converts the frames of one video to RGB in the size of the first one, turned by their display matrix.
-
-    Args:
-        path: of the video, for warnings.
-    """
+    """Converts the frames of one video to RGB in the size of the first one, turned by display matrix."""
 
     def __init__(self, path: str) -> None:
         self._path = path

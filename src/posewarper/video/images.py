@@ -53,11 +53,9 @@ _ORIENTATION = 274  # the EXIF tag
 
 
 def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> Image:
-    """Read an image as (H, W, 3) uint8 RGB; grey, palette, alpha and 16-bit images are converted.
+    """Read an image of any kind as (H, W, 3) uint8 RGB.
 
-    Args:
-        path: the image file.
-        upright: turn the image as its EXIF orientation says. PoseTrack's labels are on images not turned.
+    ``upright`` turns it as its EXIF orientation says; PoseTrack's labels are on images that are not turned.
 
     Raises:
         VideoError: if the file is missing or no image.
@@ -85,12 +83,8 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> Image:
 class FolderFrames:
     """The frames of a folder of images, in natural order of the names (frame2 before frame10).
 
-    Hidden files, other files than images and folders inside are skipped.
-
-    Args:
-        folder: the folder, or a single image.
-        cache_bytes: most bytes of images to keep.
-        fps: frames a second, from which the times come.
+    The folder may be a single image. Hidden files, other files than images and folders inside are skipped; at
+    most ``cache_bytes`` of images are kept.
 
     Raises:
         VideoError: if there is no image, one cannot be read, or sizes differ.
@@ -139,11 +133,6 @@ class FolderFrames:
             )
 
 
-def _natural_key(file: Path) -> tuple[list[str | int], str]:
-    parts = re.split(r"([0-9]+)", file.name.lower())
-    return [int(part) if part.isdigit() else part for part in parts], file.name
-
-
 def _images_in(folder: str) -> list[Path]:
     entries = [entry for entry in Path(folder).iterdir() if not entry.name.startswith(".")]
     images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
@@ -155,7 +144,12 @@ def _images_in(folder: str) -> list[Path]:
             got=f"{len(entries)} other files and folders",
             fix="name a video file, or the folder that holds the frames themselves",
         )
-    return sorted(images, key=_natural_key)
+
+    def natural(file: Path) -> tuple[list[str | int], str]:
+        parts = re.split(r"([0-9]+)", file.name.lower())
+        return [int(part) if part.isdigit() else part for part in parts], file.name
+
+    return sorted(images, key=natural)
 
 
 def _upright_size(file: Path) -> tuple[int, int]:

@@ -36,28 +36,17 @@ _FIX = "check that the file plays to its end; writing it anew helps: ffmpeg -i I
 
 @dataclass(frozen=True)
 class Packets:
-    """What a pass over a file shows without decoding; arrays have one entry a packet, in decoding order.
+    """What a pass over a file shows without decoding; arrays have one entry a packet, in decoding order."""
 
-    Args:
-        pts, dts: (P,) timestamps in units of ``time_base``, ``NO_TIME`` where there is none.
-        key: (P,) True where decoding may start.
-        hidden: (P,) True where the container says that the frame is not to be shown (edit lists).
-        corrupt: (P,) True where the container knows of damage.
-        time_base: seconds a unit.
-        rate: frames a second that the container states, 0 if it does not.
-        truncated: the file ends before what its header announces.
-        joined: the stream is of a kind that may begin anywhere, also where nothing can be decoded yet.
-    """
-
-    pts: Ints
+    pts: Ints  # in units of ``time_base``, ``NO_TIME`` where there is none; so is ``dts``
     dts: Ints
-    key: NDArray[np.bool_]
-    hidden: NDArray[np.bool_]
-    corrupt: NDArray[np.bool_]
-    time_base: float
-    rate: float
-    truncated: bool
-    joined: bool
+    key: NDArray[np.bool_]  # where decoding may start
+    hidden: NDArray[np.bool_]  # where the container says that the frame is not to be shown (edit lists)
+    corrupt: NDArray[np.bool_]  # where the container knows of damage
+    time_base: float  # seconds
+    rate: float  # frames a second that the container states, 0 if it does not
+    truncated: bool  # the file ends before what its header announces
+    joined: bool  # the stream is of a kind that may begin anywhere, also where nothing can be decoded yet
 
     @property
     def sound(self) -> bool:
@@ -75,25 +64,15 @@ class Packets:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The frames of a video in order of presentation, and the places where decoding can start.
-
-    Args:
-        packets: the packets that it was made from.
-        numbers: (T,) number of the packet that holds the frame.
-        times: (T,) seconds since the first frame.
-        shown: (T,) the frame to show: itself or, for one that is damaged, the nearest that is not.
-        verified: every frame has been decoded once to make this index.
-        one_thread: decode in one thread; with several, an error in a packet can swallow sound frames.
-        counted: packet numbers cannot be trusted; frames are counted from the start of the file.
-    """
+    """The T frames of a video in order of presentation, and the places where decoding can start."""
 
     packets: Packets
-    numbers: Ints
-    times: Floats
-    shown: Ints
-    verified: bool = False
-    one_thread: bool = False
-    counted: bool = False
+    numbers: Ints  # (T,) number of the packet that holds the frame
+    times: Floats  # (T,) seconds since the first frame
+    shown: Ints  # (T,) the frame to show: itself or, for one that is damaged, the nearest that is not
+    verified: bool = False  # every frame has been decoded once to make this index
+    one_thread: bool = False  # decode in one thread; with several, a bad packet can swallow sound frames
+    counted: bool = False  # packet numbers cannot be trusted; frames are counted from the start of the file
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -146,17 +125,15 @@ def open_stream(path: str, *, one_thread: bool = False) -> tuple[InputContainer,
         # Absolute, for FFmpeg would take what stands before a colon in a relative name for a protocol.
         container = av.open(os.path.abspath(path), metadata_errors="replace")
     except (FFmpegError, OSError, ValueError) as error:
-        raise VideoError(
-            "cannot be read as a video", path=path, expected=expected, got=error, fix=_FIX
-        ) from error
+        what = "cannot be read as a video"
+        raise VideoError(what, path=path, expected=expected, got=error, fix=_FIX) from error
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams or streams[0].codec_context is None:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams"
         container.close()
         what = "holds a video that no decoder here can read" if streams else "holds no video"
-        raise VideoError(
-            what, path=path, expected=expected, got=kinds, fix="name another file, or convert it"
-        )
+        fix = "name another file, or convert it"
+        raise VideoError(what, path=path, expected=expected, got=kinds, fix=fix)
     best = container.streams.best("video")
     stream = next((s for s in streams if best is not None and s.index == best.index), streams[0])
     if one_thread:
@@ -302,8 +279,7 @@ def index_by_decoding(path: str, packets: Packets) -> FrameIndex:
         times = frame / (packets.rate or DEFAULT_FPS)
         index = FrameIndex(packets, frame, times, frame, verified=True, one_thread=one_thread, counted=True)
     else:
-        shown_numbers = np.array(came, np.int64)
-        index = _index_of_decoded(packets, shown_numbers, failures, one_thread=one_thread)
+        index = _index_of_decoded(packets, np.array(came, np.int64), failures, one_thread=one_thread)
     if packets.truncated:
         warnings.warn(f"{path}: the file is cut off; {len(index)} frames can be read", PosewarperWarning, 2)
     damaged = int(np.count_nonzero(index.shown != np.arange(len(index))))

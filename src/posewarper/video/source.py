@@ -33,19 +33,12 @@ _LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".slp", ".nw
 
 @dataclass(frozen=True)
 class FrameSource:
-    """The frames of a video that lie in files of their own, by their numbers.
+    """The frames of a video that lie in files of their own, by their numbers."""
 
-    Args:
-        read: number -> image (H, W, 3) uint8 RGB; called from several threads.
-        first: number of the first frame.
-        n_frames: number of frames, with those that are missing.
-        missing: numbers that cannot be read.
-    """
-
-    read: Callable[[int], Image]
+    read: Callable[[int], Image]  # number -> (H, W, 3) uint8 RGB; called from several threads
     first: int
-    n_frames: int
-    missing: frozenset[int] = frozenset()
+    n_frames: int  # with those that are missing
+    missing: frozenset[int] = frozenset()  # numbers that cannot be read
 
     def has(self, number: int) -> bool:
         """Return whether there is such a frame and it can be read."""
@@ -61,8 +54,7 @@ class FrameSource:
                     if len(waiting) > _AHEAD:
                         first, image = waiting.popleft()
                         yield first, image.result()
-                while waiting:
-                    first, image = waiting.popleft()
+                for first, image in waiting:
                     yield first, image.result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -183,11 +175,10 @@ def open_video(
         20 (96, 128) (96, 128, 3)
     """
     name = os.fspath(path)
-    if os.path.isdir(name):
-        return Video(name, FolderFrames(name, cache_bytes, folder_fps))
-    if not os.path.isfile(name):
+    folder = os.path.isdir(name)
+    if not folder and not os.path.isfile(name):
         raise no_such_file(name, "a video file or a folder of frames", error=VideoError)
-    if name.lower().endswith(_LABEL_SUFFIXES):
+    if not folder and name.lower().endswith(_LABEL_SUFFIXES):
         raise VideoError(
             "this looks like labels, not like a video",
             path=name,
@@ -195,7 +186,7 @@ def open_video(
             got=os.path.splitext(name)[1],
             fix="give the video as VIDEO, and this file as labels",
         )
-    if name.lower().endswith(IMAGE_SUFFIXES):
+    if folder or name.lower().endswith(IMAGE_SUFFIXES):
         return Video(name, FolderFrames(name, cache_bytes, folder_fps))
     return Video(name, FileFrames(name, cache_bytes))
 

@@ -52,17 +52,11 @@ def instance_sizes(track: Track) -> Floats:
 
 @dataclass(frozen=True)
 class TrackCrops:
-    """Crops of one track on rising frames.
-
-    Args:
-        frames: (t,) frame indices.
-        images: (t, h, w, 3) uint8 RGB.
-        transforms: t maps from image to crop pixels.
-    """
+    """Crops of one track on rising frames (t,)."""
 
     frames: Ints
-    images: NDArray[np.uint8]
-    transforms: tuple[CropTransform, ...]
+    images: NDArray[np.uint8]  # (t, h, w, 3) RGB
+    transforms: tuple[CropTransform, ...]  # t maps from image to crop pixels
 
 
 def cut_track(video: Video, frames: Ints, boxes: Floats, size: tuple[int, int]) -> TrackCrops:
@@ -76,21 +70,13 @@ def cut_track(video: Video, frames: Ints, boxes: Floats, size: tuple[int, int]) 
 
 @dataclass(frozen=True)
 class RegionRequest:
-    """What is to be cut out of a video around one instance.
-
-    Args:
-        frame: frame index.
-        track: track id.
-        box: (4,) padded box xywh in pixels.
-        keypoints: (K, 2) xy in pixels, NaN where there is no label.
-        visibility: (K,) as in labels.
-    """
+    """What is to be cut out of a video around one instance: a labelled track on one frame."""
 
     frame: int
     track: int
-    box: Floats
-    keypoints: Floats
-    visibility: NDArray[np.uint8]
+    box: Floats  # (4,) padded xywh in pixels
+    keypoints: Floats  # (K, 2) xy in pixels, NaN where there is no label
+    visibility: NDArray[np.uint8]  # (K,) as in labels
 
 
 @dataclass(frozen=True)
@@ -106,14 +92,7 @@ class Region(RegionRequest):
 def read_regions(
     video: Video, requests: Sequence[RegionRequest], crop_size: tuple[int, int], margin: float
 ) -> Iterator[Region]:
-    """Cut regions ``margin`` times as large as their boxes, at the resolution of the crops.
-
-    Args:
-        video: the clip.
-        requests: sorted by frame.
-        crop_size: (height, width) of the crops to be cut later.
-        margin: how much larger than the box a region is.
-    """
+    """Cut regions ``margin`` times as large as their boxes, at the resolution of crops (height, width)."""
     size = round(crop_size[0] * margin), round(crop_size[1] * margin)
     by_frame: dict[int, list[RegionRequest]] = {}
     for request in requests:

@@ -35,9 +35,8 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]
         OutputError: if the place cannot be written.
     """
     if not math.isfinite(fps) or fps <= 0:
-        raise VideoError(
-            "cannot write a video", path=path, expected="fps > 0", got=fps, fix="give frames a second"
-        )
+        what = "cannot write a video"
+        raise VideoError(what, path=path, expected="fps > 0", got=fps, fix="give frames a second")
     rate = Fraction(fps).limit_denominator(1001)
     shape: tuple[int, ...] | None = None
     with (
