@@ -40,11 +40,8 @@ def table_of_annolist(document: Mapping[str, Any], path: PathLike) -> InstanceTa
     """Return the instances of a parsed annolist, ground truth or predictions.
 
     Keypoints are PoseTrack's 17, with the ears absent. Frame numbers are ``imgnum``, or else the numbers in
-    the file names.
-
-    Args:
-        document: the file's content: an object with ``annolist``.
-        path: the file, for messages and, where the frames lie in no common folder, the video's name.
+    the file names. ``path`` is the file, for messages and for the name of a video whose frames lie in no
+    common folder.
 
     Raises:
         LabelsError: if something in it is not as it should be.
@@ -53,33 +50,42 @@ def table_of_annolist(document: Mapping[str, Any], path: PathLike) -> InstanceTa
     frames = _records(top, "annolist", "annolist")
     if not frames:
         raise top.missing("annolist", "a list of frames")
-    images = [_image(frame) for frame in frames]
-    names = [_name(frame, image) for frame, image in zip(frames, images, strict=True)]
+    names, ids, numbers = [], [], []
+    rows: list[int] = []  # of each person: the position of the frame
+    people: list[Record] = []
+    for row, frame in enumerate(frames):
+        image = frame.values.get("image")
+        image = _record(path, f"{frame.where}.image", image if isinstance(image, dict) else {"name": image})
+        name = image.values.get("name")
+        if not isinstance(name, str) or not name:
+            raise frame.wrong("image", 'the file name of the frame, as in [{"name": "images/..."}]')
+        names.append(frame_name(name))
+        ids.append(whole(image, "id"))
+        stated = whole(frame, "imgnum")
+        numbers.append(number_in(names[-1]) if stated is None else stated)
+        if numbers[-1] is None:
+            raise frame.missing("imgnum", "the number of the frame, since the file name has none")
+        for person in _records(frame, "annorect", f"{frame.where}.annorect"):
+            # MATLAB's empty struct, with all fields empty or none, stands for nobody.
+            if any(value is not None for value in person.values.values()):
+                rows.append(row)
+                people.append(person)
     check_names(names, frames)
-    # MATLAB's empty struct, with all fields empty or none, stands for nobody.
-    people = [
-        (row, person)
-        for row, frame in enumerate(frames)
-        for person in _records(frame, "annorect", f"{frame.where}.annorect")
-        if any(value is not None for value in person.values.values())
-    ]
-    rows, records = [row for row, _ in people], [person for _, person in people]
-    keypoints, scores = _read_points(records, path)
-    heads = np.array([[single_number(r, key) for key in _HEAD_BOX] for r in records]).reshape(-1, 4)
+    keypoints, scores = _read_points(people, path)
+    heads = np.array([[single_number(p, key) for key in _HEAD_BOX] for p in people]).reshape(-1, 4)
     heads[:, 2:] -= heads[:, :2]
-    ids = [whole(image, "id") for image in images]
-    tracks = [whole(person, "track_id") for person in records]
+    tracks = [whole(person, "track_id") for person in people]
     height, width, video = whole(top, "height"), whole(top, "width"), top.values.get("video")
     return InstanceTable(
         video=(video if isinstance(video, str) else "") or _video_name(names, path),
         frame_names=tuple(names),
-        frame_numbers=np.array([_frame_number(f, name) for f, name in zip(frames, names, strict=True)]),
+        frame_numbers=np.array(numbers),
         rows=np.array(rows, np.int64),
         keypoints=keypoints,
         keypoint_scores=np.where(is_there(keypoints), scores, np.nan),
-        scores=np.array([single_number(r, "score") for r in records]),
+        scores=np.array([single_number(person, "score") for person in people]),
         tracks=np.array([NO_TRACK if track is None else track for track in tracks], np.int64),
-        boxes=np.array([_box(r) for r in records]).reshape(-1, 4),
+        boxes=np.array([_box(person) for person in people]).reshape(-1, 4),
         head_boxes=heads,
         is_labelled=labelled_flags([frame.flag("is_labeled") for frame in frames], rows),
         image_ids=None if None in ids else np.array(ids),
@@ -102,26 +108,6 @@ def _records(parent: Record, key: str, where: str) -> list[Record]:
     return [_record(parent.path, f"{where}[{i}]", item) for i, item in enumerate(values) if item != []]
 
 
-def _image(frame: Record) -> Record:
-    image = frame.values.get("image")
-    return _record(frame.path, f"{frame.where}.image", image if isinstance(image, dict) else {"name": image})
-
-
-def _name(frame: Record, image: Record) -> str:
-    name = image.values.get("name")
-    if not isinstance(name, str) or not name:
-        raise frame.wrong("image", 'the file name of the frame, as in [{"name": "images/..."}]')
-    return frame_name(name)
-
-
-def _frame_number(frame: Record, name: str) -> int:
-    stated = whole(frame, "imgnum")
-    number = number_in(name) if stated is None else stated
-    if number is None:
-        raise frame.missing("imgnum", "the number of the frame, since the file name has none")
-    return number
-
-
 def _video_name(names: Sequence[str], path: PathLike) -> str:
     """Return the name of the folder that all frames lie in, or else of the file."""
     folders = {folder_name(name) for name in names}
@@ -138,7 +124,7 @@ def _regions(frame: Record) -> tuple[Floats, ...]:
     for region in _records(frame, "ignore_regions", f"{frame.where}.ignore_regions"):
         points = _records(region, "point", f"{region.where}.point")
         corners = np.array([[single_number(p, "x"), single_number(p, "y")] for p in points])
-        if corners.size and not (np.abs(corners) <= LARGEST_COORDINATE).all():
+        if not (np.abs(corners) <= LARGEST_COORDINATE).all():
             raise region.wrong("point", "x and y in pixels of each corner")
         if corners.size:
             polygons.append(corners)
@@ -200,9 +186,7 @@ def _checked_points(points: list[Any], owners: Sequence[int], people: Sequence[R
 
 
 def write_annolist(path: PathLike, table: InstanceTable) -> None:
-    """Write a table as an annolist JSON file; all that it holds comes back when it is read, but for ears.
-
-    People come back in the order of their frames.
+    """Write a table as an annolist JSON file, which gives it back but for ears, people frame by frame.
 
     Raises:
         LabelsError: if the table has another skeleton than PoseTrack's.
@@ -238,8 +222,9 @@ def annolist_document(table: InstanceTable) -> dict[str, Any]:
         regions = [np.asarray(region, float).tolist() for region in table.ignore_regions.get(row, ())]
         polygons = [{"point": [{"x": [x], "y": [y]} for x, y in region]} for region in regions]
         ids = table.image_ids
+        image = {"name": f"images/{name}", "id": None if ids is None else int(ids[row])}
         frame = {
-            "image": [without_none({"name": f"images/{name}", "id": None if ids is None else int(ids[row])})],
+            "image": [without_none(image)],
             "imgnum": [int(table.frame_numbers[row])],
             "is_labeled": [int(table.is_labelled[row])],
             "ignore_regions": polygons or None,
@@ -257,15 +242,14 @@ def point_lists(table: InstanceTable) -> list[list[dict[str, Any]]]:
     keypoints = table.keypoints[:, POINT_KEYPOINTS]
     scores = table.keypoint_scores[:, POINT_KEYPOINTS]
     there, scored = is_there(keypoints).tolist(), np.isfinite(scores).tolist()
-    lists = []
-    for xy, score, present, known in zip(keypoints.tolist(), scores.tolist(), there, scored, strict=True):
-        points = [
+    return [
+        [
             without_none({"id": [k], "x": [x], "y": [y], "score": [score[k]] if known[k] else None})
             for k, (x, y) in enumerate(xy)
             if present[k]
         ]
-        lists.append(points)
-    return lists
+        for xy, score, present, known in zip(keypoints.tolist(), scores.tolist(), there, scored, strict=True)
+    ]
 
 
 def require_posetrack(table: InstanceTable) -> None:

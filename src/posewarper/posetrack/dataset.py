@@ -17,9 +17,6 @@ from posewarper.posetrack.posetrack18 import read_posetrack18
 from posewarper.structures import InstanceTable
 from posewarper.video.images import IMAGE_SUFFIXES
 
-# The number of the first frame, and how many digits the number has in a file's name.
-_NUMBERING = {"posetrack17": (1, 8), "posetrack18": (0, 6), "posetrack21": (0, 6)}
-
 
 @dataclass(frozen=True)
 class FrameFiles:
@@ -44,11 +41,9 @@ class FrameFiles:
     note: str = ""
 
     def numbers_of(self, names: Sequence[str], *, renamed: bool) -> list[int | None]:
-        """Return the numbers of frames by their file names, None where a name tells none.
+        """Return the numbers of frames by the last parts of their names, None where a name tells none.
 
-        Args:
-            names: file names (last parts).
-            renamed: whether they are the regular names, also where the files have others.
+        ``renamed`` says that the names are the regular ones, also where the files have others.
         """
         stems = {} if renamed else {stem_of(name): self.first + i for i, name in enumerate(self.files)}
         return [stems.get(stem_of(name), leading_number(name)) for name in names]
@@ -61,10 +56,7 @@ def leading_number(base: str) -> int | None:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Return the names of the images in a folder, sorted; none if there is no such folder.
-
-    The folder is listed once and no file is opened: PoseTrack has some hundred thousand.
-    """
+    """Return the names of the images in a folder, sorted; none if there is no such folder."""
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -77,9 +69,9 @@ def number_frames(
 ) -> FrameFiles:
     """Tell which file is which frame.
 
-    PoseTrack18 and 21 count from 0 and PoseTrack17 from 1, and the number is the file's name. In PoseTrack17
-    as downloaded some videos begin elsewhere or have other names (``0013_crop.jpg``); their frames are
-    counted from 1 in the order of the numbers in the names, as those did who renamed them.
+    PoseTrack18 and 21 count from 0 and PoseTrack17 from 1, and the number is the file's name. In the download
+    of PoseTrack17 some videos begin elsewhere or have other names (``0013_crop.jpg``); their frames are
+    counted from 1 in the order of the numbers in the names.
 
     Args:
         kind: "posetrack17", "posetrack18" or "posetrack21".
@@ -88,8 +80,13 @@ def number_frames(
         n_frames: frames of the video as the labels say, None if they do not.
         renamed: the labels give the names after renaming; the files may bear those of the download.
     """
-    first, digits = _NUMBERING[kind]
-    suffix = _suffix_of(listed, found)
+    first, digits = (1, 8) if kind == "posetrack17" else (0, 6)
+    stated, usual = (
+        [suffix for suffix, _ in Counter("." + name.rsplit(".", 1)[-1] for name in names).most_common()]
+        for names in (listed, found)
+    )
+    # The suffix that the labels name if there are such files, else the commonest.
+    suffix = ([s for s in stated if not usual or s in usual] or usual or [".jpg"])[0]
     stems = [stem_of(name) for name in found if name.endswith(suffix)]
     if kind == "posetrack17" and stems:
         every = stems if renamed else sorted({*stems, *map(stem_of, listed)})
@@ -102,8 +99,8 @@ def number_frames(
             missing = tuple(first + i for i, name in enumerate(files) if name not in there)
             note = f"files {files[0]} to {files[-1]} are counted as frames {first} to {len(files)}"
             return FrameFiles(first, len(files), digits, suffix, missing, files, note)
-    widths = Counter(len(stem) for stem in stems if stem.isdigit())
-    digits = widths.most_common(1)[0][0] if widths else digits
+    widths = Counter(len(stem) for stem in stems if stem.isdigit()).most_common(1)
+    digits = widths[0][0] if widths else digits
     there = {int(stem) for stem in stems if re.fullmatch(f"[0-9]{{{digits}}}", stem)}
     named = {number for number in map(leading_number, listed) if number is not None}
     last_there, last_named = max(there, default=first - 1), max(named, default=first - 1)
@@ -119,22 +116,8 @@ def number_frames(
     return FrameFiles(first, count, digits, suffix, missing, (), note)
 
 
-def _suffix_of(listed: Sequence[str], found: Sequence[str]) -> str:
-    """Return the suffix of the frames: that of the labels if such files are there, else the commonest."""
-    named, there = (
-        Counter("." + name.rsplit(".", 1)[-1] for name in names).most_common() for names in (listed, found)
-    )
-    usable = [suffix for suffix, _ in named if not there or suffix in dict(there)]
-    return (usable or [suffix for suffix, _ in there] or [".jpg"])[0]
-
-
 def to_ranges(numbers: Iterable[int]) -> list[list[int]]:
-    """Return whole numbers as runs ``[from, to]``, both included.
-
-    Example:
-        >>> to_ranges([3, 4, 5, 9])
-        [[3, 5], [9, 9]]
-    """
+    """Return whole numbers as runs ``[from, to]``, both included."""
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:
@@ -237,8 +220,7 @@ class Dataset:
     def table(self, video: DatasetVideo) -> InstanceTable:
         """Read the labels of a video; those of test videos are frames without instances.
 
-        Frames have the names that the download's labels give them, and the numbers that
-        :meth:`frame_path` takes.
+        Frames have the names of the download's labels, and the numbers that :meth:`frame_path` takes.
 
         Raises:
             LabelsError: if the file is missing or damaged.
@@ -259,14 +241,10 @@ def labels_path(root: Path, split: str, stem: str) -> Path:
 
 
 def open_dataset(path: str | Path) -> Dataset:
-    """Open a prepared dataset.
-
-    Args:
-        path: the folder that ``posewarper prepare`` wrote.
+    """Open a dataset that ``posewarper prepare`` wrote.
 
     Raises:
-        LabelsError: if the folder is not a prepared dataset, was written by a newer version, or its frames
-            are gone.
+        LabelsError: if the folder is not a prepared dataset or of another version, or its frames are gone.
     """
     root = Path(path).absolute()
     index = read_index(root)
@@ -288,17 +266,15 @@ def open_dataset(path: str | Path) -> Dataset:
         )
         for record in index["videos"]
     )
-    boxes, selections = (
-        {key: Path(value) for key, value in index[name].items()} for name in ("box_files", "selections")
-    )
-    return Dataset(root, index["kind"], images, videos, boxes, selections)
+    paths = [{key: Path(path) for key, path in index[n].items()} for n in ("box_files", "selections")]
+    return Dataset(root, index["kind"], images, videos, *paths)
 
 
 def read_index(root: Path) -> dict[str, Any]:
-    """Read what a prepared dataset says of itself.
+    """Read the index of a prepared dataset.
 
     Raises:
-        LabelsError: if the folder is no prepared dataset, its index is damaged or of a newer version.
+        LabelsError: if the folder is no prepared dataset, or its index is damaged or of another version.
     """
     path = root / INDEX_NAME
     if not path.is_file():

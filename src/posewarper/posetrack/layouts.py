@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,13 @@ KINDS = ("posetrack17", "posetrack18", "posetrack21")
 SPLITS = ("train", "val", "test")
 
 _DEPTH = 3  # how many folders below the one that was named label folders are searched
-# Not searched: frames, and what PoseTrack21 has for other tasks.
-_SKIPPED = {"images", "images_renamed", "renamed_images", "videos", "mask", "masks"}
-_OTHER_TASKS = {"posetrack_mot", "posetrack_person_search", "mot"}
-# Of the original's folders of labels for its evaluation this one is a selection of another.
-_SELECTIONS = {"val_withJson_consecutive"}
+# Not searched: frames, what PoseTrack21 has for other tasks, and a selection of the original's label files.
+_SKIPPED = {
+    *("images", "images_renamed", "renamed_images", "videos", "mask", "masks"),
+    *("posetrack_mot", "posetrack_person_search", "mot", "val_withJson_consecutive"),
+}
 # Where below the download the folders of frames may begin.
 _IMAGE_FOLDERS = ("", "images", "images_renamed", "renamed_images", "posetrack_data/images")
-_SAMPLED = 5  # videos by which the folder of frames is found
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,7 @@ class Layout:
 
 
 def find_layout(kind: str, download: Path, splits: Collection[str] = ()) -> Layout:
-    """Find the labels in a download.
-
-    Args:
-        kind: "posetrack17", "posetrack18" or "posetrack21".
-        download: the folder with labels, and mostly frames.
-        splits: the splits to take; empty for all that are found.
+    """Find the labels in a download of the named kind; empty ``splits`` stand for all that are found.
 
     Raises:
         LabelsError: if the folder holds no labels in a form that is known.
@@ -131,27 +125,17 @@ def _label_folders(kind: str, download: Path) -> dict[str, Path]:
         return not known, not as_json, len(folder.parts), str(folder)
 
     found: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    others = {f"{other}_annotation_dirs" for other in KINDS if other != kind}
-    for folder in _walk(download, _DEPTH, _SKIPPED | _OTHER_TASKS | _SELECTIONS | others):
-        if folder.name in SPLITS and _label_files(folder):
+    skipped = _SKIPPED | {f"{other}_annotation_dirs" for other in KINDS if other != kind}
+    for top, names, files in os.walk(download, followlinks=True):
+        folder = Path(top)
+        is_prepared = INDEX_NAME in files or PROGRESS_NAME in files
+        is_deepest = len(folder.relative_to(download).parts) == _DEPTH
+        names[:] = [n for n in names if n not in skipped and not n.startswith(".")]
+        if is_prepared or is_deepest:
+            names.clear()
+        if folder.name in SPLITS and not is_prepared and _label_files(folder):
             found[folder.name].append(folder)
     return {split: min(places, key=rank) for split, places in found.items() if places}
-
-
-def _walk(folder: Path, depth: int, skipped: Collection[str]) -> Iterator[Path]:
-    """Yield a folder and those below, but neither folders of frames nor what was prepared before."""
-    if any((folder / name).is_file() for name in (INDEX_NAME, PROGRESS_NAME)):
-        return
-    yield folder
-    if depth == 0:
-        return
-    try:
-        names = _folders_in(folder)
-    except PermissionError:
-        return
-    for name in names:
-        if name not in skipped and not name.startswith("."):
-            yield from _walk(folder / name, depth - 1, skipped)
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -173,7 +157,7 @@ def find_images(download: Path, folders: Sequence[str], images: Path | None = No
 
     Args:
         download: the folder that was named.
-        folders: frame folders of some videos as the labels name them, without a leading ``images/``.
+        folders: of some videos, as the labels name them, without a leading ``images/``.
         images: where the user says the frames are.
 
     Raises:
@@ -185,15 +169,15 @@ def find_images(download: Path, folders: Sequence[str], images: Path | None = No
     else:
         base = download
         tops = [base, *(base / name for name in _folders_in(base)), base.parent]
-        places = [top / name if name else top for top in tops for name in _IMAGE_FOLDERS]
+        places = [top / name for top in tops for name in _IMAGE_FOLDERS]
     counts = {place: sum((place / folder).is_dir() for folder in folders) for place in places}
     best = max(counts, key=lambda place: counts[place])  # the first of several
     if counts[best] == 0:
-        shown = f"{folders[0]}/" if folders else "frames"
+        shown, some = f"{folders[0]}/" if folders else "frames", places[: len(_IMAGE_FOLDERS)]
         raise LabelsError(
             "the frames that the labels name were not found",
             path=base,
-            expected=f"a folder {shown} in one of: " + ", ".join(map(str, places[: len(_IMAGE_FOLDERS)])),
+            expected=f"a folder {shown} in one of: {', '.join(map(str, some))}",
             got=_content(base),
             fix="say with --images where the frames are: the folder that holds the one named above",
         )
@@ -201,7 +185,6 @@ def find_images(download: Path, folders: Sequence[str], images: Path | None = No
 
 
 def _content(folder: Path) -> str:
-    """Return in words what a folder holds."""
     if not folder.is_dir():
         return "no such folder"
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
@@ -266,10 +249,9 @@ def list_videos(labels: SplitLabels) -> list[VideoLabels]:
     videos = []
     for table, folder, base in zip(tables, folders, last, strict=True):
         path = official.get(folder)
-        stem = base if last.count(base) == 1 else folder.replace("/", "_")
+        stem = path.stem if path else base if last.count(base) == 1 else folder.replace("/", "_")
         sources = tuple(source_of(p) for p in (combined, path) if p is not None)
-        read = partial(_with_regions, table, path)
-        videos.append(VideoLabels(labels.split, path.stem if path else stem, sources, read, renamed=True))
+        videos.append(VideoLabels(labels.split, stem, sources, partial(_with_regions, table, path), True))
     return sorted(videos, key=lambda video: video.stem)
 
 
@@ -310,27 +292,29 @@ def _table_of_folder(images: Path, folder: str) -> InstanceTable:
 
 
 def sample_folders(kind: str, videos: Sequence[VideoLabels]) -> list[str]:
-    """Return the frame folders of the first few videos.
+    """Return the frame folders of the first five videos.
 
     Raises:
         LabelsError: if they are of another PoseTrack than ``kind``.
     """
     folders = []
-    for video in videos[:_SAMPLED]:
+    for video in videos[:5]:
         table, path = video.read(), video.sources[0][0]
         folder = folder_of(table, path)
         digits = len(base_name(table.frame_names[0]).rsplit(".", 1)[0])
         by_split = folder.split("/", 1)[0] in SPLITS
-        is_17 = kind == "posetrack17"
-        if (by_split and digits == 6) if is_17 else (not by_split and digits == 8):
-            forms = "bonn/000001/00000001.jpg", "images/val/000001_mpii_test/000000.jpg"
+        wrong, others = not by_split and digits == 8, "posetrack17"
+        form = "images/val/000001_mpii_test/000000.jpg"
+        if kind == "posetrack17":
+            wrong, form = by_split and digits == 6, "bonn/000001/00000001.jpg"
+            others = "posetrack18 or posetrack21"
+        if wrong:
             raise LabelsError(
                 f"these are not labels of {kind}",
                 path=path,
-                expected=f"frames like {forms[0] if is_17 else forms[1]}",
+                expected=f"frames like {form}",
                 got=table.frame_names[0],
-                fix=f"name {'posetrack18 or posetrack21' if is_17 else 'posetrack17'} instead, "
-                "or the right folder",
+                fix=f"name {others} instead, or the right folder",
             )
         folders.append(folder)
     return folders

@@ -40,11 +40,6 @@ def apply_neck_rule(table: InstanceTable, rule: str) -> InstanceTable:
     Raises:
         ConfigError: if there is no such rule.
         LabelsError: if the skeleton lacks one of the three keypoints.
-
-    Example:
-        >>> table = InstanceTable("clip", ("clip/0.jpg",), [0], [0], np.full((1, 17, 2), 4.0))
-        >>> apply_neck_rule(table, "shoulders").keypoints[0, 1].tolist()
-        [4.0, 4.0]
     """
     if rule not in NECK_RULES:
         raise unknown_name("unknown rule for the neck", rule, NECK_RULES)
@@ -75,10 +70,7 @@ def check_names(names: Sequence[str], frames: Sequence[Record]) -> None:
 
 
 def labelled_flags(flags: Sequence[bool | None], rows: Iterable[int]) -> NDArray[np.bool_]:
-    """Return which frames are labelled (F,), from what the file says of each.
-
-    Where it says nothing at all, all are; where it says so of some only, the others are if somebody is there.
-    """
+    """Return which frames are labelled (F,): all if the file does not say, and those not told if peopled."""
     if all(flag is None for flag in flags):
         return np.ones(len(flags), bool)
     peopled = {int(row) for row in rows}

@@ -27,13 +27,7 @@ from posewarper.formats.records import (
     read_json,
     records_of,
 )
-from posewarper.posetrack.points import (
-    check_names,
-    labelled_flags,
-    single_number,
-    whole,
-    without_none,
-)
+from posewarper.posetrack.points import check_names, labelled_flags, single_number, whole, without_none
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import NO_TRACK, Floats, InstanceTable, is_there
 
@@ -49,11 +43,7 @@ def read_posetrack18(path: PathLike) -> InstanceTable:
 
 
 def only_video(tables: Mapping[str, InstanceTable], path: PathLike) -> InstanceTable:
-    """Return the one video of a file.
-
-    Raises:
-        LabelsError: if it is about several.
-    """
+    """Return the one video of a file; raise LabelsError if there are several."""
     if len(tables) > 1:
         raise LabelsError(
             f"the file is about {len(tables)} videos",
@@ -68,9 +58,8 @@ def only_video(tables: Mapping[str, InstanceTable], path: PathLike) -> InstanceT
 def tables_of_coco(document: Mapping[str, Any], path: PathLike) -> dict[str, InstanceTable]:
     """Return the instances of each video of a parsed PoseTrack18-style file, in the order of the file.
 
-    A video is named after the folder of its images, with the folders above it where two would have the same
-    name, or after ``vid_id`` where the images are in no folder. Keypoints that are all PoseTrack's are put
-    into PoseTrack's order.
+    A video is named after the folder of its images (with the folders above it where two would have the same
+    name), or after ``vid_id`` where there is none. Keypoints that are all PoseTrack's come in its order.
 
     Raises:
         LabelsError: if something in the file is not as it should be.
@@ -87,7 +76,12 @@ def tables_of_coco(document: Mapping[str, Any], path: PathLike) -> dict[str, Ins
         )
     annotations = records_of(document, "annotations", path) if "annotations" in document else []
     skeleton, annotations = read_skeleton(document, annotations, path, POSETRACK)
-    owners = np.array([_owner(record, place) for record in annotations], np.int64)
+    owners = np.zeros(len(annotations), np.int64)
+    for i, record in enumerate(annotations):
+        image = _id(record, "image_id", "the id of an image")
+        if image not in place:
+            raise record.no_image("correct image_id, add the image, or remove the annotation")
+        owners[i] = place[image]
     categories = records_of(document, "categories", path) if document.get("categories") else []
     # As the original: the first category is the person.
     person = categories[0].identifier("id") if categories else None
@@ -125,22 +119,12 @@ def _id(record: Record, key: str, expected: str) -> int:
 # --- people -------------------------------------------------------------------------------------------------
 
 
-def _owner(record: Record, place: Mapping[int, int]) -> int:
-    image = _id(record, "image_id", "the id of an image")
-    if image not in place:
-        raise record.no_image("correct image_id, add the image, or remove the annotation")
-    return place[image]
-
-
 def _read_columns(
     annotations: Sequence[Record], skeleton: Skeleton, category: int | str | None
 ) -> tuple[dict[str, Any], Skeleton]:
     """Return the columns of all annotations, without their frames, and their skeleton.
 
-    Args:
-        annotations: the file's.
-        skeleton: of the file.
-        category: id of the category of people, None if the file has no categories.
+    ``category`` is the id of the category of people, None if the file has no categories.
     """
     n, k = len(annotations), len(skeleton)
     triples = _read_triples(annotations, k)
@@ -161,12 +145,10 @@ def _read_columns(
     keypoints[~(third > 0)] = np.nan
     scores[~is_there(keypoints)] = np.nan
     if set(skeleton.names) <= set(POSETRACK.names):
-        if skeleton.names != POSETRACK.names:
-            places = [POSETRACK.names.index(name) for name in skeleton.names]
-            given_points, given_scores = keypoints, scores
-            keypoints = np.full((n, len(POSETRACK), 2), np.nan)
-            scores = np.full((n, len(POSETRACK)), np.nan)
-            keypoints[:, places], scores[:, places] = given_points, given_scores
+        places = [POSETRACK.names.index(name) for name in skeleton.names]
+        found, their_scores = keypoints, scores
+        keypoints, scores = np.full((n, len(POSETRACK), 2), np.nan), np.full((n, len(POSETRACK)), np.nan)
+        keypoints[:, places], scores[:, places] = found, their_scores
         skeleton = POSETRACK
     tracks = [whole(record, "track_id") for record in annotations]
     columns = {
@@ -268,7 +250,7 @@ def _frame_number(image: Record, name: str) -> int:
 
 
 def write_posetrack18(path: PathLike, table: InstanceTable) -> None:
-    """Write a table as a PoseTrack18 JSON file; all that it holds comes back when it is read.
+    """Write a table as a PoseTrack18 JSON file, from which all of it can be read again.
 
     Raises:
         OutputError: if the place cannot be written.
@@ -323,12 +305,10 @@ def _annotations(table: InstanceTable, ids: list[int]) -> list[dict[str, Any]]:
     scored = np.asarray(np.any(np.isfinite(table.keypoint_scores) & there, axis=1))
     counts = [0] * len(ids)
     # Two digits of an id count the people of a frame.
-    crowded = max(np.bincount(table.rows).tolist(), default=0) > 100
+    crowded = np.bincount(table.rows).max(initial=0) > 100
     annotations = []
     for i, row in enumerate(table.rows.tolist()):
-        box, head = (
-            b[i].tolist() if np.isfinite(b[i]).all() else None for b in (table.boxes, table.head_boxes)
-        )
+        box, head = table.boxes[i], table.head_boxes[i]
         annotation = {
             "id": i + 1 if crowded else ids[row] * 100 + counts[row],
             "image_id": ids[row],
@@ -336,8 +316,8 @@ def _annotations(table: InstanceTable, ids: list[int]) -> list[dict[str, Any]]:
             "keypoints": [number for x, y, v in triples[i].tolist() for number in (x, y, int(v))],
             "iscrowd": None if table.is_person[i] else 1,
             "track_id": int(table.tracks[i]) if table.tracks[i] != NO_TRACK else None,
-            "bbox": box,
-            "bbox_head": head,
+            "bbox": box.tolist() if np.isfinite(box).all() else None,
+            "bbox_head": head.tolist() if np.isfinite(head).all() else None,
             "score": float(table.scores[i]) if np.isfinite(table.scores[i]) else None,
             "scores": [s if np.isfinite(s) else None for s in scores[i].tolist()] if scored[i] else None,
         }

@@ -27,7 +27,6 @@ from posewarper.posetrack.dataset import (
     INDEX_NAME,
     PROGRESS_NAME,
     Dataset,
-    FrameFiles,
     from_ranges,
     labels_path,
     list_images,
@@ -53,14 +52,13 @@ from posewarper.posetrack.posetrack18 import write_posetrack18
 from posewarper.posetrack.selection import REACH
 from posewarper.runs import LOCK, sole_writer
 from posewarper.skeletons import POSETRACK
-from posewarper.structures import InstanceTable, Progress, silent
+from posewarper.structures import Progress, silent
 from posewarper.version import __version__
 
 Record = dict[str, Any]  # what the index of a dataset says of one video
 
 # Kinds of missing frames, the worst first.
 LABELLED, NEIGHBOUR, OTHER = "labelled", f"within {REACH} frames of a labelled one", "other"
-_COUNTS = ("n_frames", "labelled_frames", "empty_frames", "instances", "ignore_regions")
 _MISSING_NAME = "missing.txt"
 _N_SHOWN = 5  # missing frames that the summary names
 
@@ -98,10 +96,10 @@ def prepare_dataset(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> tuple[Dataset, Summary]:
-    """Read the labels of a download, check its frames, and write an index of both.
+    """Read the labels of a download, check its frames, write an index of both, and return what was found.
 
-    One video is read at a time. Videos that an earlier run into the same folder has prepared are kept where
-    neither their labels nor the names of their frames have changed, so that a stopped run resumes.
+    Videos that an earlier run into the same folder has prepared are kept where neither their labels nor the
+    names of their frames have changed, so that a stopped run resumes.
 
     Args:
         kind: "posetrack17", "posetrack18" or "posetrack21".
@@ -112,9 +110,6 @@ def prepare_dataset(
         check_images: open every image, not only one of each video.
         overwrite: discard what an earlier run has written, also one from another download.
         progress: called with the number of videos done.
-
-    Returns:
-        The dataset, and what was found.
 
     Raises:
         LabelsError: if labels or frames are not found, or are of another dataset.
@@ -141,7 +136,12 @@ def prepare_dataset(
             for i, video in enumerate(videos):
                 progress(f"preparing {labels.split}", i, len(videos))
                 record = earlier.get((video.split, video.stem), {})
-                if not check_images and _is_unchanged(record, video, folder, out):
+                if (
+                    not check_images
+                    and record.get("sources") == list(video.sources)
+                    and record["listing"] == _fingerprint(folder / record["folder"])
+                    and labels_path(out, video.split, video.stem).is_file()
+                ):
                     n_kept += 1
                 else:
                     record = _prepare_video(kind, video, folder, out, check_images)
@@ -188,8 +188,8 @@ def _resuming(
 ) -> Iterator[tuple[Mapping[tuple[str, str], Record], bool, Callable[[Record], None]]]:
     """Give what earlier runs into the same folder have prepared, and note in a file what this one does.
 
-    Gives the record of each video that is done by its split and stem, whether all are from a run that reached
-    its end, and a function that adds a record whose labels have been written.
+    Gives the record of each finished video by its split and stem, whether the last run reached its end, and a
+    function that adds a record whose labels have been written.
 
     Raises:
         OutputError: if the folder holds other files, or a dataset from another download.
@@ -245,11 +245,7 @@ def _resuming(
 
 
 def _read_complete(out: Path) -> list[tuple[Record, list[Record]]]:
-    """Return the header and the records of the index that a complete run has written, if there is one.
-
-    Raises:
-        OutputError: if it is damaged or of another version.
-    """
+    """Return the header and the records of the index that a complete run has written, if there is one."""
     if not (out / INDEX_NAME).is_file():
         return []
     try:
@@ -281,25 +277,16 @@ def _known(earlier: Mapping[tuple[str, str], Record], labels: SplitLabels) -> li
     if not all(os.path.isfile(p) and source_of(Path(p)) == source for p, source in sources.items()):
         return []
 
-    @functools.cache
-    def again() -> dict[str, VideoLabels]:
-        return {video.stem: video for video in list_videos(labels)}
+    again = functools.cache(lambda: {video.stem: video for video in list_videos(labels)})
 
-    def read(stem: str) -> InstanceTable:
-        return again()[stem].read()
+    def known(stem: str, sources: Sequence[list[Any]]) -> VideoLabels:
+        return VideoLabels(labels.split, stem, tuple(sources), lambda: again()[stem].read(), renamed=True)
 
-    stems = [(record["file_stem"], tuple(record["sources"])) for record in found]
-    return [
-        VideoLabels(labels.split, stem, sources, functools.partial(read, stem), renamed=True)
-        for stem, sources in stems
-    ]
+    return [known(record["file_stem"], record["sources"]) for record in found]
 
 
 def _bare_splits(layout: Layout, splits: Collection[str]) -> list[SplitLabels]:
-    """Return the split of test videos if they may have frames and no label files.
-
-    PoseTrack18 and 21 keep the frames of a split in a folder of its name; in 17 nothing marks test videos.
-    """
+    """Return the split of test videos if they may have frames and no label files: never in PoseTrack17."""
     labelled = any(labels.split == "test" for labels in layout.labels)
     is_bare = layout.kind != "posetrack17" and not labelled and (not splits or "test" in splits)
     return [SplitLabels("test", ())] if is_bare else []
@@ -308,17 +295,8 @@ def _bare_splits(layout: Layout, splits: Collection[str]) -> list[SplitLabels]:
 # --- one video --------------------------------------------------------------------------------------------
 
 
-def _is_unchanged(record: Record, video: VideoLabels, images: Path, out: Path) -> bool:
-    """Return whether an earlier run has prepared a video and neither its labels nor its frames changed."""
-    return (
-        record.get("sources") == list(video.sources)
-        and record["listing"] == _fingerprint(list_images(images / record["folder"]))
-        and labels_path(out, video.split, video.stem).is_file()
-    )
-
-
-def _fingerprint(names: Sequence[str]) -> int:
-    return zlib.crc32("\n".join(names).encode())
+def _fingerprint(folder: Path) -> int:
+    return zlib.crc32("\n".join(list_images(folder)).encode())
 
 
 def _prepare_video(kind: str, video: VideoLabels, images: Path, out: Path, check_images: bool) -> Record:
@@ -335,10 +313,20 @@ def _prepare_video(kind: str, video: VideoLabels, images: Path, out: Path, check
     there = [name for name in found if name not in damaged]
     listed = [base_name(name) for name in table.frame_names]
     frames = number_frames(kind, listed, there, table.n_frames, renamed=video.renamed)
-    numbers = _frame_numbers(table, frames, path, renamed=video.renamed)
+    seen: dict[int, str] = {}
+    for number, name in zip(frames.numbers_of(listed, renamed=video.renamed), table.frame_names, strict=True):
+        if number is None or number in seen:
+            raise LabelsError(
+                "the number of a frame cannot be told from its file name",
+                path=path,
+                expected="names like 000012.jpg, each number once",
+                got=name if number is None else f"{seen[number]} and {name}",
+                fix="check that this is a label file of PoseTrack",
+            )
+        seen[number] = name
     read = (_size_of(images / folder / name) for name in there)
     size = next((size for size in read if size is not None), table.image_size)
-    table = replace(table, frame_numbers=numbers, n_frames=frames.n_frames, image_size=size)
+    table = replace(table, frame_numbers=list(seen), n_frames=frames.n_frames, image_size=size)
     write_posetrack18(labels_path(out, video.split, video.stem), table)
     labelled = table.frame_numbers[table.is_labelled].tolist()
     n_peopled = int(np.count_nonzero(table.is_labelled[np.unique(table.rows)]))
@@ -361,29 +349,8 @@ def _prepare_video(kind: str, video: VideoLabels, images: Path, out: Path, check
         "missing": to_ranges(frames.missing),
         "note": "; ".join(notes),
         "sources": list(video.sources),
-        "listing": _fingerprint(found),
+        "listing": _fingerprint(images / folder),
     }
-
-
-def _frame_numbers(table: InstanceTable, frames: FrameFiles, path: object, *, renamed: bool) -> list[int]:
-    """Return the number of each frame of a table.
-
-    Raises:
-        LabelsError: if a name has no number, or two have the same.
-    """
-    seen: dict[int, str] = {}
-    numbers = frames.numbers_of([base_name(name) for name in table.frame_names], renamed=renamed)
-    for number, name in zip(numbers, table.frame_names, strict=True):
-        if number is None or number in seen:
-            raise LabelsError(
-                "the number of a frame cannot be told from its file name",
-                path=str(path),
-                expected="names like 000012.jpg, each number once",
-                got=name if number is None else f"{seen[number]} and {name}",
-                fix="check that this is a label file of PoseTrack",
-            )
-        seen[number] = name
-    return list(seen)
 
 
 def _size_of(path: Path) -> tuple[int, int] | None:
@@ -411,12 +378,12 @@ def _missing_frames(records: Iterable[Record]) -> Iterator[tuple[str, str]]:
 
 
 def _summarise(records: Sequence[Record], missing: Sequence[tuple[str, str]], n_kept: int) -> Summary:
-    """Count over the records of all videos."""
     splits: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         chosen = [record for record in records if record["split"] == split]
         if chosen:
-            splits[split] = {"videos": len(chosen)} | {c: sum(r[c] for r in chosen) for c in _COUNTS}
+            counts = ("n_frames", "labelled_frames", "empty_frames", "instances", "ignore_regions")
+            splits[split] = {"videos": len(chosen)} | {c: sum(r[c] for r in chosen) for c in counts}
             splits[split]["missing"] = sum(len(from_ranges(r["missing"])) for r in chosen)
     kinds = (LABELLED, NEIGHBOUR, OTHER)
     worst_first = sorted(missing, key=lambda frame: kinds.index(frame[0]))
@@ -482,8 +449,7 @@ def _warn(summary: Summary, out: Path) -> None:
         kinds = ", ".join(f"{number} {kind}" for kind, number in summary.missing.items() if number)
         text = f"{'1 frame is' if total == 1 else f'{total} frames are'} missing ({kinds}): "
         text += ", ".join(summary.first_missing)
-        if total > _N_SHOWN:
-            text += f", ...; {out / _MISSING_NAME} lists all"
-        texts.insert(0, text)
+        more = f", ...; {out / _MISSING_NAME} lists all" if total > _N_SHOWN else ""
+        texts.insert(0, text + more)
     for text in texts:
         warnings.warn(text, PosewarperWarning, stacklevel=3)

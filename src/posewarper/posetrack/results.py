@@ -24,26 +24,12 @@ from posewarper.structures import NO_TRACK, InstanceTable, Ints, is_there
 
 LARGEST_TRACK = 999
 KINDS = ("paper", "posetrack17", "posetrack18", "posetrack21")
-# What the original writes for a frame in which nobody was found.
-_NOBODY = {
-    "annopoints": [{"point": [{"id": [0], "x": [0], "y": [0], "score": [-100.0]}]}],
-    "score": [0],
-    "track_id": [0],
-}
 
 
 def paper_scores(table: InstanceTable) -> InstanceTable:
     """Return predictions whose keypoint scores are heatmap maximum times box score, as in the original.
 
-    Args:
-        table: ``keypoint_scores`` are heatmap maxima; an instance without score counts as 1, as the
-            original's annotated boxes do.
-
-    Example:
-        >>> points, maxima = np.zeros((1, 17, 2)), np.full((1, 17), 0.8)
-        >>> table = InstanceTable("clip", ("clip/0.jpg",), [0], [0], points, maxima, scores=[0.5])
-        >>> paper_scores(table).keypoint_scores[0, 0].tolist()
-        0.4
+    An instance without score counts as 1, as the original's annotated boxes do.
     """
     scores = np.where(np.isfinite(table.scores), table.scores, 1.0)
     return replace(table, scores=scores, keypoint_scores=table.keypoint_scores * scores[:, None])
@@ -72,21 +58,17 @@ def result_document(table: InstanceTable, ground_truth: InstanceTable | None = N
     for row, points, score in zip(table.rows.tolist(), point_lists(table), scores, strict=True):
         if points:
             people[row].append({"annopoints": [{"point": points}], "score": [score], "track_id": [1]})
-    frames = zip(table.frame_names, table.frame_numbers.tolist(), people, strict=True)
-    return {
-        "annolist": [
-            {"image": {"name": name}, "imgnum": [number], "annorect": found or [_NOBODY]}
-            for name, number, found in frames
-        ]
-    }
+    points = [{"id": [0], "x": [0], "y": [0], "score": [-100.0]}]
+    nobody = {"annopoints": [{"point": points}], "score": [0], "track_id": [0]}
+    frames = [
+        {"image": {"name": name}, "imgnum": [number], "annorect": found or [nobody]}
+        for name, number, found in zip(table.frame_names, table.frame_numbers.tolist(), people, strict=True)
+    ]
+    return {"annolist": frames}
 
 
 def on_frames(table: InstanceTable, frames: InstanceTable) -> InstanceTable:
-    """Return the instances of one table on the frames of another, matched by name; the others are left out.
-
-    Args:
-        table: its people count.
-        frames: its frames count: names, numbers, ids, flags, ignore regions, length and size of the video.
+    """Return the people of ``table`` on the frames of ``frames``, matched by name; others are left out.
 
     Raises:
         LabelsError: if there are instances, but none in a frame of the other table.
@@ -219,10 +201,8 @@ def _submission_document(table: InstanceTable, kind: str) -> dict[str, Any]:
             got=f"{table.skeleton.names[k]} without a score",
             fix="predict again, or give the file with the scores",
         )
-    nowhere = np.full((table.n_instances, 4), np.nan)
-    table = replace(
-        table, tracks=submission_tracks(table), boxes=nowhere, head_boxes=nowhere, ignore_regions={}
-    )
+    none, tracks = np.full((table.n_instances, 4), np.nan), submission_tracks(table)
+    table = replace(table, tracks=tracks, boxes=none, head_boxes=none, ignore_regions={})
     if kind == "posetrack17":
         return {"annolist": annolist_document(replace(table, image_ids=None))["annolist"]}
     return posetrack18_document(table)
@@ -231,8 +211,8 @@ def _submission_document(table: InstanceTable, kind: str) -> dict[str, Any]:
 def submission_tracks(table: InstanceTable) -> Ints:
     """Return (n,) track ids from 0 to 999, each at most once in a frame.
 
-    Where nobody has a track, instances are numbered within their frame. Otherwise tracks keep their ids as
-    far as these fit, or are numbered anew, and an instance without one gets a track of its own.
+    Where nobody has a track, instances are numbered within their frame. Otherwise tracks keep their ids if
+    all fit and are renumbered if not, and an instance without one gets a track of its own.
 
     Raises:
         LabelsError: if a track is twice in a frame, or there are more than 1000.

@@ -28,29 +28,21 @@ def support_numbers(
 ) -> list[int]:
     """Return the numbers of the frames that the original reads beside frame ``number``.
 
-    Beyond the ends of the video its first or last frame is read again, and in place of a frame whose file is
-    missing the frame ``number`` itself.
+    Beyond the ends of the video its first or last frame is read again, and the frame ``number`` itself where
+    a file is missing.
 
     Args:
         number: the frame of the sample.
-        offsets: frames asked for, counted from ``number``; 0 is the frame itself.
+        offsets: frames to read, counted from ``number``; 0 is the frame itself.
         first: number of the video's first frame (1 in PoseTrack17, 0 in PoseTrack18).
         n_frames: frames of the whole video.
         exists: whether the file of a frame number is there.
-
-    Example:
-        >>> support_numbers(2, (0, -1, -2, 1, 2), first=1, n_frames=3)
-        [2, 1, 1, 3, 3]
-        >>> support_numbers(2, (-1, 1), first=1, n_frames=3, exists=lambda number: number != 3)
-        [1, 2]
     """
     numbers = [min(max(number + offset, first), first + n_frames - 1) for offset in offsets]
     return [near if near != number and exists(near) else number for near in numbers]
 
 
 NO_INSTANCE = -1
-# What PoseTrack18's own boxes are larger by than the extent of the keypoints, on each side.
-_MARGIN = 0.15
 
 
 @dataclass(frozen=True)
@@ -82,14 +74,10 @@ class Samples:
 
 
 def label_boxes(boxes: ArrayLike, image_size: tuple[int, int]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Cut labelled boxes to the image as the original does.
+    """Cut labelled boxes (n, 4) xywh to an image of size (height, width) as the original does.
 
     Width and height lose one pixel, and a box that starts left of the image or above it is moved in before it
     is cut. A box without area stays one.
-
-    Args:
-        boxes: (n, 4) xywh in pixels.
-        image_size: (height, width) of the image.
 
     Returns:
         The boxes (n, 4) xywh, and (n,) whether the box begins inside the image; the original leaves out the
@@ -125,15 +113,13 @@ def samples_from_labels(table: InstanceTable, aspect_ratio: float) -> Samples:
     order = np.argsort(table.rows, kind="stable")
     order = order[is_there(table.keypoints[order]).any(axis=1) & table.is_person[order]]
     given, extent = table.boxes[order], keypoint_boxes(table.keypoints[order])
-    margin = _MARGIN * extent[:, 2:]
+    margin = 0.15 * extent[:, 2:]
     grown = np.concatenate([extent[:, :2] - margin, extent[:, 2:] + 2 * margin], axis=1)
     bare = np.asarray(~np.isfinite(given).all(axis=1))
     boxes, inside = label_boxes(np.where(bare[:, None], grown, given), table.image_size)
     kept = order[inside]
-    scores = np.ones(len(kept))
-    return Samples(
-        table.rows[kept], kept, *paper_center_scale(boxes[inside], aspect_ratio), scores, boxes[inside]
-    )
+    boxes, scores = boxes[inside], np.ones(len(kept))
+    return Samples(table.rows[kept], kept, *paper_center_scale(boxes, aspect_ratio), scores, boxes)
 
 
 def samples_from_boxes(
@@ -169,10 +155,8 @@ def samples_from_boxes(
             fix="give boxes of this video's frames only",
         )
     kept = scores >= threshold
-    none = np.full(int(kept.sum()), NO_INSTANCE, np.int64)
-    return Samples(
-        rows[kept], none, *paper_center_scale(boxes[kept], aspect_ratio), scores[kept], boxes[kept]
-    )
+    boxes, none = boxes[kept], np.full(int(kept.sum()), NO_INSTANCE, np.int64)
+    return Samples(rows[kept], none, *paper_center_scale(boxes, aspect_ratio), scores[kept], boxes)
 
 
 def has_keypoints(annotation: Mapping[str, Any]) -> bool:

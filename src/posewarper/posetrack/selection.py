@@ -26,8 +26,7 @@ from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import Floats, Ints
 
-REACH = 3
-"""How many frames to either side a labelled frame stands for."""
+REACH = 3  # how many frames to either side a labelled frame stands for
 
 
 class Step(NamedTuple):
@@ -39,12 +38,7 @@ class Step(NamedTuple):
 
 
 def longest_run(numbers: ArrayLike) -> Ints:
-    """Return the longest stretch of consecutive numbers, rising; the first one on a tie.
-
-    Example:
-        >>> longest_run([7, 1, 2, 3, 8, 9]).tolist()
-        [1, 2, 3]
-    """
+    """Return the longest stretch of consecutive numbers, rising; the first one on a tie."""
     numbers = np.unique(np.asarray(numbers, np.int64))
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return max(runs, key=len)
@@ -55,10 +49,6 @@ def labelled_numbers(run: ArrayLike) -> list[int]:
 
     Raises:
         LabelsError: if the run is too short for one.
-
-    Example:
-        >>> labelled_numbers(range(10, 25))
-        [13, 20, 24]
     """
     run = np.asarray(run, np.int64)
     if len(run) <= REACH:
@@ -76,21 +66,11 @@ def labelled_numbers(run: ArrayLike) -> list[int]:
 def propagation_plan(numbers: ArrayLike) -> list[Step]:
     """Return how the frames of a video's longest run are filled from its labelled frames.
 
-    A frame within reach of two labelled frames takes the nearer, and the earlier on a tie.
-
-    Args:
-        numbers: the frame numbers of the video, in any order.
-
-    Returns:
-        One step a frame, the labelled ones with a delta of 0, in the order in which the original goes through
-        them: each labelled frame first, then its neighbours.
+    There is one step a frame, the labelled ones with a delta of 0, in the original's order: each labelled
+    frame first, then its neighbours. ``numbers`` are the frame numbers of the video, in any order.
 
     Raises:
         LabelsError: if the longest run has three frames or fewer.
-
-    Example:
-        >>> [(step.number, step.delta) for step in propagation_plan(range(1, 9))]
-        [(4, 0), (1, -3), (2, -2), (3, -1), (5, 1), (6, 2), (7, -1), (8, 0)]
     """
     run = longest_run(numbers)
     return nearest_steps(labelled_numbers(run), run.tolist(), REACH)
@@ -108,11 +88,8 @@ def nearest_steps(labelled: Iterable[int], frames: Iterable[int], reach: int) ->
     return list(steps.values())
 
 
-_GOLDEN = (np.sqrt(5) - 1) / 2
-
-
 def _draws(seed: int, video: str) -> NDArray[np.float64]:
-    """Return the two numbers from 0 to 1 that decide on a video: its place in the queue, its first frame."""
+    """Return two numbers from 0 to 1 that decide the video's place in the queue and its first frame."""
     return np.random.default_rng((seed, zlib.crc32(video.encode()))).random(2)
 
 
@@ -121,11 +98,6 @@ def draw_videos(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
 
     Raises:
         ConfigError: if there are fewer videos.
-
-    Example:
-        >>> names = ("a", "b", "c", "d")
-        >>> set(draw_videos(names, 1, 7)) < set(draw_videos(names, 2, 7)), len(draw_videos(names, 3, 7))
-        (True, 3)
     """
     if count > len(names):
         raise ConfigError(
@@ -141,28 +113,24 @@ def draw_videos(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
 def draw_frames(numbers: ArrayLike, count: int, seed: int, video: str) -> Ints:
     """Draw some of a video's labelled frames, spread over them.
 
-    The first is drawn; each next one lies a golden section of all labelled frames further, beginning anew at
-    the end, so that any number of them are spread. Where that frame is taken already it is the nearest other.
+    The first is drawn. Each next one lies a golden section of all labelled frames further, and starts again
+    at the beginning after the end. Where that frame is already taken, the nearest other one is.
 
     Args:
         numbers: of the labelled frames.
         count: N, how many to draw; all are taken where there are no more.
-        seed: of the draw, together with the name of the video.
+        seed: of the draw, together with the name of the ``video``.
         video: its name.
 
     Returns:
         The numbers of the frames, rising.
-
-    Example:
-        >>> drawn = draw_frames(range(10, 40), 3, 0, "000001_bonn_train")
-        >>> set(draw_frames(range(10, 40), 2, 0, "000001_bonn_train").tolist()) < set(drawn.tolist())
-        True
     """
     rest = np.unique(np.asarray(numbers, np.int64)).tolist()
     every, start = np.array(rest), _draws(seed, video)[1]
+    golden = (np.sqrt(5) - 1) / 2
     drawn: list[int] = []
     for n in range(min(count, len(every))):
-        wanted = every[int((start + n * _GOLDEN) % 1 * len(every))]
+        wanted = every[int((start + n * golden) % 1 * len(every))]
         drawn.append(min(rest, key=lambda number: (abs(number - wanted), number)))
         rest.remove(drawn[-1])
     return np.sort(np.array(drawn, np.int64))
@@ -173,8 +141,9 @@ def find_selection(dataset: Dataset, split: str, videos: int | None, labelled: i
     if labelled is None:
         return None
     stem = f"posetrack_{split}_N{labelled}_per_video"
-    every = videos is None or videos == len(dataset.of_split(split))
-    stems = ([] if videos is None else [f"{stem}_V{videos}_videos"]) + ([stem] if every else [])
+    stems = [f"{stem}_V{videos}_videos"]  # of None there is no file
+    if videos is None or videos == len(dataset.of_split(split)):
+        stems.append(stem)
     return next((one for one in stems if one in dataset.selections), None)
 
 
@@ -196,12 +165,9 @@ class SelectedLabels:
 def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> SelectedLabels:
     """Read a file of the original that lists labelled frames and their instances.
 
-    Instances that the original makes no samples of (:func:`posewarper.posetrack.samples.samples_from_labels`)
-    are left out.
-
-    Args:
-        dataset: it knows the files that the original comes with by their stems.
-        selection: such a stem, or the path of a file.
+    Instances of which the original makes no samples (see
+    :func:`~posewarper.posetrack.samples.samples_from_labels`) are left out. ``selection`` is the stem of a
+    file in ``dataset.selections``, or the path of a file.
 
     Raises:
         LabelsError: if there is no such file, or it is not of this kind.
@@ -231,23 +197,19 @@ def find_frames(
 ) -> list[tuple[int, int] | None]:
     """Return for each frame name the position of its video and its number, None where there is no such frame.
 
-    Args:
-        dataset: prepared.
-        videos: those to look in.
-        names: without leading ``images/``; regular ones (the original's) or the download's.
+    Names have no leading ``images/``, and are regular ones (the original's) or the download's.
     """
     at = {video.folder: v for v, video in enumerate(videos)}
     files: dict[int, dict[str, int]] = {}
-    found: list[tuple[int, int] | None] = []
-    for name in names:
+
+    def find(name: str) -> tuple[int, int] | None:
         folder, _, base = name.rpartition("/")
-        v, stem, number = at.get(folder), base.rsplit(".", 1)[0], None
-        if v is not None and stem.isdecimal():
-            number = int(stem)
-        elif v is not None:
-            if v not in files:
-                files[v] = {dataset.frame_path(videos[v], n).name: n for n in videos[v].numbers}
-            number = files[v].get(base)
-        there = v is not None and number is not None and number in videos[v].numbers
-        found.append((v, number) if there else None)  # type: ignore[arg-type]
-    return found
+        v, stem = at.get(folder), base.rsplit(".", 1)[0]
+        if v is None:
+            return None
+        if v not in files and not stem.isdecimal():
+            files[v] = {dataset.frame_path(videos[v], n).name: n for n in videos[v].numbers}
+        number = int(stem) if stem.isdecimal() else files[v].get(base)
+        return (v, number) if number is not None and number in videos[v].numbers else None
+
+    return [find(name) for name in names]

@@ -15,7 +15,6 @@ from posewarper.posetrack.annolist import read_annolist_mat, table_of_annolist
 from posewarper.posetrack.posetrack18 import only_video, tables_of_coco
 from posewarper.structures import InstanceTable
 
-_SUFFIXES = (".json", ".mat")
 _EXPECTED = "annolist .json or .mat (PoseTrack17), or .json with images and annotations (PoseTrack18 and 21)"
 
 
@@ -70,7 +69,7 @@ def _tables_of(document: Mapping[str, Any], path: Path) -> dict[str, InstanceTab
 def _find_files(folder: Path) -> list[Path]:
     """Return the files to read, sorted by name."""
     content = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    files = [p for p in content if p.suffix.lower() in _SUFFIXES and p.is_file()]
+    files = [p for p in content if p.suffix.lower() in (".json", ".mat") and p.is_file()]
     if len(files) < len(content) or not files:
         strangers = [p.name + ("/" if p.is_dir() else "") for p in content if p not in files]
         raise LabelsError(
@@ -93,7 +92,6 @@ def _find_files(folder: Path) -> list[Path]:
 
 
 def _read_zip(path: Path) -> dict[str, InstanceTable]:
-    """Return the tables of the JSON files in a zip file, as it goes to a test server."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = sorted(n for n in archive.namelist() if not PurePosixPath(n).name.startswith("."))
