@@ -17,8 +17,6 @@ from posewarper.evaluation.pairing import check_keypoints
 from posewarper.evaluation.scales import boxes_or_extents
 from posewarper.structures import Floats, Labels, Poses, Track
 
-MISSING_ERROR = 100.0  # percent, for a keypoint without a prediction
-
 
 @dataclass(frozen=True)
 class ErrorFigures:
@@ -65,13 +63,10 @@ class ClipScore(ErrorFigures):
 
     def to_row(self) -> dict[str, Any]:
         """Return the figures as :meth:`to_dict`, those of the parts as ``between_mean`` and the like."""
-        figures = self.to_dict()
-        parts = {
-            f"{part}_{name}": value
-            for part in ("between", "beyond")
-            for name, value in figures.pop(part).items()
-        }
-        return {**figures, **parts}
+        row = self.to_dict()
+        for part in ("between", "beyond"):
+            row |= {f"{part}_{name}": value for name, value in row.pop(part).items()}
+        return row
 
 
 def keep_every(labels: Labels, k: int) -> Labels:
@@ -81,9 +76,8 @@ def keep_every(labels: Labels, k: int) -> Labels:
         ConfigError: if ``k`` is below 1.
     """
     if k < 1:
-        raise ConfigError(
-            "labels cannot be kept on every k-th frame", expected="k of at least 1", got=k, fix="raise k"
-        )
+        what = "labels cannot be kept on every k-th frame"
+        raise ConfigError(what, expected="k of at least 1", got=k, fix="raise k")
     frames = labels.labelled_frames
     return labels.at(frames[frames % k == k // 2])
 
@@ -110,9 +104,9 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
     no = np.zeros(0, bool)
     parts = [(np.zeros(0), no, no, np.zeros(0, np.int64))]
     for track_id, track in dense.tracks.items():
-        known = kept.tracks.get(track_id)
-        if known is None:
+        if track_id not in kept.tracks:
             continue
+        known = kept.tracks[track_id]
         held_out = ~np.isin(track.frames, kept.labelled_frames)
         scored = held_out[:, None] & (track.visibility == 2) & (known.visibility > 0).any(0)
         if not scored.any():
@@ -120,7 +114,7 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
         error = _errors(track, poses.tracks.get(track_id), track_id)
         inside = (track.frames > known.frames[0]) & (track.frames < known.frames[-1])
         between = np.broadcast_to(inside[:, None], scored.shape)[scored]
-        filled = np.nan_to_num(error, nan=MISSING_ERROR)[scored]
+        filled = np.nan_to_num(error, nan=100.0)[scored]
         parts.append((filled, np.isfinite(error)[scored], between, np.nonzero(scored)[1]))
     error, found, inner, which = (np.concatenate(column) for column in zip(*parts, strict=True))
     count = np.bincount(which, minlength=n_keypoints)

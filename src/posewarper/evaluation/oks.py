@@ -31,13 +31,7 @@ _COCO_SIGMAS = (
     *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
 )
 # What is usual for PoseTrack: COCO's by position, so that head_bottom and head_top have those of the eyes.
-SIGMAS: dict[str, float] = {
-    **dict(zip(COCO.names, _COCO_SIGMAS, strict=True)),
-    "head_bottom": 0.025,
-    "head_top": 0.025,
-}
-# Of skeletons with keypoints that have no known sigma.
-FLAT_SIGMA = 0.1
+SIGMAS = dict(zip(COCO.names, _COCO_SIGMAS, strict=True)) | {"head_bottom": 0.025, "head_top": 0.025}
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ def usual_sigmas(skeleton: Skeleton) -> tuple[float, ...]:
     """Return the sigmas of COCO's and PoseTrack's keypoints; 0.1 for all of any other skeleton."""
     if set(skeleton.names) <= set(SIGMAS):
         return tuple(SIGMAS[name] for name in skeleton.names)
-    return (FLAT_SIGMA,) * len(skeleton)
+    return (0.1,) * len(skeleton)
 
 
 def score_oks(
@@ -79,8 +73,8 @@ def score_oks(
     """Compare predicted with labelled instances as COCO does, video after video.
 
     Args:
-        truth: stem of a file -> labels of one video; scored are its labelled frames. What lies in an ignore
-            region does not count on either side.
+        truth: stem of a file -> labels of one video, whose labelled frames are scored. What lies in an
+            ignore region does not count on either side.
         predictions: stem of a file -> what was predicted. An instance without a score has the mean of its
             keypoints' scores.
         sigmas: (K,) one for each keypoint; :func:`usual_sigmas` when left out.
@@ -144,9 +138,6 @@ def similarity(truth: Floats, boxes: Floats, predicted: Floats, sigmas: Floats) 
     return np.where(counted[:, None], alike, 0.0).sum(-1) / np.maximum(counted.sum(-1), 1)[:, None]
 
 
-# --- one frame --------------------------------------------------------------------------------------------
-
-
 class _Frame(NamedTuple):
     """A frame's predictions, the best first, beside its labelled instances."""
 
@@ -187,9 +178,6 @@ def _instance_scores(table: InstanceTable) -> Floats:
     return np.where(np.isnan(table.scores), means, table.scores)
 
 
-# --- all frames -------------------------------------------------------------------------------------------
-
-
 def _figures(frames: Sequence[_Frame]) -> dict[str, float]:
     precision, recall = zip(*(_curves(frames, *limits) for limits in AREAS.values()), strict=True)
     figures = {}
@@ -204,10 +192,9 @@ def _figures(frames: Sequence[_Frame]) -> dict[str, float]:
 def _curves(frames: Sequence[_Frame], least: float, most: float) -> tuple[Floats, Floats]:
     """Return for a range of areas the precisions (T, R) at the recalls, and the recalls reached (T,)."""
     scores = np.concatenate([np.zeros(0), *(frame.scores for frame in frames)])
-    matches = [_match(frame, least, most) for frame in frames]
     none = np.zeros((len(THRESHOLDS), 0), bool)
-    matched = np.concatenate([none, *(m[0] for m in matches)], axis=1)
-    ignored = np.concatenate([none, *(m[1] for m in matches)], axis=1)
+    matches = [(none, none, 0), *(_match(frame, least, most) for frame in frames)]
+    matched, ignored = (np.concatenate([m[side] for m in matches], axis=1) for side in (0, 1))
     n_truth = sum(m[2] for m in matches)
     if n_truth == 0:
         return np.full((len(THRESHOLDS), len(RECALLS)), np.nan), np.full(len(THRESHOLDS), np.nan)

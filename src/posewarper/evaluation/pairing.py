@@ -36,14 +36,7 @@ class FramePair:
 
 @dataclass(frozen=True)
 class VideoPair:
-    """A video's ground truth and predictions, and the frames on which they are compared.
-
-    Args:
-        name: by which the two were found.
-        truth: the ground truth.
-        predictions: what was predicted.
-        frames: the frames that are scored, in the order of the ground truth.
-    """
+    """A video's ground truth and predictions, and the scored frames in the order of the ground truth."""
 
     name: str
     truth: InstanceTable
@@ -65,8 +58,7 @@ def pair_videos(
     Args:
         truth: stem of a file -> its table.
         predictions: the same for the predictions.
-        is_scored: gives for a table of the ground truth the positions of the frames that are scored. Left
-            out: those that a labeller has gone through.
+        is_scored: gives the positions of the scored frames of a true table; by default its labelled ones.
 
     Raises:
         LabelsError: if a video or a scored frame has no predictions, or the keypoints differ.
@@ -118,13 +110,21 @@ def _find_videos(
 ) -> dict[str, str]:
     """Return for each key of the ground truth the key of its predictions."""
     if len(truth) == len(predictions) == 1 and not set(truth) & set(predictions):
-        (name, ours), (key, theirs) = next(iter(truth.items())), next(iter(predictions.items()))
+        (name, ours), (key, theirs) = *truth.items(), *predictions.items()
         if ours.video and theirs.video and ours.video != theirs.video:
-            _refuse_other_video(ours, theirs)
+            # Folders in all image names are sure, other names may only be written in another way.
+            if all("/" in frame for frame in (*ours.frame_names, *theirs.frame_names)):
+                raise LabelsError(
+                    "labels and predictions are of different videos",
+                    expected=f"predictions of {ours.video}",
+                    got=f"predictions of {theirs.video}",
+                    fix="name the predictions of the same video, or correct the folders in the image names",
+                )
+            said = f"the labels are of video {ours.video}, the predictions of video {theirs.video}"
+            _warn(f"{said}; they are compared all the same")
         return {name: key}
     names = [table.video for table in predictions.values()]
-    unique = [name for name in names if name and names.count(name) == 1]
-    by_name = {name: key for name, key in zip(names, predictions, strict=True) if name in unique}
+    by_name = {n: key for n, key in zip(names, predictions, strict=True) if n and names.count(n) == 1}
     chosen = {key: key if key in predictions else by_name.get(table.video) for key, table in truth.items()}
     found = {key: theirs for key, theirs in chosen.items() if theirs is not None}
     missing = sorted(set(truth) - set(found))
@@ -137,19 +137,6 @@ def _find_videos(
             "a video without anybody has frames and no people",
         )
     return found
-
-
-def _refuse_other_video(truth: InstanceTable, predictions: InstanceTable) -> None:
-    """Refuse single files of different videos, or warn where only their names say that they are different."""
-    if all("/" in name for table in (truth, predictions) for name in table.frame_names):
-        raise LabelsError(
-            "labels and predictions are of different videos",
-            expected=f"predictions of {truth.video}",
-            got=f"predictions of {predictions.video}",
-            fix="name the predictions of the same video, or correct the folders in the image names",
-        )
-    said = f"the labels are of video {truth.video}, the predictions of video {predictions.video}"
-    _warn(f"{said}; they are compared all the same")
 
 
 def instances_by_frame(table: InstanceTable) -> list[Ints]:
@@ -199,34 +186,30 @@ def _warn(text: str) -> None:
 
 
 def table_of_labels(labels: Labels, *, only_visible: bool, n_frames: int | None = None) -> InstanceTable:
-    """Return labels, and predictions that the labels hold, as a table.
+    """Return the labels of a video, and predictions that the labels hold, as a table.
 
     Args:
         labels: of one video.
-        only_visible: leave out keypoints of visibility 1 (hidden, a guess), which are not scored. Boxes that
-            are made from keypoints include them.
+        only_visible: leave out keypoints of visibility 1 (hidden, a guess), which are not scored, but count
+            in boxes that are made from keypoints.
         n_frames: number of frames to list at least, if the labels do not know how many there are.
     """
     count = labels.n_frames or max(count_frames(labels), n_frames or 0)
     is_labelled = np.zeros(count, bool)
     is_labelled[labels.labelled_frames] = True
-    columns: dict[str, Any] = {
-        "rows": np.zeros(0, np.int64),
-        "keypoints": np.zeros((0, len(labels.skeleton), 2)),
-    }
-    parts = []
-    for track_id, track in labels.tracks.items():
-        shown = track.visibility >= (VISIBLE if only_visible else HIDDEN)
-        parts.append(
-            {
-                "tracks": np.full(len(track.frames), track_id),
-                "rows": track.frames,
-                "keypoints": np.where(shown[..., None], track.keypoints, np.nan),
-                "keypoint_scores": track.keypoint_scores,
-                "boxes": boxes_or_extents(track.keypoints, track.boxes),
-                "head_boxes": track.head_boxes,
-            }
-        )
+    columns: dict[str, Any] = {"rows": np.zeros(0, int), "keypoints": np.zeros((0, len(labels.skeleton), 2))}
+    least = VISIBLE if only_visible else HIDDEN
+    parts = [
+        {
+            "tracks": np.full(len(track.frames), track_id),
+            "rows": track.frames,
+            "keypoints": np.where((track.visibility >= least)[..., None], track.keypoints, np.nan),
+            "keypoint_scores": track.keypoint_scores,
+            "boxes": boxes_or_extents(track.keypoints, track.boxes),
+            "head_boxes": track.head_boxes,
+        }
+        for track_id, track in labels.tracks.items()
+    ]
     if parts:
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(columns["rows"], kind="stable")

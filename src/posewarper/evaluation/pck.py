@@ -82,7 +82,7 @@ def score_pck(
     """Measure which keypoints are predicted within a distance of the labelled ones.
 
     Args:
-        truth: stem of a file -> labels of one video; scored are its labelled frames.
+        truth: stem of a file -> labels of one video, whose labelled frames are scored.
         predictions: stem of a file -> what was predicted.
         normaliser: what distances are divided by, see
             :func:`~posewarper.evaluation.scales.reference_lengths`.
@@ -109,9 +109,23 @@ def score_pck(
     parts = [_measure(pair, normaliser, same) for pair, same in zip(pairs, by_track, strict=True)]
     errors, unmatched, without_length = zip(*parts, strict=True)
     error = np.concatenate(errors)
-    _check_lengths(sum(without_length), len(error), normaliser)
-    labelled = ~np.isnan(error)
-    counts = labelled.sum(0)
+    lacking = sum(without_length)
+    if not len(error):
+        other = "name another normaliser: head, box, pixels, or two keypoints"
+        raise LabelsError(
+            "no labelled instance can be scored",
+            expected=f"instances with visible keypoints and with what normaliser {normaliser!r} measures",
+            got=f"{lacking} instances without the latter" if lacking else "no visible keypoint",
+            fix=other if lacking else "use ground truth with labelled keypoints",
+        )
+    if lacking:
+        warnings.warn(
+            f"{lacking} of {len(error) + lacking} labelled instances are left out, as they lack what "
+            f"normaliser {normaliser!r} measures",
+            PosewarperWarning,
+            stacklevel=2,
+        )
+    counts = (~np.isnan(error)).sum(0)
     if not counts.any():
         raise LabelsError("no labelled keypoint can be scored", fix="use ground truth with visible keypoints")
     with np.errstate(invalid="ignore"):
@@ -125,17 +139,14 @@ def score_pck(
         counts=counts,
         n_instances=len(error),
         n_unmatched=sum(unmatched),
-        matched_by=" or ".join(
-            way for way, used in ((BY_TRACK, any(by_track)), (BY_DISTANCE, not all(by_track))) if used
-        ),
+        matched_by=" or ".join([BY_TRACK] * any(by_track) + [BY_DISTANCE] * (not all(by_track))),
     )
 
 
 def have_same_tracks(pair: VideoPair) -> bool:
     """Return whether both sides of a video have the same track ids, each at most once in a frame."""
-    sides = (pair.truth.tracks, "truth"), (pair.predictions.tracks, "predictions")
     ids = []
-    for tracks, side in sides:
+    for tracks, side in (pair.truth.tracks, "truth"), (pair.predictions.tracks, "predictions"):
         frames = [tracks[getattr(frame, side)].tolist() for frame in pair.frames]
         if any(NO_TRACK in frame or len(set(frame)) < len(frame) for frame in frames):
             return False
@@ -165,25 +176,6 @@ def _measure(pair: VideoPair, normaliser: str, by_track: bool) -> tuple[Floats, 
     error = np.linalg.norm(keypoints - truth.keypoints[row], axis=-1) / lengths[row, None]
     error = np.where(labelled & np.isnan(error), np.inf, error)
     return error, int((partner < 0).sum()), int(scored.sum() - known.sum())
-
-
-def _check_lengths(lacking: int, scored: int, normaliser: str) -> None:
-    if not scored:
-        raise LabelsError(
-            "no labelled instance can be scored",
-            expected=f"instances with visible keypoints and with what normaliser {normaliser!r} measures",
-            got=f"{lacking} instances without the latter" if lacking else "no visible keypoint",
-            fix="name another normaliser: head, box, pixels, or two keypoints"
-            if lacking
-            else "use ground truth with labelled keypoints",
-        )
-    if lacking:
-        warnings.warn(
-            f"{lacking} of {scored + lacking} labelled instances are left out, as they lack what normaliser "
-            f"{normaliser!r} measures",
-            PosewarperWarning,
-            stacklevel=3,
-        )
 
 
 def _match_tracks(pair: VideoPair, frame: FramePair) -> Ints:

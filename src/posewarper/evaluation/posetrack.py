@@ -49,10 +49,6 @@ def score_detections(scores: Floats, hits: NDArray[np.bool_], n_labelled: int) -
         scores: (n,) of the predicted points.
         hits: (n,) which of them are right.
         n_labelled: number of annotated points.
-
-    Example:
-        >>> score_detections(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), 2)
-        PrecisionRecall(ap=0.8333333333333333, precision=0.6666666666666666, recall=1.0)
     """
     if not len(scores):
         return PrecisionRecall(0.0, 0.0, 0.0)
@@ -67,9 +63,6 @@ def score_detections(scores: Floats, hits: NDArray[np.bool_], n_labelled: int) -
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     steps = np.diff(recall, prepend=0.0)
     return PrecisionRecall(float((steps * envelope).sum()), float(precision[-1]), float(recall[-1]))
-
-
-_NOBODY = -1
 
 
 @dataclass(frozen=True)
@@ -113,16 +106,11 @@ class TrackingCounts:
 
 
 def count_events(frames: Sequence[TrackedFrame], n_points: int) -> TrackingCounts:
-    """Follow the objects of one video through its frames.
-
-    Args:
-        frames: in the order of time.
-        n_points: K.
-    """
+    """Follow the objects of one video, with ``n_points`` points each, through its frames in order of time."""
     none = np.zeros(0, np.int64)
     ids = np.unique(np.concatenate([none, *(frame.objects for frame in frames)]))
     tracks = np.unique(np.concatenate([none, *(frame.tracks for frame in frames)]))
-    last = np.full((len(ids), n_points), _NOBODY)  # the track that each object had
+    last = np.full((len(ids), n_points), -1)  # the track that each object had, -1 for none
     switches, n_objects, n_predicted, detections = np.zeros((4, n_points), np.int64)
     distance = np.zeros(n_points)
     for frame in frames:
@@ -136,7 +124,7 @@ def count_events(frames: Sequence[TrackedFrame], n_points: int) -> TrackingCount
             new = assigned[row].any(0)
             if new.any():
                 track = own[assigned[row].argmax(0)]
-                switches += new & (last[which] != _NOBODY) & (last[which] != track)
+                switches += new & (last[which] != -1) & (last[which] != track)
                 last[which] = np.where(new, track, last[which])
         matched = kept | assigned
         detections += matched.sum((0, 1))
@@ -149,16 +137,17 @@ def count_events(frames: Sequence[TrackedFrame], n_points: int) -> TrackingCount
 
 def _assign(frame: TrackedFrame, left: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which of the pairs that are left (G, P, K) are matched, at the least total distance."""
-    contested = ((left.sum(0) > 1).any(0)) | ((left.sum(1) > 1).any(0))
+    contested = (left.sum(0) > 1).any(0) | (left.sum(1) > 1).any(0)
     assigned = left.copy()
     for point in np.flatnonzero(contested):
         rows, columns = np.flatnonzero(frame.labelled[:, point]), np.flatnonzero(frame.predicted[:, point])
-        distances = frame.distances[np.ix_(rows, columns, [point])][..., 0]
+        pairs = np.ix_(rows, columns)
+        distances = frame.distances[..., point][pairs]
         # As motmetrics 1.0.2: a pair out of reach costs a little more than two pairs within.
-        cost = np.where(left[np.ix_(rows, columns, [point])][..., 0], distances, 2 * np.nanmax(distances) + 1)
+        cost = np.where(left[..., point][pairs], distances, 2 * np.nanmax(distances) + 1)
         chosen = np.zeros_like(assigned[..., point])
-        pairs = linear_sum_assignment(cost)
-        chosen[rows[pairs[0]], columns[pairs[1]]] = True
+        row, column = linear_sum_assignment(cost)
+        chosen[rows[row], columns[column]] = True
         assigned[..., point] &= chosen
     return assigned
 
@@ -170,8 +159,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
         for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
     },
 }
-# A predicted point without a score ranks below all others.
-LOWEST_SCORE = -9999.0
 _N_POINTS = len(POINTS)
 
 
@@ -243,10 +230,8 @@ class PoseTrackScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts that JSON can hold: NaN becomes None."""
-        tracking = None if self.tracking is None else self.tracking.to_dict()
-        return without_nan(
-            {"n_frames_evaluated": self.n_frames, "ap": self.detection.to_dict(), "mot": tracking}
-        )
+        ap, mot = self.detection.to_dict(), self.tracking and self.tracking.to_dict()
+        return without_nan({"n_frames_evaluated": self.n_frames, "ap": ap, "mot": mot})
 
 
 def by_point(values: Floats) -> dict[str, float]:
@@ -305,17 +290,19 @@ def score_posetrack(
         text = f"{text}; the AP of such predictions says little"
         warnings.warn(text, PosewarperWarning, stacklevel=2)
     *columns, frames = zip(*map(_compare, pairs), strict=True)
+    scores, predicted, hits, labelled = (np.concatenate(column) for column in columns)
+    figures = [
+        score_detections(scores[predicted[:, k], k], hits[predicted[:, k], k], int(labelled[:, k].sum()))
+        for k in range(_N_POINTS)
+    ]
     obstacle = _find_obstacle(pairs)
     if obstacle:
         warnings.warn(f"no tracking figures: {obstacle}", PosewarperWarning, stacklevel=2)
     return PoseTrackScore(
         sum(len(pair.frames) for pair in pairs),
-        _score_points(*(np.concatenate(column) for column in columns)),
+        DetectionFigures(*(100.0 * np.array(column) for column in zip(*figures, strict=True))),
         None if obstacle else _score_tracking(frames),
     )
-
-
-# --- one video --------------------------------------------------------------------------------------------
 
 
 def _compare(
@@ -330,7 +317,7 @@ def _compare(
     truth, predictions = pair.truth, pair.predictions
     true_points, points = (table.keypoints[:, POINT_KEYPOINTS] for table in (truth, predictions))
     scores = predictions.keypoint_scores[:, POINT_KEYPOINTS]
-    scores = np.where(np.isnan(scores), LOWEST_SCORE, scores)
+    scores = np.where(np.isnan(scores), -9999.0, scores)  # a point without a score ranks below all others
     sizes = head_sizes(truth.head_boxes)
     lacking = np.flatnonzero(np.any(is_there(true_points), axis=1) & np.isnan(sizes))
     if lacking.size:
@@ -372,19 +359,6 @@ def _scored_people(
         return instances, inside
     stays = np.any(is_there(inside), axis=1)
     return instances[stays], inside[stays]
-
-
-# --- all videos -------------------------------------------------------------------------------------------
-
-
-def _score_points(
-    scores: Floats, predicted: NDArray[np.bool_], hits: NDArray[np.bool_], labelled: NDArray[np.bool_]
-) -> DetectionFigures:
-    figures = [
-        score_detections(scores[predicted[:, k], k], hits[predicted[:, k], k], int(labelled[:, k].sum()))
-        for k in range(_N_POINTS)
-    ]
-    return DetectionFigures(*(100.0 * np.array(column) for column in zip(*figures, strict=True)))
 
 
 def _score_tracking(videos: Sequence[Sequence[TrackedFrame]]) -> TrackingFigures:

@@ -14,15 +14,7 @@ from posewarper.errors import ConfigError, PosewarperWarning, unknown_name
 from posewarper.evaluation.oks import OksScore, score_oks
 from posewarper.evaluation.pairing import count_frames, table_of_labels
 from posewarper.evaluation.pck import DEFAULT_THRESHOLDS, TORSO_THRESHOLDS, PckScore, score_pck
-from posewarper.evaluation.posetrack import (
-    GROUPS,
-    DetectionFigures,
-    PoseTrackScore,
-    TrackingFigures,
-    by_group,
-    score_posetrack,
-    total_of,
-)
+from posewarper.evaluation.posetrack import GROUPS, PoseTrackScore, by_group, score_posetrack, total_of
 from posewarper.formats.catalogue import is_label_folder
 from posewarper.formats.labels import read_annotations, read_labels
 from posewarper.formats.records import PathLike, read_json
@@ -39,23 +31,28 @@ _WIDTHS = [max(_LEAST, len(heading) + 1) for heading in _HEADINGS]
 
 def format_score(score: PoseTrackScore | PckScore | OksScore) -> str:
     """Return the figures of any metric as lines of text."""
-    if isinstance(score, PoseTrackScore):
-        return _format_posetrack(score)
-    return _format_pck(score) if isinstance(score, PckScore) else _format_oks(score)
+    if isinstance(score, PckScore):
+        lines = _format_pck(score)
+    elif isinstance(score, OksScore):
+        names, widths = list(score.figures), [7] * len(score.figures)
+        lines = [
+            _line("", names, widths, 0),
+            _line("", [_cell(score.figures[name]) for name in names], widths, 0),
+            "",
+            f"{score.n_instances} labelled and {score.n_predictions} predicted instances",
+        ]
+    else:
+
+        def table(title: str, figures: object, names: Sequence[str]) -> list[str]:
+            return [_line(title, _HEADINGS), *(_points_line(n, getattr(figures, n.lower())) for n in names)]
+
+        lines = table(f"{score.n_frames} frames", score.detection, ("AP", "precision", "recall"))
+        if score.tracking is not None:
+            lines += ["", *table("tracking", score.tracking, ("MOTA", "MOTP", "precision", "recall"))]
+    return "\n".join(lines)
 
 
-def _format_posetrack(score: PoseTrackScore) -> str:
-    def table(title: str, figures: DetectionFigures | TrackingFigures, names: Sequence[str]) -> str:
-        rows = [_points_line(name, getattr(figures, name.lower())) for name in names]
-        return "\n".join([_line(title, _HEADINGS), *rows])
-
-    text = table(f"{score.n_frames} frames", score.detection, ("AP", "precision", "recall"))
-    if score.tracking is None:
-        return text
-    return f"{text}\n\n" + table("tracking", score.tracking, ("MOTA", "MOTP", "precision", "recall"))
-
-
-def _format_pck(score: PckScore) -> str:
+def _format_pck(score: PckScore) -> list[str]:
     heads = [f"PCK@{threshold:g}" for threshold in score.thresholds]
     lines = []
     if score.keypoints == POSETRACK.names:
@@ -65,11 +62,9 @@ def _format_pck(score: PckScore) -> str:
         width = max(_FIRST, *(len(name) for name in score.keypoints))
         columns = [max(_LEAST, len(head) + 1) for head in ("labels", *heads)]
         lines.append(_line("keypoint", ["labels", *heads], columns, width))
-        for k, name in enumerate(score.keypoints):
-            cells = [str(int(score.counts[k])), *(_cell(value) for value in score.pck[:, k])]
-            lines.append(_line(name, cells, columns, width))
-        cells = [str(int(score.counts.sum())), *(_cell(value) for value in score.mean)]
-        lines.append(_line("mean", cells, columns, width))
+        rows = [*zip(score.keypoints, score.counts, score.pck.T, strict=True)]
+        for name, count, values in (*rows, ("mean", score.counts.sum(), score.mean)):
+            lines.append(_line(name, [str(count), *map(_cell, values)], columns, width))
     units = {
         "head": "units of 0.6 times the diagonal of the head box",
         "box": "units of the longer side of the box",
@@ -78,27 +73,13 @@ def _format_pck(score: PckScore) -> str:
     between = score.normaliser.replace(",", " to ")
     unit = units.get(score.normaliser, f"units of the distance from {between}")
     matched = f"{score.n_instances - score.n_unmatched} of {score.n_instances}"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"thresholds in {unit}",
-            f"instances matched by {score.matched_by}: {matched}",
-            f"labelled keypoints with a prediction: {score.coverage:.1f} %",
-        ]
-    )
-
-
-def _format_oks(score: OksScore) -> str:
-    names, widths = list(score.figures), [7] * len(score.figures)
-    return "\n".join(
-        [
-            _line("", names, widths, 0),
-            _line("", [_cell(score.figures[name]) for name in names], widths, 0),
-            "",
-            f"{score.n_instances} labelled and {score.n_predictions} predicted instances",
-        ]
-    )
+    return [
+        *lines,
+        "",
+        f"thresholds in {unit}",
+        f"instances matched by {score.matched_by}: {matched}",
+        f"labelled keypoints with a prediction: {score.coverage:.1f} %",
+    ]
 
 
 def _points_line(name: str, values: Floats) -> str:
@@ -207,7 +188,17 @@ def _read_both(ground_truth: Any, predictions: Any, metric: str) -> tuple[_Table
     found = found if isinstance(found, Labels) else read_annotations(found)
     truth = table_of_labels(labels.only_labelled(), only_visible=True, n_frames=count_frames(found))
     predicted = table_of_labels(found, only_visible=False, n_frames=count_frames(labels))
-    _warn_of_given_labels(truth, predicted)
+    both = min(len(truth.is_labelled), len(predicted.is_labelled))
+    scored = truth.is_labelled[:both]
+    given = int((scored & predicted.is_labelled[:both]).sum())
+    # A file in which all are labelled does not tell labels from predictions.
+    if given and not predicted.is_labelled[predicted.rows].all():
+        warnings.warn(
+            f"{given} of the {int(scored.sum())} scored frames hold labels on the side of the predictions; "
+            "they count too ('posewarper benchmark' leaves them out)",
+            PosewarperWarning,
+            stacklevel=2,
+        )
     name = labels.video or (Path(ground_truth).stem if not isinstance(ground_truth, Labels) else "the video")
     return {name: truth}, {name: predicted}, True
 
@@ -230,18 +221,3 @@ def _is_posetrack(path: PathLike) -> bool:
     triples = [record.get("keypoints") for record in annotations if isinstance(record, Mapping)]
     visible = any(isinstance(values, list) and 2 in values[2::3] for values in triples)
     return names == [list(POSETRACK.names)] and not visible
-
-
-def _warn_of_given_labels(truth: InstanceTable, predicted: InstanceTable) -> None:
-    if predicted.is_labelled[predicted.rows].all():
-        return  # a file that does not tell labels from predictions, or labels compared with labels
-    both = min(len(truth.is_labelled), len(predicted.is_labelled))
-    scored = truth.is_labelled[:both]
-    given = int((scored & predicted.is_labelled[:both]).sum())
-    if given:
-        warnings.warn(
-            f"{given} of the {int(scored.sum())} scored frames hold labels on the side of the predictions; "
-            "they count too ('posewarper benchmark' leaves them out)",
-            PosewarperWarning,
-            stacklevel=3,
-        )

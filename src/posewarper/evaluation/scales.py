@@ -13,10 +13,7 @@ from posewarper.errors import ConfigError
 from posewarper.geometry import keypoint_boxes
 from posewarper.structures import Floats, InstanceTable, is_there
 
-# A point matches within this share of the reference length, the border included.
-THRESHOLD = 0.5
-# The reference length is this share of the diagonal of the head box.
-HEAD_SHARE = 0.6
+THRESHOLD = 0.5  # of the reference length, within which a point matches, the border included
 
 
 class FrameMatch(NamedTuple):
@@ -34,7 +31,7 @@ class FrameMatch(NamedTuple):
 def head_sizes(head_boxes: Floats) -> Floats:
     """Return the reference lengths (n,) in pixels of head boxes (n, 4) xywh: 0.6 times the diagonal."""
     width, height = head_boxes[:, 2], head_boxes[:, 3]
-    return HEAD_SHARE * np.sqrt(width * width + height * height)
+    return 0.6 * np.sqrt(width * width + height * height)
 
 
 def match_people(truth: Floats, sizes: Floats, predicted: Floats) -> FrameMatch:
