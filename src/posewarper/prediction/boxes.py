@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from torch import nn
 from torchvision import models
 
 from posewarper.crops import Image
-from posewarper.errors import ConfigError
+from posewarper.errors import ConfigError, did_you_mean
 from posewarper.model.pretrained import PathLike, load_torchvision
 from posewarper.prediction.tracker import Tracker
 from posewarper.structures import Floats, Labels
@@ -23,21 +22,13 @@ NOBODY: Floats = np.zeros((0, 4))
 
 @dataclass(frozen=True)
 class BoxSource:
-    """Finds the boxes of one frame after another.
+    """Finds the boxes of one frame after another."""
 
-    Args:
-        known: frame index -> boxes (n, 4) xywh that are given.
-        detect: image -> boxes, where there is a detector.
-        detect_every: frames from one detection to the next; between them tracks are followed.
-        follows: whether boxes of frames without any come from the tracks' own previous poses.
-        whole_frame: wherever nobody is known, whoever uses this has to look at the whole frame.
-    """
-
-    known: Mapping[int, Floats] = field(default_factory=dict)
+    known: Mapping[int, Floats] = field(default_factory=dict)  # frame index -> boxes (n, 4) xywh given
     detect: Callable[[Image], Floats] | None = None
-    detect_every: int = 1
-    follows: bool = False
-    whole_frame: bool = False
+    detect_every: int = 1  # frames from one detection to the next; between them tracks are followed
+    follows: bool = False  # boxes of frames without any come from the tracks' own previous poses
+    whole_frame: bool = False  # whoever uses this has to look at the whole frame where nobody is known
 
     def find(self, frame: int, image: Image, new_scene: bool, tracker: Tracker) -> Floats:
         """Return the boxes of a frame, given the tracks of the frames before it."""
@@ -54,9 +45,8 @@ class BoxSource:
 def boxes_of_labels(labels: Labels, *, around_keypoints: bool = True) -> dict[int, Floats]:
     """Return the boxes around the labels of every labelled frame, by frame index.
 
-    Args:
-        labels: boxes that they give serve where there are fewer than two keypoints to go by.
-        around_keypoints: False takes the boxes that they give, whatever the keypoints.
+    Boxes that the labels give serve where there are fewer than two keypoints to go by; without
+    ``around_keypoints`` they serve everywhere.
     """
     found: dict[int, list[Floats]] = {int(frame): [] for frame in labels.labelled_frames}
     for track in labels.tracks.values():
@@ -89,18 +79,12 @@ class Detector:
 
 
 def load_detector(
-    name: str = DEFAULT_DETECTOR,
-    weights: PathLike | None = None,
-    device: torch.device | str = "cpu",
+    name: str = DEFAULT_DETECTOR, weights: PathLike | None = None, device: torch.device | str = "cpu"
 ) -> Detector:
-    """Return one of torchvision's detectors with trained weights, in evaluation mode.
+    """Return one of torchvision's detectors, by its name there, with trained weights, in evaluation mode.
 
-    Args:
-        name: as torchvision calls it.
-        weights: a ``.pth`` file of this detector for COCO's categories. Left out: torchvision's own, from the
-            folder ``checkpoints`` of ``torch.hub`` (below ``TORCH_HOME``), to which they are downloaded if
-            they are not there.
-        device: where it is to run.
+    ``weights`` is a ``.pth`` file of this detector for COCO's categories; torchvision's own if left out, see
+    :func:`~posewarper.model.pretrained.load_torchvision`.
 
     Raises:
         ConfigError: if torchvision has no such detector.
@@ -108,12 +92,8 @@ def load_detector(
     """
     known = models.list_models(models.detection)
     if name not in known:
-        raise ConfigError(
-            "torchvision has no such detector",
-            expected=" or ".join(known),
-            got=name,
-            fix=_suggest(name, known),
-        )
+        fix = did_you_mean(name, known, "name one of these")
+        raise ConfigError("torchvision has no such detector", expected=" or ".join(known), got=name, fix=fix)
     best = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
     categories = tuple(best.meta["categories"])
     network = load_torchvision(
@@ -135,28 +115,22 @@ def detect(
 ) -> tuple[Floats, Floats]:
     """Return the boxes (n, 4) xywh of one category in an image, and their scores (n,), the best first.
 
-    A detector counts from the corner of the image, so that the whole image is (0, 0, W, H); here the centre
-    of the top-left pixel is at (0, 0), and the whole image begins at -0.5: half a pixel is taken off left and
-    top. Boxes without area are left out.
+    A detector counts from the corner of the image; here the centre of the top-left pixel is at (0, 0), so
+    half a pixel is taken off left and top. Boxes without area are left out.
 
     Args:
         detector: on its device.
         image: (H, W, 3) uint8 RGB.
         category: as COCO calls it ("person", "dog", ...).
-        threshold: score (0 to 1) from which a box counts. Detectors themselves leave out what is below about
-            0.05.
+        threshold: score (0 to 1) from which a box counts; detectors leave out what is below about 0.05.
 
     Raises:
         ConfigError: if the detector knows no such category.
     """
     known = [c for c in detector.categories[1:] if c != "N/A"]
     if category not in known:
-        raise ConfigError(
-            "the detector knows no such category",
-            expected="one of " + ", ".join(known),
-            got=category,
-            fix=_suggest(category, known),
-        )
+        expected, fix = "one of " + ", ".join(known), did_you_mean(category, known, "name one of these")
+        raise ConfigError("the detector knows no such category", expected=expected, got=category, fix=fix)
     place = next(detector.network.parameters()).device
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(place).permute(2, 0, 1).float() / 255
     with torch.inference_mode():
@@ -167,8 +141,3 @@ def detect(
     chosen = np.flatnonzero(wanted & (scores >= threshold) & (size > 0).all(1))
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
     return np.concatenate([corners[chosen, :2] - 0.5, size[chosen]], axis=1), scores[chosen]
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else "name one of these"

@@ -63,15 +63,10 @@ _FAR = 1.0  # a box that is farther off than its own size belongs to somebody el
 
 @dataclass(frozen=True)
 class Crop:
-    """One cut-out, for one frame or for many.
+    """One cut-out, for one frame or for many."""
 
-    Args:
-        number: tells it from others of the run.
-        box: (4,) tight box xywh in image pixels, not yet padded.
-    """
-
-    number: int
-    box: tuple[float, float, float, float]
+    number: int  # tells it from others of the run
+    box: tuple[float, float, float, float]  # tight xywh in image pixels, not yet padded
 
 
 class CropKeeper:
@@ -92,8 +87,12 @@ class CropKeeper:
     def place(self, boxes: Floats) -> list[Crop]:
         """Return the crop of each of the boxes (n, 4) xywh of the next frame."""
         kept = {} if self._hold is None or not len(boxes) else self._match(boxes, self._hold)
-        self._crops = [kept.get(n) or self._new(box) for n, box in enumerate(boxes)]
-        return self._crops
+        crops = []
+        for n, (x, y, w, h) in enumerate(boxes.tolist()):
+            self._count += n not in kept
+            crops.append(kept.get(n) or Crop(self._count, (x, y, w, h)))
+        self._crops = crops
+        return crops
 
     @property
     def held(self) -> frozenset[int]:
@@ -103,11 +102,6 @@ class CropKeeper:
     def forget(self) -> None:
         """Hold nothing over: another scene begins."""
         self._crops = []
-
-    def _new(self, box: Floats) -> Crop:
-        self._count += 1
-        x, y, w, h = (float(value) for value in box)
-        return Crop(self._count, (x, y, w, h))
 
     def _match(self, boxes: Floats, hold: float) -> dict[int, Crop]:
         if not self._crops:
@@ -142,24 +136,14 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class FramePoses:
-    """The poses of one frame.
-
-    Args:
-        frame: its index.
-        keypoints: (n, K, 2) xy in image pixels.
-        keypoint_scores: (n, K), the maxima of the heatmaps.
-        boxes: (n, 4) xywh that were looked at.
-        new_scene: whether a cut lies before this frame.
-        held_error: (n, K) how far keypoints lie from those of crops of their own, in pixels; None where that
-            was not looked at.
-    """
+    """The poses of one frame."""
 
     frame: int
-    keypoints: Floats
-    keypoint_scores: Floats
-    boxes: Floats
-    new_scene: bool
-    held_error: Floats | None = None
+    keypoints: Floats  # (n, K, 2) xy in image pixels
+    keypoint_scores: Floats  # (n, K), the maxima of the heatmaps
+    boxes: Floats  # (n, 4) xywh that were looked at
+    new_scene: bool  # whether a cut lies before this frame
+    held_error: Floats | None = None  # (n, K) pixels from keypoints in crops of their own, if looked at
 
 
 class _Looked(NamedTuple):
@@ -215,10 +199,8 @@ class PoseStream:
     def run(self, frames: Iterable[tuple[int, Image]], start: int = 0) -> Iterator[FramePoses]:
         """Yield the poses of every frame from ``start`` on.
 
-        Args:
-            frames: (index, image), indices rising; they begin :attr:`looks_back` frames before ``start``, or
-                at 0. Frames that are neither wanted nor summed may be left out.
-            start: the first frame whose poses are wanted.
+        The indices of ``frames`` (index, image) rise and begin :attr:`looks_back` frames before ``start``, or
+        at 0. Frames that are neither wanted nor summed may be left out.
         """
         cuts, scene, waiting = CutFinder(), 0, []
         with self._pool:
@@ -244,9 +226,8 @@ class PoseStream:
     def _work(self, numbers: list[int]) -> Iterator[FramePoses]:
         """Yield the poses of frames that follow each other, and let go of what is not needed any more."""
         looked = [self._look(number) for number in numbers]
-        keypoints, maxima = self._find(
-            [(look.number, crop) for look in looked for crop in (*look.crops, *look.own)]
-        )
+        wanted = [(look.number, crop) for look in looked for crop in (*look.crops, *look.own)]
+        keypoints, maxima = self._find(wanted)
         at = 0
         for look in looked:
             n, m = len(look.crops), len(look.own)
@@ -258,9 +239,8 @@ class PoseStream:
         self._images = {n: image for n, image in self._images.items() if n >= oldest}
         self._scene_of = {n: scene for n, scene in self._scene_of.items() if n >= oldest - 1}
         held = self.keeper.held
-        self._heatmaps = {
-            key: maps for key, maps in self._heatmaps.items() if key[0] >= oldest and key[1] in held
-        }
+        still = [key for key in self._heatmaps if key[0] >= oldest and key[1] in held]
+        self._heatmaps = {key: self._heatmaps[key] for key in still}
 
     def _look(self, number: int) -> _Looked:
         cut = self._scene_of.get(number - 1, self._scene_of[number]) != self._scene_of[number]
@@ -281,7 +261,11 @@ class PoseStream:
         k = len(spec.skeleton)
         if not wanted:
             return np.zeros((0, k, 2)), np.zeros((0, k))
-        windows = {number: self._frames_to_sum(number) for number in {number for number, _ in wanted}}
+        windows = {}
+        for number in {number for number, _ in wanted}:
+            scene = self._scene_of[number]
+            there = {n for n in self._images if self._scene_of[n] == scene}
+            windows[number] = frames_to_sum(number, self.window, there.__contains__, bounds=self.bounds)
         self._compute([(near, crop) for number, crop in wanted for near in windows[number][0]])
         present = torch.stack([self._heatmaps[number, crop.number] for number, crop in wanted])
         if len(self.window.offsets) > 1:
@@ -297,22 +281,10 @@ class PoseStream:
         where = InstanceCrops.around(spec, [crop.box for _, crop in wanted])
         return where.find(present.cpu().numpy())
 
-    def _frames_to_sum(self, number: int) -> tuple[list[int], Floats]:
-        scene = self._scene_of[number]
-        return frames_to_sum(
-            number,
-            self.window,
-            lambda near: near in self._images and self._scene_of[near] == scene,
-            bounds=self.bounds,
-        )
-
     def _compute(self, asked: list[tuple[int, Crop]]) -> None:
         """Make sure that the heatmaps of these frames and crops are there."""
-        missing = {
-            (number, crop.number): (number, crop)
-            for number, crop in asked
-            if (number, crop.number) not in self._heatmaps
-        }
+        places = {(number, crop.number): (number, crop) for number, crop in asked}
+        missing = {key: place for key, place in places.items() if key not in self._heatmaps}
         self.asked += len(asked)
         self.computed += len(missing)
         if missing:

@@ -63,18 +63,10 @@ def box_overlap(first: Floats, second: Floats) -> Floats:
 
 
 def suppress_doubles(similarity: Floats, scores: Floats, threshold: float) -> NDArray[np.bool_]:
-    """Return which instances stay when each, best first, removes those that are more similar than allowed.
+    """Return which instances stay when each, best first, removes those more similar than the threshold.
 
-    Args:
-        similarity: (n, n), 1 for equal instances, such as object keypoint similarity; a row says how similar
-            the others are to the instance.
-        scores: (n,); of equal scores the earlier instance goes first.
-        threshold: instances with a similarity above it are doubles.
-
-    Example:
-        >>> similarity = np.array([[1, 0.95, 0.1], [0.95, 1, 0.1], [0.1, 0.1, 1]])
-        >>> suppress_doubles(similarity, np.array([0.5, 0.8, 0.3]), threshold=0.9)
-        array([False,  True,  True])
+    A row of ``similarity`` (n, n) says how similar the others are to the instance, 1 where equal. Of equal
+    scores (n,) the earlier instance goes first.
     """
     stays = np.ones(len(scores), bool)
     for best in np.argsort(-scores, kind="stable"):
@@ -97,11 +89,10 @@ def single_poses(
 ) -> NDArray[np.bool_]:
     """Return which poses (n,) of one frame stay when doubles of better ones are removed.
 
-    Each pose, best first, removes those that it explains: their object keypoint similarity to it, over all
-    of their own confident keypoints, is above the threshold. A keypoint that it lacks counts as 0, so that a
-    part of a body does not remove the whole, and somebody who stands half behind another stays. A pose
-    without any confident keypoint is judged by the overlap of its box (intersection over union) with the
-    same threshold.
+    Each pose, best first, removes those whose object keypoint similarity to it, over all of their own
+    confident keypoints, is above the threshold. A keypoint that it lacks counts as 0, so that a part of a
+    body does not remove the whole, and somebody half behind another stays. A pose without any confident
+    keypoint is judged by the overlap of its box (intersection over union) with the same threshold.
 
     Args:
         keypoints: (n, K, 2) xy in pixels, NaN where there is none.
@@ -113,22 +104,14 @@ def single_poses(
         threshold: similarity above which a pose is a double. At 0.9 all keypoints lie within about one
             labeller's deviation of each other, which two people who cross do not come to.
         keypoint_threshold: score from which a keypoint is confident.
-
-    Example:
-        >>> pose = np.array([[10.0, 10.0], [20.0, 50.0]])
-        >>> keypoints, boxes = np.stack([pose, pose + 0.2, pose + 20]), np.tile([5.0, 5, 20, 50], (3, 1))
-        >>> scores, limits = np.array([0.7, 0.8, 0.6]), {"threshold": 0.9, "keypoint_threshold": 0.2}
-        >>> single_poses(keypoints, np.ones((3, 2)), boxes, scores, [0.05, 0.05], **limits)
-        array([False,  True,  True])
     """
     sure = confident(keypoints, keypoint_scores, keypoint_threshold)
     shown = np.where(sure[..., None], keypoints, np.nan)
     alike, n_shared = shared_similarity(shown, boxes, shown, boxes, np.asarray(sigmas, np.float64))
     n_sure = sure.sum(-1)
     explained = alike * n_shared / np.maximum(n_sure, 1)
-    return suppress_doubles(
-        np.where(n_sure > 0, explained, box_overlap(boxes, boxes)), np.asarray(scores, np.float64), threshold
-    )
+    similarity = np.where(n_sure > 0, explained, box_overlap(boxes, boxes))
+    return suppress_doubles(similarity, np.asarray(scores, np.float64), threshold)
 
 
 _NEVER = -1
@@ -167,15 +150,6 @@ class Tracker:
 
     Raises:
         ConfigError: if the sigmas are not one positive number a keypoint.
-
-    Example:
-        >>> tracker = Tracker([0.1, 0.1])
-        >>> pose, box = np.array([[[10.0, 10.0], [20.0, 40.0]]]), np.array([[10.0, 10.0, 10.0, 30.0]])
-        >>> tracker.update(0, pose, np.ones((1, 2)), box, np.ones(1))
-        array([1])
-        >>> both, boxes = np.concatenate([pose + 50, pose + 1]), np.concatenate([box + (50, 50, 0, 0), box])
-        >>> tracker.update(1, both, np.ones((2, 2)), boxes, np.ones(2))
-        array([2, 1])
     """
 
     def __init__(self, sigmas: ArrayLike, settings: TrackSettings | None = None) -> None:
@@ -201,7 +175,7 @@ class Tracker:
         no track and is not good enough to begin one.
 
         Args:
-            frame: index of the frame, larger than that of the frame before; frames may be left out.
+            frame: index of the frame; frames may be left out.
             keypoints: (n, K, 2) xy in pixels, NaN where there is none. Doubles should have been removed.
             keypoint_scores: (n, K) from 0 to 1.
             boxes: (n, 4) xywh in pixels, tight and finite.
@@ -215,9 +189,8 @@ class Tracker:
         if shapes != [(n, k, 2), (n, k), (n, 4), (n,)]:
             raise ValueError(f"expected (n, {k}, 2), (n, {k}), (n, 4) and (n,), got {shapes}")
         tracks = self._tracks_at(frame)
-        shown = np.where(
-            confident(keypoints, keypoint_scores, self.settings.keypoint_score)[..., None], keypoints, np.nan
-        )
+        sure = confident(keypoints, keypoint_scores, self.settings.keypoint_score)
+        shown = np.where(sure[..., None], keypoints, np.nan)
         good = np.nan_to_num(keypoint_scores).mean(1) >= self.settings.pose_score
         mine, theirs = self._assign(tracks, shown, boxes)
         ids = np.full(n, NO_TRACK, np.int64)
@@ -235,12 +208,7 @@ class Tracker:
         self._tracks = _no_tracks(len(self.sigmas))
 
     def expected_boxes(self, frame: int) -> tuple[Ints, Floats]:
-        """Return the ids (m,) of the live tracks and where they are expected in the next frame.
-
-        The state stays as it is.
-
-        Args:
-            frame: index of the frame, larger than that of the frame before.
+        """Return the ids (m,) of the live tracks and where they are expected in a later frame.
 
         Returns:
             Ids, rising, and (m, 4) boxes xywh in pixels: the extent of the keypoints, moved on, at least 16
@@ -273,10 +241,9 @@ class Tracker:
                 got=len(columns["seen"][0]),
                 fix="resume with the model that they were made with, or begin anew",
             )
-        empty = vars(_no_tracks(k))
-        self._tracks = _Tracks(
-            **{n: np.array(columns[n], old.dtype).reshape(-1, *old.shape[1:]) for n, old in empty.items()}
-        )
+        empty = vars(_no_tracks(k)).items()
+        loaded = {n: np.array(columns[n], old.dtype).reshape(-1, *old.shape[1:]) for n, old in empty}
+        self._tracks = _Tracks(**loaded)
         self._frame, self._last_id = state["frame"], state["last_id"]
 
     def _tracks_at(self, frame: int) -> _Tracks:
@@ -285,8 +252,7 @@ class Tracker:
             return self._tracks
         if frame <= self._frame:
             raise ValueError(f"frame {frame} comes after frame {self._frame}; frames must rise")
-        tracks = self._tracks
-        tracks = tracks.take(frame - tracks.good <= self.settings.patience + 1)
+        tracks = self._tracks.take(frame - self._tracks.good <= self.settings.patience + 1)
         move = tracks.velocities * (frame - self._frame)
         boxes = tracks.boxes + np.pad(move, ((0, 0), (0, 2)))
         return replace(tracks, keypoints=tracks.keypoints + move[:, None], boxes=boxes)
@@ -317,10 +283,8 @@ class Tracker:
             shift[moved] = np.nanmedian(step[moved], axis=1)
             pace = np.nanmedian(step[moved] / gap, axis=1)
             gap = np.nanmedian(np.where(shared[moved], gap[..., 0], np.nan), axis=1)
-            known = tracks.moving[mine[moved]]
-            gain = np.where(
-                known, 1 - (1 - self.settings.smoothing) ** gap, float(self.settings.smoothing > 0)
-            )
+            known, smoothing = tracks.moving[mine[moved]], self.settings.smoothing
+            gain = np.where(known, 1 - (1 - smoothing) ** gap, float(smoothing > 0))
             columns["velocities"][mine[moved]] += gain[:, None] * pace
             columns["moving"][mine[moved]] = True
         there = is_there(shown)

@@ -147,15 +147,8 @@ def predict_clip(
 ) -> RunResult:
     """Predict a video that is open, by a model that is ready, with boxes from a source; see :func:`predict`.
 
-    Args:
-        frames: the video.
-        model: in evaluation mode, on its device.
-        source: where instances are looked for.
-        config: settings.
-        log: folder of the records; a run that finds one resumes after it. None keeps none.
-        batch: crops at a time; None for what suits the device.
-        progress: is told before the records are opened, when nothing is written yet and the input is known
-            to be usable, and after every frame.
+    ``progress`` is told before the records are opened, when nothing is written yet and the input is known to
+    be usable, and after every frame.
 
     Raises:
         OutputError: if the records that are there are damaged, or another process is writing some.
@@ -299,11 +292,7 @@ class _Run:
         quality = poses.keypoint_scores.mean(1) if len(stays) else np.zeros(0)
         if self.config.nms_oks is not None and len(stays) > 1:
             stays = single_poses(
-                poses.keypoints,
-                poses.keypoint_scores,
-                poses.boxes,
-                quality,
-                self.sigmas,
+                *(poses.keypoints, poses.keypoint_scores, poses.boxes, quality, self.sigmas),
                 threshold=self.config.nms_oks,
                 keypoint_threshold=self.config.keypoint_score,
             )
@@ -343,7 +332,7 @@ def _collect_poses(records: PoseLog, skeleton: Skeleton, frames: Frames, n_frame
 
 
 @contextmanager
-def _opened(video: Video | PathLike) -> Iterator[Video | LiveVideo]:
+def _opened(video: Video | PathLike) -> Iterator[Frames]:
     if isinstance(video, Video):
         yield video  # whoever opened it closes it
         return
@@ -352,9 +341,7 @@ def _opened(video: Video | PathLike) -> Iterator[Video | LiveVideo]:
         yield opened
 
 
-def _boxes_of(
-    given: Labels | PathLike, frames: Video | LiveVideo, skeleton: Skeleton
-) -> Mapping[int, Floats]:
+def _boxes_of(given: Labels | PathLike, frames: Frames, skeleton: Skeleton) -> Mapping[int, Floats]:
     """Return the boxes around labels, or those that a file gives, if its keypoints are not the model's."""
     path = None if isinstance(given, Labels) else given
     video = frames if isinstance(frames, Video) else None
@@ -363,7 +350,7 @@ def _boxes_of(
     check_image_size(labels.image_size, frames.image_size, path=path)
     if set(labels.skeleton.names) == set(skeleton.names):
         return boxes_of_labels(labels)
-    theirs, ours = (", ".join(names) for names in (labels.skeleton.names, skeleton.names))
+    theirs, ours = ", ".join(labels.skeleton.names), ", ".join(skeleton.names)
     if not all(np.isfinite(track.boxes).all() for track in labels.tracks.values()):
         raise LabelsError(
             "the labels have other keypoints than the model, and not all of them have a box",
@@ -372,13 +359,10 @@ def _boxes_of(
             got=theirs,
             fix="give labels of the model's keypoints, or boxes around the whole subjects with --boxes",
         )
-    text = f"the labels have other keypoints ({theirs}) than the model ({ours})"
-    warnings.warn(
-        f"{'' if path is None else f'{os.fspath(path)}: '}{text}; only their boxes are used, which may be "
-        "smaller than the subject that the model knows",
-        PosewarperWarning,
-        stacklevel=3,
-    )
+    text = "" if path is None else f"{os.fspath(path)}: "
+    text += f"the labels have other keypoints ({theirs}) than the model ({ours}); only their boxes are used, "
+    text += "which may be smaller than the subject that the model knows"
+    warnings.warn(text, PosewarperWarning, stacklevel=3)
     return boxes_of_labels(labels, around_keypoints=False)
 
 

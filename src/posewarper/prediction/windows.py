@@ -60,18 +60,11 @@ def named_window(name: str) -> Window:
 def make_window(radius: int, *, causal: bool = False) -> Window:
     """Return a window of any length, with the paper's weights by distance, which sum to 1.
 
-    The paper's window is that of radius 2; farther away the weights go on falling by the same factor.
-
-    Args:
-        radius: frames on either side.
-        causal: look at earlier frames only, for live use.
+    The paper's window is that of radius 2 (frames on either side); farther away the weights go on falling by
+    the same factor. A causal window looks at earlier frames only, for live use.
 
     Raises:
         ConfigError: if the radius is negative.
-
-    Example:
-        >>> make_window(2).offsets, make_window(1, causal=True).offsets
-        ((0, -1, -2, 1, 2), (0, -1))
     """
     if radius < 0:
         raise ConfigError("a window has no such radius", expected="0 or more", got=radius, fix="correct it")
@@ -109,9 +102,9 @@ def frames_to_sum(
         number: of the present frame.
         window: the frames wanted.
         has: tells whether there is a frame of a number.
-        bounds: numbers of the video's first and last frame, to treat its ends as the original does: beyond
-            them the first or last frame counts again, and the present frame for one that is missing. None
-            leaves such frames out, and the weights of the others grow to the same sum.
+        bounds: the video's first and last number, to treat its ends as the original does: beyond them the
+            first or last frame counts again, and the present frame for one that is missing. None leaves such
+            frames out, and the weights of the others grow to the same sum.
 
     Returns:
         F different numbers, the present frame first, and (F,) weights.
