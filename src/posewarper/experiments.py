@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWarning
+from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWarning, few_of
 from posewarper.evaluation.protocols import evaluate
-from posewarper.files import write_json
+from posewarper.files import write_json, write_text
 from posewarper.model.checkpoint import load_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
@@ -32,8 +32,8 @@ from posewarper.training.run import RECIPE, run_recipe
 from posewarper.training.samples import labelled_frames, samples_of_dataset
 
 GROUPS = ("head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle", "total")
-
 Row = tuple[float | None, ...]
+Figures = dict[str, float | None]
 
 # (dataset, experiment) -> name of our row -> what was published, by GROUPS.
 PUBLISHED: dict[tuple[str, str], dict[str, Row]] = {
@@ -63,7 +63,6 @@ def published_rows(dataset: str, experiment: str) -> dict[str, Row]:
     return PUBLISHED.get((dataset, experiment), {})
 
 
-Figures = dict[str, float | None]
 # Folders of the original's helper scripts, by our stage.
 ORIGINAL_FOLDERS = {
     "sparse_pose": "baseline",
@@ -100,8 +99,6 @@ class Workshop:
     progress: Progress = silent
     tell: Callable[[str], None] = field(default=lambda line: None)
 
-    # --- training -----------------------------------------------------------------------------------------
-
     def check_recipes(self) -> None:
         """Read the recipes of all stages, so that none fails after hours of work on others.
 
@@ -109,7 +106,7 @@ class Workshop:
             ConfigError: if a setting is unknown or has an impossible value.
         """
         for stage in STAGES:
-            self._recipe(stage, None, None, None)
+            self._recipe(stage)
 
     def weights(
         self,
@@ -129,17 +126,19 @@ class Workshop:
         """
         name = f"V{subset[0]}_N{subset[1]}" if subset else ""
         title = f"{stage} {name}".strip()
-        found = self._original(stage, name)
-        if found is not None:
-            self.tell(f"{title}: {found}")
-            return found
-        folder = self.out / ORIGINAL_FOLDERS.get(stage, stage) / name
+        part = Path(ORIGINAL_FOLDERS.get(stage, stage), name)
+        if self.original is not None and stage in ORIGINAL_FOLDERS and subset:
+            found = _original_weights(self.original / part)
+            if found is not None:
+                self.tell(f"{title}: {found}")
+                return found
+        folder = self.out / part
         recipe = self._recipe(stage, subset, start or self.start, pseudo_labels)
         done = folder / FINAL
         if done.is_file():
             noted = folder / RECIPE
             theirs = yaml.safe_load(noted.read_text(encoding="utf-8")) if noted.is_file() else None
-            if theirs != yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))):
+            if theirs != recipe.model_dump(mode="json"):
                 raise OutputError(
                     "this stage was trained with other settings",
                     path=folder,
@@ -156,24 +155,12 @@ class Workshop:
             )
         return done
 
-    def _original(self, stage: str, subset: str) -> Path | None:
-        if self.original is None or stage not in ORIGINAL_FOLDERS or not subset:
-            return None
-        folder = self.original / ORIGINAL_FOLDERS[stage] / subset
-        found = sorted(folder.rglob("*.pth"))
-        final = [path for path in found if "final" in path.name]
-        if len(final or found) > 1:
-            raise OutputError(
-                "this folder of the original holds several checkpoints",
-                path=folder,
-                expected="one .pth file, or one with 'final' in its name",
-                got=", ".join(path.name for path in found[:5]),
-                fix="leave the one that counts",
-            )
-        return (final or found or [None])[0]
-
     def _recipe(
-        self, stage: str, subset: tuple[int, int] | None, start: Path | None, pseudo_labels: Path | None
+        self,
+        stage: str,
+        subset: tuple[int, int] | None = None,
+        start: Path | None = None,
+        pseudo_labels: Path | None = None,
     ) -> Recipe:
         # PoseTrack21 has PoseTrack18's videos, and no recipe of its own is known.
         family = "posetrack17" if self.dataset.kind == "posetrack17" else "posetrack18"
@@ -184,17 +171,13 @@ class Workshop:
             data |= {"videos": subset[0], "labelled_frames": subset[1]}
         if pseudo_labels is not None:
             data["pseudo_labels"] = str(pseudo_labels)
-        changed = {
-            "data": recipe.data.model_copy(update=data),
-            "model": recipe.model.model_copy(update={"start": None if start is None else str(start)}),
-        }
-        return recipe.model_copy(update=changed)
+        model = recipe.model.model_copy(update={"start": None if start is None else str(start)})
+        return recipe.model_copy(update={"data": recipe.data.model_copy(update=data), "model": model})
 
     def _train_elsewhere(self, recipe: Recipe, folder: Path) -> None:
         """Train by torchrun, one process a device."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / "requested.yaml"
-        path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        write_text(path, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(self.processes), "-m", "posewarper", "train", str(path)]
         command += ["--out", str(folder), "--resume", "--device", self.device]
@@ -212,8 +195,6 @@ class Workshop:
                 "the training of this stage ended early", path=folder, got=f"exit code {code}",
                 fix="read its messages above; the same command resumes there",
             )  # fmt: skip
-
-    # --- use ----------------------------------------------------------------------------------------------
 
     def model(self, path: Path) -> PoseWarper:
         """Load a checkpoint for use on the workshop's device."""
@@ -235,17 +216,10 @@ class Workshop:
         return _ap(lambda: evaluate(truth, place / "results").to_dict())
 
     def propagate(
-        self,
-        path: Path,
-        folder: str,
-        *,
-        split: str,
-        method: str,
-        plan: Plan,
-        pseudo: bool,
+        self, path: Path, folder: str, *, split: str, method: str, plan: Plan, pseudo: bool
     ) -> Path:
         """Propagate labels by a method and return the folder of poses."""
-        result = propagate_dataset(
+        return propagate_dataset(
             self.dataset,
             self.model(path),
             self.out / "propagated" / folder,
@@ -254,8 +228,7 @@ class Workshop:
             plan=plan,
             rules=Rules(min_score=MIN_SCORE if pseudo else None),
             progress=self.progress,
-        )
-        return result.folder
+        ).folder
 
     def score_propagated(self, folder: Path, plan: Plan) -> Figures:
         """Return the official AP of propagated poses on val by group, labelled frames among them."""
@@ -267,10 +240,24 @@ class Workshop:
 
     def training_plan(self, subset: tuple[int, int]) -> dict[str, list[Step]]:
         """Return the steps from the labelled frames of a subset of train to their neighbours."""
-        recipe = self._recipe("sparse_pose", subset, None, None)
-        samples = samples_of_dataset(self.dataset, recipe.data, 1.0)
+        samples = samples_of_dataset(self.dataset, self._recipe("sparse_pose", subset).data, 1.0)
         chosen = labelled_frames(samples, self.dataset)
         return plan_dataset(self.dataset, "train", "neighbours", selection=chosen)
+
+
+def _original_weights(folder: Path) -> Path | None:
+    """Return the checkpoint in a folder of the original, None where there is none."""
+    found = sorted(folder.rglob("*.pth"))
+    final = [path for path in found if "final" in path.name]
+    if len(final or found) > 1:
+        raise OutputError(
+            "this folder of the original holds several checkpoints",
+            path=folder,
+            expected="one .pth file, or one with 'final' in its name",
+            got=few_of([path.name for path in found]),
+            fix="leave the one that counts",
+        )
+    return (final or found or [None])[0]
 
 
 def _ap(score: Callable[[], dict]) -> Figures:
@@ -298,7 +285,7 @@ class ResultTable:
 def run_propagation(workshop: Workshop) -> ResultTable:
     """Carry sparse labels through the videos of val, by four methods; labelled frames themselves count."""
     own = workshop.settings.propagation
-    subset = (own.videos, own.labelled_frames)
+    subset = own.videos, own.labelled_frames
     plan = workshop.validation_plan()  # first: without frames to fill there is no need to train
     pose = workshop.weights("sparse_pose", subset=subset)
     warper = workshop.weights("sparse_warper", subset=subset, start=pose)
@@ -309,10 +296,9 @@ def run_propagation(workshop: Workshop) -> ResultTable:
         ("optical flow (RAFT)", "raft", pose),
         ("PoseWarper", "warper", warper),
     ):
+        folder = f"val_{method}"
         try:
-            poses = workshop.propagate(
-                weights, f"val_{method}", split="val", method=method, plan=plan, pseudo=False
-            )
+            poses = workshop.propagate(weights, folder, split="val", method=method, plan=plan, pseudo=False)
         except ModelError as error:
             if method != "raft":  # whose weights may not be to be had
                 raise
@@ -326,19 +312,16 @@ def run_augmentation(workshop: Workshop) -> ResultTable:
     """Train on sparse labels, and again on sparse labels plus propagated poses, for each (V, N)."""
     rows: dict[str, Figures] = {}
     for subset in workshop.settings.sweeps:
-        name = f"V{subset[0]}_N{subset[1]}"
+        name, shown = "V{}_N{}".format(*subset), "V={} N={}".format(*subset)
         pose = workshop.weights("sparse_pose", subset=subset)
         warper = workshop.weights("sparse_warper", subset=subset, start=pose)
-        plan = workshop.training_plan(subset)
-        poses = workshop.propagate(
-            warper, f"train_{name}", split="train", method="warper", plan=plan, pseudo=True
-        )
+        plan, folder = workshop.training_plan(subset), f"train_{name}"
+        poses = workshop.propagate(warper, folder, split="train", method="warper", plan=plan, pseudo=True)
         retrained = workshop.weights("retraining", subset=subset, pseudo_labels=poses)
-        shown = f"V={subset[0]} N={subset[1]}"  # with what follows no wider than the printed table
+        # The rows' names are no wider than the printed table.
         rows[f"{shown}: labels alone"] = workshop.predict(pose, f"baseline_{name}", aggregate="none")
-        rows[f"{shown}: and propagated poses"] = workshop.predict(
-            retrained, f"retrained_{name}", aggregate="none"
-        )
+        figures = workshop.predict(retrained, f"retrained_{name}", aggregate="none")
+        rows[f"{shown}: and propagated poses"] = figures
     return ResultTable("augmentation", rows)
 
 
@@ -358,19 +341,14 @@ EXPERIMENTS = tuple(RUNS)
 
 
 def run_experiments(workshop: Workshop, names: tuple[str, ...]) -> list[ResultTable]:
-    """Run experiments in order and keep their figures in ``figures.json``.
-
-    Args:
-        workshop: where and with what.
-        names: of :data:`EXPERIMENTS`.
+    """Run experiments (of :data:`EXPERIMENTS`) in order and keep their figures in ``figures.json``.
 
     Raises:
         ConfigError: if a stage's recipe cannot be used.
         Interrupted: on Ctrl-C; what was done is kept.
     """
     workshop.check_recipes()
-    tables = []
-    kept = workshop.out / "figures.json"
+    tables, kept = [], workshop.out / "figures.json"
     try:
         for name in names:
             workshop.tell(f"--- {name}")

@@ -60,10 +60,7 @@ class NetworkConfig(Settings):
     """Architecture of a model for one's own clips; the paper's is hrnet_w48 with 20 blocks of 128."""
 
     backbone: str = "hrnet_w18_small"
-    backbone_weights: str = Field(
-        default="none",
-        description="to start from: none (random), imagenet (timm's own), or a file of weights",
-    )
+    backbone_weights: str = Field(default="none", description="none (random), imagenet (timm's) or a file")
     crop_size: tuple[int, int] = Field(default=(192, 192), description="(height, width), multiples of 32")
     head_width: int = Field(default=32, ge=1)
     head_blocks: int = Field(default=4, ge=1)
@@ -75,9 +72,7 @@ class FitConfig(Settings):
     """How a model is fitted to a clip. Budgets are iterations, never seconds."""
 
     pose_iterations: int = Field(default=250, ge=0)
-    pseudo_iterations: int = Field(
-        default=120, ge=0, description="on labels and propagated poses; 0 for none"
-    )
+    pseudo_iterations: int = Field(default=120, ge=0, description="on propagated poses; 0 for none")
     warp_iterations: int = Field(default=150, ge=0)
     pose_batch: int = Field(default=16, ge=2)
     warp_batch: int = Field(default=8, ge=2)
@@ -99,17 +94,12 @@ EFFORTS: dict[str, FitConfig] = {
 
 
 def effort_config(effort: str) -> FitConfig:
-    """Return the settings of an effort by name.
-
-    Raises:
-        ConfigError: if there is no such effort.
-    """
+    """Return the settings of an effort by name, ConfigError if there is none."""
     if effort not in EFFORTS:
         raise unknown_name("unknown effort", effort, EFFORTS)
     return EFFORTS[effort]
 
 
-_PAPER_DILATIONS = (3, 6, 12, 18, 24)
 MIN_SCORE = 0.2
 """A propagated keypoint becomes a label if it scores more than this, as in the original."""
 SOURCES = ("dataset", "made_up", "clips", "clips_file")
@@ -121,17 +111,13 @@ class ModelSettings(Settings):
     """The network, and the weights that it starts from."""
 
     backbone: str = Field(default="hrnet_w48", description="timm name of the backbone")
-    skeleton: str = Field(
-        default="posetrack", description="a preset, or 'labels' for the skeleton of the clips' labels"
-    )
+    skeleton: str = Field(default="posetrack", description="a preset, or 'labels' for that of the labels")
     crop_size: tuple[int, int] = Field(default=(384, 288), description="(height, width), multiples of 32")
     sigma: float = Field(default=3.0, gt=0, description="of the target Gaussians, in heatmap pixels")
     head_width: int = Field(default=128, ge=1)
     head_blocks: int = Field(default=20, ge=1)
-    head_dilations: tuple[int, ...] = _PAPER_DILATIONS
-    start: str | None = Field(
-        default=None, description="checkpoint to start from: model.pt, or a .pth of the original or of mmpose"
-    )
+    head_dilations: tuple[int, ...] = (3, 6, 12, 18, 24)
+    start: str | None = Field(default=None, description="model.pt, or a .pth of the original or mmpose")
 
 
 class ClipSettings(Settings):
@@ -139,9 +125,7 @@ class ClipSettings(Settings):
 
     video: str
     labels: str
-    pseudo_labels: str | None = Field(
-        default=None, description="propagated poses that join: poses.json of `posewarper propagate`"
-    )
+    pseudo_labels: str | None = Field(default=None, description="poses.json of `posewarper propagate`")
 
 
 class PseudoSettings(Settings):
@@ -174,22 +158,14 @@ class DataSettings(Settings):
     made_up: MadeUpSettings | None = None
     clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to learn from")
     validation_clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to validate on")
-    clips_file: str | None = Field(
-        default=None, description="the clips in a file: columns video, labels and split (train or val)"
-    )
+    clips_file: str | None = Field(default=None, description="CSV of video, labels, split (train or val)")
     split: str = "train"
     validation: str | None = Field(default="val", description="split to validate on; none to leave it out")
-    selection: str | None = Field(
-        default=None, description="the original's JSON file of labelled frames: its stem, or a path"
-    )
+    selection: str | None = Field(default=None, description="the original's file of frames: stem or path")
     videos: int | None = Field(default=None, ge=1, description="V: learn from this many videos")
-    labelled_frames: int | None = Field(
-        default=None, ge=1, description="N: learn from this many labelled frames of each video"
-    )
+    labelled_frames: int | None = Field(default=None, ge=1, description="N: labelled frames of each video")
     subset_seed: int = Field(default=0, ge=0, description="by which V and N are drawn")
-    pseudo_labels: str | None = Field(
-        default=None, description="folder or file of propagated poses that join the labels"
-    )
+    pseudo_labels: str | None = Field(default=None, description="folder or file of poses that join labels")
     pseudo: PseudoSettings | None = Field(default=None, description="make such poses first")
 
     @model_validator(mode="after")
@@ -228,21 +204,11 @@ class TrainSettings(Settings):
     learning_rate: float = Field(default=1e-4, gt=0)
     batch_per_device: int | None = Field(default=None, ge=1)
     global_batch: int | None = Field(default=None, ge=1)
-    min_epoch_steps: int = Field(
-        default=1,
-        ge=1,
-        description="with few samples an epoch goes through them so often that it has as many",
-    )
+    min_epoch_steps: int = Field(default=1, ge=1, description="few samples are repeated until so many steps")
     accumulate: int = Field(default=1, ge=1, description="batches whose gradients are added up")
     precision: Literal["float32", "bfloat16"] = "float32"
-    batch_norm: Literal["paper", "frozen_backbone", "evaluation"] = Field(
-        default="paper",
-        description="how batch norms work: see docs/training.md",
-    )
-    match_head: bool = Field(
-        default=False,
-        description="the warper also learns what the head of model.start warps: for a light head",
-    )
+    batch_norm: Literal["paper", "frozen_backbone", "evaluation"] = "paper"  # see docs/training.md
+    match_head: bool = Field(default=False, description="the warper also learns from the head of model.start")
     workers: int = Field(default=2, ge=0, description="processes that read and cut, on each device")
     checkpoint_steps: int = Field(default=500, ge=1, description="steps between checkpoints inside an epoch")
     validate_epochs: int = Field(default=1, ge=1, description="epochs between validations")
@@ -282,34 +248,19 @@ class ExperimentSettings(Settings):
         description="(V, N) of the augmentation experiment",
     )
     changes: tuple[str, ...] = Field(default=(), description="key=value, for the recipes of all stages")
-    stages: dict[str, tuple[str, ...]] = Field(
-        default={}, description="stage -> key=value, for its recipe: " + ", ".join(STAGES)
-    )
+    stages: dict[str, tuple[str, ...]] = Field(default={}, description="stage -> key=value, for its recipe")
 
 
 class TrackSettings(Settings):
     """How instances become tracks, see :class:`posewarper.prediction.tracker.Tracker`."""
 
     patience: int = Field(default=30, ge=1, description="frames without a good pose that a track outlives")
-    start_score: float = Field(
-        default=0.3, ge=0, le=1, description="score of an instance from which it begins a track"
-    )
-    pose_score: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="mean keypoint score from which a pose is good; poor ones begin no track and keep none",
-    )
+    start_score: float = Field(default=0.3, ge=0, le=1, description="of an instance that begins a track")
+    pose_score: float = Field(default=0.2, ge=0, le=1, description="mean keypoint score of a good pose")
     keypoint_score: float = Field(default=0.2, ge=0, le=1, description="from which a keypoint counts")
-    least_similarity: float = Field(
-        default=0.1, ge=0, le=1, description="below which an instance does not continue a track"
-    )
-    smoothing: float = Field(
-        default=0.5, ge=0, le=1, description="share of the newest step in the velocity; 0: no motion"
-    )
-    fading: float = Field(
-        default=0.7, ge=0, le=1, description="share of the velocity left after a frame without a good pose"
-    )
+    least_similarity: float = Field(default=0.1, ge=0, le=1, description="of the next instance to a track")
+    smoothing: float = Field(default=0.5, ge=0, le=1, description="newest step in the velocity; 0: no motion")
+    fading: float = Field(default=0.7, ge=0, le=1, description="velocity left after a frame without a pose")
 
 
 class ClipPredictionConfig(TrackSettings):
@@ -319,14 +270,10 @@ class ClipPredictionConfig(TrackSettings):
     window: int = Field(default=2, ge=0, description="frames on either side that are summed")
     causal: bool = Field(default=False, description="earlier frames only, for live use")
     crops: Literal["exact", "held"] = "exact"
-    hold: float = Field(
-        default=0.08, ge=0, le=0.5, description="share of its size by which a held crop may be off"
-    )
+    hold: float = Field(default=0.08, ge=0, le=0.5, description="share of its size a held crop may be off")
     flip: bool = Field(default=False, description="also look at each crop's mirror image")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    nms_oks: float | None = Field(
-        default=0.9, ge=0, le=1, description="poses more similar to a better one are left out"
-    )
+    nms_oks: float | None = Field(default=0.9, ge=0, le=1, description="more similar poses are left out")
 
 
 class PredictionConfig(Settings):

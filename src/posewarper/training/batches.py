@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -31,11 +31,11 @@ def epoch_order(n_samples: int, seed: int, epoch: int) -> Ints:
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """Batches of ``(epoch, index)`` for one process of many, to be given as ``batch_sampler``.
 
-    A step learns from one global batch, the next ``global_batch`` samples of the epoch's order. It is cut
-    into ``accumulate * world`` equal pieces in that order: the first ``world`` of them are what the processes
-    see first, one each, and so on. So all processes together see the same batches in the same steps whatever
-    their number. The last batch of an epoch is filled up from the beginning of the epoch's order, so that all
-    batches are whole and all processes have as many: up to ``global_batch - 1`` samples come twice.
+    A step learns from the next ``global_batch`` samples of the epoch's order, cut into ``accumulate * world``
+    equal pieces in that order: the first ``world`` of them are what the processes see first, one each, and so
+    on. So all processes together see the same batches in the same steps whatever their number. The last batch
+    of an epoch is filled up from the beginning of its order, so that all batches are whole and all processes
+    have as many: up to ``global_batch - 1`` samples come twice.
 
     Args:
         n_samples: samples of the data set.
@@ -47,12 +47,6 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     Raises:
         ConfigError: if there are no samples.
-
-    Example:
-        >>> sampler = EpochSampler(5, 4, rank=1, world=2, seed=0)
-        >>> sampler.set_epoch(3)
-        >>> len(sampler), [len(batch) for batch in sampler], next(iter(sampler))[0][0]
-        (2, [2, 2], 3)
     """
 
     def __init__(
@@ -90,8 +84,8 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 class TrainingSet(Dataset[dict[str, Tensor]]):
     """Augmented crops and targets of training samples.
 
-    An item's key is ``(epoch, index)``, as :class:`EpochSampler` gives them, and decides with the seed on all
-    that is random in it: it does not matter which process makes it, nor when. An item holds:
+    An item's key ``(epoch, index)``, as :class:`EpochSampler` gives it, decides with the seed on all that is
+    random in it: it does not matter which process makes it, nor when. An item holds:
 
     - ``images`` (F, h, w, 3) uint8 RGB: the crop of the labelled frame; of pairs also that of its neighbour,
       under the same transform;
@@ -105,8 +99,7 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
         sigma: of the targets' Gaussians, in heatmap pixels; a whole number for the paper's targets.
         augmentation: the random crops, and how far the neighbour of a pair may be.
         pairs: whether items are pairs of frames (the warper) or single ones (the pose network).
-        exact_targets: Gaussians at the keypoints themselves and crops as for own clips, not the paper's
-            crops and targets on whole heatmap pixels.
+        exact_targets: targets and crops as for own clips, not the paper's, whose targets lie on whole pixels.
         seed: of the augmentation.
 
     Raises:
@@ -163,15 +156,22 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
         crops = [own.image]
         if self._pairs:
             other = samples.videos[video].neighbour(number, framing.offset)
-            same = other == number
-            crops.append(
-                own.image if same else cut(frame._replace(image=self._reader.read(video, other))).image
+            if other == number:
+                crops.append(own.image)
+            else:
+                crops.append(cut(frame._replace(image=self._reader.read(video, other))).image)
+        size = width // STRIDE, height // STRIDE
+        if self._exact:
+            target = label_heatmaps(own.keypoints, self._crop_size, self._sigma)
+            weights = np.asarray(target.any((1, 2)), np.float32)
+        else:
+            target, weights = paper_encode(
+                own.keypoints, own.visibility, (width, height), size, int(self._sigma)
             )
-        target, weights = _make_target(own, self._sigma, exact=self._exact)
         return {
             "images": torch.from_numpy(np.stack(crops)),
             "target": torch.from_numpy(target),
-            "weights": torch.from_numpy(weights),
+            "weights": torch.from_numpy(weights).reshape(-1),
             "index": torch.tensor(index),
         }
 
@@ -182,74 +182,53 @@ def label_heatmaps(keypoints: Floats, crop_size: tuple[int, int], sigma: float) 
     return encode(crop_to_heatmap(keypoints, STRIDE), size, sigma)
 
 
-def _make_target(
-    crop: Sample, sigma: float, *, exact: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    height, width = crop.image.shape[:2]
-    if exact:
-        target = label_heatmaps(crop.keypoints, (height, width), sigma)
-        return target, np.asarray(target.any((1, 2)), np.float32)
-    size = width // STRIDE, height // STRIDE
-    target, weights = paper_encode(crop.keypoints, crop.visibility, (width, height), size, int(sigma))
-    return target, weights[:, 0]
-
-
 def images_to_tensor(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Turn crops into network input on their device, as :func:`posewarper.crops.normalise` does.
 
     Args:
         images: (..., h, w, 3) uint8 RGB, on any device.
-        mean: (3,) in units of 255.
-        std: (3,) in units of 255.
+        mean: (3,) in units of 255, as ``std``.
+        std: (3,)
 
     Returns:
         (..., 3, h, w) float32, ``(crop / 255 - mean) / std``; channels lie last in memory.
     """
+    deviation = np.asarray(std, np.float64)
     factor, offset = (
-        torch.tensor(values, dtype=torch.float64).to(torch.float32).to(images.device)
-        for values in (
-            1 / (255 * np.asarray(std, np.float64)),
-            np.asarray(mean, np.float64) / np.asarray(std),
-        )
+        torch.tensor(values, dtype=torch.float32, device=images.device)
+        for values in (1 / (255 * deviation), np.asarray(mean, np.float64) / deviation)
     )
     return (images.to(torch.float32) * factor - offset).movedim(-1, -3)
 
 
 Batch = Mapping[str, Tensor]
-_PREFETCHED = 4  # batches that each worker makes ahead
-
-
-@dataclass(frozen=True)
-class _Trouble:
-    """An error on its way from a worker: what torch makes of it would be a RuntimeError with a traceback."""
-
-    kind: type[PosewarperError]
-    told: Mapping[str, Any]
 
 
 class _Guarded(Dataset[Any]):
+    """The same items, an error in place of one as what makes it: torch would make a RuntimeError of it."""
+
     def __init__(self, items: TrainingSet) -> None:
         self._items = items
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor] | _Trouble:
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor] | partial[PosewarperError]:
         try:
             return self._items[key]
         except PosewarperError as error:
             told = {name: getattr(error, name) for name in ("path", "expected", "got")}
             words = {name: None if value is None else str(value) for name, value in told.items()}
-            return _Trouble(type(error), {"what": error.what, "fix": error.fix, **words})
+            return partial(type(error), error.what, fix=error.fix, **words)
 
 
 def _collate(items: Sequence[Any]) -> Any:
-    return next((item for item in items if isinstance(item, _Trouble)), None) or default_collate(list(items))
+    return next((item for item in items if isinstance(item, partial)), None) or default_collate(list(items))
 
 
 def _start_worker(worker: int) -> None:
     # Videos that the parent let go of may still wait for the garbage collector. Closed in a fork they would
     # wait for ever for the threads of their decoders, which stayed behind.
     gc.freeze()
-    # OpenCV on one thread: there are as many workers as one wants busy. 0 says so; 1 would first end the
-    # threads of its pool, and wait for those that stayed behind.
+    # OpenCV on one thread. 0 says so; 1 would first end the threads of its pool, and wait for those that
+    # stayed behind.
     cv2.setNumThreads(0)
 
 
@@ -285,7 +264,7 @@ class BatchLoader:
             timeout=timeout,
             worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
-            prefetch_factor=_PREFETCHED if workers else None,
+            prefetch_factor=4 if workers else None,
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -295,8 +274,8 @@ class BatchLoader:
             PosewarperError: if a sample cannot be read.
         """
         for batch in self._loader:
-            if isinstance(batch, _Trouble):
-                raise batch.kind(**batch.told)
+            if isinstance(batch, partial):
+                raise batch()
             yield batch
 
     def close(self) -> None:

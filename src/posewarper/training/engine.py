@@ -1,8 +1,8 @@
-"""The training of a recipe, on one process or many; a run that was stopped is resumed exactly.
+"""The training of a recipe, on one process or many; a run that was stopped resumes exactly.
 
-What is computed does not depend on where it runs: the order of the samples, the random crops and the global
-batches follow from the seed alone. The state on disk holds model, optimiser and place, so that a run that was
-killed ends with the parameters of one that was not.
+The order of the samples, the random crops and the global batches follow from the seed alone, not from where
+it runs. The state on disk holds model, optimiser and place, so that a run that was killed ends with the
+parameters of one that was not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -23,30 +23,31 @@ import torch
 from accelerate.utils import InitProcessGroupKwargs, broadcast
 from torch import Tensor, nn
 
-from posewarper.errors import ConfigError, Interrupted, ModelError
-from posewarper.files import replacing
+from posewarper.errors import ConfigError, Interrupted, ModelError, first_sentence
+from posewarper.files import replacing, write_text
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
 from posewarper.model.warping import WarpHead
 from posewarper.options import Recipe, TrainSettings
+from posewarper.reporting.network_pictures import write_debug_picture
 from posewarper.structures import Progress, silent
 from posewarper.training.batches import Batch, BatchLoader, EpochSampler, TrainingSet
-from posewarper.training.steps import BATCH_NORMS, PoseStep, WarperStep, training_steps
+from posewarper.training.steps import PoseStep, WarperStep, training_steps
 
 _FORMAT = "posewarper training state"
 
 
 @dataclass
 class RunState:
-    """Where a run stands.
+    """Where a run stands; figures are of the validation.
 
     Args:
         epoch: number of epochs that are done.
         step: steps done of the epoch that has begun.
-        best: highest validation figure so far, None before the first.
+        best: highest figure so far, None before the first.
         best_epoch: when it was reached.
-        figure: the last validation figure.
+        figure: the last one.
         seconds: of work so far.
         loss_sum: of the losses of the epoch that has begun.
     """
@@ -60,27 +61,6 @@ class RunState:
     loss_sum: float = 0.0
 
 
-def save_state(
-    path: Path, state: RunState, recipe: dict[str, Any], model: dict[str, Any], optimiser: dict[str, Any]
-) -> None:
-    """Write a state, whole or not at all.
-
-    Args:
-        path: the file.
-        state: where the run stands.
-        recipe: its settings, as plain values.
-        model: state dict of the model.
-        optimiser: state dict of the optimiser.
-    """
-    content = {
-        "format": _FORMAT, "state": asdict(state), "recipe": recipe, "model": model, "optimiser": optimiser
-    }  # fmt: skip
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
 def load_state(path: Path) -> tuple[RunState, dict[str, Any]]:
     """Read a state; returns where the run stands, and ``recipe``, ``model`` and ``optimiser``.
 
@@ -91,31 +71,28 @@ def load_state(path: Path) -> tuple[RunState, dict[str, Any]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what is damaged fails in any way
-        first = str(error).strip().split("\n")[0][:200]
-        raise ModelError("cannot read this training state", path=path, got=first, fix=fix) from error
+        raise ModelError(
+            "cannot read this training state", path=path, got=first_sentence(error), fix=fix
+        ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ModelError("this is no training state", path=path, fix=fix)
     return RunState(**content["state"]), content
 
 
 class Journal:
-    """Writes ``log.jsonl`` and TensorBoard's events; lines of work that was lost are taken back.
+    """Writes ``log.jsonl`` and TensorBoard's events into the folder of a run.
 
-    Args:
-        folder: of the run.
-        step: steps done, over all epochs, from which the run resumes; later lines are removed.
+    Lines of lost work, later than the ``step`` (over all epochs) from which the run resumes, are removed.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._path = folder / "log.jsonl"
-        if self._path.is_file():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step_of(line) <= step]
-            with replacing(self._path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._handle = self._path.open("a", encoding="utf-8")
+        path = folder / "log.jsonl"
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
+        self._handle = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, **values: Any) -> None:
@@ -145,15 +122,7 @@ LAST, BEST, FINAL = "checkpoints/last.pt", "checkpoints/best.pt", "model.pt"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run came to.
-
-    Args:
-        model: as it is at the end.
-        best: highest validation figure, None without validation.
-        best_epoch: the epoch (from 1) after which it was reached.
-        figure: the validation figure of the end, None without validation.
-        seconds: of work, over all parts of the run.
-    """
+    """The model as it is at the end, and what :class:`RunState` holds of its validation and its time."""
 
     model: PoseWarper
     best: float | None
@@ -177,13 +146,12 @@ def make_accelerator(device: str = "auto") -> accelerate.Accelerator:
 
 
 def learning_rate(settings: TrainSettings, epoch: int) -> float:
-    """Return the rate of an epoch (from 0).
+    """Return the rate of an epoch (from 0); each drop divides it by 10.
 
-    Each drop divides it by 10. With ``early_drops`` a drop at 10 takes effect after 9 epochs, as in the
-    original, whose scheduler steps before the optimiser.
+    With ``early_drops`` a drop at 10 takes effect after 9 epochs, as in the original, whose scheduler steps
+    before the optimiser.
     """
-    early = 1 if settings.early_drops else 0
-    passed = sum(epoch >= drop - early for drop in settings.drops)
+    passed = sum(epoch >= drop - settings.early_drops for drop in settings.drops)
     return settings.learning_rate * 0.1**passed
 
 
@@ -206,6 +174,7 @@ def global_batch(settings: TrainSettings, world: int) -> int:
     return settings.global_batch
 
 
+@dataclass(eq=False)
 class Run:
     """One training run: everything that the loop needs, built once.
 
@@ -218,32 +187,26 @@ class Run:
         teacher: a trained warp head that the warper is to match as well.
         validate: model -> figure, higher is better; called on every process with the model in evaluation
             mode. None for no validation.
-        debug: called with the first batches of an epoch: (epoch, step, batch, predicted heatmaps).
-        debug_steps: how many batches of each epoch ``debug`` is given.
+        debug_images: pictures are drawn of so many batches of each epoch.
         progress: is told after every step.
         tell: is given a line of text after every epoch.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        model: PoseWarper,
-        training_set: TrainingSet,
-        out: Path,
-        engine: accelerate.Accelerator,
-        *,
-        teacher: WarpHead | None = None,
-        validate: Callable[[PoseWarper], float] | None = None,
-        debug: Callable[[int, int, Batch, Tensor], None] | None = None,
-        debug_steps: int = 0,
-        progress: Progress = silent,
-        tell: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        self.recipe, self.model, self.out, self.engine = recipe, model, out, engine
-        self.validate, self.debug, self.debug_steps = validate, debug, debug_steps
-        self.progress, self.tell = progress, tell
-        settings = recipe.train
-        self.batch, self.samples = global_batch(settings, engine.num_processes), len(training_set)
+    recipe: Recipe
+    model: PoseWarper
+    training_set: TrainingSet
+    out: Path
+    engine: accelerate.Accelerator
+    _: KW_ONLY
+    teacher: WarpHead | None = None
+    validate: Callable[[PoseWarper], float] | None = None
+    debug_images: int = 0
+    progress: Progress = silent
+    tell: Callable[[str], None] = lambda line: None
+
+    def __post_init__(self) -> None:
+        settings, engine, model = self.recipe.train, self.engine, self.model
+        self.batch, self.samples = global_batch(settings, engine.num_processes), len(self.training_set)
         self.sampler = EpochSampler(
             self.samples,
             self.batch,
@@ -253,13 +216,9 @@ class Run:
             accumulate=settings.accumulate,
         )
         self.loader = BatchLoader(
-            training_set,
-            self.sampler,
-            workers=settings.workers,
-            pin_memory=engine.device.type == "cuda",
+            self.training_set, self.sampler, workers=settings.workers, pin_memory=engine.device.type == "cuda"
         )
-        if teacher is not None:
-            teacher = teacher.to(engine.device)
+        teacher = None if self.teacher is None else self.teacher.to(engine.device)
         model.to(engine.device)
         self.step = (
             PoseStep(model, settings.batch_norm)
@@ -273,15 +232,15 @@ class Run:
         self.state = RunState()
         self._kept = (0, 0)  # epochs and steps that are on disk
 
-    def restore(self) -> bool:
-        """Take up the state on disk, if there is one; returns whether there was.
+    def restore(self) -> None:
+        """Take up the state on disk, if there is one.
 
         Raises:
             ConfigError: if the state is of a run with other settings.
         """
         path = self.out / LAST
         if not path.is_file():
-            return False
+            return
         state, content = load_state(path)
         ours = self._request()
         if content["recipe"] != ours:
@@ -294,7 +253,7 @@ class Run:
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.state, self._kept = state, (state.epoch, state.step)
-        return True
+        self.tell(f"resuming after {state.epoch} of {self.recipe.train.epochs} epochs and {state.step} steps")
 
     def _request(self) -> dict[str, Any]:
         # Workers, logging and where it runs do not change the result; the global batch does.
@@ -326,9 +285,7 @@ class Run:
             self.loader.close()
             if journal is not None:
                 journal.close()
-        self._note_training()
-        if self.engine.is_main_process:
-            save_model(self.out / FINAL, self.model)
+        self._save_model(FINAL)
         self.engine.wait_for_everyone()
         return TrainingResult(self.model.eval(), state.best, state.best_epoch, state.figure, state.seconds)
 
@@ -340,7 +297,7 @@ class Run:
         lr = learning_rate(settings, state.epoch)
         self.sampler.set_epoch(state.epoch, state.step)
         self.step.set_mode()
-        clock, begun_at = time.monotonic(), state.step
+        clock, begun_at, steps = time.monotonic(), state.step, settings.epochs * self.sampler.steps
         groups = zip(*[iter(self.loader)] * settings.accumulate, strict=True)
         losses = (partial(self._learn, batches) for batches in groups)
         for step, total in training_steps(self.optimiser, losses, lambda step: lr, first=state.step):
@@ -349,7 +306,6 @@ class Run:
             state.loss_sum += loss
             done = self._steps_done()
             rate = (step - begun_at) * self.batch / max(time.monotonic() - clock, 1e-9)
-            steps = settings.epochs * self.sampler.steps
             self.progress(f"training\tloss {loss:.5f}, {rate:.0f} samples/s", done, steps)
             if journal is not None and (done % _LOG_STEPS == 0 or step == self.sampler.steps):
                 told = {"loss": loss, "learning_rate": lr, "samples_per_second": round(rate, 1)}
@@ -363,8 +319,8 @@ class Run:
         halved = self.recipe.train.precision == "bfloat16"
         for n, batch in enumerate(batches):
             moved = {key: value.to(self.engine.device, non_blocking=True) for key, value in batch.items()}
-            if n == 0:
-                self._show(moved)
+            if n == 0 and self.state.step < self.debug_images and self.engine.is_main_process:
+                self._draw(moved)
             # Processes exchange gradients with the last of the accumulated batches only.
             is_last = n == len(batches) - 1
             with nullcontext() if is_last else self.engine.no_sync(self.wrapped):
@@ -374,14 +330,16 @@ class Run:
             total += loss.detach()
         return total
 
-    def _show(self, batch: Batch) -> None:
-        if self.debug is None or self.state.step >= self.debug_steps or not self.engine.is_main_process:
-            return
+    def _draw(self, batch: Batch) -> None:
         # In evaluation mode, so that looking changes no running statistics.
         self.model.eval()
         with torch.no_grad():
-            self.debug(self.state.epoch, self.state.step, batch, self.step.predict(batch).float())
+            predicted = self.step.predict(batch).float()
         self.step.set_mode()
+        path = self.out / "debug" / f"epoch{self.state.epoch + 1:03}_step{self.state.step:05}.png"
+        parts = (batch["images"], batch["target"], predicted, batch["weights"])
+        images, target, seen, weights = (part.cpu().numpy() for part in parts)
+        write_debug_picture(path, images, target, seen, weights, self.model.spec.skeleton)
 
     def _finish_epoch(self, begun: float, journal: Journal | None) -> None:
         settings, state = self.recipe.train, self.state
@@ -389,9 +347,7 @@ class Run:
             broadcast(buffer)
         loss = state.loss_sum / self.sampler.steps
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
-        done = self._steps_done()
-        said = ""
-        is_last = state.epoch == settings.epochs
+        done, said, is_last = self._steps_done(), "", state.epoch == settings.epochs
         if self.validate is not None and (state.epoch % settings.validate_epochs == 0 or is_last):
             self.model.eval()
             state.figure = figure = self.validate(self.model)
@@ -400,35 +356,32 @@ class Run:
                 journal.write(done, epoch=state.epoch, validation=figure)
             if state.best is None or figure > state.best:
                 state.best, state.best_epoch = figure, state.epoch
-                self._note_training()
-                if self.engine.is_main_process:
-                    save_model(self.out / BEST, self.model)
+                self._save_model(BEST)
         self._save(begun)
         left = (settings.epochs - state.epoch) * state.seconds / state.epoch
         self.tell(f"epoch {state.epoch}/{settings.epochs}: loss {loss:.5f}{said}, {_duration(left)} left")
 
-    def _note_training(self) -> None:
-        stage = "warp" if self.recipe.train.stage == "warper" else "pose"
-        self.model.record(stage, self._steps_done())
+    def _save_model(self, name: str) -> None:
+        self.model.record("warp" if self.recipe.train.stage == "warper" else "pose", self._steps_done())
+        if self.engine.is_main_process:
+            save_model(self.out / name, self.model)
 
     def _save(self, begun: float) -> None:
         self.state.seconds = time.monotonic() - begun
         if self.engine.is_main_process:
-            save_state(
-                self.out / LAST,
-                self.state,
-                self._request(),
-                {name: value.detach().cpu() for name, value in self.model.state_dict().items()},
-                self.optimiser.state_dict(),
-            )
+            content = {
+                "format": _FORMAT,
+                "state": asdict(self.state),
+                "recipe": self._request(),
+                "model": {name: value.detach().cpu() for name, value in self.model.state_dict().items()},
+                "optimiser": self.optimiser.state_dict(),
+            }
+            buffer = io.BytesIO()
+            torch.save(content, buffer)
+            with replacing(self.out / LAST) as temporary:
+                temporary.write_bytes(buffer.getbuffer())
         self._kept = self.state.epoch, self.state.step
         self.engine.wait_for_everyone()
-
-
-def describe_batch_norm(settings: TrainSettings, batch: int, world: int) -> str:
-    """Return what a checkpoint says of its batch norms: the rule, and how many crops they saw at a time."""
-    crops = batch // (world * settings.accumulate) * (2 if settings.stage == "warper" else 1)
-    return f"{settings.batch_norm}: {BATCH_NORMS[settings.batch_norm]}; {crops} crops a device"
 
 
 def _duration(seconds: float) -> str:
@@ -439,10 +392,9 @@ def _duration(seconds: float) -> str:
 
 def _differences(old: Any, new: Any, place: str = "") -> str:
     if isinstance(old, dict) and isinstance(new, dict):
-        parts = [
+        return "; ".join(
             _differences(old.get(key), new.get(key), f"{place}.{key}".removeprefix("."))
             for key in sorted({*old, *new})
             if old.get(key) != new.get(key)
-        ]
-        return "; ".join(parts)
+        )
     return f"{place} was {old}, is {new}"

@@ -25,19 +25,12 @@ from posewarper.training.steps import PoseStep, WarperStep, training_steps
 from posewarper.version import __version__
 from posewarper.video.track_crops import Region, RegionRequest, read_regions
 
-# How pairs are drawn: the paper's (a labelled target, a nearby unlabelled source), two labelled frames, one
-# labelled frame under two different framings (made-up motion).
-_NEARBY, _LABELLED = 0.25, 0.4
-# Geometric strength of the difference between the framings of a pair, as a share of the settings.
-_JITTER, _MADE_UP = 0.25, 0.7
 
-
-def _targets(
-    samples: Sequence[Sample], crop_size: tuple[int, int], sigma: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _targets(samples: Sequence[Sample], crop_size: tuple[int, int], sigma: float) -> tuple[Tensor, Tensor]:
     there = np.stack([s.visibility for s in samples]) > 0
     keypoints = np.where(there[..., None], np.stack([s.keypoints for s in samples]), np.nan)
-    return label_heatmaps(keypoints, crop_size, sigma), there.astype(np.float32)
+    heatmaps = label_heatmaps(keypoints, crop_size, sigma)
+    return torch.from_numpy(heatmaps), torch.from_numpy(there.astype(np.float32))
 
 
 def pose_batch(
@@ -64,8 +57,8 @@ def pose_batch(
         box = half_body_box(region, skeleton, rng) if half else None
         samples.append(cut_sample(region, choice, skeleton, crop_size, box))
     target, weights = _targets(samples, crop_size, config.sigma)
-    images = np.stack([s.image for s in samples])[:, None]
-    return _tensors(images=images, target=target, weights=weights)
+    images = torch.from_numpy(np.stack([s.image for s in samples])[:, None])
+    return {"images": images, "target": target, "weights": weights}
 
 
 def pair_batch(
@@ -89,8 +82,8 @@ def pair_batch(
     Returns:
         ``images`` (B, 2, h, w, 3) uint8 RGB, the target first, then the source; ``target`` (B, K, H, W)
         float32, the target's labelled heatmaps; ``weights`` (B, K) float32; ``labels`` (B, K, H, W) float32,
-        the source's labelled heatmaps; ``moves_labels`` (B,) True where those labels are warped, elsewhere
-        the network's heatmaps of the source are.
+        the source's labelled heatmaps; ``moves_labels`` (B,) True where those are warped rather than the
+        network's heatmaps of the source.
     """
     rows = [_draw_pair(labelled, nearby, rng) for _ in range(config.warp_batch)]
     sources, targets = [], []
@@ -98,32 +91,38 @@ def pair_batch(
         base = draw(config, rng, 0.7)
         sources.append(cut_sample(source, base, skeleton, crop_size))
         targets.append(cut_sample(target, jitter(base, config, rng, strength), skeleton, crop_size))
-    moves_labels = np.array([(source.visibility > 0).any() for source, _, _ in rows])
+    moves_labels = torch.tensor([bool((source.visibility > 0).any()) for source, _, _ in rows])
     labels, have = _targets(sources, crop_size, config.sigma)
     wanted, weights = _targets(targets, crop_size, config.sigma)
     # A label that the source lacks cannot be moved; what the network shows there can.
-    weights = np.where(moves_labels[:, None], weights * have, weights).astype(np.float32)
+    weights = torch.where(moves_labels[:, None], weights * have, weights)
     images = np.stack([np.stack([t.image, s.image]) for t, s in zip(targets, sources, strict=True)])
-    return _tensors(images=images, target=wanted, weights=weights, labels=labels, moves_labels=moves_labels)
-
-
-def _tensors(**arrays: NDArray) -> Batch:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {
+        "images": torch.from_numpy(images),
+        "target": wanted,
+        "weights": weights,
+        "labels": labels,
+        "moves_labels": moves_labels,
+    }
 
 
 def _draw_pair(
     labelled: Sequence[Region], nearby: Mapping[int, Sequence[Region]], rng: np.random.Generator
 ) -> tuple[Region, Region, float]:
+    """Return source, target, and by which share of the settings their framings differ.
+
+    A quarter are the paper's pairs (a labelled target, a nearby unlabelled source), 40 percent two labelled
+    frames, the others one labelled frame under two different framings (made-up motion).
+    """
     index = int(rng.integers(len(labelled)))
     target, chance = labelled[index], rng.random()
-    if chance < _NEARBY and nearby.get(index):
+    if chance < 0.25 and nearby.get(index):
         choices = nearby[index]
-        return choices[int(rng.integers(len(choices)))], target, _JITTER
-    if chance < _NEARBY + _LABELLED:
-        others = [r for n, r in enumerate(labelled) if r.track == target.track and 0 < abs(n - index) <= 2]
-        if others:
-            return others[int(rng.integers(len(others)))], target, _JITTER
-    return target, target, _MADE_UP
+    elif chance < 0.25 + 0.4:
+        choices = [r for n, r in enumerate(labelled) if r.track == target.track and 0 < abs(n - index) <= 2]
+    else:
+        choices = []
+    return (choices[int(rng.integers(len(choices)))], target, 0.25) if choices else (target, target, 0.7)
 
 
 # A region is this much larger than its crop, so that it holds rotated, shifted and zoomed crops.
@@ -133,11 +132,7 @@ _NEIGHBOURS, _REGIONS = 4, 600
 
 
 def _requests(
-    clip: Clip,
-    track_id: int,
-    track: Track,
-    wanted: NDArray[np.bool_],
-    crop_size: tuple[int, int],
+    clip: Clip, track_id: int, track: Track, wanted: NDArray[np.bool_], crop_size: tuple[int, int]
 ) -> list[RegionRequest]:
     """Return the regions of those rows (t,) of a track that are wanted and show a keypoint."""
     rows = np.flatnonzero(wanted & (track.visibility > 0).any(1))
@@ -163,22 +158,22 @@ def read_training_regions(
     reach = max(2, int(np.median(np.diff(numbers)) // 2) if len(numbers) > 1 else 5)
     nothing = np.full((len(clip.labels.skeleton), 2), np.nan)
     hidden = np.zeros(len(clip.labels.skeleton), np.uint8)
-    rows = [(r.frame, n, True, r) for n, r in enumerate(labelled)]
+    rows = [(n, True, r) for n, r in enumerate(labelled)]
     for n in rng.permutation(len(labelled))[: max(0, (_REGIONS - len(labelled)) // _NEIGHBOURS)].tolist():
         own = labelled[n]
         frames = np.setdiff1d(clip.frames[own.track], clip.labels.tracks[own.track].frames)
         frames = np.sort(rng.permutation(frames[np.abs(frames - own.frame) <= reach])[:_NEIGHBOURS])
         boxes = clip.boxes(own.track, frames, crop_size[1] / crop_size[0])
         rows += [
-            (int(f), n, False, RegionRequest(int(f), own.track, box, nothing, hidden))
+            (n, False, RegionRequest(int(f), own.track, box, nothing, hidden))
             for f, box in zip(frames, boxes, strict=True)
         ]
     # One pass over the video, in order of time; the reader hands each frame's requests back in their order.
-    rows.sort(key=lambda row: row[0])
+    rows.sort(key=lambda row: row[2].frame)
     regions: dict[int, Region] = {}
     around: dict[int, list[Region]] = {}
-    read = read_regions(clip.video, [row[3] for row in rows], crop_size, _MARGIN)
-    for (_, n, is_labelled, _), region in zip(rows, read, strict=True):
+    read = read_regions(clip.video, [row[2] for row in rows], crop_size, _MARGIN)
+    for (n, is_labelled, _), region in zip(rows, read, strict=True):
         if is_labelled:
             regions[n] = region
         else:
@@ -198,30 +193,21 @@ def read_propagated_regions(clip: Clip, poses: Poses, crop_size: tuple[int, int]
 
 
 def build_clip_model(
-    labels: Labels,
-    network: NetworkConfig,
-    config: FitConfig,
-    seed: int,
-    start: BackboneWeights | None,
+    labels: Labels, network: NetworkConfig, config: FitConfig, seed: int, start: BackboneWeights | None
 ) -> PoseWarper:
-    """Build the network that a clip's labels ask for, untrained.
+    """Build the untrained network for a clip's labels.
 
     Args:
         labels: name the keypoints.
         network: the architecture.
         config: how it is going to be trained, for the provenance.
         seed: likewise; it is the caller who seeds.
-        start: weights that the backbone starts from; None for random ones. Crops are then normalised as they
-            were for these.
+        start: weights that the backbone starts from, whose normalisation of crops is then taken; None for
+            random ones.
     """
     spec = ModelSpec(
-        backbone=network.backbone,
         skeleton=labels.skeleton,
-        crop_size=network.crop_size,
         sigma=config.sigma,
-        head_width=network.head_width,
-        head_blocks=network.head_blocks,
-        head_dilations=network.head_dilations,
         targets="exact",
         batch_norm="batch statistics in training; evaluation mode in the pose network that the warper sees",
         provenance={
@@ -231,6 +217,7 @@ def build_clip_model(
             "seed": seed,
             "config": config.model_dump(),
         },
+        **network.model_dump(exclude={"backbone_weights"}),
     )
     if start is None:
         return PoseWarper(spec)
@@ -238,10 +225,6 @@ def build_clip_model(
     model = PoseWarper(replace(spec, mean=start.mean, std=start.std, provenance=begun))
     start.load_into(model.backbone)
     return model
-
-
-# Largest norm of the gradient; a single odd batch must not undo what was learned.
-_CLIP = 1.0
 
 
 def train(
@@ -258,7 +241,7 @@ def train(
     Args:
         parameters: what is trained.
         loss_at: iteration -> the loss of that iteration's batch.
-        iterations: the budget.
+        iterations: how many.
         learning_rate: the highest one.
         stage: name for the progress bar.
         progress: is told after every iteration.
@@ -283,20 +266,18 @@ def train(
     losses = (partial(learn, step) for step in range(iterations))
     done = 0
     try:
-        for done, _ in training_steps(optimiser, losses, rate, largest_gradient=_CLIP):
+        # A single odd batch must not undo what was learned.
+        for done, _ in training_steps(optimiser, losses, rate, largest_gradient=1.0):
             progress(stage, done, iterations)
     except KeyboardInterrupt:
         return done, True
     return done, False
 
 
-# Propagated poses are learned from more gently than labels, which make up at least a third of the samples.
-_PSEUDO_RATE, _PSEUDO_PER_LABEL = 0.5, 2
-
-
 def _fit(
     step: PoseStep | WarperStep,
-    draw_batch: Callable[[np.random.Generator], Batch],
+    draw_batch: Callable[..., Batch],
+    config: FitConfig,
     seed: tuple[int, int],
     iterations: int,
     learning_rate: float,
@@ -304,11 +285,11 @@ def _fit(
     progress: Progress,
 ) -> bool:
     """Train by a step on batches that are drawn; returns whether Ctrl-C ended it early."""
-    model = step.model
+    model, spec = step.model, step.model.spec
     step.set_mode()
 
     def loss_at(n: int) -> Tensor:
-        batch = draw_batch(np.random.default_rng([*seed, n]))
+        batch = draw_batch(spec.skeleton, config, spec.crop_size, np.random.default_rng([*seed, n]))
         return step({name: value.to(model.device) for name, value in batch.items()})
 
     done, interrupted = train(
@@ -326,12 +307,7 @@ def _fit(
 
 
 def train_pose(
-    model: PoseWarper,
-    regions: Sequence[Region],
-    config: FitConfig,
-    *,
-    seed: int,
-    progress: Progress = silent,
+    model: PoseWarper, regions: Sequence[Region], config: FitConfig, *, seed: int, progress: Progress = silent
 ) -> bool:
     """Train backbone and final layer on labelled regions; returns whether Ctrl-C ended it early.
 
@@ -342,10 +318,9 @@ def train_pose(
         seed: of the batches; the same seed, regions and thread count give the same weights.
         progress: is told after every iteration.
     """
-    spec, budget = model.spec, (config.pose_iterations, config.pose_learning_rate)
-    draw_batch = partial(pose_batch, regions, spec.skeleton, config, spec.crop_size)
     step = PoseStep(model, "paper", precision(model.device))
-    return _fit(step, draw_batch, (seed, 1), *budget, "training the pose network", progress)
+    draw_batch, budget = partial(pose_batch, regions), (config.pose_iterations, config.pose_learning_rate)
+    return _fit(step, draw_batch, config, (seed, 1), *budget, "training the pose network", progress)
 
 
 def train_pose_on_propagated(
@@ -363,13 +338,14 @@ def train_pose_on_propagated(
     """
     if not labelled or not propagated:
         return False
-    times = max(1, len(propagated) // (_PSEUDO_PER_LABEL * len(labelled)))
-    regions = [*propagated, *list(labelled) * times]
-    spec, budget = model.spec, (config.pseudo_iterations, _PSEUDO_RATE * config.pose_learning_rate)
-    draw_batch = partial(pose_batch, regions, spec.skeleton, config, spec.crop_size)
+    # More gently than from labels, which make up at least a third of the samples.
+    times = max(1, len(propagated) // (2 * len(labelled)))
+    before = model.spec.trained.get("pose", 0)
     step = PoseStep(model, "paper", precision(model.device))
-    interrupted = _fit(step, draw_batch, (seed, 3), *budget, "training on propagated poses", progress)
-    model.record("pose", spec.trained.get("pose", 0) + model.spec.trained["pose"])
+    draw_batch = partial(pose_batch, [*propagated, *list(labelled) * times])
+    budget = config.pseudo_iterations, 0.5 * config.pose_learning_rate
+    interrupted = _fit(step, draw_batch, config, (seed, 3), *budget, "training on propagated poses", progress)
+    model.record("pose", before + model.spec.trained["pose"])
     return interrupted
 
 
@@ -395,7 +371,9 @@ def train_warper(
         seed: of the batches.
         progress: is told after every iteration.
     """
-    spec, budget = model.spec, (config.warp_iterations, config.warp_learning_rate)
-    draw_batch = partial(pair_batch, labelled, nearby, spec.skeleton, config, spec.crop_size)
     step = WarperStep(model, "frozen_backbone", precision(model.device))
-    return _fit(step, draw_batch, (seed, 2), *budget, "training the warper", progress)
+    draw_batch, budget = (
+        partial(pair_batch, labelled, nearby),
+        (config.warp_iterations, config.warp_learning_rate),
+    )
+    return _fit(step, draw_batch, config, (seed, 2), *budget, "training the warper", progress)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from posewarper.paper.carrying import Rules, propagate_video
 from posewarper.paper.propagation import neighbour_steps, plan_dataset, propagate_dataset
 from posewarper.posetrack.dataset import Dataset
 from posewarper.runs import claim
-from posewarper.structures import InstanceTable, Labels, Progress, Track, is_there, silent
+from posewarper.structures import Labels, Progress, Track, is_there, silent
 from posewarper.training.samples import TrainingSamples, labelled_frames
 from posewarper.version import __version__
 from posewarper.video.source import Video, open_video
@@ -70,8 +70,8 @@ def propagate_clips(
     Args:
         clips: (video, labels) each.
         model: a trained warper, in evaluation mode, on its device.
-        folder: gets ``<n>_<name of the video>.json``, and a note of what they were made from. What it holds
-            from other settings is removed.
+        folder: gets ``<n>_<name of the video>.json``, and a note of what they were made from. Results of
+            other settings are removed.
         reach: how many frames to either side of a labelled one are filled.
         rules: which keypoints are kept.
         progress: is told of the clips done.
@@ -94,9 +94,14 @@ def propagate_clips(
         "model": parameters_sha256(model),
         "reach": reach,
         "rules": asdict(rules),
-        "clips": [[_name_and_size(video), _sha256(labels)] for video, labels in clips],
+        # Videos are large: their size stands for their bytes.
+        "clips": [
+            [(Path(video).name, os.path.getsize(video) if os.path.isfile(video) else None), _sha256(labels)]
+            for video, labels in clips
+        ],
     }
     names = sorted({path.name for path in (*files, *folder.glob("[0-9]*_*.json"))})
+    found: list[Path | None] = []
     with claim(folder, request, names, overwrite=None) as run:
         run.begin()
         for n, ((video_path, labels_path), path) in enumerate(zip(clips, files, strict=True)):
@@ -105,22 +110,17 @@ def propagate_clips(
                 with open_video(video_path) as video:
                     labels = read_labels(labels_path, video=video)
                     write_labels(path, propagate_labels(model, video, labels, reach=reach, rules=rules))
-            if not _holds_poses(path):
+            if json.loads(path.read_text(encoding="utf-8"))["annotations"]:
+                found.append(path)
+            else:
+                found.append(None)
                 text = f"{labels_path}: no propagated keypoint was sure enough to be learned from"
                 warnings.warn(f"{text}; the warper may need more training", PosewarperWarning, stacklevel=2)
     progress(_WORK, len(clips), len(clips))
-    return [path if _holds_poses(path) else None for path in files]
+    return found
 
 
-def propagate_labels(
-    model: PoseWarper,
-    video: Video,
-    labels: Labels,
-    *,
-    reach: int,
-    rules: Rules,
-    advance: Callable[[int], None] = lambda n: None,
-) -> Labels:
+def propagate_labels(model: PoseWarper, video: Video, labels: Labels, *, reach: int, rules: Rules) -> Labels:
     """Carry labels to the frames around them, in the crops that a network for one's own clips is trained on.
 
     Args:
@@ -129,20 +129,32 @@ def propagate_labels(
         labels: its labels; those outside of the image are not carried.
         reach: how many frames to either side. A frame that two labelled ones reach is filled from the nearer.
         rules: which keypoints are kept.
-        advance: is told how many frames were done.
 
     Returns:
-        Predictions with scores on frames that carry no label, each with the box of the label that it comes
-        from.
+        Predictions with scores on frames that carry no label, with the boxes of the labels they come from.
 
     Raises:
         ModelError: if the model has other keypoints.
     """
-    table = _table(labels, video)
+    given = {i: without_strays(track, video.image_size) for i, track in labels.tracks.items()}
+    table = table_of_labels(replace(labels, tracks=given), only_visible=False, n_frames=video.n_frames)
+    boxes = instance_boxes(table.keypoints, table.boxes)
+    table = replace(table, boxes=boxes, image_size=video.image_size)
     steps = neighbour_steps(table, reach=reach)
-    moved = propagate_video(model, table, steps, video, method="warper", rules=rules, advance=advance)
+    moved = propagate_video(model, table, steps, video, method="warper", rules=rules)
+    frames, tracks = moved.frame_numbers[moved.rows], {}
+    for track in np.unique(moved.tracks).tolist():
+        own = np.flatnonzero(moved.tracks == track)
+        own = own[np.argsort(frames[own], kind="stable")]
+        tracks[track] = Track(
+            frames[own],
+            moved.keypoints[own],
+            visibility=np.where(is_there(moved.keypoints[own]), 2, 0).astype(np.uint8),
+            boxes=moved.boxes[own],
+            keypoint_scores=moved.keypoint_scores[own],
+        )
     names = dict(enumerate(video.frame_names)) or dict(labels.frame_names)
-    return replace(labels, tracks=_tracks(moved), labelled_frames=np.zeros(0, np.int64), frame_names=names)
+    return replace(labels, tracks=tracks, labelled_frames=np.zeros(0, np.int64), frame_names=names)
 
 
 def propagate_samples(
@@ -162,9 +174,9 @@ def propagate_samples(
         dataset: made by ``posewarper prepare``.
         split: "train" or "val".
         samples: the labels, of :func:`posewarper.training.samples.samples_of_dataset`.
-        model: a trained warper, in evaluation mode, on its device.
-        folder: for the results; what is done already is kept, and what is of other settings removed.
-        reach: how many frames to either side of a labelled one are filled.
+        model: as for :func:`propagate_clips`, like what follows.
+        folder: for the results.
+        reach: of the frames to fill.
         rules: which keypoints are kept.
         progress: is told of the work.
 
@@ -173,7 +185,6 @@ def propagate_samples(
     """
     chosen = labelled_frames(samples, dataset)
     plan = plan_dataset(dataset, split, "neighbours", selection=chosen, reach=reach)
-
     result = propagate_dataset(
         dataset,
         model,
@@ -186,38 +197,6 @@ def propagate_samples(
         progress=progress,
     )
     return result.folder
-
-
-def _table(labels: Labels, video: Video) -> InstanceTable:
-    tracks = {i: without_strays(track, video.image_size) for i, track in labels.tracks.items()}
-    table = table_of_labels(replace(labels, tracks=tracks), only_visible=False, n_frames=video.n_frames)
-    boxes = instance_boxes(table.keypoints, table.boxes)
-    return replace(table, boxes=boxes, image_size=video.image_size)
-
-
-def _tracks(table: InstanceTable) -> dict[int, Track]:
-    frames = table.frame_numbers[table.rows]
-    tracks = {}
-    for track in np.unique(table.tracks).tolist():
-        own = np.flatnonzero(table.tracks == track)
-        own = own[np.argsort(frames[own], kind="stable")]
-        tracks[track] = Track(
-            frames[own],
-            table.keypoints[own],
-            visibility=np.where(is_there(table.keypoints[own]), 2, 0).astype(np.uint8),
-            boxes=table.boxes[own],
-            keypoint_scores=table.keypoint_scores[own],
-        )
-    return tracks
-
-
-def _holds_poses(path: Path) -> bool:
-    return bool(json.loads(path.read_text(encoding="utf-8"))["annotations"])
-
-
-def _name_and_size(path: PathLike) -> tuple[str, int | None]:
-    # Videos are large: their bytes are not gone through.
-    return Path(path).name, os.path.getsize(path) if os.path.isfile(path) else None
 
 
 def _sha256(path: PathLike) -> str:

@@ -20,13 +20,8 @@ from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import Floats, is_there
 from posewarper.video.track_crops import Region
 
-# Half of the body is shown alone only if it has more than this many labelled keypoints,
-_HALF_BODY_KEYPOINTS = 2
-# and with this much room around it.
-_HALF_BODY_PADDING = 1.5
-_PAPER_UNIT = 200.0  # pixels in one unit of the paper's scale
-# The paper shows the upper half if a normal draw lies below this: in 69 percent of the cases.
-_UPPER_BELOW = 0.5
+# Half of the body is shown alone only if it has more than so many labelled keypoints, and with so much room.
+_HALF_BODY_KEYPOINTS, _HALF_BODY_PADDING = 2, 1.5
 
 
 class Sample(NamedTuple):
@@ -52,9 +47,7 @@ def cut(sample: Sample, transform: CropTransform, *, smooth: bool = False) -> Sa
 def mirror(sample: Sample, skeleton: Skeleton) -> Sample:
     """Mirror a picture left to right; keypoints take the names that they have there."""
     image = np.asarray(cv2.flip(sample.image, 1), np.uint8)
-    return Sample(
-        image, *flip_keypoints(sample.keypoints, sample.visibility, skeleton, sample.image.shape[1])
-    )
+    return Sample(image, *flip_keypoints(sample.keypoints, sample.visibility, skeleton, image.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -114,8 +107,7 @@ def half_body_box(region: Region, skeleton: Skeleton, rng: np.random.Generator) 
         shown = region.keypoints[names][region.visibility[names] > 0]
         if len(shown) > _HALF_BODY_KEYPOINTS:
             box = keypoint_boxes(shown)
-            smallest = region.box[3] / 4
-            size = np.maximum(box[2:], smallest)
+            size = np.maximum(box[2:], region.box[3] / 4)
             box = np.concatenate([box[:2] + box[2:] / 2 - size / 2, size])
             return pad_box(box, aspect_ratio=region.box[2] / region.box[3], padding=_HALF_BODY_PADDING)
     return None
@@ -124,14 +116,9 @@ def half_body_box(region: Region, skeleton: Skeleton, rng: np.random.Generator) 
 def cut_sample(
     region: Region, choice: Draw, skeleton: Skeleton, size: tuple[int, int], box: Floats | None = None
 ) -> Sample:
-    """Cut the crop that a draw describes.
+    """Cut the crop (height, width) = ``size`` of a region that a draw describes.
 
-    Args:
-        region: the piece of the frame.
-        choice: the draw.
-        skeleton: for the mirror image.
-        size: (height, width) of the crop.
-        box: (4,) padded box in region pixels in place of the region's own.
+    ``box`` (4,) is a padded box in region pixels in place of the region's own.
     """
     box = region.box if box is None else box
     grown = box[2:] * choice.scale
@@ -182,8 +169,8 @@ def half_body(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Return centre and scale of the crop around the upper or the lower body.
 
-    The upper body is taken if ``normal`` lies below 0.5 and more than two of its keypoints are visible;
-    otherwise the lower body if more than two of its are, else the upper.
+    The upper body is taken if ``normal`` lies below 0.5 (69 percent of the draws) and more than two of its
+    keypoints are visible; otherwise the lower body if more than two of its are, else the upper.
 
     Args:
         keypoints: (K, 2) xy in pixels, NaN where there is none.
@@ -199,7 +186,7 @@ def half_body(
     there = is_there(keypoints)
     # In float32 from here on, as the original.
     upper, lower = (keypoints[[k for k in half if there[k]]].astype(np.float32) for half in skeleton.halves)
-    prefers_upper = normal < _UPPER_BELOW and len(upper) > _HALF_BODY_KEYPOINTS
+    prefers_upper = normal < 0.5 and len(upper) > _HALF_BODY_KEYPOINTS
     chosen = upper if prefers_upper or len(lower) <= _HALF_BODY_KEYPOINTS else lower
     if len(chosen) < 2:
         return None
@@ -209,7 +196,7 @@ def half_body(
         height = width / ratio
     elif width < ratio * height:
         width = height * ratio
-    scale = np.array([width, height], np.float32) / np.float32(_PAPER_UNIT)
+    scale = np.array([width, height], np.float32) / np.float32(200)
     return chosen.mean(0), scale * np.float32(_HALF_BODY_PADDING)
 
 
@@ -227,8 +214,8 @@ def draw_framing(
 
     Args:
         keypoints: (K, 2) xy in pixels, NaN where there is none.
-        center: (2,) of the sample's own crop.
-        scale: (2,) of the sample's own crop, in units of 200 pixels.
+        center: (2,) of the sample's own crop in pixels.
+        scale: (2,) of that crop in units of 200 pixels.
         aspect_ratio: width divided by height of the crop.
         image_width: in pixels.
         settings: the distributions.

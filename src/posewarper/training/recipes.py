@@ -42,17 +42,11 @@ def choose_clips(data: DataSettings) -> tuple[list[ClipSettings], list[ClipSetti
 
 
 def read_clip_list(path: str | os.PathLike[str]) -> dict[str, list[ClipSettings]]:
-    """Read a list of videos and their labels.
+    """Read a list of videos and their labels; returns ``train`` and ``val`` -> clips, in its order.
 
     :func:`posewarper.formats.lists.read_list` reads it; its columns are ``video``, ``labels`` and, if you
     like, ``split`` (train or val) and ``pseudo_labels``. Relative paths begin at the file's folder. Rows
     without a split are for training.
-
-    Args:
-        path: the file.
-
-    Returns:
-        ``train`` and ``val`` -> clips, in the order of the file.
 
     Raises:
         ConfigError: if there is no such file, or a row lacks or misspells something.
@@ -64,9 +58,8 @@ def read_clip_list(path: str | os.PathLike[str]) -> dict[str, list[ClipSettings]
         split = values.pop("split", "train")
         if split not in SPLITS:
             raise unknown_name(f"unknown split in {where} of this list", split, SPLITS, path=place)
-        found[split].append(
-            ClipSettings(**{name: str(place.parent / value) for name, value in values.items()})
-        )
+        paths = {name: str(place.parent / value) for name, value in values.items()}
+        found[split].append(ClipSettings(**paths))
     if not found["train"]:
         raise ConfigError(
             "this list names no video to learn from",
@@ -85,16 +78,14 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag not in ("tag:yaml.org,2002:bool",)]
+    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:bool"]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tfTF")
 )
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
 
 
@@ -135,10 +126,6 @@ def read_recipe(name: str | os.PathLike[str], changes: Iterable[str] = ()) -> Re
     Raises:
         ConfigError: if there is no such recipe, it is no YAML, a setting is unknown (with the nearest known
             name) or its value is out of its limits.
-
-    Example:
-        >>> read_recipe("tiny.yaml", ["train.learning_rate=1e-4"]).train.learning_rate
-        0.0001
     """
     path = find_recipe(name)
     values = _read_settings(path)
@@ -148,14 +135,9 @@ def read_recipe(name: str | os.PathLike[str], changes: Iterable[str] = ()) -> Re
 
 
 def read_experiment(name: str | os.PathLike[str], changes: Iterable[str] = ()) -> ExperimentSettings:
-    """Read the settings of the experiments.
+    """Read the settings of the experiments; arguments and errors as :func:`read_recipe`.
 
-    Args:
-        name: path of a YAML file, or name of a shipped one.
-        changes: ``key=value`` words for the recipes of all stages, after the file's own.
-
-    Raises:
-        ConfigError: as :func:`read_recipe`.
+    The changes are for the recipes of all stages, after the file's own.
     """
     path = find_recipe(name)
     settings = ExperimentSettings.read(_read_settings(path), path)
@@ -174,8 +156,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "cannot read this recipe", path=path, expected="a YAML file", got=error, fix="check the path"
         ) from error
-    values = _parse(text, path)
-    if not isinstance(values, dict):
+    if not isinstance(values := _parse(text, path), dict):
         raise ConfigError(
             "this is not a recipe", path=path, expected="settings by name", got=type(values).__name__,
             fix="write it as the shipped ones",
@@ -203,9 +184,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
     *groups, name = key.split(".")
     place = values
     for group in groups:
-        inner = place.setdefault(group, {})
-        if inner is None:
-            inner = place[group] = {}
+        inner = place[group] = {} if place.get(group) is None else place[group]
         if not isinstance(inner, dict):
             raise ConfigError(f"{group} is no group of settings", got=change, fix="correct the key")
         place = inner

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 import yaml
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor
 
 from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError
@@ -24,27 +22,18 @@ from posewarper.model.checkpoint import load_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.runtime import keep_memory, repeatable
 from posewarper.model.warping import WarpHead
-from posewarper.options import MadeUpSettings, PseudoSettings, Recipe
+from posewarper.options import MIN_SCORE, MadeUpSettings, PseudoSettings, Recipe
 from posewarper.paper.carrying import Rules
 from posewarper.posetrack.dataset import open_dataset
 from posewarper.posetrack.preparation import prepare_dataset
-from posewarper.reporting.network_pictures import write_debug_picture
-from posewarper.skeletons import POSETRACK, Skeleton, named_skeleton
+from posewarper.skeletons import Skeleton, named_skeleton
 from posewarper.structures import InstanceTable, Progress, silent
-from posewarper.training.batches import Batch, TrainingSet
-from posewarper.training.engine import (
-    BEST,
-    FINAL,
-    LAST,
-    Run,
-    TrainingResult,
-    describe_batch_norm,
-    global_batch,
-    make_accelerator,
-)
+from posewarper.training.batches import TrainingSet
+from posewarper.training.engine import BEST, FINAL, LAST, Run, TrainingResult, global_batch, make_accelerator
 from posewarper.training.pseudo_labels import load_warper, propagate_clips, propagate_samples
 from posewarper.training.recipes import choose_clips
 from posewarper.training.samples import TrainingSamples, samples_of_clips, samples_of_dataset, unpack_videos
+from posewarper.training.steps import BATCH_NORMS
 from posewarper.training.validation import (
     ValidationVideo,
     official_score,
@@ -55,25 +44,7 @@ from posewarper.training.validation import (
 )
 
 _Made = TypeVar("_Made")
-PSEUDO = Path("data", "pseudo")
-"""The folder of the poses that a run has propagated itself."""
-_FRAMES = Path("data", "frames")
 RECIPE = "recipe.yaml"
-
-
-@dataclass(frozen=True)
-class RunData:
-    """What is learned from, and what is validated on.
-
-    Args:
-        samples: to learn from.
-        validation: videos, none for no validation.
-        is_official: validate by the official AP; otherwise by PCK.
-    """
-
-    samples: TrainingSamples
-    validation: Sequence[ValidationVideo]
-    is_official: bool
 
 
 def make_up_dataset(settings: MadeUpSettings, folder: Path) -> None:
@@ -99,7 +70,7 @@ def make_up_dataset(settings: MadeUpSettings, folder: Path) -> None:
 
 def build_data(
     recipe: Recipe, out: Path, engine: accelerate.Accelerator, progress: Progress = silent
-) -> RunData:
+) -> tuple[TrainingSamples, list[ValidationVideo]]:
     """Find the samples and the videos to validate on; poses that are to join are propagated first.
 
     Raises:
@@ -112,6 +83,7 @@ def build_data(
         make_up_dataset(data.made_up, out / "data")
     engine.wait_for_everyone()
     folder = data.dataset if data.made_up is None else out / "data" / "prepared"
+    min_score = MIN_SCORE if data.pseudo is None else data.pseudo.min_score
     if folder is not None:
         dataset = open_dataset(folder)
         samples = samples_of_dataset(dataset, data, width / height)
@@ -119,10 +91,11 @@ def build_data(
             make = partial(propagate_samples, dataset, data.split, samples)
             poses = _propagate(data.pseudo, make, out, engine, progress)
             samples = samples_of_dataset(
-                dataset, data, width / height, pseudo_labels=poses, min_score=data.pseudo.min_score
+                dataset, data, width / height, pseudo_labels=poses, min_score=min_score
             )
-        wanted = [] if data.validation in (None, "none") else videos_of_dataset(dataset, data.validation)
-        return RunData(samples, wanted, is_official=True)
+        return samples, [] if data.validation in (None, "none") else videos_of_dataset(
+            dataset, data.validation
+        )
     chosen, held_out = choose_clips(data)
     if not chosen:
         raise ConfigError(
@@ -132,23 +105,17 @@ def build_data(
             "data.clips='[{video: a.mp4, labels: a.json}]'",
         )
     clips = [(clip.video, clip.labels) for clip in chosen]
-    if data.pseudo is None:
-        samples = samples_of_clips(
-            clips, width / height, pseudo_labels=[clip.pseudo_labels for clip in chosen]
-        )
-    else:
-        poses = _propagate(data.pseudo, partial(propagate_clips, clips), out, engine, progress)
-        samples = samples_of_clips(
-            clips, width / height, pseudo_labels=poses, min_score=data.pseudo.min_score
-        )
+    files: Sequence[str | Path | None] = [clip.pseudo_labels for clip in chosen]
+    if data.pseudo is not None:
+        files = _propagate(data.pseudo, partial(propagate_clips, clips), out, engine, progress)
+    samples = samples_of_clips(clips, width / height, pseudo_labels=files, min_score=min_score)
     reach = recipe.augmentation.reach if recipe.train.stage == "warper" else 0
-    unpack = partial(unpack_videos, samples, out / _FRAMES, reach)
+    unpack = partial(unpack_videos, samples, out / "data" / "frames", reach)
     if engine.is_local_main_process:
         unpack(progress)
     engine.wait_for_everyone()
-    wanted = videos_of_clips([(clip.video, clip.labels) for clip in held_out])
     # By now all frames are there: the others write none.
-    return RunData(unpack(), wanted, is_official=False)
+    return unpack(), videos_of_clips([(clip.video, clip.labels) for clip in held_out])
 
 
 def _propagate(
@@ -163,67 +130,64 @@ def _propagate(
     if engine.is_main_process:
         model = load_warper(settings.model).to(engine.device).eval()
         rules = Rules(settings.min_score, settings.max_cycle)
-        made = [make(model, out / PSEUDO, reach=settings.reach, rules=rules, progress=progress)]
+        made = [make(model, out / "data" / "pseudo", reach=settings.reach, rules=rules, progress=progress)]
     return broadcast_object_list(made)[0]
 
 
-def build_model(recipe: Recipe, skeleton: Skeleton, engine: accelerate.Accelerator) -> PoseWarper:
+def build_model(
+    recipe: Recipe, skeleton: Skeleton, engine: accelerate.Accelerator
+) -> tuple[PoseWarper, WarpHead | None]:
     """Build the network, with random weights by the recipe's seed or those it is to start from.
 
     The warp head's offsets are zero at the start of its training, also if it comes from a checkpoint, as in
     the original.
 
+    Returns:
+        The network, and the trained head that the recipe's warper is to match, that of ``model.start``.
+
     Raises:
-        ModelError: if the checkpoint to start from does not fit.
+        ModelError: if the checkpoint to start from does not fit, or lacks a head to match.
     """
-    settings, world = recipe.model, engine.num_processes
-    batch = global_batch(recipe.train, world)
+    settings, train, world = recipe.model, recipe.train, engine.num_processes
+    batch = global_batch(train, world)
+    crops = batch // (world * train.accumulate) * (2 if train.stage == "warper" else 1)
     spec = ModelSpec(
-        settings.backbone,
-        skeleton,
-        settings.crop_size,
-        settings.sigma,
-        head_width=settings.head_width,
-        head_blocks=settings.head_blocks,
-        head_dilations=settings.head_dilations,
-        targets=recipe.train.targets,
-        batch_norm=describe_batch_norm(recipe.train, batch, world),
+        skeleton=skeleton,
+        targets=train.targets,
+        batch_norm=f"{train.batch_norm}: {BATCH_NORMS[train.batch_norm]}; {crops} crops a device",
         provenance={"recipe": recipe.model_dump(mode="json"), "global_batch": batch, "processes": world},
+        **settings.model_dump(exclude={"skeleton", "start"}),
     )
-    torch.manual_seed(recipe.train.seed)
+    torch.manual_seed(train.seed)
     model = PoseWarper(spec)
-    if settings.start is not None:
-        _start_from(model, settings.start, recipe.train.stage)
+    known = None if settings.start is None else load_model(settings.start)
+    if known is not None:
+        _start_from(model, known, settings.start, train.stage)
     for offsets in model.warp_head.offsets:
         torch.nn.init.zeros_(offsets.weight)  # type: ignore[arg-type]
-    return model
-
-
-def load_teacher(recipe: Recipe) -> WarpHead | None:
-    """Return the head that the recipe's warper is to match, that of ``model.start``, or None.
-
-    Raises:
-        ModelError: if that checkpoint has no trained head.
-    """
-    if not recipe.train.match_head:
-        return None
-    path = recipe.model.start
-    known = None if path is None else load_model(path)
+    if train.stage == "warper" and "pose" not in model.spec.trained:
+        raise ModelError(
+            "the warper learns from the heatmaps of a trained pose network",
+            expected="model.start=CHECKPOINT of a pose network",
+            got=settings.start or "random weights",
+            fix="train one first (train.stage=pose) and start from its model.pt",
+        )
+    if not train.match_head:
+        return model, None
     if known is None or "warp" not in known.spec.trained:
         raise ModelError(
             "there is no trained warp head to match",
-            path=path,
+            path=settings.start,
             expected="model.start=CHECKPOINT of a trained warper",
-            got="random weights" if path is None else "a pose network alone",
+            got="random weights" if known is None else "a pose network alone",
             fix="train the paper's warper first and start from its model.pt",
         )
-    return known.warp_head
+    return model, known.warp_head
 
 
-def _start_from(model: PoseWarper, path: str, aim: str) -> None:
-    known = load_model(path)
+def _start_from(model: PoseWarper, known: PoseWarper, path: str | None, stage: str) -> None:
     # A pose network may start from one of other keypoints (COCO's), as it learns its own.
-    if aim == "warper" and known.spec.skeleton.names != model.spec.skeleton.names:
+    if stage == "warper" and known.spec.skeleton.names != model.spec.skeleton.names:
         raise ModelError(
             "the pose network has other keypoints than the labels",
             path=path,
@@ -231,10 +195,14 @@ def _start_from(model: PoseWarper, path: str, aim: str) -> None:
             got=", ".join(known.spec.skeleton.names),
             fix="start from a pose network that was trained on these labels",
         )
-    theirs, ours = known.state_dict(), model.state_dict()
-    if "warp" not in known.spec.trained:
-        theirs = {name: value for name, value in theirs.items() if not name.startswith("warp_head.")}
-    taken = {n: v for n, v in theirs.items() if n in ours and v.shape == ours[n].shape}
+    ours = model.state_dict()
+    taken = {
+        name: value
+        for name, value in known.state_dict().items()
+        if ("warp" in known.spec.trained or not name.startswith("warp_head."))
+        and name in ours
+        and value.shape == ours[name].shape
+    }
     if any(name not in taken and not name.startswith("warp_head.") for name in ours):
         raise ModelError(
             "the weights to start from are of another network",
@@ -249,21 +217,23 @@ def _start_from(model: PoseWarper, path: str, aim: str) -> None:
 
 
 def build_validation(
-    recipe: Recipe, data: RunData, engine: accelerate.Accelerator
+    recipe: Recipe, videos: Sequence[ValidationVideo], engine: accelerate.Accelerator
 ) -> Callable[[PoseWarper], float] | None:
-    """Return the function that validates a model, its videos shared among the processes."""
-    if not data.validation:
+    """Return the function that validates a model, by the official AP on PoseTrack and by PCK elsewhere.
+
+    The videos are shared among the processes.
+    """
+    if not videos:
         return None
-    is_posetrack = data.is_official and data.samples.skeleton.names == POSETRACK.names
+    is_dataset = recipe.data.dataset is not None or recipe.data.made_up is not None
     aggregate = "paper" if recipe.train.stage == "warper" else "none"
 
     def validate(model: PoseWarper) -> float:
-        own = data.validation[engine.process_index :: engine.num_processes]
+        own = videos[engine.process_index :: engine.num_processes]
         predicted: dict[str, InstanceTable] = {}
         for part in gather_object([predict_labelled(model, own, aggregate=aggregate)]):
             predicted |= part
-        score = official_score if is_posetrack else pck_score
-        return score(data.validation, predicted)
+        return (official_score if is_dataset else pck_score)(videos, predicted)
 
     return validate
 
@@ -288,7 +258,7 @@ def run_recipe(
     Args:
         recipe: the settings.
         out: folder of the run.
-        resume: go on where a run in this folder stopped; begin if there is none.
+        resume: resume a run that stopped in this folder; begin if there is none.
         overwrite: begin anew in a folder that holds a run.
         debug_images: pictures of so many batches of each epoch.
         device: ``auto`` or ``cpu``.
@@ -297,7 +267,7 @@ def run_recipe(
 
     Raises:
         OutputError: if the folder holds a run and neither ``resume`` nor ``overwrite`` is given.
-        ConfigError: if a setting does not fit the data, or the run that is to go on.
+        ConfigError: if a setting does not fit the data, or the run to resume.
         LabelsError: if the data cannot be used.
         ModelError: if the weights to start from do not fit.
         Interrupted: on Ctrl-C; what was done is kept.
@@ -305,7 +275,7 @@ def run_recipe(
     place = Path(out)
     engine = make_accelerator(device)
     # Every process looks before the first one writes.
-    _check_place(place, resume=resume, overwrite=overwrite)
+    _check_place(place, may_hold_run=resume or overwrite)
     engine.wait_for_everyone()
     if engine.is_main_process:
         for folder in (place, place / "checkpoints", place / "debug"):
@@ -316,16 +286,14 @@ def run_recipe(
     try:
         with repeatable(recipe.train.seed):
             run = _build_run(recipe, place, engine, debug_images, progress, tell)
-            resumed = resume and run.restore()
+            if resume:
+                run.restore()
             if engine.is_main_process:
                 # What is there is lost only now, when nothing is wrong with what takes its place.
                 if not resume:
                     _clear(place)
                 settings = recipe.model_dump(mode="json")
                 write_text(place / RECIPE, yaml.safe_dump(settings, sort_keys=False))
-                if resumed:
-                    done = f"{run.state.epoch} of {recipe.train.epochs} epochs and {run.state.step} steps"
-                    tell(f"resuming after {done}")
             engine.wait_for_everyone()
             return run.train()
     except Interrupted:
@@ -334,74 +302,11 @@ def run_recipe(
         raise Interrupted("what is done is kept; the same command with --resume resumes there") from None
 
 
-def _build_run(
-    recipe: Recipe,
-    place: Path,
-    engine: accelerate.Accelerator,
-    debug_images: int,
-    progress: Progress,
-    tell: Callable[[str], None],
-) -> Run:
-    settings = recipe.train
-    data = build_data(recipe, place, engine, progress)
-    skeleton, name = data.samples.skeleton, recipe.model.skeleton
-    if name != "labels":
-        wanted = named_skeleton(name)
-        if wanted.names != skeleton.names:
-            raise ConfigError(
-                "the recipe's skeleton is not that of the labels",
-                expected=", ".join(skeleton.names),
-                got=name,
-                fix="set model.skeleton=labels",
-            )
-        skeleton = wanted
-    model = build_model(recipe, skeleton, engine)
-    if settings.stage == "warper" and "pose" not in model.spec.trained:
-        raise ModelError(
-            "the warper learns from the heatmaps of a trained pose network",
-            expected="model.start=CHECKPOINT of a pose network",
-            got="random weights" if recipe.model.start is None else recipe.model.start,
-            fix="train one first (train.stage=pose) and start from its model.pt",
-        )
-
-    def draw(epoch: int, step: int, batch: Batch, predicted: Tensor) -> None:
-        path = place / "debug" / f"epoch{epoch + 1:03}_step{step:05}.png"
-        parts = (batch["images"], batch["target"], predicted, batch["weights"])
-        images, target, seen, weights = (part.cpu().numpy() for part in parts)
-        write_debug_picture(path, images, target, seen, weights, skeleton)
-
-    # With few samples an epoch takes each several times, with random crops of its own.
-    batch, n = global_batch(settings, engine.num_processes), len(data.samples)
-    times = -(-((settings.min_epoch_steps - 1) * batch + 1) // n)
-    training_set = TrainingSet(
-        data.samples.take(np.tile(np.arange(n), times)),
-        crop_size=model.spec.crop_size,
-        sigma=model.spec.sigma,
-        augmentation=recipe.augmentation,
-        pairs=settings.stage == "warper",
-        exact_targets=settings.targets == "exact",
-        seed=settings.seed,
-    )
-    return Run(
-        recipe,
-        model,
-        training_set,
-        place,
-        engine,
-        teacher=load_teacher(recipe),
-        validate=build_validation(recipe, data, engine),
-        debug=draw if debug_images else None,
-        debug_steps=debug_images,
-        progress=progress,
-        tell=tell if engine.is_main_process else lambda line: None,
-    )
-
-
-def _check_place(place: Path, *, resume: bool, overwrite: bool) -> None:
+def _check_place(place: Path, *, may_hold_run: bool) -> None:
     if place.exists() and not place.is_dir():
         raise OutputError("this is a file, not a folder", path=place, fix="name another --out")
     taken = [name for name in (LAST, FINAL) if (place / name).exists()]
-    if taken and not resume and not overwrite:
+    if taken and not may_hold_run:
         raise OutputError(
             "this folder holds a training run",
             path=place,
@@ -416,6 +321,51 @@ def _clear(place: Path) -> None:
         (place / name).unlink(missing_ok=True)
     for path in [*place.glob("tensorboard/events.*"), *place.glob("debug/epoch*_step*.png")]:
         path.unlink()
+
+
+def _build_run(
+    recipe: Recipe,
+    place: Path,
+    engine: accelerate.Accelerator,
+    debug_images: int,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Run:
+    settings, name = recipe.train, recipe.model.skeleton
+    samples, validation = build_data(recipe, place, engine, progress)
+    skeleton = samples.skeleton if name == "labels" else named_skeleton(name)
+    if skeleton.names != samples.skeleton.names:
+        raise ConfigError(
+            "the recipe's skeleton is not that of the labels",
+            expected=", ".join(samples.skeleton.names),
+            got=name,
+            fix="set model.skeleton=labels",
+        )
+    model, teacher = build_model(recipe, skeleton, engine)
+    # With few samples an epoch takes each several times, with random crops of its own.
+    batch, n = global_batch(settings, engine.num_processes), len(samples)
+    times = -(-((settings.min_epoch_steps - 1) * batch + 1) // n)
+    training_set = TrainingSet(
+        samples.take(np.tile(np.arange(n), times)),
+        crop_size=model.spec.crop_size,
+        sigma=model.spec.sigma,
+        augmentation=recipe.augmentation,
+        pairs=settings.stage == "warper",
+        exact_targets=settings.targets == "exact",
+        seed=settings.seed,
+    )
+    return Run(
+        recipe,
+        model,
+        training_set,
+        place,
+        engine,
+        teacher=teacher,
+        validate=build_validation(recipe, validation, engine),
+        debug_images=debug_images,
+        progress=progress,
+        tell=tell if engine.is_main_process else lambda line: None,
+    )
 
 
 def is_first_process() -> bool:

@@ -8,6 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,13 @@ from posewarper.posetrack.selection import (
 )
 from posewarper.posetrack.tables import read_tables
 from posewarper.skeletons import POSETRACK, Skeleton
-from posewarper.structures import Floats, InstanceTable, Ints, Labels, Progress, Track, is_there, silent
+from posewarper.structures import Floats, InstanceTable, Ints, Labels, Progress, is_there, silent
 from posewarper.video.images import FrameCache, read_image
 from posewarper.video.source import CACHE_BYTES, Video, open_video
 from posewarper.video.track_crops import instance_boxes, without_strays
 
-_OPEN_VIDEOS = 8
-# What a video keeps itself: a few frames around the last one read, since neighbours are asked for next.
-_OWN_CACHE_BYTES = 32 * 2**20
+# Videos that are kept open, each with a few frames around the last one read: neighbours are asked for next.
+_OPEN_VIDEOS, _OWN_CACHE_BYTES = 8, 32 * 2**20
 _LEFT_BY_PARENTS: list[object] = []
 
 
@@ -52,8 +52,7 @@ class VideoFrames:
         path: the folder of ``files``; without files a video file or folder that ``open_video`` opens.
         first: number of the first frame.
         n_frames: frames of the video, with those that are missing.
-        files: name of each frame's file, for images that are not turned as EXIF says (PoseTrack's); empty
-            for what ``open_video`` opens.
+        files: name of each frame's file (PoseTrack's images, which are not turned as EXIF says), or none.
         missing: numbers of frames without a file.
     """
 
@@ -86,21 +85,16 @@ class FrameReader:
     """
 
     def __init__(self, videos: Sequence[VideoFrames], *, cache_bytes: int = CACHE_BYTES) -> None:
-        self._videos = tuple(videos)
-        self._cache_bytes = cache_bytes
-        self._reset()
+        self._videos, self._cache_bytes = tuple(videos), cache_bytes
+        self._begin()
 
-    def _reset(self) -> None:
+    def _begin(self) -> None:
         self._process = os.getpid()
         self._opened: OrderedDict[int, Video] = OrderedDict()
         self._cache: FrameCache[Image] = FrameCache(self._cache_bytes)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_videos": self._videos, "_cache_bytes": self._cache_bytes}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(FrameReader, cache_bytes=self._cache_bytes), (self._videos,)
 
     def read(self, video: int, number: int) -> Image:
         """Return a frame (H, W, 3) uint8 RGB, not to be drawn upon.
@@ -120,22 +114,19 @@ class FrameReader:
             # After a fork a file opened by the parent would be read at the parent's place. It is not closed
             # either: that would wait for its decoder's threads, which stayed behind.
             _LEFT_BY_PARENTS.append(self._opened)
-            self._reset()
+            self._begin()
         key = video << 32 | place
         image = self._cache.get(key)
         if image is None:
-            image = self._open(video)[place]
+            opened = self._opened.pop(video, None)
+            if opened is None:
+                opened = open_video(frames.path, cache_bytes=_OWN_CACHE_BYTES)
+            self._opened[video] = opened
+            if len(self._opened) > _OPEN_VIDEOS:
+                self._opened.popitem(last=False)[1].close()
+            image = opened[place]
             self._cache.put(key, image, image.nbytes)
         return image
-
-    def _open(self, video: int) -> Video:
-        opened = self._opened.pop(video, None)
-        if opened is None:
-            opened = open_video(self._videos[video].path, cache_bytes=_OWN_CACHE_BYTES)
-        self._opened[video] = opened
-        if len(self._opened) > _OPEN_VIDEOS:
-            self._opened.popitem(last=False)[1].close()
-        return opened
 
 
 _PER_SAMPLE = ("video_of", "numbers", "keypoints", "centers", "scales", "is_pseudo")
@@ -154,7 +145,6 @@ class TrainingSamples:
         scales: (n, 2) float32 width and height of the crop in units of 200 pixels, padding included.
         is_pseudo: (n,) whether the keypoints were propagated rather than labelled.
         skeleton: the K keypoints.
-        source: in words, which labels these are.
     """
 
     videos: tuple[VideoFrames, ...]
@@ -165,16 +155,9 @@ class TrainingSamples:
     scales: NDArray[np.float32]
     is_pseudo: NDArray[np.bool_]
     skeleton: Skeleton
-    source: str = ""
 
     def __len__(self) -> int:
         return len(self.numbers)
-
-    @property
-    def n_frames(self) -> int:
-        """Number of frames in which there is a sample that is not propagated."""
-        real = ~self.is_pseudo
-        return len(set(zip(self.video_of[real].tolist(), self.numbers[real].tolist(), strict=True)))
 
     def take(self, samples: NDArray[np.bool_] | Ints) -> TrainingSamples:
         """Return some of the samples, (n,) booleans or positions; all videos stay."""
@@ -191,10 +174,10 @@ PathLike = str | os.PathLike[str]
 
 
 def _whole(samples: TrainingSamples, path: PathLike) -> TrainingSamples:
-    """Return the samples without videos that have none.
+    """Return the samples without videos that have none; ``path`` says where samples should be.
 
     Raises:
-        LabelsError: if there are no samples; ``path`` says where they should be.
+        LabelsError: if there are no samples.
     """
     if not len(samples):
         raise LabelsError(
@@ -213,21 +196,12 @@ def _samples(
     numbers: Ints,
     keypoints: Floats,
     framing: tuple[NDArray[np.float32], NDArray[np.float32]],
-    *,
     is_pseudo: bool,
 ) -> TrainingSamples:
     """Return samples of one video or of several; the videos themselves are still to be added."""
     n = len(numbers)
-    return TrainingSamples(
-        videos=(),
-        video_of=np.broadcast_to(np.asarray(video, np.int64), n),
-        numbers=numbers,
-        keypoints=keypoints,
-        centers=framing[0],
-        scales=framing[1],
-        is_pseudo=np.full(n, is_pseudo),
-        skeleton=skeleton,
-    )
+    video_of = np.broadcast_to(np.asarray(video, np.int64), n)
+    return TrainingSamples((), video_of, numbers, keypoints, *framing, np.full(n, is_pseudo), skeleton)
 
 
 # --- a prepared dataset -----------------------------------------------------------------------------------
@@ -250,16 +224,16 @@ def samples_of_dataset(
         dataset: made by ``posewarper prepare``.
         data: the split, and which of its frames are learned from.
         aspect_ratio: width divided by height of the crop.
-        pseudo_labels: file or folder of propagated poses (PoseTrack18 JSON) in place of those of ``data``.
-            Their instances join on frames that carry no label of the selection.
+        pseudo_labels: file or folder of propagated poses (PoseTrack18 JSON) in place of those of ``data``;
+            they join on frames that carry no label of the selection.
         min_score: propagated keypoints that score no more are left out.
 
     Raises:
-        LabelsError: if a file is missing or of another kind, it is of other videos, or there are no samples.
+        LabelsError: if a file is missing, of another kind or of other videos, or there are no samples.
         ConfigError: if both a file and numbers are given, or there are fewer videos.
 
     Warns:
-        PosewarperWarning: if some labels are on frames that are not there; they are left out.
+        PosewarperWarning: if labels are on frames that are not there; they are left out.
     """
     videos, selection = dataset.require_split(data.split), data.selection
     drawing = data.videos is not None or data.labelled_frames is not None
@@ -279,15 +253,22 @@ def samples_of_dataset(
             table = dataset.table(video)
             labelled = table.take(table.is_labelled[table.rows])
             parts.append(_of_table(labelled, video, v, aspect_ratio, is_pseudo=False))
-    frames = tuple(_frames_of(dataset, video) for video in videos)
+    frames = tuple(
+        VideoFrames(
+            str(dataset.images / video.folder),
+            video.first,
+            video.n_frames,
+            tuple(dataset.frame_path(video, number).name for number in video.numbers),
+            video.missing,
+        )
+        for video in videos
+    )
     samples = _with_files(join_samples(parts), frames, f"{dataset.root}: {source}")
-    samples = replace(samples, source=source)
     if selection is None and drawing:
         samples = _drawn(samples, videos, data)
     path = pseudo_labels or data.pseudo_labels
     if path is not None:
         propagated = _propagated(videos, aspect_ratio, path, samples, min_score)
-        propagated = replace(propagated, source=f"{samples.source}, joined by propagated poses")
         samples = join_samples([samples, _with_files(propagated, frames, path)])
     return _whole(samples, dataset.root)
 
@@ -301,26 +282,13 @@ def labelled_frames(samples: TrainingSamples, dataset: Dataset) -> dict[str, set
     return chosen
 
 
-def _frames_of(dataset: Dataset, video: DatasetVideo) -> VideoFrames:
-    files = tuple(dataset.frame_path(video, number).name for number in video.numbers)
-    folder = str(dataset.images / video.folder)
-    return VideoFrames(folder, video.first, video.n_frames, files, video.missing)
-
-
 def _of_table(
     table: InstanceTable, video: DatasetVideo, v: int, aspect_ratio: float, *, is_pseudo: bool
 ) -> TrainingSamples:
     require_posetrack(table)
-    table = replace(table, image_size=table.image_size or video.image_size)
-    found = samples_from_labels(table, aspect_ratio)
-    return _samples(
-        POSETRACK,
-        v,
-        table.frame_numbers[found.rows],
-        table.keypoints[found.instances],
-        (found.centers, found.scales),
-        is_pseudo=is_pseudo,
-    )
+    found = samples_from_labels(replace(table, image_size=table.image_size or video.image_size), aspect_ratio)
+    numbers, keypoints = table.frame_numbers[found.rows], table.keypoints[found.instances]
+    return _samples(POSETRACK, v, numbers, keypoints, (found.centers, found.scales), is_pseudo)
 
 
 def _selected(
@@ -332,17 +300,13 @@ def _selected(
     kept = _check_places(places, labels.frame_names, videos, selection)
     known = np.array([places[n] for n in kept], np.int64)
     framing = paper_center_scale(labels.boxes[kept], aspect_ratio)
-    return _samples(POSETRACK, known[:, 0], known[:, 1], labels.keypoints[kept], framing, is_pseudo=False)
+    return _samples(POSETRACK, known[:, 0], known[:, 1], labels.keypoints[kept], framing, False)
 
 
 def _check_places(
     places: Sequence[object], names: Sequence[str], videos: Sequence[DatasetVideo], path: PathLike
 ) -> Ints:
-    """Return which places are there.
-
-    Raises:
-        LabelsError: if none is.
-    """
+    """Return which places are there; LabelsError if none is."""
     kept = np.array([n for n, place in enumerate(places) if place is not None], np.int64)
     if not len(kept):
         raise LabelsError(
@@ -352,31 +316,28 @@ def _check_places(
             got=names[0] if names else "no labels",
             fix="give labels of this dataset and split",
         )
-    if len(kept) < len(places):
-        stranger = next(name for name, place in zip(names, places, strict=True) if place is None)
-        text = f"{path}: {len(places) - len(kept)} of {len(places)} labels are on frames that the videos do "
-        warnings.warn(
-            f"{text}not have, such as {stranger}; they are left out", PosewarperWarning, stacklevel=4
-        )
+    strangers = [name for name, place in zip(names, places, strict=True) if place is None]
+    if strangers:
+        text = f"{path}: {len(strangers)} of {len(places)} labels are on frames that the videos do not have, "
+        warnings.warn(f"{text}such as {strangers[0]}; they are left out", PosewarperWarning, stacklevel=4)
     return kept
 
 
 def _drawn(samples: TrainingSamples, videos: Sequence[DatasetVideo], data: DataSettings) -> TrainingSamples:
     """Return the samples of V videos and N labelled frames of each."""
     seed = data.subset_seed
-    peopled = [videos[v].name for v in np.unique(samples.video_of)]
-    names = set(peopled if data.videos is None else draw_videos(peopled, data.videos, seed))
+    names = [videos[v].name for v in np.unique(samples.video_of)]
+    if data.videos is not None:
+        names = draw_videos(names, data.videos, seed)
     kept = np.zeros(len(samples), bool)
     for v, video in enumerate(videos):
-        own = samples.video_of == v
-        if video.name not in names:
-            continue
-        if data.labelled_frames is not None:
-            frames = draw_frames(samples.numbers[own], data.labelled_frames, seed, video.name)
-            own &= np.isin(samples.numbers, frames)
-        kept |= own
-    source = f"{data.videos or 'all'} videos, {data.labelled_frames or 'all'} labelled frames of each"
-    return replace(samples.take(kept), source=f"{source}, drawn by seed {seed}")
+        if video.name in names:
+            own = samples.video_of == v
+            if data.labelled_frames is not None:
+                frames = draw_frames(samples.numbers[own], data.labelled_frames, seed, video.name)
+                own &= np.isin(samples.numbers, frames)
+            kept |= own
+    return samples.take(kept)
 
 
 def _propagated(
@@ -424,8 +385,8 @@ def samples_of_clips(
 ) -> TrainingSamples:
     """Return the samples of one's own videos.
 
-    A crop lies around the labelled keypoints, or the box given where there are fewer than two of them. That
-    of a propagated pose is the box given, as some of its keypoints may be missing.
+    A crop lies around the labelled keypoints, or is the given box where there are fewer than two. That of a
+    propagated pose is the given box, as some of its keypoints may be missing.
 
     Args:
         clips: pairs of a video (file or folder of frames) and its label file, of one skeleton.
@@ -459,16 +420,10 @@ def samples_of_clips(
             if extra is not None:
                 poses = read_annotations(extra, video=video, skeleton=labels.skeleton)
                 free = np.setdiff1d(range(video.n_frames), labels.labelled_frames).tolist()
-                sure = replace(poses, tracks={i: _sure(t, min_score) for i, t in poses.tracks.items()})
-                parts.append(_of_tracks(video, sure, free, aspect_ratio, v, is_pseudo=True))
+                parts.append(_of_tracks(video, poses, free, aspect_ratio, v, min_score))
     # The first labels' edges stand for all: only names were compared.
     together = replace(join_samples(parts), videos=tuple(videos), skeleton=parts[0].skeleton)
-    return _whole(replace(together, source="labels of own videos"), clips[0][1])
-
-
-def _sure(track: Track, min_score: float) -> Track:
-    low = track.keypoint_scores <= min_score
-    return replace(track, visibility=np.where(low, 0, track.visibility).astype(np.uint8))
+    return _whole(together, clips[0][1])
 
 
 def _of_tracks(
@@ -477,23 +432,25 @@ def _of_tracks(
     frames: Iterable[int],
     aspect_ratio: float,
     v: int,
-    *,
-    is_pseudo: bool = False,
+    min_score: float | None = None,
 ) -> TrainingSamples:
-    tracks = [without_strays(track, video.image_size) for track in labels.at(frames).tracks.values()]
-    numbers = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks)])
-    keypoints = np.concatenate([np.zeros((0, len(labels.skeleton), 2)), *(t.keypoints for t in tracks)])
-    boxes = np.concatenate([np.zeros((0, 4)), *(_crop_boxes(track, is_pseudo) for track in tracks)])
+    """Return the samples of some frames; with ``min_score`` these are propagated poses."""
+    is_pseudo = min_score is not None
+    parts = [(np.zeros(0, np.int64), np.zeros((0, len(labels.skeleton), 2)), np.zeros((0, 4)))]
+    for track in labels.at(frames).tracks.values():
+        track = without_strays(track, video.image_size)
+        boxes = track.boxes
+        if min_score is not None:
+            low = track.keypoint_scores <= min_score
+            track = replace(track, visibility=np.where(low, 0, track.visibility).astype(np.uint8))
+        tight = instance_boxes(track.keypoints, boxes)
+        given = is_pseudo & np.asarray((boxes[:, 2:] > 0).all(axis=1))
+        parts.append((track.frames, track.keypoints, np.where(given[:, None], boxes, tight)))
+    numbers, keypoints, boxes = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(numbers, kind="stable")
     order = order[is_there(keypoints[order]).any(axis=1)]
     framing = paper_center_scale(boxes[order], aspect_ratio)
-    return _samples(labels.skeleton, v, numbers[order], keypoints[order], framing, is_pseudo=is_pseudo)
-
-
-def _crop_boxes(track: Track, is_pseudo: bool) -> Floats:
-    tight = instance_boxes(track.keypoints, track.boxes)
-    given = is_pseudo & np.asarray((track.boxes[:, 2:] > 0).all(axis=1))
-    return np.where(given[:, None], track.boxes, tight)
+    return _samples(labels.skeleton, v, numbers[order], keypoints[order], framing, is_pseudo)
 
 
 def unpack_videos(
@@ -501,10 +458,9 @@ def unpack_videos(
 ) -> TrainingSamples:
     """Write the frames that training will read from video files as BMP files, without loss.
 
-    To read one frame of a video file, all since the last key frame are decoded; that is too slow for frames
-    in random order. BMP files are large (2.8 MB at 1280 x 720) and read in no time, unlike PNG files. Videos
-    that are folders of images are left as they are. Frames that an earlier call has written are not written
-    again, if the video file has not changed.
+    To read one frame of a video file, all since the last key frame are decoded, too slow in random order. BMP
+    files are large (2.8 MB at 1280 x 720) but read in no time, unlike PNG files. Folders of images are left
+    as they are, and frames that are written already too, if the video file has not changed.
 
     Args:
         samples: of one's own videos or of a dataset.
@@ -526,15 +482,15 @@ def unpack_videos(
             offsets = range(-reach, reach + 1)
             wanted[v] = sorted({video.neighbour(n, offset) for n in numbers for offset in offsets})
     videos, done, total = list(samples.videos), 0, sum(map(len, wanted.values()))
-    for v in wanted:
+    for v, numbers in wanted.items():
         path = videos[v].path
         # Another video, or the same after a change, has a folder of another name.
         state = os.stat(path)
         told = f"{os.path.abspath(path)} {state.st_size} {state.st_mtime_ns}"
         target = Path(folder) / f"{Path(path).stem}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
         names = tuple(f"{n:08d}.bmp" for n in range(videos[v].n_frames))
-        missing = [n for n in wanted[v] if not (target / names[n]).is_file()]
-        done += len(wanted[v]) - len(missing)
+        missing = [n for n in numbers if not (target / names[n]).is_file()]
+        done += len(numbers) - len(missing)
         if missing:
             with open_video(path) as video:
                 for n, image in video.frames(missing):

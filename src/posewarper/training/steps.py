@@ -72,12 +72,24 @@ BATCH_NORMS = {
 
 
 class _Step(nn.Module):
+    """What the stages share.
+
+    Args:
+        model: is trained in place, all but the warp head or that alone.
+        batch_norm: a key of :data:`BATCH_NORMS`.
+        precision: in which the pose network runs; None for that of the caller.
+    """
+
+    trains_head: bool
+
     def __init__(
-        self, model: PoseWarper, batch_norm: str, precision: AbstractContextManager[object] | None
+        self, model: PoseWarper, batch_norm: str, precision: AbstractContextManager[object] | None = None
     ) -> None:
         super().__init__()
         self.model, self.batch_norm = model, batch_norm
         self._precision = nullcontext() if precision is None else precision
+        model.requires_grad_(not self.trains_head)
+        model.warp_head.requires_grad_(self.trains_head)
 
     def _heatmaps(self, images: Tensor) -> Tensor:
         spec = self.model.spec
@@ -87,23 +99,9 @@ class _Step(nn.Module):
 
 
 class PoseStep(_Step):
-    """The pose network's loss on labelled crops.
+    """The pose network's loss on labelled crops."""
 
-    Args:
-        model: its warp head is left alone.
-        batch_norm: a key of :data:`BATCH_NORMS`.
-        precision: in which the pose network runs; None for that of the caller.
-    """
-
-    def __init__(
-        self,
-        model: PoseWarper,
-        batch_norm: str,
-        precision: AbstractContextManager[object] | None = None,
-    ) -> None:
-        super().__init__(model, batch_norm, precision)
-        model.requires_grad_(True)
-        model.warp_head.requires_grad_(False)
+    trains_head = False
 
     def set_mode(self) -> None:
         """Put every layer into the mode in which it is trained."""
@@ -122,18 +120,17 @@ class PoseStep(_Step):
 class WarperStep(_Step):
     """The warp head's loss on pairs: the neighbour's heatmaps, warped to the labelled frame (section 3).
 
-    The pose network is frozen: no gradient reaches it. What its batch norms do is said by ``batch_norm``; the
+    The pose network is frozen: no gradient reaches it. ``batch_norm`` says what its batch norms do; the
     original leaves them in training mode, so that they see both frames of all pairs of a device as one batch.
     A batch may say by ``moves_labels`` (B,) in which pairs the neighbour's ``labels`` (B, K, h, w) are warped
     in place of its heatmaps.
 
     Args:
-        model: its warp head is trained.
-        batch_norm: a key of :data:`BATCH_NORMS`.
-        precision: in which the pose network runs; None for that of the caller.
         teacher: a trained head on the same pose network, whose warped heatmaps are learned beside the labels
             (not in the paper): for a head with fewer channels and blocks.
     """
+
+    trains_head = True
 
     def __init__(
         self,
@@ -144,8 +141,6 @@ class WarperStep(_Step):
     ) -> None:
         super().__init__(model, batch_norm, precision)
         self.teacher = None if teacher is None else teacher.requires_grad_(False)
-        model.requires_grad_(False)
-        model.warp_head.requires_grad_(True)
 
     def set_mode(self) -> None:
         """Put every layer into the mode in which it is trained."""

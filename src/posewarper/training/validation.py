@@ -22,8 +22,6 @@ from posewarper.prediction.windows import named_window
 from posewarper.structures import InstanceTable
 from posewarper.video.source import FrameSource, Video, open_video
 
-_PCK = 0.1  # of the longer side of the box
-
 
 @dataclass(frozen=True)
 class ValidationVideo:
@@ -54,10 +52,9 @@ def videos_of_clips(clips: Sequence[tuple[str | Path, str | Path]]) -> list[Vali
     for n, (path, labels) in enumerate(clips):
         video = open_video(path)
         given = read_labels(labels, video=video)
-        table = replace(
-            table_of_labels(given, only_visible=True, n_frames=video.n_frames), image_size=video.image_size
-        )
-        found.append(ValidationVideo(f"{n}_{Path(path).stem}", table, video))
+        truth = table_of_labels(given, only_visible=True, n_frames=video.n_frames)
+        truth = replace(truth, image_size=video.image_size)
+        found.append(ValidationVideo(f"{n}_{Path(path).stem}", truth, video))
     return found
 
 
@@ -66,27 +63,22 @@ def predict_labelled(
 ) -> dict[str, InstanceTable]:
     """Predict every labelled instance from its own box; by stem.
 
-    Args:
-        model: in evaluation mode.
-        videos: what to predict.
-        aggregate: ``none`` for the pose network alone, ``paper`` for five frames.
+    The model is in evaluation mode; ``aggregate`` is ``none`` for the pose network alone, ``paper`` for five
+    frames.
     """
     height, width = model.spec.crop_size
     found = {}
     for video in videos:
         own = video.truth.take(video.truth.is_labelled[video.truth.rows])
         samples = samples_from_labels(own, width / height)
-        found[video.stem] = predict_video(
-            model, video.truth, samples, video.source, window=named_window(aggregate)
-        )
+        window = named_window(aggregate)
+        found[video.stem] = predict_video(model, video.truth, samples, video.source, window=window)
     return found
 
 
-def official_score(
-    videos: Sequence[ValidationVideo], predicted: Mapping[str, InstanceTable], *, neck: str = "shoulders"
-) -> float:
+def official_score(videos: Sequence[ValidationVideo], predicted: Mapping[str, InstanceTable]) -> float:
     """Return the mean AP of the official evaluation in percent, the neck as the paper wrote it."""
-    results = {stem: paper_scores(apply_neck_rule(table, neck)) for stem, table in predicted.items()}
+    results = {stem: paper_scores(apply_neck_rule(table, "shoulders")) for stem, table in predicted.items()}
     truth = {video.stem: video.truth for video in videos}
     with warnings.catch_warnings():
         # There are no tracks, and so no tracking figures.
@@ -98,5 +90,5 @@ def official_score(
 def pck_score(videos: Sequence[ValidationVideo], predicted: Mapping[str, InstanceTable]) -> float:
     """Return the share of keypoints within a tenth of the box's longer side, in percent."""
     truth = {video.stem: video.truth for video in videos}
-    score = score_pck(truth, predicted, normaliser="box", thresholds=(_PCK,), trust_tracks=False)
+    score = score_pck(truth, predicted, normaliser="box", thresholds=(0.1,), trust_tracks=False)
     return float(score.mean[0])
