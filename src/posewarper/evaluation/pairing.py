@@ -21,17 +21,11 @@ from posewarper.structures import HIDDEN, VISIBLE, InstanceTable, Ints, Labels
 
 @dataclass(frozen=True)
 class FramePair:
-    """The instances of one frame.
+    """The instances of one frame."""
 
-    Args:
-        row: position of the frame among those of the ground truth.
-        truth: positions of the labelled instances in the table of the ground truth, in its order.
-        predictions: positions of the predicted ones in theirs.
-    """
-
-    row: int
-    truth: Ints
-    predictions: Ints
+    row: int  # position of the frame among those of the ground truth
+    truth: Ints  # positions of the labelled instances in the table of the ground truth, in its order
+    predictions: Ints  # positions of the predicted ones in theirs
 
 
 @dataclass(frozen=True)

@@ -67,42 +67,25 @@ def score_detections(scores: Floats, hits: NDArray[np.bool_], n_labelled: int) -
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """G objects and P predictions of a frame, with K points each.
+    """G objects and P predictions of a frame, with K points each."""
 
-    Args:
-        objects: (G,) track ids of the objects.
-        tracks: (P,) track ids of the predictions, each once.
-        labelled: (G, K) points that the objects have.
-        predicted: (P, K) points that the predictions have.
-        distances: (G, P, K), NaN where two points cannot be the same.
-    """
-
-    objects: Ints
-    tracks: Ints
-    labelled: NDArray[np.bool_]
-    predicted: NDArray[np.bool_]
-    distances: Floats
+    objects: Ints  # (G,) track ids of the objects
+    tracks: Ints  # (P,) track ids of the predictions, each once
+    labelled: NDArray[np.bool_]  # (G, K) points that the objects have
+    predicted: NDArray[np.bool_]  # (P, K) points that the predictions have
+    distances: Floats  # (G, P, K), NaN where two points cannot be the same
 
 
 @dataclass(frozen=True)
 class TrackingCounts:
-    """Events of each of K points; ``detections`` are the matches, switches among them.
+    """Events of each of K points, (K,) each."""
 
-    Args:
-        misses: (K,) objects without a prediction.
-        switches: (K,) matches with another track than before.
-        false_positives: (K,) predictions without an object.
-        objects: (K,) objects.
-        detections: (K,) matches.
-        distance: (K,) sum of the distances of the matches.
-    """
-
-    misses: Ints
-    switches: Ints
-    false_positives: Ints
+    misses: Ints  # objects without a prediction
+    switches: Ints  # matches with another track than before
+    false_positives: Ints  # predictions without an object
     objects: Ints
-    detections: Ints
-    distance: Floats
+    detections: Ints  # matches, switches among them
+    distance: Floats  # sum of the distances of the matches
 
 
 def count_events(frames: Sequence[TrackedFrame], n_points: int) -> TrackingCounts:

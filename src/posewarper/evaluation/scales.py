@@ -17,15 +17,10 @@ THRESHOLD = 0.5  # of the reference length, within which a point matches, the bo
 
 
 class FrameMatch(NamedTuple):
-    """P predicted people beside G annotated ones, with K points each.
+    """P predicted people beside G annotated ones, with K points each."""
 
-    Args:
-        hits: (P, K) predicted points that count as found.
-        distances: (G, P, K) between points, in reference lengths; NaN where they do not match.
-    """
-
-    hits: NDArray[np.bool_]
-    distances: Floats
+    hits: NDArray[np.bool_]  # (P, K) predicted points that count as found
+    distances: Floats  # (G, P, K) between points, in reference lengths; NaN where they do not match
 
 
 def head_sizes(head_boxes: Floats) -> Floats:
@@ -37,14 +32,13 @@ def head_sizes(head_boxes: Floats) -> Floats:
 def match_people(truth: Floats, sizes: Floats, predicted: Floats) -> FrameMatch:
     """Tie each prediction to the person of whose points it has the largest share; a person keeps the best.
 
+    Points of predictions that are tied to nobody are no hits. On a tie the first person, and the first
+    prediction, is taken.
+
     Args:
         truth: (G, K, 2) annotated points in pixels, NaN where there is none.
         sizes: (G,) reference lengths in pixels.
         predicted: (P, K, 2) predicted points in pixels, NaN where there is none.
-
-    Returns:
-        FrameMatch: points of predictions that are tied to nobody are no hits. On a tie the first person, and
-        the first prediction, is taken.
     """
     n_truth, n_predicted = len(truth), len(predicted)
     hits = np.zeros(predicted.shape[:2], bool)
@@ -114,12 +108,10 @@ BOX_MARGIN = 0.1  # a side, of boxes that are made from keypoints
 
 
 def boxes_or_extents(keypoints: Floats, boxes: Floats) -> Floats:
-    """Return boxes (n, 4) xywh in pixels: the given ones, or else the extent of the keypoints and a margin.
+    """Return boxes (n, 4) xywh in pixels: those given, or else made from the keypoints (n, K, 2).
 
-    Args:
-        keypoints: (n, K, 2), NaN where there is none.
-        boxes: (n, 4) xywh; those of no size, or NaN, are made from the keypoints, with 10 percent more on
-            each side. An instance without keypoints keeps what it has.
+    A box of no size, or NaN, becomes the extent of the keypoints (NaN where there is none) with 10 percent
+    more on each side. An instance without keypoints keeps what it has.
     """
     tight = keypoint_boxes(keypoints)
     seen, size = np.isfinite(tight[:, 0]), tight[:, 2:]

@@ -182,9 +182,6 @@ def _checked_points(points: list[Any], owners: Sequence[int], people: Sequence[R
     )
 
 
-# --- writing ------------------------------------------------------------------------------------------------
-
-
 def write_annolist(path: PathLike, table: InstanceTable) -> None:
     """Write a table as an annolist JSON file, which gives it back but for ears, people frame by frame.
 
@@ -312,12 +309,7 @@ def _plain(value: Any) -> Any:
 
 
 def write_annolist_mat(path: PathLike, table: InstanceTable) -> None:
-    """Write a table as an annolist ``.mat`` file, for made-up downloads of PoseTrack17.
-
-    Raises:
-        LabelsError: if the table has another skeleton than PoseTrack's.
-        OutputError: if the place cannot be written.
-    """
+    """Write a table as an annolist ``.mat`` file, with the errors of :func:`write_annolist`."""
     document = annolist_document(table)
     content = {key: value for key, value in document.items() if key != "annolist"}
     content["annolist"] = _structs(document["annolist"])

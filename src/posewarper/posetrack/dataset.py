@@ -20,25 +20,15 @@ from posewarper.video.images import IMAGE_SUFFIXES
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """Which file is which frame of a video.
+    """Which file is which frame of a video."""
 
-    Args:
-        first: number of the first frame.
-        n_frames: number of frames, missing ones included.
-        digits: digits of the number in a file's name.
-        suffix: of the files, with the dot.
-        missing: numbers of frames without a file, rising.
-        files: file name of each frame, where names do not follow from the number; empty where they do.
-        note: what is odd about the files, or "".
-    """
-
-    first: int
-    n_frames: int
-    digits: int
-    suffix: str
-    missing: tuple[int, ...]
-    files: tuple[str, ...] = ()
-    note: str = ""
+    first: int  # number of the first frame
+    n_frames: int  # missing frames included
+    digits: int  # of the number in a file's name
+    suffix: str  # of the files, with the dot
+    missing: tuple[int, ...]  # numbers of frames without a file, rising
+    files: tuple[str, ...] = ()  # file name of each frame, where names do not follow from the number
+    note: str = ""  # what is odd about the files
 
     def numbers_of(self, names: Sequence[str], *, renamed: bool) -> list[int | None]:
         """Return the numbers of frames by the last parts of their names, None where a name tells none.
@@ -148,13 +138,9 @@ class DatasetVideo:
         split: "train", "val" or "test".
         file_stem: stem of the official label file of the video; result files bear it.
         folder: of the frames, relative to ``Dataset.images``, as in frame names without leading ``images/``.
-        first: number of the first frame: 1 in PoseTrack17, 0 in 18 and 21.
-        n_frames: frames of the video, with those that are missing.
-        digits: of the number in frame file names, 8 or 6.
+        first, n_frames, digits, suffix, missing, files: as in :class:`FrameFiles`; ``missing`` were not
+            there, or damaged, when the dataset was prepared.
         image_size: (height, width) of the first frame that is there, None if none is.
-        suffix: of frame files, with the dot.
-        missing: numbers of the frames that were not there, or damaged, when the dataset was prepared.
-        files: file name of each frame, where names do not follow from the number; else empty.
     """
 
     name: str
@@ -188,8 +174,8 @@ class Dataset:
         kind: "posetrack17", "posetrack18" or "posetrack21".
         images: folder of the frames, absolute.
         videos: all videos, train before val before test, each in the order of their file stems.
-        box_files: detected boxes of a split, where the download had such a file.
-        selections: the original's files of selected frames and videos by their stems, where it had them.
+        box_files: split -> detected boxes, where the download had them.
+        selections: stem -> the original's file of selected frames and videos, where the download had it.
     """
 
     root: Path
@@ -204,11 +190,7 @@ class Dataset:
         return tuple(video for video in self.videos if video.split == split)
 
     def require_split(self, split: str) -> tuple[DatasetVideo, ...]:
-        """Return the videos of a split that has some.
-
-        Raises:
-            LabelsError: if the dataset was prepared without it.
-        """
+        """Return the videos of a split; raise LabelsError if the dataset was prepared without it."""
         videos = self.of_split(split)
         if not videos:
             known = dict.fromkeys(video.split for video in self.videos)

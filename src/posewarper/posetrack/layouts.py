@@ -32,13 +32,10 @@ _IMAGE_FOLDERS = ("", "images", "images_renamed", "renamed_images", "posetrack_d
 
 @dataclass(frozen=True)
 class SplitLabels:
-    """The label files of one split.
+    """The label files of one split: one a video in ``files``, sorted by name, or a ``combined`` one of all.
 
-    Args:
-        split: "train", "val" or "test".
-        files: one file a video, sorted by name.
-        combined: one file with all videos, or None. Where both are given, instances come from this one, and
-            the file names and ignore regions from ``files``.
+    Where both are given, instances come from the combined file, and the file names and ignore regions from
+    ``files``.
     """
 
     split: str
@@ -55,8 +52,8 @@ class Layout:
         name: "official", or "original" for the files that come with the original PoseWarper.
         download: the folder that was named.
         labels: label files of each split that was found, in the order train, val, test.
-        box_files: detected boxes of a split, where such a file comes along.
-        selections: the original's files of selected frames and videos, by the stem of their names.
+        box_files: split -> detected boxes, where such a file comes along.
+        selections: stem -> the original's file of selected frames and videos.
     """
 
     kind: str
@@ -153,12 +150,9 @@ def _label_files(folder: Path) -> list[Path]:
 
 
 def find_images(download: Path, folders: Sequence[str], images: Path | None = None) -> Path:
-    """Find the folder below which the frame folders of videos lie.
+    """Return the folder below which the frame folders of videos lie, in the download or in ``images``.
 
-    Args:
-        download: the folder that was named.
-        folders: of some videos, as the labels name them, without a leading ``images/``.
-        images: where the user says the frames are.
+    ``folders`` are those of some videos, as the labels name them, without a leading ``images/``.
 
     Raises:
         LabelsError: if none of the frame folders is anywhere.
@@ -193,21 +187,13 @@ def _content(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class VideoLabels:
-    """The labels of one video, not read yet.
-
-    Args:
-        split: "train", "val" or "test".
-        stem: of the official label file.
-        sources: path, bytes and time of change of each file that the labels come from.
-        read: reads the labels, with names of frames as in the download.
-        renamed: whether the frames bear the names that the original gave them, not those of the download.
-    """
+    """The labels of one video, not read yet."""
 
     split: str
-    stem: str
-    sources: tuple[list[Any], ...]
-    read: Callable[[], InstanceTable]
-    renamed: bool = False
+    stem: str  # of the official label file
+    sources: tuple[list[Any], ...]  # path, bytes and time of change of each file that the labels come from
+    read: Callable[[], InstanceTable]  # gives the labels, with names of frames as in the download
+    renamed: bool = False  # whether frames bear the names that the original gave them, not the download's
 
 
 def source_of(path: Path) -> list[Any]:

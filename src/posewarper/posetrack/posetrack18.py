@@ -116,9 +116,6 @@ def _id(record: Record, key: str, expected: str) -> int:
     return value
 
 
-# --- people -------------------------------------------------------------------------------------------------
-
-
 def _read_columns(
     annotations: Sequence[Record], skeleton: Skeleton, category: int | str | None
 ) -> tuple[dict[str, Any], Skeleton]:
@@ -185,9 +182,6 @@ def _is_person(record: Record, category: int | str | None) -> bool:
     return not record.values.get("iscrowd") and not area <= 0 and (own is None or own == category)
 
 
-# --- images -------------------------------------------------------------------------------------------------
-
-
 def _group(images: Sequence[Record], document: Mapping[str, Any], path: PathLike) -> dict[str, list[int]]:
     """Return for each video, by name, the positions of its images."""
     groups: dict[str, list[int]] = {}
@@ -244,9 +238,6 @@ def _frame_number(image: Record, name: str) -> int:
             fix="number the file names, or give frame_id",
         )
     return number
-
-
-# --- writing ------------------------------------------------------------------------------------------------
 
 
 def write_posetrack18(path: PathLike, table: InstanceTable) -> None:

@@ -179,9 +179,6 @@ def prepare_dataset(
     return open_dataset(out), summary
 
 
-# --- resuming ---------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def _resuming(
     out: Path, layout: Layout, overwrite: bool
@@ -292,9 +289,6 @@ def _bare_splits(layout: Layout, splits: Collection[str]) -> list[SplitLabels]:
     return [SplitLabels("test", ())] if is_bare else []
 
 
-# --- one video --------------------------------------------------------------------------------------------
-
-
 def _fingerprint(folder: Path) -> int:
     return zlib.crc32("\n".join(list_images(folder)).encode())
 
@@ -305,11 +299,9 @@ def _prepare_video(kind: str, video: VideoLabels, images: Path, out: Path, check
     path = video.sources[0][0] if video.sources else images
     folder = folder_of(table, path)
     found = list_images(images / folder)
-    damaged: list[str] = []
-    if check_images:
-        sizes = {name: _size_of(images / folder / name) for name in found}
-        usual = Counter(size for size in sizes.values() if size is not None).most_common(1)
-        damaged = [name for name, size in sizes.items() if not usual or size != usual[0][0]]
+    sizes = {name: _size_of(images / folder / name) for name in found} if check_images else {}
+    usual = Counter(size for size in sizes.values() if size is not None).most_common(1)
+    damaged = [name for name, size in sizes.items() if not usual or size != usual[0][0]]
     there = [name for name in found if name not in damaged]
     listed = [base_name(name) for name in table.frame_names]
     frames = number_frames(kind, listed, there, table.n_frames, renamed=video.renamed)
@@ -360,9 +352,6 @@ def _size_of(path: Path) -> tuple[int, int] | None:
             return image.size[1], image.size[0]
     except (OSError, ValueError, SyntaxError):
         return None
-
-
-# --- all videos -------------------------------------------------------------------------------------------
 
 
 def _missing_frames(records: Iterable[Record]) -> Iterator[tuple[str, str]]:

@@ -38,14 +38,9 @@ def paper_scores(table: InstanceTable) -> InstanceTable:
 def result_document(table: InstanceTable, ground_truth: InstanceTable | None = None) -> dict[str, Any]:
     """Return the content of the original's result file for one video.
 
-    Every frame of the ground truth is listed, labelled or not, under its number there; predictions on other
-    frames are dropped. Every track id is 1; a frame in which nobody was found holds one instance of a single
-    point with score -100.
-
-    Args:
-        table: predictions.
-        ground_truth: the annotations of the video, of which only the frames count. Left out: the frames
-            of the predictions.
+    Every frame of the ground truth (by default of the predictions) is listed, labelled or not, under its
+    number there; predictions on other frames are dropped. Every track id is 1; a frame in which nobody was
+    found holds one instance of a single point with score -100.
 
     Raises:
         LabelsError: if the keypoints are not PoseTrack's, or all predictions are on frames that the ground
@@ -107,8 +102,8 @@ def write_results(
         tables: name of the file without suffix -> predictions of the video.
         kind: ``paper`` as the original (:func:`result_document`), ``posetrack17`` (annolist),
             ``posetrack18`` or ``posetrack21`` (PoseTrack18's JSON).
-        ground_truth: the same names -> annotations, whose frames the files list. A video of the ground
-            truth without predictions gets a file without anybody.
+        ground_truth: the same names -> annotations, whose frames the files list. A video without
+            predictions gets a file without anybody.
 
     Raises:
         ConfigError: if there is no such kind.

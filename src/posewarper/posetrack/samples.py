@@ -47,23 +47,14 @@ NO_INSTANCE = -1
 
 @dataclass(frozen=True)
 class Samples:
-    """Crops of one video, n in number.
+    """The n crops of one video."""
 
-    Args:
-        rows: (n,) the frame's position in the table.
-        instances: (n,) the instance's position in the table, ``NO_INSTANCE`` for boxes from elsewhere.
-        centers: (n, 2) float32 xy of the crop's centre in pixels.
-        scales: (n, 2) float32 width and height of the crop in units of 200 pixels, padding included.
-        box_scores: (n,) score of the box, 1 for labels.
-        boxes: (n, 4) xywh in pixels, from which centre and scale were made.
-    """
-
-    rows: Ints
-    instances: Ints
-    centers: NDArray[np.float32]
-    scales: NDArray[np.float32]
-    box_scores: Floats
-    boxes: Floats
+    rows: Ints  # (n,) the frame's position in the table
+    instances: Ints  # (n,) the instance's position in the table, NO_INSTANCE for boxes from elsewhere
+    centers: NDArray[np.float32]  # (n, 2) xy of the crop's centre in pixels
+    scales: NDArray[np.float32]  # (n, 2) width and height of the crop in units of 200 pixels, with padding
+    box_scores: Floats  # (n,) score of the box, 1 for labels
+    boxes: Floats  # (n, 4) xywh in pixels, from which centre and scale were made
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -119,7 +119,7 @@ def draw_frames(numbers: ArrayLike, count: int, seed: int, video: str) -> Ints:
     Args:
         numbers: of the labelled frames.
         count: N, how many to draw; all are taken where there are no more.
-        seed: of the draw, together with the name of the ``video``.
+        seed: of the draw, together with the name of the video.
         video: its name.
 
     Returns:
@@ -149,17 +149,11 @@ def find_selection(dataset: Dataset, split: str, videos: int | None, labelled: i
 
 @dataclass(frozen=True)
 class SelectedLabels:
-    """The instances of a file of the original, n in number.
+    """The n instances of a file of the original."""
 
-    Args:
-        frame_names: n names of frames, without leading ``images/``.
-        keypoints: (n, 17, 2) xy in pixels, NaN where there is none.
-        boxes: (n, 4) xywh in pixels, cut to the image as the original does.
-    """
-
-    frame_names: tuple[str, ...]
-    keypoints: Floats
-    boxes: Floats
+    frame_names: tuple[str, ...]  # n, without leading ``images/``
+    keypoints: Floats  # (n, 17, 2) xy in pixels, NaN where there is none
+    boxes: Floats  # (n, 4) xywh in pixels, cut to the image as the original does
 
 
 def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> SelectedLabels:
