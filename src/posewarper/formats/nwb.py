@@ -44,7 +44,7 @@ _REFERENCE = "x to the right, y down; (0, 0) is the centre of the top-left pixel
 class _Movie:
     """A video: size (height, width), number of frames, and the times of the frames or their rate."""
 
-    name: str = ""
+    name: str
     size: tuple[int, int] | None = None
     n_frames: int | None = None
     times: Floats | None = None
@@ -64,7 +64,7 @@ class _Estimation:
 
 @dataclass
 class _Content:
-    """What a file holds; instances and skeletons go with the name of their video."""
+    """What a file holds; instances and frames go with the name of their video."""
 
     movies: dict[str, _Movie] = field(default_factory=dict)
     subjects: list[str] = field(default_factory=list)
@@ -82,9 +82,7 @@ def _safe_name(name: str) -> str:
 
 def _read_content(file: Any) -> _Content:
     """Return the labels and predictions of an NWB file, an ``h5py.File``."""
-    content = _Content()
-    if "general/SubjectsTable/subject_id" in file:
-        content.subjects = _texts(file["general/SubjectsTable/subject_id"])
+    content = _Content(subjects=_texts(file.get("general/SubjectsTable/subject_id")))
     found: list[Any] = []
 
     def visit(name: str, node: Any) -> None:
@@ -100,20 +98,21 @@ def _read_content(file: Any) -> _Content:
             fix=_FIX,
         )
     for node in found:
-        if _kind(node) == "PoseTraining":
-            _read_training(node, content)
-        else:
-            content.estimations.append(_read_estimation(node, content))
+        (_read_training if _kind(node) == "PoseTraining" else _read_estimation)(node, content)
     return content
 
 
-def _kind(node: Any) -> str:
-    value = getattr(node, "attrs", {}).get("neurodata_type", "")
+def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _texts(dataset: Any) -> list[str]:
-    return [v.decode() if isinstance(v, bytes) else str(v) for v in np.ravel(dataset[()]).tolist()]
+    """Return the texts of a data set, none for None."""
+    return [] if dataset is None else list(map(_text, np.ravel(dataset[()]).tolist()))
+
+
+def _kind(node: Any) -> str:
+    return _text(getattr(node, "attrs", {}).get("neurodata_type", ""))
 
 
 def _children(group: Any, kind: str) -> list[Any]:
@@ -124,33 +123,29 @@ def _children(group: Any, kind: str) -> list[Any]:
 
 def _read_movie(series: Any, content: _Content) -> _Movie:
     """Return what an ImageSeries says of its video."""
-    if series not in content.seen:
-        movie = _describe_movie(series)
-        content.seen[series] = content.movies.setdefault(movie.name, movie)
-    return content.seen[series]
-
-
-def _describe_movie(series: Any) -> _Movie:
-    files = _texts(series["external_file"]) if "external_file" in series else []
-    movie = _Movie(files[0] if files else base_name(series.name))
-    if "dimension" in series:
-        movie.size = _size(np.ravel(series["dimension"][()]).tolist())
+    if series in content.seen:
+        return content.seen[series]
+    movie = _Movie(next(iter(_texts(series.get("external_file"))), base_name(series.name)))
+    movie.size = _read_size(series, "dimension")
     if "timestamps" in series and series["timestamps"].shape[0]:
         movie.times = np.asarray(series["timestamps"][()], np.float64)
         movie.n_frames = len(movie.times)
-        return movie
-    # One sample is what stands there where nobody knew the number.
-    count = int(series["num_samples"][()]) if "num_samples" in series else 0
-    movie.n_frames = count if count > 1 else None
-    if "starting_time" in series:
-        movie.start = float(series["starting_time"][()])
-        movie.rate = float(series["starting_time"].attrs["rate"])
-    return movie
+    else:
+        # One sample is what stands there where nobody knew the number.
+        count = int(series["num_samples"][()]) if "num_samples" in series else 0
+        movie.n_frames = count if count > 1 else None
+        if "starting_time" in series:
+            movie.start = float(series["starting_time"][()])
+            movie.rate = float(series["starting_time"].attrs["rate"])
+    content.seen[series] = content.movies.setdefault(movie.name, movie)
+    return content.seen[series]
 
 
-def _size(sides: Sequence[float]) -> tuple[int, int] | None:
-    """Return (height, width), of width and height; None if they are not known."""
-    width, height = (int(side) for side in sides[:2])
+def _read_size(group: Any, name: str) -> tuple[int, int] | None:
+    """Return the first (height, width) of a data set of widths and heights; None if they are not known."""
+    if name not in group or not np.size(group[name]):
+        return None
+    width, height = (int(side) for side in np.ravel(group[name][()])[:2])
     return (height, width) if height > 0 and width > 0 else None
 
 
@@ -160,28 +155,29 @@ def _read_skeleton(group: Any, content: _Content) -> Skeleton:
     holder = linked[0] if linked else group
     if holder not in content.seen:
         pairs = np.asarray(holder["edges"][()], np.int64).reshape(-1, 2).tolist() if "edges" in holder else []
-        edges = tuple((a, b) for a, b in pairs)
         name = base_name(linked[0].name) if linked else "animal"
-        content.seen[holder] = Skeleton(tuple(_texts(holder["nodes"])), edges, name=name)
+        nodes, edges = tuple(_texts(holder["nodes"])), tuple((a, b) for a, b in pairs)
+        content.seen[holder] = Skeleton(nodes, edges, name=name)
     return content.seen[holder]
 
 
 def _read_training(group: Any, content: _Content) -> None:
     for frame in _children(group["training_frames"], "TrainingFrame"):
+        name = base_name(frame.name)
         if "source_video_frame_index" not in frame.attrs or "source_video" not in frame:
-            raise ValueError(f"{base_name(frame.name)} does not tell which frame of which video it is")
+            raise ValueError(f"{name} does not tell which frame of which video it is")
         movie = _read_movie(frame["source_video"], content)
         index = int(frame.attrs["source_video_frame_index"])
         content.frames.append((movie.name, index))
         for number, instance in enumerate(_children(frame["skeleton_instances"], "SkeletonInstance")):
             skeleton = _read_skeleton(instance, content)
-            points = _flat(instance["node_locations"], base_name(frame.name))
+            points = _read_points(instance["node_locations"], name)
             seen = np.ones(len(points), bool)
             if "node_visibility" in instance:
                 seen = np.asarray(instance["node_visibility"][()], bool)
             visibility = np.where(is_there(points), np.where(seen, 2, 1), 0).astype(np.uint8)
             if not len(points) == len(skeleton) == len(visibility):
-                raise ValueError(f"{base_name(frame.name)} has not the points of its skeleton")
+                raise ValueError(f"{name} has not the points of its skeleton")
             points[visibility == 0] = np.nan
             track = int(instance.attrs["id"]) if "id" in instance.attrs else None
             where = f"frame {index}, instance {number + 1}"
@@ -189,7 +185,7 @@ def _read_training(group: Any, content: _Content) -> None:
             content.instances.append((movie.name, skeleton, item))
 
 
-def _flat(dataset: Any, where: str) -> Floats:
+def _read_points(dataset: Any, where: str) -> Floats:
     """Return points (n, 2)."""
     points = np.array(dataset[()], np.float64)
     if points.ndim != 2 or points.shape[1] != 2:
@@ -197,27 +193,23 @@ def _flat(dataset: Any, where: str) -> Floats:
     return points
 
 
-def _read_estimation(group: Any, content: _Content) -> _Estimation:
-    movie = _read_movie(group["source_video"], content) if "source_video" in group else None
-    if movie is None:
-        files = _texts(group["original_videos"]) if "original_videos" in group else []
-        movie = _Movie(files[0] if files else next(iter(content.movies), ""))
-        if "dimensions" in group and np.size(group["dimensions"]):
-            movie.size = _size(np.asarray(group["dimensions"][()]).reshape(-1, 2)[0].tolist())
+def _read_estimation(group: Any, content: _Content) -> None:
+    if "source_video" in group:
+        movie = _read_movie(group["source_video"], content)
+    else:
+        movie = _Movie(next(iter([*_texts(group.get("original_videos")), *content.movies]), ""))
+        movie.size = _read_size(group, "dimensions")
         content.movies.setdefault(movie.name, movie)
-    found = _children(group, "PoseEstimationSeries")
-    series = [(base_name(one.name), _read_series(one)) for one in found]
-    names = [name for name, _ in series]
+    series = {base_name(one.name): _read_series(one) for one in _children(group, "PoseEstimationSeries")}
     try:
         skeleton = _read_skeleton(group, content)
     except KeyError:  # neither linked nor listed
-        skeleton = Skeleton(tuple(names), name="animal")
-    node_of = _match_nodes(names, skeleton.names)
+        skeleton = Skeleton(tuple(series), name="animal")
+    node_of = _match_nodes(list(series), skeleton.names)
     if node_of is None:
-        skeleton, node_of = Skeleton(tuple(names), name=skeleton.name), {name: name for name in names}
-    return _Estimation(
-        base_name(group.name), movie.name, skeleton, [(node_of[n], *rows) for n, rows in series]
-    )
+        skeleton, node_of = Skeleton(tuple(series), name=skeleton.name), {name: name for name in series}
+    rows = [(node_of[name], *values) for name, values in series.items()]
+    content.estimations.append(_Estimation(base_name(group.name), movie.name, skeleton, rows))
 
 
 def _match_nodes(names: Sequence[str], nodes: Sequence[str]) -> dict[str, str] | None:
@@ -239,9 +231,10 @@ def _read_series(series: Any) -> tuple[Floats, Floats, Floats]:
     """Return times (t,) in seconds, xy (t, 2) in pixels and confidence (t,)."""
     where, data = base_name(series.name), series["data"]
     unit = data.attrs.get("unit", "pixels")
-    if not str(unit.decode() if isinstance(unit, bytes) else unit).lower().startswith("p"):
+    if not _text(unit).lower().startswith("p"):
         raise ValueError(f"{where} is in {unit!r}, not in pixels")
-    points = _flat(data, where) * float(data.attrs.get("conversion", 1)) + float(data.attrs.get("offset", 0))
+    points = _read_points(data, where)
+    points = points * float(data.attrs.get("conversion", 1)) + float(data.attrs.get("offset", 0))
     if "timestamps" in series:
         times = np.asarray(series["timestamps"][()], np.float64)
     else:
@@ -277,7 +270,19 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     movie = content.movies[chosen]
     estimations = [e for e in content.estimations if e.movie == chosen]
     own = [(skeleton, instance) for key, skeleton, instance in content.instances if key == chosen]
-    skeleton = _agree([*(s for s, _ in own), *(e.skeleton for e in estimations)], path)
+    skeletons = [*(s for s, _ in own), *(e.skeleton for e in estimations)]
+    if not skeletons:
+        raise LabelsError("no frame of this video shows anybody", path=path, fix="label at least one frame")
+    skeleton = skeletons[0]
+    other = next((s for s in skeletons if s.names != skeleton.names), None)
+    if other is not None:
+        raise LabelsError(
+            "the instances of this video have several skeletons",
+            path=path,
+            expected=", ".join(skeleton.names)[:200],
+            got=", ".join(other.names)[:200],
+            fix="keep the instances of one skeleton in a file",
+        )
     labelled = {frame for key, frame in content.frames if key == chosen}
     instances = [instance for _, instance in own]
 
@@ -352,32 +357,14 @@ def _predict(estimation: _Estimation, frames: Sequence[Ints], track: int | None,
     ]
 
 
-def _agree(skeletons: Sequence[Skeleton], path: PathLike) -> Skeleton:
-    """Return the skeleton that all have."""
-    if not skeletons:
-        raise LabelsError("no frame of this video shows anybody", path=path, fix="label at least one frame")
-    other = next((s for s in skeletons if s.names != skeletons[0].names), None)
-    if other is not None:
-        raise LabelsError(
-            "the instances of this video have several skeletons",
-            path=path,
-            expected=", ".join(skeletons[0].names)[:200],
-            got=", ".join(other.names)[:200],
-            fix="keep the instances of one skeleton in a file",
-        )
-    return skeletons[0]
-
-
 def _name_tracks(
     subjects: Sequence[str], estimations: Sequence[str], has_labels: bool
 ) -> tuple[list[int | None], Mapping[int, str]]:
     """Return the track of each subject and of each estimation, and the names of those that have one."""
     names = [name.removeprefix(_TRACK) for name in estimations]
-    if not subjects and len(names) == 1:
-        # One instance need not be told from others, unless it has a name.
-        unnamed = has_labels or names[0] in (estimations[0], "untracked")
-        if unnamed:
-            return [None], {}
+    # One instance need not be told from others, unless it has a name.
+    if not subjects and len(names) == 1 and (has_labels or names[0] in (estimations[0], "untracked")):
+        return [None], {}
     place = {_safe_name(subject): i for i, subject in enumerate(subjects)}
     every = [*subjects, *(name for name in names if name not in place)]
     ids, track_names = identify_tracks(every)
@@ -391,10 +378,7 @@ def _name_tracks(
 def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels and predictions as an NWB file of ndx-pose.
 
-    Args:
-        path: the file to write.
-        labels: what to write. A single track without a name is written without subjects.
-        video: the opened video, whose times are written.
+    The times of the opened video are written. A single track without a name is written without subjects.
 
     Returns:
         What NWB has a place for, but cannot hold in this case.
@@ -422,7 +406,18 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
         times = None
         if not (video is None or video.frame_names or labels.n_frames not in (None, video.n_frames)):
             times = np.asarray(video.times, np.float64)
-        series = _build_movie(pynwb, labels, times)
+        clock: dict[str, Any] = {"rate": 1.0, "starting_time": 0.0, "num_samples": labels.n_frames or 0}
+        sides = {} if labels.image_size is None else {"dimension": list(labels.image_size[::-1])}
+        series = pynwb.image.ImageSeries(
+            name="video_0",
+            description="the video" if times is not None else "the video; a frame counts as a second",
+            unit="NA",
+            format="external",
+            external_file=[labels.video or "video"],
+            starting_frame=[0],
+            **sides,
+            **(clock if times is None else {"timestamps": times}),
+        )
         skeleton = ndx_pose.Skeleton(
             name=_safe_name(labels.skeleton.name),
             nodes=list(labels.skeleton.names),
@@ -449,23 +444,6 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     if _safe_name(labels.skeleton.name) != labels.skeleton.name:
         lost.append("what an instance is called, if with a slash or colon")
     return lost
-
-
-def _build_movie(pynwb: Any, labels: Labels, times: Floats | None) -> Any:
-    clock: dict[str, Any] = {"rate": 1.0, "starting_time": 0.0, "num_samples": labels.n_frames or 0}
-    if times is not None:
-        clock = {"timestamps": times}
-    sides = {} if labels.image_size is None else {"dimension": list(labels.image_size[::-1])}
-    return pynwb.image.ImageSeries(
-        name="video_0",
-        description="the video" if times is not None else "the video; a frame counts as a second",
-        unit="NA",
-        format="external",
-        external_file=[labels.video or "video"],
-        starting_frame=[0],
-        **sides,
-        **clock,
-    )
 
 
 def _build_training(ndx_pose: Any, labels: Labels, series: Any, skeleton: Any) -> Any:

@@ -32,7 +32,7 @@ from posewarper.formats.clips import (
 from posewarper.formats.frame_names import base_name, choose_video, find_frame_indices, folder_name, stem_of
 from posewarper.formats.records import LARGEST_INDEX, PathLike, import_extra, open_hdf5, quiet, reading, warn
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Labels
+from posewarper.structures import Labels, is_there
 
 _WHAT = "a SLEAP project"
 _FIX = "save it again in SLEAP, or copy it again from where it was made"
@@ -41,20 +41,26 @@ _USER, _PREDICTED = 0, 1
 
 @dataclass(frozen=True)
 class _Project:
-    """A project as it stands in the file: sleap-io's objects, and the tables of numbers.
+    """A project as it stands in the file: sleap-io's objects, and the tables of numbers by their names.
 
     ``negative`` holds the pairs (number of the video, frame) of frames that are labelled and show nobody.
     """
 
-    videos: Sequence[Any]
-    tracks: Sequence[str]
-    skeletons: Sequence[Any]
+    labels: Any
     format: float
-    frames: np.ndarray
-    instances: np.ndarray
-    points: np.ndarray
-    predicted_points: np.ndarray
+    tables: Mapping[str, np.ndarray]
     negative: frozenset[tuple[int, int]]
+
+    def instances_of(self, row: np.void) -> np.ndarray:
+        """Return the rows of the instances of a frame."""
+        start, end = int(row["instance_id_start"]), int(row["instance_id_end"])
+        if not 0 <= start <= end <= len(self.tables["instances"]):
+            raise ValueError("a frame points to instances that are not there")
+        return self.tables["instances"][start:end]
+
+    def is_negative(self, row: np.void) -> bool:
+        """Return whether a frame is labelled and shows nobody."""
+        return (int(row["video"]), int(row["frame_idx"])) in self.negative
 
 
 def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
@@ -71,15 +77,16 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     project = _load(path)
     with reading(path, _WHAT, _FIX):
         index_of = _index_videos(project)
-        rows = [f for f in project.frames if len(_instances_of(project, f)) or _is_negative(project, f)]
-        names = [_names_of(v) for v in project.videos]
+        frames = project.tables["frames"]
+        rows = [row for row in frames if len(project.instances_of(row)) or project.is_negative(row)]
+        names = [_names_of(v) for v in project.labels.videos]
         keys = [f"{all_names[0]} (video {i + 1})" for i, all_names in enumerate(names)]
         labelled = {keys[index_of[int(row["video"])]] for row in rows}
     number = keys.index(choose_video(path, dict(zip(keys, names, strict=True)), video, labelled))
     with reading(path, _WHAT, _FIX):
-        ids, track_names = identify_tracks(project.tracks)
+        ids, track_names = identify_tracks([str(track.name) for track in project.labels.tracks])
         rows = [row for row in rows if index_of[int(row["video"])] == number]
-        clip, images, offset = _describe_video(project.videos[number], _read_skeleton(project, rows))
+        clip, images, offset = _describe_video(project.labels.videos[number], _read_skeleton(project, rows))
         clip.track_names = track_names
         left_out = _read_frames(project, rows, clip, offset, ids)
     if left_out:
@@ -94,24 +101,15 @@ def _load(path: PathLike) -> _Project:
     sleap_io = import_extra("sleap_io", path)
     tables = import_extra("sleap_io.io.utils", path)
     with open_hdf5(path, _WHAT, _FIX) as file:
-        count = float(file["metadata"].attrs["format_id"])
+        number = float(file["metadata"].attrs["format_id"])
         negative = tables.read_hdf5_dataset(path, "negative_frames") if "negative_frames" in file else ()
     with reading(path, _WHAT, _FIX):
         # Lazily, because the tables are read below as whole arrays; and an absolute path is never an address.
         labels = sleap_io.load_slp(os.path.abspath(path), open_videos=False, lazy=True)
         names = ("frames", "instances", "points", "pred_points")
-        frames, instances, points, predicted = (tables.read_hdf5_dataset(path, name) for name in names)
-        return _Project(
-            list(labels.videos),
-            [str(track.name) for track in labels.tracks],
-            list(labels.skeletons),
-            count,
-            frames,
-            instances,
-            points,
-            predicted,
-            frozenset((int(row["video_id"]), int(row["frame_idx"])) for row in negative),
-        )
+        found = {name: tables.read_hdf5_dataset(path, name) for name in names}
+        pairs = frozenset((int(row["video_id"]), int(row["frame_idx"])) for row in negative)
+        return _Project(labels, number, found, pairs)
 
 
 # --- videos -----------------------------------------------------------------------------------------------
@@ -123,12 +121,12 @@ def _index_videos(project: _Project) -> Mapping[int, int]:
     The numbers are places as a rule, but where images were packed into the project, a video keeps the number
     that is in the name of its group ("video15/video").
     """
-    used = {int(row["video"]) for row in project.frames}
-    places = {i: i for i in range(len(project.videos))}
+    used = {int(row["video"]) for row in project.tables["frames"]}
+    places = {i: i for i in range(len(project.labels.videos))}
     if used == set(places):
         return places
     packed = {}
-    for i, video in enumerate(project.videos):
+    for i, video in enumerate(project.labels.videos):
         match = re.match("video([0-9]+)/", str(video.backend_metadata.get("dataset") or ""))
         packed[int(match[1]) if match else i] = i
     return packed
@@ -190,24 +188,13 @@ def _find_images(clip: Clip, images: Sequence[str], path: PathLike, video: Video
 # --- frames -----------------------------------------------------------------------------------------------
 
 
-def _instances_of(project: _Project, row: np.void) -> np.ndarray:
-    start, end = int(row["instance_id_start"]), int(row["instance_id_end"])
-    if not 0 <= start <= end <= len(project.instances):
-        raise ValueError("a frame points to instances that are not there")
-    return project.instances[start:end]
-
-
-def _is_negative(project: _Project, row: np.void) -> bool:
-    return (int(row["video"]), int(row["frame_idx"])) in project.negative
-
-
 def _read_skeleton(project: _Project, frames: Sequence[np.void]) -> Skeleton:
     """Return the skeleton that the video's instances have."""
-    used = {int(row["skeleton"]) for frame in frames for row in _instances_of(project, frame)} or {0}
-    names = {tuple(project.skeletons[i].node_names) for i in used}
+    used = {int(row["skeleton"]) for frame in frames for row in project.instances_of(frame)} or {0}
+    names = {tuple(project.labels.skeletons[i].node_names) for i in used}
     if len(names) > 1:
         raise ValueError("the instances of this video have several skeletons")
-    skeleton = project.skeletons[min(used)]
+    skeleton = project.labels.skeletons[min(used)]
     pairs = [tuple(pair) for pair in skeleton.symmetry_inds]
     return Skeleton(
         tuple(skeleton.node_names),
@@ -226,7 +213,7 @@ def _read_frames(
         index = int(frame["frame_idx"])
         if index > LARGEST_INDEX:
             raise ValueError(f"frame {index} is out of reach")
-        rows = _instances_of(project, frame)
+        rows = project.instances_of(frame)
         by_user = rows[rows["instance_type"] == _USER]
         predicted = rows[rows["instance_type"] == _PREDICTED]
         if len(by_user):
@@ -236,30 +223,27 @@ def _read_frames(
             left_out += sum(
                 row["instance_id"] not in replaced and row["track"] not in tracks for row in predicted
             )
-        if len(by_user) or _is_negative(project, frame):
+        if len(by_user) or project.is_negative(frame):
             clip.labelled_frames.add(index)
         for n, row in enumerate(by_user if index in clip.labelled_frames else predicted):
             where = f"frame {index}, instance {n + 1}"
-            instance = _read_instance(project, row, index, where, len(clip.skeleton))
-            instance.keypoints += offset
-            instance.track = ids[int(row["track"])] if row["track"] >= 0 else None
-            if instance.visibility.any():
-                clip.instances.append(instance)
+            is_user = row["instance_type"] == _USER
+            points = project.tables["points" if is_user else "pred_points"]
+            points = points[int(row["point_id_start"]) : int(row["point_id_end"])]
+            if len(points) != len(clip.skeleton):
+                raise ValueError(f"{where} has {len(points)} points, the skeleton {len(clip.skeleton)}")
+            keypoints = np.stack([points["x"], points["y"]], axis=-1).astype(np.float64)
+            keypoints -= 0.5 if project.format < 1.1 else 0.0
+            there = points["visible"].astype(bool) & is_there(keypoints)
+            keypoints[~there] = np.nan
+            track = ids[int(row["track"])] if row["track"] >= 0 else None
+            if there.any():
+                scores = None if is_user else np.where(there, points["score"], np.nan)
+                visibility = there.astype(np.uint8) * 2
+                clip.instances.append(
+                    Instance(index, track, keypoints + offset, visibility, where, scores=scores)
+                )
     return left_out
-
-
-def _read_instance(project: _Project, row: np.void, frame: int, where: str, k: int) -> Instance:
-    table = project.points if row["instance_type"] == _USER else project.predicted_points
-    points = table[int(row["point_id_start"]) : int(row["point_id_end"])]
-    if len(points) != k:
-        raise ValueError(f"{where} has {len(points)} points, the skeleton {k}")
-    keypoints = np.stack([points["x"], points["y"]], axis=-1).astype(np.float64)
-    if project.format < 1.1:
-        keypoints -= 0.5
-    there = points["visible"].astype(bool) & np.isfinite(keypoints).all(-1)
-    keypoints[~there] = np.nan
-    scores = None if row["instance_type"] == _USER else np.where(there, points["score"], np.nan)
-    return Instance(frame, None, keypoints, there.astype(np.uint8) * 2, where, scores=scores)
 
 
 # --- writing ----------------------------------------------------------------------------------------------
@@ -286,7 +270,13 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
         symmetries=[(names[a], names[b]) for a, b in labels.skeleton.flip_pairs],
         name=labels.skeleton.name,
     )
-    source = _build_video(sleap_io, labels, images)
+    name = images or labels.video or "video"
+    facts: dict[str, Any] = {"type": "MediaVideo", "filename": name, "grayscale": False}
+    if labels.image_size is not None:
+        facts["shape"] = [labels.n_frames or 0, *labels.image_size, 3]
+    if images:
+        facts |= {"type": "ImageVideo", "filename": images[0], "filenames": images}
+    source = sleap_io.Video(open_backend=False, filename=name, backend_metadata=facts)
     tracks = {}
     if not has_one_nameless_track(labels):
         tracks = {i: sleap_io.Track(name) for i, name in name_all_tracks(labels).items()}
@@ -315,35 +305,6 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     )
     with replacing(path) as temporary, quiet():
         sleap_io.save_slp(project, str(temporary), embed=False, verbose=False)
-    return _list_losses(labels, images)
-
-
-def _build_video(sleap_io: Any, labels: Labels, images: Sequence[str]) -> Any:
-    """Return sleap-io's video: its file, or its images where all of them have names."""
-    name = images or labels.video or "video"
-    facts: dict[str, Any] = {
-        "type": "ImageVideo" if images else "MediaVideo",
-        "filename": images[0] if images else name,
-        "grayscale": False,
-    }
-    if labels.image_size is not None:
-        facts["shape"] = [labels.n_frames or 0, *labels.image_size, 3]
-    if images:
-        facts["filenames"] = images
-    return sleap_io.Video(open_backend=False, filename=name, backend_metadata=facts)
-
-
-def _list_images(labels: Labels) -> list[str]:
-    """Return the names of the files of all frames; none if some are unknown or they bear another name."""
-    count = labels.n_frames or 0
-    # The lengths first: a number of frames that is wrong may be too large for a set.
-    if not 0 < count <= len(labels.frame_names) or not labels.frame_names.keys() >= set(range(count)):
-        return []
-    images = [labels.frame_names[frame] for frame in range(count)]
-    return images if {folder_name(image) for image in images} == {labels.video} else []
-
-
-def _list_losses(labels: Labels, images: Sequence[str]) -> list[str]:
     lost = losses_of_projects(labels)
     if labels.n_frames is not None and labels.image_size is None and not images:
         lost.append("the number of frames where the image size is not known")
@@ -354,3 +315,13 @@ def _list_losses(labels: Labels, images: Sequence[str]) -> list[str]:
     if not labels.skeleton.flip_pairs and Skeleton(labels.skeleton.names).flip_pairs:
         lost.append("mirror pairs: that there are none")
     return lost
+
+
+def _list_images(labels: Labels) -> list[str]:
+    """Return the names of the files of all frames; none if some are unknown or they bear another name."""
+    count = labels.n_frames or 0
+    # The lengths first: a number of frames that is wrong may be too large for a set.
+    if not 0 < count <= len(labels.frame_names) or not labels.frame_names.keys() >= set(range(count)):
+        return []
+    images = [labels.frame_names[frame] for frame in range(count)]
+    return images if {folder_name(image) for image in images} == {labels.video} else []
