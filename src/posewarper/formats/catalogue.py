@@ -13,24 +13,10 @@ from pathlib import Path
 
 from posewarper.errors import LabelsError, few_of, unknown_name
 from posewarper.formats import coco, deeplabcut, nwb, openpose, sleap, table
-from posewarper.formats.clips import PIECES, Clip, VideoFacts
-from posewarper.formats.records import (
-    SIGNATURE,
-    PathLike,
-    read_bytes,
-    read_json,
-    read_text,
-    tell_format,
-    warn,
-)
+from posewarper.formats.clips import Clip, VideoFacts
+from posewarper.formats.records import SIGNATURE, PathLike, read_bytes, read_json, read_text, tell_format
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels
-
-# (path, video, skeleton) -> what the file says. Only formats that don't name keypoints use the skeleton.
-Reader = Callable[[PathLike, VideoFacts | None, Skeleton | None], Clip]
-# (path, labels, video) -> what the file has a place for, but cannot hold in this case. The opened video,
-# where there is one, knows the times of the frames.
-Writer = Callable[[PathLike, Labels, VideoFacts | None], list[str]]
 
 
 @dataclass(frozen=True)
@@ -42,8 +28,9 @@ class LabelFormat:
         reads: what kind of file or folder is read.
         suffixes: what the names of files in this format end in; none for folders. A name that ends so is
             written in the first format of the table that has it, when no format is named.
-        read: gives what a file says.
-        write: writes labels.
+        read: (path, video, skeleton) -> what the file says; formats that name keypoints ignore the skeleton.
+        write: (path, labels, video, whose times may be written) -> what the file has a place for, but cannot
+            hold in this case.
         cannot_hold: which of :data:`posewarper.formats.clips.PIECES` it has no place for.
         partly: which pieces it holds in some cases only; its writer says where it does not.
         told: by what a file or folder is told to be in this format, when no format is named.
@@ -54,8 +41,8 @@ class LabelFormat:
     what: str
     reads: str
     suffixes: tuple[str, ...]
-    read: Reader
-    write: Writer
+    read: Callable[[PathLike, VideoFacts | None, Skeleton | None], Clip]
+    write: Callable[[PathLike, Labels, VideoFacts | None], list[str]]
     cannot_hold: frozenset[str] = frozenset()
     partly: frozenset[str] = frozenset()
     told: str = ""
@@ -218,32 +205,6 @@ def detect_format(path: PathLike) -> str:
         got=f"a file that begins with {text[:20]!r}",
         fix="export the labels as COCO keypoints JSON, or name the format (--from)",
     )
-
-
-def read_clip(
-    path: PathLike, format: str | None, video: VideoFacts | None, skeleton: Skeleton | None
-) -> Clip:
-    """Return what a file says, in the format named or in the one that its content tells.
-
-    Raises:
-        LabelsError: if anything in it is not as it should be, or the format is unknown.
-    """
-    name = detect_format(path) if format is None else known_format(path, format)
-    return FORMATS[name].read(path, video, skeleton)
-
-
-def write_in_format(path: PathLike, labels: Labels, format: str, video: VideoFacts | None = None) -> None:
-    """Write labels in a format by name, and warn of what it cannot hold.
-
-    Raises:
-        LabelsError: if the format is unknown.
-        OutputError: if the file cannot be written.
-    """
-    chosen = FORMATS[known_format(path, format)]
-    here = chosen.write(path, labels, video)
-    lost = [piece for piece, is_held in PIECES.items() if piece in chosen.cannot_hold and is_held(labels)]
-    if lost + here:
-        warn(path, f"{chosen.what} cannot hold: {'; '.join(lost + here)}")
 
 
 def known_format(path: PathLike, format: str) -> str:

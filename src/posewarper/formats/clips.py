@@ -122,9 +122,8 @@ def _link(instances: Sequence[Instance], path: PathLike) -> None:
     frames: dict[int, list[Instance]] = {}
     for instance in instances:
         frames.setdefault(instance.frame, []).append(instance)
-    if max(len(group) for group in frames.values()) == 1:
-        for instance in instances:
-            instance.track = 0
+        instance.track = 0
+    if len(frames) == len(instances):
         return
     last: list[Instance] = []  # of each track, its newest instance
     for group in frames.values():
@@ -139,22 +138,18 @@ def _link(instances: Sequence[Instance], path: PathLike) -> None:
         for instance in free:
             instance.track = len(last)
             last.append(instance)
-    warn(
-        path,
-        "the annotations have no track_id; instances were linked over time by their distance into "
-        f"{len(last)} tracks. Give track ids if that is wrong.",
-    )
+    text = "the annotations have no track_id; instances were linked over time by their distance into"
+    warn(path, f"{text} {len(last)} tracks. Give track ids if that is wrong.")
 
 
 def _distance(a: Instance, b: Instance) -> float:
     """Return the mean distance of the keypoints that both have, in sizes of the larger instance."""
     both = (a.visibility > 0) & (b.visibility > 0)
-    spans = [np.ptp(i.keypoints[i.visibility > 0], axis=0).max() for i in (a, b)]
-    size = max(*spans, 1.0)
+    points = [i.keypoints[i.visibility > 0] for i in (a, b)]
+    size = max(*(np.ptp(xy, axis=0).max() for xy in points), 1.0)
     if both.any():
         return float(np.linalg.norm(a.keypoints[both] - b.keypoints[both], axis=-1).mean() / size)
-    centres = [i.keypoints[i.visibility > 0].mean(0) for i in (a, b)]
-    return float(np.linalg.norm(centres[0] - centres[1]) / size)
+    return float(np.linalg.norm(points[0].mean(0) - points[1].mean(0)) / size)
 
 
 def need_all_tracks(instances: Sequence[Instance], path: PathLike) -> None:
@@ -196,9 +191,6 @@ def settle(clip: Clip, path: PathLike, fix: str) -> Clip:
     return clip
 
 
-# --- tracks that go by names ------------------------------------------------------------------------------
-
-
 def _default_track(track: int) -> str:
     return f"track_{track}"
 
@@ -209,11 +201,9 @@ def has_one_nameless_track(labels: Labels) -> bool:
 
 
 def name_all_tracks(labels: Labels, default: Callable[[int], str] = _default_track) -> dict[int, str]:
-    """Return a name for each track, no two alike; :func:`identify_tracks` undoes it.
+    """Return a name for each track, no two alike; ``default`` gives that of a track (by id) that has none.
 
-    Args:
-        labels: the labels.
-        default: gives the name of a track (by id) that has none.
+    :func:`identify_tracks` undoes it.
     """
     names: dict[int, str] = {}
     for track in labels.tracks:
@@ -235,9 +225,6 @@ def identify_tracks(names: Sequence[str]) -> tuple[list[int], dict[int, str]]:
     return list(range(len(names))), {i: n for i, n in enumerate(names) if n and n != _default_track(i)}
 
 
-# --- writing ----------------------------------------------------------------------------------------------
-
-
 def each_instance(labels: Labels) -> Iterator[tuple[int, int, Track, int]]:
     """Yield the frame, the track's id, the track and the row in it of every instance that shows something."""
     for track_id, track in labels.tracks.items():
@@ -246,10 +233,7 @@ def each_instance(labels: Labels) -> Iterator[tuple[int, int, Track, int]]:
 
 
 def losses_of_projects(labels: Labels) -> list[str]:
-    """Return what is lost where tracks go by names alone and only predictions have scores.
-
-    The words begin with a piece that labels hold.
-    """
+    """Return which :data:`PIECES` are lost where tracks go by names and only predictions have scores."""
     names = name_all_tracks(labels)
     ids, _ = identify_tracks(list(names.values()))
     lost = ["track ids where tracks have names"] if ids != list(labels.tracks) else []

@@ -384,7 +384,7 @@ def choose_images(
 
 def read_frames(
     images: Mapping[int | str, Record], path: PathLike, video: VideoFacts | None, *, by_id: bool
-) -> dict[int | str, int]:
+) -> dict[Any, int]:
     """Return the frame index of each image of one video, by image id.
 
     The names of a folder of frames tell it, then ``frame_id`` if ``by_id``, then the image's name.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from posewarper.errors import LabelsError
+from posewarper.errors import LabelsError, few_of
 from posewarper.formats.clips import VideoFacts
 from posewarper.formats.records import LARGEST_INDEX, PathLike, warn
 
@@ -23,21 +23,14 @@ def folder_name(name: str) -> str | None:
 
 
 def frame_name(name: str) -> str:
-    """Return the name of an image as tables hold it: ``/`` between folders, no leading ``images/``.
-
-    Example:
-        >>> frame_name("images/bonn_5sec/000342_mpii/00000001.jpg")
-        'bonn_5sec/000342_mpii/00000001.jpg'
-    """
+    """Return the name of an image as tables hold it: ``/`` between folders, no leading ``images/``."""
     return name.replace("\\", "/").removeprefix("./").removeprefix("images/")
 
 
 def without_upload(name: str) -> str:
     """Return a path's last part without what Label Studio puts before the names of uploaded files.
 
-    Example:
-        >>> without_upload("/data/upload/3/1a2b3c4d-frame_0012.png")
-        'frame_0012.png'
+    That is ``1a2b3c4d-`` in ``/data/upload/3/1a2b3c4d-frame_0012.png``.
     """
     return re.sub(r"^(\?d=)?([0-9a-f]{8}-)?", "", base_name(name))
 
@@ -54,12 +47,7 @@ def video_stem(video: str | None) -> str:
 
 
 def number_in(name: str) -> int | None:
-    """Return the last number in a file's name, or None.
-
-    Example:
-        >>> number_in("clip2/img0012.png")
-        12
-    """
+    """Return the last number in a file's name, 12 of ``clip2/img0012.png``, or None."""
     runs = re.findall("[0-9]+", stem_of(without_upload(name)))
     digits = runs[-1].lstrip("0") or "0" if runs else ""
     return int(digits) if digits and len(digits) <= 10 and int(digits) <= LARGEST_INDEX else None
@@ -80,15 +68,8 @@ def find_frame_indices(
 ) -> list[int]:
     """Return the frame index of each image of a label file.
 
-    The files of a folder of frames count first, where all names are found there; then the index that the
-    label file gives; then the number in the file's name.
-
-    Args:
-        path: the label file.
-        places: where each image stands in it, for messages.
-        names: file name of each image.
-        given: frame index of each image as the label file gives it.
-        video: the opened video.
+    The files of a folder of frames count first, where all ``names`` are found there; then the index that the
+    label file has ``given``; then the number in the file's name. ``places`` name the images in messages.
 
     Raises:
         LabelsError: if an image is not in the folder, has no number, or two have the same index.
@@ -107,10 +88,8 @@ def find_frame_indices(
             fix="use the folder that the labels were made on, or remove the image from the labels",
         )
     else:
-        indices = [
-            (number_in(name) if name else None) if index is None else index
-            for index, name in zip(given, names, strict=True)
-        ]
+        pairs = zip(given, names, strict=True)
+        indices = [number_in(name) if index is None and name else index for index, name in pairs]
     seen: dict[int, str] = {}
     for place, name, index in zip(places, names, indices, strict=True):
         if index is None:
@@ -139,9 +118,7 @@ def _find_in_folder(names: Sequence[str | None], video: VideoFacts | None) -> li
     Where no name is found as it is, the suffix is left out (labels made on .png, frames kept as .jpg), or
     what Label Studio puts before the names of uploaded files, or both.
     """
-    frame_names = list(video.frame_names) if video is not None else []
-    if not frame_names:
-        return [None] * len(names)
+    frame_names = video.frame_names if video is not None else ()
     # How to shorten the names in the labels, and then both kinds of names.
     ways = (
         (base_name, base_name),
@@ -150,12 +127,9 @@ def _find_in_folder(names: Sequence[str | None], video: VideoFacts | None) -> li
         (without_upload, stem_of),
     )
     for strip, simplify in ways:
-        simple = [simplify(name) for name in frame_names]
-        if len(set(simple)) < len(simple):
-            continue
-        place = {name: i for i, name in enumerate(simple)}
+        place = {simplify(name): i for i, name in enumerate(frame_names)}
         found = [place.get(simplify(strip(name))) if name else None for name in names]
-        if any(index is not None for index in found):
+        if len(place) == len(frame_names) and any(index is not None for index in found):
             return found
     return [None] * len(names)
 
@@ -168,11 +142,8 @@ def choose_video(
 ) -> str:
     """Return the key of the video that is meant, of those that a label file or a project is about.
 
-    Args:
-        path: the label file or the project.
-        names: key -> the names that this video goes by in the file.
-        video: the opened video; its own name picks one.
-        labelled: keys of the videos that have labels or predictions; None for all.
+    ``names`` gives for each key the names that this video goes by in the file; the name of the opened video
+    picks one. ``labelled`` are the keys of those with labels or predictions, None for all.
 
     Raises:
         LabelsError: if none has labels, several have and none is picked, or the one picked has none.
@@ -193,13 +164,10 @@ def choose_video(
                 fix="label some frames of it and save, or give a video that has labels",
             )
         names = {key: names[key] for key in names if key in labelled}
-    if len(names) == 1:
-        return next(iter(names))
-    chosen = [key for key in meant if key in names]
+    chosen = list(names) if len(names) == 1 else [key for key in meant if key in names]
     if len(chosen) == 1:
         return chosen[0]
-    known = sorted({"/".join(sorted({key, *others})) for key, others in names.items()})
-    listed = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+    listed = few_of(sorted({"/".join(sorted({key, *others})) for key, others in names.items()}), 10)
     raise LabelsError(
         f"the file holds labels of {len(names)} videos",
         path=path,

@@ -14,8 +14,8 @@ import numpy as np
 
 from posewarper.errors import LabelsError
 from posewarper.formats import coco
-from posewarper.formats.catalogue import format_to_write, read_clip, write_in_format
-from posewarper.formats.clips import Clip, VideoFacts, group_by_track
+from posewarper.formats.catalogue import FORMATS, detect_format, format_to_write, known_format
+from posewarper.formats.clips import PIECES, Clip, VideoFacts, group_by_track
 from posewarper.formats.frame_names import base_name, stem_of
 from posewarper.formats.records import LARGEST_INDEX, VIDEO_SUFFIXES, PathLike, warn
 from posewarper.skeletons import Skeleton
@@ -103,22 +103,16 @@ def read_poses(path: PathLike) -> Poses:
     if clip.image_size is None:
         fix = "give width and height of each image"
         raise LabelsError("the file does not tell the size of the images", path=path, fix=fix)
-    last = max(_frames_in(clip), default=-1)
-    n_frames = last + 1 if clip.n_frames is None else clip.n_frames
+    n_frames = clip.n_frames
+    if n_frames is None:
+        n_frames = max(_frames_in(clip), default=-1) + 1
     _check_frames(clip, path, n_frames)
     tracks = _tracks(clip, path)
     for i, track in tracks.items():
         scores = np.where(track.visibility > 0, np.nan_to_num(track.keypoint_scores, nan=1.0), 0.0)
         tracks[i] = replace(track, keypoint_scores=scores)
-    return Poses(
-        clip.skeleton,
-        tracks,
-        clip.image_size,
-        n_frames,
-        _as_frames(clip.labelled_frames),
-        clip.video,
-        clip.frame_names,
-    )
+    labelled = _as_frames(clip.labelled_frames)
+    return Poses(clip.skeleton, tracks, clip.image_size, n_frames, labelled, clip.video, clip.frame_names)
 
 
 def write_labels(
@@ -146,7 +140,11 @@ def write_labels(
         >>> read_labels("first.json").labelled_frames.tolist()
         [3]
     """
-    write_in_format(path, labels, format_to_write(path, format), video)
+    chosen = FORMATS[format_to_write(path, format)]
+    here = chosen.write(path, labels, video)
+    lost = [piece for piece, is_held in PIECES.items() if piece in chosen.cannot_hold and is_held(labels)]
+    if lost + here:
+        warn(path, f"{chosen.what} cannot hold: {'; '.join(lost + here)}")
 
 
 def write_poses(path: PathLike, poses: Poses) -> None:
@@ -158,14 +156,24 @@ def write_poses(path: PathLike, poses: Poses) -> None:
     coco.write_poses(path, poses)
 
 
-# --- reading ----------------------------------------------------------------------------------------------
-
-
 def _read(path: PathLike, format: str | None, video: VideoFacts | None, skeleton: Skeleton | None) -> Clip:
-    clip = read_clip(path, format, video, skeleton)
-    if skeleton is not None:
-        _check_skeleton(clip.skeleton, skeleton, path)
-        clip.skeleton = skeleton
+    name = detect_format(path) if format is None else known_format(path, format)
+    clip = FORMATS[name].read(path, video, skeleton)
+    if skeleton is None:
+        return clip
+    found, wanted = clip.skeleton.names, skeleton.names
+    if found != wanted:
+        missing = [name for name in wanted if name not in found]
+        extra = [name for name in found if name not in wanted]
+        lists = {"missing": missing, "extra": extra} if missing or extra else {"another order": found}
+        raise LabelsError(
+            "the labels have other keypoints than the skeleton",
+            path=path,
+            expected=", ".join(wanted),
+            got="; ".join(f"{what}: {', '.join(names)}" for what, names in lists.items() if names),
+            fix="rename or reorder the keypoints, or leave the skeleton out",
+        )
+    clip.skeleton = skeleton
     return clip
 
 
@@ -175,13 +183,15 @@ def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset
         _shift(clip, frame_offset, path)
     if video is not None:
         check_image_size(clip.image_size, video.image_size, path=path)
-        _warn_of_another_video(clip, video, path)
+        opened, named = Path(video.path), clip.video or ""
+        # A name without a suffix may be that of any folder.
+        is_file_name = Path(named).suffix.lower() in VIDEO_SUFFIXES
+        if is_file_name and opened.is_file() and stem_of(named) != opened.stem:
+            text = f"the labels name the video {base_name(named)}, and this is {opened.name}"
+            warn(path, f"{text}; check that they belong together")
         if clip.n_frames not in (None, video.n_frames):
-            warn(
-                path,
-                f"the labels were made on a video of {clip.n_frames} frames, this one has {video.n_frames}; "
-                "check that they belong together",
-            )
+            text = f"the labels were made on a video of {clip.n_frames} frames, this one has {video.n_frames}"
+            warn(path, f"{text}; check that they belong together")
         clip.n_frames, clip.image_size = video.n_frames, video.image_size
     if clip.n_frames is not None:
         _leave_out_moved(clip, frame_offset, path, clip.n_frames)
@@ -215,10 +225,8 @@ def _tracks(clip: Clip, path: PathLike) -> dict[int, Track]:
     k, tracks = len(clip.skeleton), {}
     for track_id, rows in group_by_track(clip.instances, path).items():
         visibility = np.stack([row.visibility for row in rows])
-        scores, error = (
-            _stack([row.scores for row in rows], k),
-            _stack([row.expected_error for row in rows], k),
-        )
+        scores = _stack([row.scores for row in rows], k)
+        error = _stack([row.expected_error for row in rows], k)
         tracks[track_id] = Track(
             np.array([row.frame for row in rows]),
             np.stack([row.keypoints for row in rows]),
@@ -229,36 +237,6 @@ def _tracks(clip: Clip, path: PathLike) -> dict[int, Track]:
             expected_error=np.where(visibility > 0, error, np.nan),
         )
     return tracks
-
-
-# --- checks -----------------------------------------------------------------------------------------------
-
-
-def _check_skeleton(found: Skeleton, wanted: Skeleton, path: PathLike) -> None:
-    if found.names == wanted.names:
-        return
-    missing = [name for name in wanted.names if name not in found.names]
-    extra = [name for name in found.names if name not in wanted.names]
-    differences = [
-        *([f"missing: {', '.join(missing)}"] if missing else []),
-        *([f"extra: {', '.join(extra)}"] if extra else []),
-    ]
-    raise LabelsError(
-        "the labels have other keypoints than the skeleton",
-        path=path,
-        expected=", ".join(wanted.names),
-        got="; ".join(differences) or f"another order: {', '.join(found.names)}",
-        fix="rename or reorder the keypoints, or leave the skeleton out",
-    )
-
-
-def _warn_of_another_video(clip: Clip, video: VideoFacts, path: PathLike) -> None:
-    """Warn if the labels name the file of another video; a name without a suffix may be any folder's."""
-    opened, named = Path(video.path), clip.video or ""
-    is_file_name = Path(named).suffix.lower() in VIDEO_SUFFIXES
-    if is_file_name and opened.is_file() and stem_of(named) != opened.stem:
-        text = f"the labels name the video {base_name(named)}, and this is {opened.name}"
-        warn(path, f"{text}; check that they belong together")
 
 
 def check_image_size(
@@ -276,10 +254,9 @@ def check_image_size(
     if size is None or tuple(size) == tuple(wanted):
         return
     (height, width), (video_height, video_width) = size, wanted
+    fix = f"the video was resized or cropped: use the video that the {what} were made on, or scale them"
     if (width, height) == (video_height, video_width):
         fix = f"the video is rotated: make the {what} on the upright video, or use the one they were made on"
-    else:
-        fix = f"the video was resized or cropped: use the video that the {what} were made on, or scale them"
     raise LabelsError(
         f"the {what} were made on frames of another size than the video has",
         path=path,
@@ -309,13 +286,9 @@ def _check_frames(clip: Clip, path: PathLike, n_frames: int) -> None:
 def _shift(clip: Clip, offset: int, path: PathLike) -> None:
     frames = _frames_in(clip)
     if frames and not (min(frames) + offset >= 0 and max(frames) + offset <= LARGEST_INDEX):
-        raise LabelsError(
-            "the frame offset moves labels before the first frame or out of reach",
-            path=path,
-            expected=f"an offset of at least {-min(frames)}",
-            got=offset,
-            fix="give another offset",
-        )
+        what = "the frame offset moves labels before the first frame or out of reach"
+        expected = f"an offset of at least {-min(frames)}"
+        raise LabelsError(what, path=path, expected=expected, got=offset, fix="give another offset")
     for instance in clip.instances:
         instance.frame += offset
     clip.labelled_frames = {frame + offset for frame in clip.labelled_frames}
@@ -342,14 +315,12 @@ def _warn_of_outside(clip: Clip, path: PathLike) -> None:
     """Warn of labelled keypoints that lie outside of the image; they are kept."""
     if clip.image_size is None:
         return
-    height, width = clip.image_size
-    where = []
+    # The centre of the first pixel is 0, so the image reaches from -0.5 to size - 0.5.
+    edge = np.array(clip.image_size[::-1]) - 0.5
+    where: list[str] = []
     for instance in clip.instances:
-        if instance.frame not in clip.labelled_frames:
-            continue
-        x, y = instance.keypoints.T
-        # The centre of the first pixel is 0, so the image reaches from -0.5 to size - 0.5.
-        outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
-        where += [instance.where] * int(outside.sum())
+        if instance.frame in clip.labelled_frames:
+            outside = ((instance.keypoints < -0.5) | (instance.keypoints > edge)).any(axis=1)
+            where += [instance.where] * int(outside.sum())
     if where:
         warn(path, f"{len(where)} labelled keypoints lie outside of the image, the first in {where[0]}")
