@@ -369,7 +369,20 @@ def _check_pickle(value: bytes) -> None:
 
 
 def _read_project(path: Path, video: VideoFacts | None) -> Clip:
-    config = _read_config(path)
+    try:
+        # The loader of plain texts, lists and dicts: names such as "no" or "1e3" stay what they are.
+        config = yaml.load(read_text(path), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        got = " ".join(str(error).split())[:200]
+        raise LabelsError("the file is no valid YAML", path=path, got=got, fix=_FIX_PROJECT) from error
+    if not isinstance(config, dict) or not any(key in config for key in _KEYS):
+        raise LabelsError(
+            "this is no DeepLabCut project",
+            path=path,
+            expected=f"one of the settings {', '.join(_KEYS)}",
+            got=", ".join(map(str, config))[:80] if isinstance(config, dict) else type(config).__name__,
+            fix=_FIX_PROJECT,
+        )
     crops: dict[str, Any] = {}  # path of a video -> its crop as it stands there, or None
     # The original videos are set aside where the project was cut into tiles.
     for key in ("video_sets_original", "video_sets"):
@@ -390,24 +403,6 @@ def _read_project(path: Path, video: VideoFacts | None) -> Clip:
     if entry is not None and crops[entry] is not None:
         _undo_crop(clip, crops[entry], tables[folder], path, video)
     return clip
-
-
-def _read_config(path: Path) -> Mapping[str, Any]:
-    try:
-        # The loader of plain texts, lists and dicts: names such as "no" or "1e3" stay what they are.
-        config = yaml.load(read_text(path), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        got = " ".join(str(error).split())[:200]
-        raise LabelsError("the file is no valid YAML", path=path, got=got, fix=_FIX_PROJECT) from error
-    if not isinstance(config, dict) or not any(key in config for key in _KEYS):
-        raise LabelsError(
-            "this is no DeepLabCut project",
-            path=path,
-            expected=f"one of the settings {', '.join(_KEYS)}",
-            got=", ".join(map(str, config))[:80] if isinstance(config, dict) else type(config).__name__,
-            fix=_FIX_PROJECT,
-        )
-    return config
 
 
 def _wrong(path: Path, key: str, expected: str, got: object) -> LabelsError:
@@ -545,10 +540,8 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     """Write labels as DeepLabCut's table, exactly as given: as HDF5 if the suffix is .h5, else as CSV.
 
     The scorer is that of a file name like ``CollectedData_Ann.csv``, else "posewarper". Where a track is
-    called ``single``, keypoints that it alone has are written for it alone, as DeepLabCut does.
-
-    Returns:
-        What the table has a place for, but cannot hold in this case.
+    called ``single``, keypoints that it alone has are written for it alone, as DeepLabCut does. Returns what
+    the table has a place for, but cannot hold in this case.
 
     Raises:
         LabelsError: if packages are missing.
@@ -576,10 +569,8 @@ def write_predictions(path: PathLike, labels: Labels, video: VideoFacts | None =
     """Write every pose as DeepLabCut's table of predictions: a row for each frame, and a likelihood.
 
     The likelihood is the score, and 1 for labels that have none. The scorer is what stands behind the video's
-    name in the file's name, from ``DLC`` on, else "DLC_posewarper".
-
-    Returns:
-        What the table has a place for, but cannot hold in this case.
+    name in the file's name, from ``DLC`` on, else "DLC_posewarper". Returns what the table has a place for,
+    but cannot hold in this case.
 
     Raises:
         LabelsError: if packages are missing.

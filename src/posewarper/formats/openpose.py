@@ -161,20 +161,16 @@ def _read_file(file: Path, frame: int) -> list[Instance]:
             raise record.wrong(key, "coordinates in pixels and confidences")
         triples[~there] = np.nan
         seen, where = there.astype(np.uint8) * 2, f"{file.name}: {record.where}"
-        track = _read_id(record)
+        track = person.get("person_id")
+        if isinstance(track, list) and len(track) == 1:
+            track = track[0]
+        if track in (None, []):
+            track = None
+        elif type(track) is not int or not -(2**63) <= track < 2**63:
+            raise record.wrong("person_id", "a whole number in a list, [-1] for none")
+        track = None if track == -1 else track
         instances.append(Instance(frame, track, triples[:, :2], seen, where, scores=triples[:, 2]))
     return instances
-
-
-def _read_id(record: Record) -> int | None:
-    value = record.values.get("person_id")
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if value in (None, []):
-        return None
-    if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise record.wrong("person_id", "a whole number in a list, [-1] for none")
-    return None if value == -1 else value
 
 
 def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) -> Skeleton:
