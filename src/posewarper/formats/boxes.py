@@ -13,7 +13,7 @@ The content tells which form a file has:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -69,19 +69,10 @@ class BoxList:
     def take(self, positions: Sequence[int] | np.ndarray) -> BoxList:
         """Return some of the boxes, by position or (n,) booleans, in the order given."""
         kept = np.arange(len(self))[np.asarray(positions, None if len(positions) else np.int64)]
-
-        def part(column: np.ndarray | None) -> Any:
-            return None if column is None else column[kept]
-
+        arrays = ("boxes", "scores", "tracks", "category_ids", "image_ids")
+        given = {name: column for name in arrays if (column := getattr(self, name)) is not None}
         names = None if self.image_names is None else tuple(self.image_names[i] for i in kept)
-        return BoxList(
-            self.boxes[kept],
-            self.scores[kept],
-            part(self.tracks),
-            part(self.category_ids),
-            names,
-            part(self.image_ids),
-        )
+        return replace(self, image_names=names, **{name: column[kept] for name, column in given.items()})
 
     @cached_property
     def places(self) -> dict[str | int, list[int]]:
@@ -325,9 +316,6 @@ def _keys(boxes: BoxList, table: InstanceTable) -> Sequence[str | int]:
             fix="give boxes with image names, or annotations in PoseTrack18's form",
         )
     return table.image_ids.tolist()
-
-
-# --- both -------------------------------------------------------------------------------------------------
 
 
 def _parse(text: str, path: PathLike) -> tuple[list[Record], Mapping[str, Any] | None]:

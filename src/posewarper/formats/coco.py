@@ -267,9 +267,6 @@ def read_images(document: Mapping[str, Any], path: PathLike) -> dict[int | str, 
     return images
 
 
-# --- annotations ------------------------------------------------------------------------------------------
-
-
 def _refer(
     annotations: Sequence[Record], images: Mapping[int | str, Record], path: PathLike
 ) -> tuple[list[Record], list[int | str]]:
@@ -353,9 +350,6 @@ def _read_instance(record: Record, frame: int, keypoints: Floats, visibility: np
     box, head_box = record.box("bbox"), record.box("bbox_head")
     error = record.numbers("expected_error", k, gaps=True)
     return Instance(frame, track, keypoints, visibility, record.where, box, head_box, scores, error)
-
-
-# --- images -----------------------------------------------------------------------------------------------
 
 
 def choose_images(
@@ -499,7 +493,7 @@ def _iterate_images(source: Labels | Poses) -> Iterator[_Entry]:
     stem = video_stem(source.video)
     for frame in frames:
         image: _Entry = {
-            "id": _image_id(frame),
+            "id": frame + 1,  # not the frame's index, by which official PoseTrack files are told
             "file_name": source.frame_names.get(frame) or f"{stem}/{frame:06d}.jpg",
             "vid_id": stem,
             "frame_id": frame,
@@ -513,11 +507,6 @@ def _iterate_images(source: Labels | Poses) -> Iterator[_Entry]:
             for axis, name in enumerate("xy"):
                 image[f"ignore_regions_{name}"] = [polygon[:, axis].tolist() for polygon in regions[frame]]
         yield image
-
-
-def _image_id(frame: int) -> int:
-    # Never equal to the frame's index: that is how official PoseTrack files are told.
-    return frame + 1
 
 
 def _iterate_track(source: Labels | Poses, track_id: int, track: Track) -> Iterator[_Entry]:
@@ -536,7 +525,7 @@ def _iterate_track(source: Labels | Poses, track_id: int, track: Track) -> Itera
         has_box = np.isfinite(track.boxes[i]).all()
         bbox = track.boxes[i].tolist() if has_box else _surround(xy[visibility > 0], source.image_size)
         entry: _Entry = {
-            "image_id": _image_id(frame),
+            "image_id": frame + 1,
             "category_id": 1,
             "track_id": track_id,
             "bbox": bbox,
