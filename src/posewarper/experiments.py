@@ -75,29 +75,20 @@ ORIGINAL_FOLDERS = {
 class Workshop:
     """Where and with what the experiments run.
 
-    Args:
-        dataset: prepared.
-        out: folder for everything.
-        settings: of the experiments.
-        start: checkpoint that pose networks start from; None for random weights.
-        original: ``posetrack17_experiments`` of the original, whose weights are used where it has some.
-        boxes: a detector's box file for prediction; None for the labels' boxes.
-        device: ``auto``, ``cpu``, ...
-        processes: so many are started by torchrun for each training; 1 trains in this process.
-        progress: is told of the work.
-        tell: is given lines of text.
+    ``original`` is the folder ``posetrack17_experiments`` of the original, whose weights are used where it
+    has some; with more than one of ``processes``, torchrun starts so many for each training.
     """
 
-    dataset: Dataset
-    out: Path
+    dataset: Dataset  # prepared
+    out: Path  # folder for everything
     settings: ExperimentSettings
-    start: Path | None = None
+    start: Path | None = None  # checkpoint that pose networks start from; None for random weights
     original: Path | None = None
-    boxes: Path | None = None
+    boxes: Path | None = None  # a detector's box file for prediction; None for the labels' boxes
     device: str = "auto"
     processes: int = 1
     progress: Progress = silent
-    tell: Callable[[str], None] = field(default=lambda line: None)
+    tell: Callable[[str], None] = field(default=lambda line: None)  # is given lines of text
 
     def check_recipes(self) -> None:
         """Read the recipes of all stages, so that none fails after hours of work on others.
@@ -269,13 +260,7 @@ def _ap(score: Callable[[], dict]) -> Figures:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """One experiment's figures.
-
-    Args:
-        experiment: its name.
-        rows: name of the row -> AP by group, in percent.
-        notes: what could not be done, and why.
-    """
+    """An experiment: the name of a row -> AP by group in percent, and what could not be done, and why."""
 
     experiment: str
     rows: dict[str, Figures]

@@ -134,11 +134,8 @@ class PseudoSettings(Settings):
     model: str | None = Field(default=None, description="checkpoint of a trained warper")
     reach: int = Field(default=3, ge=1, description="frames to either side of a labelled one")
     min_score: float = Field(default=MIN_SCORE, ge=0, description="keypoints that score no more are left out")
-    max_cycle: float | None = Field(
-        default=0.05,
-        gt=0,
-        description="so far off a keypoint may come back to its label, as a share of the crop's longer side",
-    )
+    # So far off a keypoint may come back to its label, as a share of the crop's longer side.
+    max_cycle: float | None = Field(default=0.05, gt=0)
 
 
 class MadeUpSettings(Settings):
@@ -195,9 +192,8 @@ class TrainSettings(Settings):
     """How it is learned."""
 
     stage: Literal["pose", "warper"] = "pose"
-    targets: Literal["paper", "exact"] = Field(
-        default="paper", description="targets on whole heatmap pixels and quarter-pixel decoding, or neither"
-    )
+    # Targets on whole heatmap pixels and quarter-pixel decoding, or neither.
+    targets: Literal["paper", "exact"] = "paper"
     epochs: int = Field(default=10, ge=1)
     drops: tuple[int, ...] = Field(default=(5, 7), description="epochs after which the rate falls to a tenth")
     early_drops: bool = Field(default=True, description="each drop an epoch early, as in the original")
@@ -243,10 +239,8 @@ class ExperimentSettings(Settings):
     """The paper's three experiments; each stage is a recipe of its own."""
 
     propagation: SubsetSettings = SubsetSettings(videos=250, labelled_frames=5)
-    sweeps: tuple[tuple[int, int], ...] = Field(
-        default=((100, 1), (175, 1), (250, 1), (50, 1), (50, 2), (50, 4)),
-        description="(V, N) of the augmentation experiment",
-    )
+    # (V, N) of the augmentation experiment.
+    sweeps: tuple[tuple[int, int], ...] = ((100, 1), (175, 1), (250, 1), (50, 1), (50, 2), (50, 4))
     changes: tuple[str, ...] = Field(default=(), description="key=value, for the recipes of all stages")
     stages: dict[str, tuple[str, ...]] = Field(default={}, description="stage -> key=value, for its recipe")
 

@@ -40,25 +40,15 @@ _FORMAT = "posewarper training state"
 
 @dataclass
 class RunState:
-    """Where a run stands; figures are of the validation.
+    """Where a run stands; figures are of the validation, None before the first."""
 
-    Args:
-        epoch: number of epochs that are done.
-        step: steps done of the epoch that has begun.
-        best: highest figure so far, None before the first.
-        best_epoch: when it was reached.
-        figure: the last one.
-        seconds: of work so far.
-        loss_sum: of the losses of the epoch that has begun.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    best: float | None = None
-    best_epoch: int | None = None
-    figure: float | None = None
-    seconds: float = 0.0
-    loss_sum: float = 0.0
+    epoch: int = 0  # epochs that are done
+    step: int = 0  # steps done of the epoch that has begun
+    best: float | None = None  # highest figure so far
+    best_epoch: int | None = None  # when it was reached
+    figure: float | None = None  # the last one
+    seconds: float = 0.0  # of work so far
+    loss_sum: float = 0.0  # of the losses of the epoch that has begun
 
 
 def load_state(path: Path) -> tuple[RunState, dict[str, Any]]:

@@ -97,13 +97,8 @@ def pair_batch(
     # A label that the source lacks cannot be moved; what the network shows there can.
     weights = torch.where(moves_labels[:, None], weights * have, weights)
     images = np.stack([np.stack([t.image, s.image]) for t, s in zip(targets, sources, strict=True)])
-    return {
-        "images": torch.from_numpy(images),
-        "target": wanted,
-        "weights": weights,
-        "labels": labels,
-        "moves_labels": moves_labels,
-    }
+    batch = {"images": torch.from_numpy(images), "target": wanted, "weights": weights}
+    return {**batch, "labels": labels, "moves_labels": moves_labels}
 
 
 def _draw_pair(
@@ -195,15 +190,10 @@ def read_propagated_regions(clip: Clip, poses: Poses, crop_size: tuple[int, int]
 def build_clip_model(
     labels: Labels, network: NetworkConfig, config: FitConfig, seed: int, start: BackboneWeights | None
 ) -> PoseWarper:
-    """Build the untrained network for a clip's labels.
+    """Build the untrained network for a clip's labels; it is the caller who seeds.
 
-    Args:
-        labels: name the keypoints.
-        network: the architecture.
-        config: how it is going to be trained, for the provenance.
-        seed: likewise; it is the caller who seeds.
-        start: weights that the backbone starts from, whose normalisation of crops is then taken; None for
-            random ones.
+    The backbone starts from the weights ``start``, whose normalisation of crops is then taken, or from random
+    ones. How it is going to be trained, ``config`` and ``seed``, goes into the provenance.
     """
     spec = ModelSpec(
         skeleton=labels.skeleton,
@@ -236,18 +226,10 @@ def train(
     stage: str,
     progress: Progress,
 ) -> tuple[int, bool]:
-    """Minimise a loss with AdamW under a cosine schedule with a short warm-up.
+    """Minimise a loss with AdamW under a cosine schedule with a short warm-up to ``learning_rate``.
 
-    Args:
-        parameters: what is trained.
-        loss_at: iteration -> the loss of that iteration's batch.
-        iterations: how many.
-        learning_rate: the highest one.
-        stage: name for the progress bar.
-        progress: is told after every iteration.
-
-    Returns:
-        How many iterations were done, and whether Ctrl-C ended them early.
+    ``loss_at`` gives the loss of an iteration's batch. Returns how many iterations were done, and whether
+    Ctrl-C ended them early.
     """
     optimiser = torch.optim.AdamW([p for p in parameters if p.requires_grad], weight_decay=1e-4)
     warm_up = max(1, min(20, iterations // 10))
@@ -280,8 +262,8 @@ def _fit(
     config: FitConfig,
     seed: tuple[int, int],
     iterations: int,
-    learning_rate: float,
-    title: str,
+    rate: float,
+    stage: str,
     progress: Progress,
 ) -> bool:
     """Train by a step on batches that are drawn; returns whether Ctrl-C ended it early."""
@@ -293,12 +275,7 @@ def _fit(
         return step({name: value.to(model.device) for name, value in batch.items()})
 
     done, interrupted = train(
-        step.parameters(),
-        loss_at,
-        iterations=iterations,
-        learning_rate=learning_rate,
-        stage=title,
-        progress=progress,
+        step.parameters(), loss_at, iterations=iterations, learning_rate=rate, stage=stage, progress=progress
     )
     model.requires_grad_(True)
     model.eval()
@@ -361,15 +338,8 @@ def train_warper(
     """Train the warp head on pairs, the pose network frozen; returns whether Ctrl-C ended it early.
 
     The frozen network runs in evaluation mode. The original leaves its batch norms in training mode, so that
-    its frozen backbone still drifts; with a handful of labels that drift does harm.
-
-    Args:
-        model: is changed in place.
-        labelled: labelled regions, those of one track in order of time.
-        nearby: index into ``labelled`` -> unlabelled regions of the same track close in time.
-        config: the settings.
-        seed: of the batches.
-        progress: is told after every iteration.
+    its frozen backbone still drifts; with a handful of labels that drift does harm. Arguments as
+    :func:`pair_batch` and :func:`train_pose`.
     """
     step = WarperStep(model, "frozen_backbone", precision(model.device))
     draw_batch, budget = (

@@ -22,12 +22,11 @@ from posewarper.paper.propagation import neighbour_steps, plan_dataset, propagat
 from posewarper.posetrack.dataset import Dataset
 from posewarper.runs import claim
 from posewarper.structures import Labels, Progress, Track, is_there, silent
-from posewarper.training.samples import TrainingSamples, labelled_frames
+from posewarper.training.samples import PathLike, TrainingSamples, labelled_frames
 from posewarper.version import __version__
 from posewarper.video.source import Video, open_video
 from posewarper.video.track_crops import instance_boxes, without_strays
 
-PathLike = str | os.PathLike[str]
 _WORK = "propagating labels"
 
 
@@ -124,10 +123,10 @@ def propagate_labels(model: PoseWarper, video: Video, labels: Labels, *, reach: 
     """Carry labels to the frames around them, in the crops that a network for one's own clips is trained on.
 
     Args:
-        model: a trained warper, in evaluation mode, on its device.
+        model: as for :func:`propagate_clips`, like ``reach`` and ``rules``.
         video: the clip.
         labels: its labels; those outside of the image are not carried.
-        reach: how many frames to either side. A frame that two labelled ones reach is filled from the nearer.
+        reach: a frame that two labelled ones reach is filled from the nearer.
         rules: which keypoints are kept.
 
     Returns:
@@ -170,15 +169,8 @@ def propagate_samples(
 ) -> Path:
     """Propagate those labels of a prepared dataset that are learned from; returns the folder of poses.
 
-    Args:
-        dataset: made by ``posewarper prepare``.
-        split: "train" or "val".
-        samples: the labels, of :func:`posewarper.training.samples.samples_of_dataset`.
-        model: as for :func:`propagate_clips`, like what follows.
-        folder: for the results.
-        reach: of the frames to fill.
-        rules: which keypoints are kept.
-        progress: is told of the work.
+    The labels are ``samples``, of :func:`posewarper.training.samples.samples_of_dataset`; other arguments as
+    :func:`propagate_clips`.
 
     Raises:
         PosewarperError: as :func:`posewarper.paper.propagation.propagate_dataset`.

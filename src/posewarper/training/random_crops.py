@@ -25,17 +25,11 @@ _HALF_BODY_KEYPOINTS, _HALF_BODY_PADDING = 2, 1.5
 
 
 class Sample(NamedTuple):
-    """A picture, either a frame or a crop, with what is known of one instance in it.
+    """A picture, either a frame or a crop, with what is known of one instance in it."""
 
-    Args:
-        image: (h, w, 3) uint8 RGB.
-        keypoints: (K, 2) xy in pixels of the image, NaN where there is no label.
-        visibility: (K,) as in labels.
-    """
-
-    image: Image
-    keypoints: Floats
-    visibility: NDArray[np.uint8]
+    image: Image  # (h, w, 3) uint8 RGB
+    keypoints: Floats  # (K, 2) xy in pixels of the image, NaN where there is no label
+    visibility: NDArray[np.uint8]  # (K,) as in labels
 
 
 def cut(sample: Sample, transform: CropTransform, *, smooth: bool = False) -> Sample:
@@ -52,23 +46,14 @@ def mirror(sample: Sample, skeleton: Skeleton) -> Sample:
 
 @dataclass(frozen=True)
 class Draw:
-    """One outcome of the random choices, to be applied to one crop or to both crops of a pair.
+    """One outcome of the random choices, to be applied to one crop or to both crops of a pair."""
 
-    Args:
-        rotation: degrees, counter-clockwise as seen.
-        scale: factor on the size of the box.
-        shift: (2,) displacement of the box as a share of its size.
-        flip: mirror left to right.
-        gain: (3,) factor on red, green and blue.
-        lift: added to all colours, from -255 to 255.
-    """
-
-    rotation: float = 0.0
-    scale: float = 1.0
-    shift: tuple[float, float] = (0.0, 0.0)
-    flip: bool = False
-    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    lift: float = 0.0
+    rotation: float = 0.0  # degrees, counter-clockwise as seen
+    scale: float = 1.0  # factor on the size of the box
+    shift: tuple[float, float] = (0.0, 0.0)  # displacement of the box as a share of its size
+    flip: bool = False  # mirror left to right
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors on red, green and blue
+    lift: float = 0.0  # added to all colours, from -255 to 255
 
 
 def draw(config: FitConfig, rng: np.random.Generator, strength: float = 1.0) -> Draw:
@@ -135,19 +120,15 @@ def cut_sample(
 class Framing:
     """Where one sample's crops lie, after all random choices.
 
-    Args:
-        center: (2,) float32 xy of the crop's centre, in pixels of the image, of its mirror image if ``flip``.
-        scale: (2,) float32 width and height of the crop in units of 200 pixels.
-        rotation: degrees, counter-clockwise as seen, after the mirroring.
-        flip: the image is mirrored before it is cut.
-        offset: frames from the sample's own frame to its neighbour.
+    ``center`` (2,) float32 is the xy of the crop's centre in pixels of the image, of its mirror image if
+    ``flip``; ``scale`` (2,) float32 is the crop's width and height in units of 200 pixels.
     """
 
     center: NDArray[np.float32]
     scale: NDArray[np.float32]
-    rotation: float = 0.0
-    flip: bool = False
-    offset: int = 0
+    rotation: float = 0.0  # degrees, counter-clockwise as seen, after the mirroring
+    flip: bool = False  # the image is mirrored before it is cut
+    offset: int = 0  # frames from the sample's own frame to its neighbour
 
     def cut(self, frame: Sample, size: tuple[int, int], skeleton: Skeleton, *, paper: bool) -> Sample:
         """Cut the crop (height, width) = ``size``: the mirroring first, as the original does, then the cut.
@@ -176,7 +157,7 @@ def half_body(
         keypoints: (K, 2) xy in pixels, NaN where there is none.
         normal: a draw from the normal distribution.
         aspect_ratio: width divided by height of the crop.
-        skeleton: says which keypoints are the upper body.
+        skeleton: its ``halves`` are the upper and the lower body.
 
     Returns:
         The mean (2,) of the keypoints chosen and the scale (2,) in units of 200 pixels, padded by 1.5, both

@@ -316,7 +316,6 @@ def _check_place(place: Path, *, may_hold_run: bool) -> None:
 
 
 def _clear(place: Path) -> None:
-    """Remove what an earlier run has written."""
     for name in (LAST, BEST, FINAL, "log.jsonl", "run.json"):
         (place / name).unlink(missing_ok=True)
     for path in [*place.glob("tensorboard/events.*"), *place.glob("debug/epoch*_step*.png")]:

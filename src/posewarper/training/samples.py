@@ -48,19 +48,15 @@ _LEFT_BY_PARENTS: list[object] = []
 class VideoFrames:
     """How the frames of one video are read; plain values that travel to other processes.
 
-    Args:
-        path: the folder of ``files``; without files a video file or folder that ``open_video`` opens.
-        first: number of the first frame.
-        n_frames: frames of the video, with those that are missing.
-        files: name of each frame's file (PoseTrack's images, which are not turned as EXIF says), or none.
-        missing: numbers of frames without a file.
+    ``path`` is the folder of ``files``, the images of PoseTrack, which are not turned as EXIF says; without
+    files it is a video file or folder that ``open_video`` opens.
     """
 
     path: str
-    first: int
-    n_frames: int
+    first: int  # number of the first frame
+    n_frames: int  # frames of the video, with those that are missing
     files: tuple[str, ...] = ()
-    missing: frozenset[int] = frozenset()
+    missing: frozenset[int] = frozenset()  # numbers of frames without a file
 
     def exists(self, number: int) -> bool:
         """Whether there is a frame of this number."""
@@ -97,11 +93,7 @@ class FrameReader:
         return partial(FrameReader, cache_bytes=self._cache_bytes), (self._videos,)
 
     def read(self, video: int, number: int) -> Image:
-        """Return a frame (H, W, 3) uint8 RGB, not to be drawn upon.
-
-        Args:
-            video: position among the videos.
-            number: of the frame, from the video's ``first`` on.
+        """Return a frame (H, W, 3) uint8 RGB, not to be drawn upon, by the video's position and its number.
 
         Raises:
             VideoError: if it cannot be read.
@@ -134,27 +126,16 @@ _PER_SAMPLE = ("video_of", "numbers", "keypoints", "centers", "scales", "is_pseu
 
 @dataclass(frozen=True)
 class TrainingSamples:
-    """All instances that are learned from, n in number; plain values that travel to other processes.
+    """All instances that are learned from, n in number; plain values that travel to other processes."""
 
-    Args:
-        videos: how the frames of each video are read.
-        video_of: (n,) the position of the sample's video.
-        numbers: (n,) the number of its frame.
-        keypoints: (n, K, 2) xy in pixels of the frame, NaN where there is none.
-        centers: (n, 2) float32 xy of the crop's centre in pixels.
-        scales: (n, 2) float32 width and height of the crop in units of 200 pixels, padding included.
-        is_pseudo: (n,) whether the keypoints were propagated rather than labelled.
-        skeleton: the K keypoints.
-    """
-
-    videos: tuple[VideoFrames, ...]
-    video_of: Ints
-    numbers: Ints
-    keypoints: Floats
-    centers: NDArray[np.float32]
-    scales: NDArray[np.float32]
-    is_pseudo: NDArray[np.bool_]
-    skeleton: Skeleton
+    videos: tuple[VideoFrames, ...]  # how the frames of each video are read
+    video_of: Ints  # (n,) the position of the sample's video
+    numbers: Ints  # (n,) the number of its frame
+    keypoints: Floats  # (n, K, 2) xy in pixels of the frame, NaN where there is none
+    centers: NDArray[np.float32]  # (n, 2) xy of the crop's centre in pixels
+    scales: NDArray[np.float32]  # (n, 2) width and height of the crop in units of 200 pixels, padded
+    is_pseudo: NDArray[np.bool_]  # (n,) whether the keypoints were propagated rather than labelled
+    skeleton: Skeleton  # the K keypoints
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -174,11 +155,7 @@ PathLike = str | os.PathLike[str]
 
 
 def _whole(samples: TrainingSamples, path: PathLike) -> TrainingSamples:
-    """Return the samples without videos that have none; ``path`` says where samples should be.
-
-    Raises:
-        LabelsError: if there are no samples.
-    """
+    """Return the samples without videos that have none; LabelsError, with ``path``, if there are none."""
     if not len(samples):
         raise LabelsError(
             "there is nothing to learn from",
@@ -202,9 +179,6 @@ def _samples(
     n = len(numbers)
     video_of = np.broadcast_to(np.asarray(video, np.int64), n)
     return TrainingSamples((), video_of, numbers, keypoints, *framing, np.full(n, is_pseudo), skeleton)
-
-
-# --- a prepared dataset -----------------------------------------------------------------------------------
 
 
 def samples_of_dataset(
@@ -373,9 +347,6 @@ def _with_files(samples: TrainingSamples, videos: tuple[VideoFrames, ...], path:
     return replace(samples.take(there), videos=videos)
 
 
-# --- one's own videos -------------------------------------------------------------------------------------
-
-
 def samples_of_clips(
     clips: Sequence[tuple[PathLike, PathLike]],
     aspect_ratio: float,
@@ -446,7 +417,9 @@ def _of_tracks(
         tight = instance_boxes(track.keypoints, boxes)
         given = is_pseudo & np.asarray((boxes[:, 2:] > 0).all(axis=1))
         parts.append((track.frames, track.keypoints, np.where(given[:, None], boxes, tight)))
-    numbers, keypoints, boxes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    numbers = np.concatenate([part[0] for part in parts])
+    keypoints = np.concatenate([part[1] for part in parts])
+    boxes = np.concatenate([part[2] for part in parts])
     order = np.argsort(numbers, kind="stable")
     order = order[is_there(keypoints[order]).any(axis=1)]
     framing = paper_center_scale(boxes[order], aspect_ratio)

@@ -25,13 +25,7 @@ from posewarper.video.source import FrameSource, Video, open_video
 
 @dataclass(frozen=True)
 class ValidationVideo:
-    """One video to validate on.
-
-    Args:
-        stem: its name.
-        truth: its labels; the instances on labelled frames are predicted.
-        source: its frames.
-    """
+    """One video to validate on: its name, its labels and its frames; labelled frames are predicted."""
 
     stem: str
     truth: InstanceTable
