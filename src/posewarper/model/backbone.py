@@ -26,13 +26,8 @@ _DOUBLINGS = {4: 0, 8: 1, 16: 2, 32: 3}
 class UpsamplingHead(nn.Sequential):
     """(B, channels, h, w) -> (B, C, h * 2 ** doublings, w * 2 ** doublings), by transposed convolutions.
 
-    Each doubling is followed by batch norm and ReLU, as in the heads of Simple Baselines and ViTPose.
-
-    Args:
-        channels: of the incoming map.
-        doublings: how many times it is doubled; with 0 the map leaves as it came.
-        width: channels of every doubled map; ``self.channels``, C above, is this or, without doublings, the
-            incoming map's.
+    Each doubling is followed by batch norm and ReLU, as in the heads of Simple Baselines and ViTPose. C,
+    ``self.channels``, is ``width`` or, without doublings, that of the incoming map, which leaves as it came.
     """
 
     def __init__(self, channels: int, doublings: int, width: int = WIDTH) -> None:
@@ -48,17 +43,11 @@ class UpsamplingHead(nn.Sequential):
 
 
 class UpsampledBackbone(nn.Module):
-    """One feature map of a timm network, upsampled to a quarter of the crop.
-
-    Args:
-        trunk: (B, 3, H, W) -> [(B, c, H / s, W / s)], or with channels last if its ``output_fmt`` says so.
-        upsampling: (B, c, h, w) -> (B, C, h * s / 4, w * s / 4).
-    """
+    """One feature map of a timm network, upsampled to a quarter of the crop."""
 
     def __init__(self, trunk: nn.Module, upsampling: UpsamplingHead) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.upsampling = upsampling
+        self.trunk, self.upsampling = trunk, upsampling
 
     def forward(self, crops: Tensor) -> list[Tensor]:
         """Map crops (B, 3, H, W) to one map in a list, as HRNet: [(B, C, H / 4, W / 4)]."""
@@ -68,10 +57,10 @@ class UpsampledBackbone(nn.Module):
 def build_backbone(name: str, crop_size: tuple[int, int] = (256, 192)) -> tuple[nn.Module, int]:
     """Build a network by its timm name, with random weights.
 
-    Of an HRNet only the finest branch leaves the last stage, so the layers that feed the other branches are
-    dropped: the output stays the same, and the parameters are those of the original's checkpoints. Other
-    networks give their deepest feature map whose stride is at most 32 to an :class:`UpsamplingHead`; a ViT
-    the output of its last block, not normalised. Parameters that feed nothing there become buffers.
+    Of an HRNet's last stage only the finest branch is kept: the output stays the same, and the parameters are
+    those of the original's checkpoints. Other networks give their deepest feature map of a stride of at most
+    32 to an :class:`UpsamplingHead`; a ViT the output of its last block, not normalised. Parameters that feed
+    nothing there become buffers.
 
     Args:
         name: ``hrnet_w18_small``, ``resnet50``, ``convnext_tiny``, ``vit_base_patch16_224``, ... Of the
@@ -120,12 +109,7 @@ def build_backbone(name: str, crop_size: tuple[int, int] = (256, 192)) -> tuple[
 
 
 def trunk_options(name: str, crop_size: tuple[int, int]) -> dict[str, Any]:
-    """Return the options of ``timm.create_model`` for the network that :func:`build_backbone` builds on.
-
-    Args:
-        name: a network that :func:`build_backbone` takes.
-        crop_size: (height, width) in pixels of the crops.
-    """
+    """Return the options of ``timm.create_model`` for the network that :func:`build_backbone` builds on."""
     if _is_hrnet(name):
         return {"features_only": True, "feature_location": "", "out_indices": (1,)}
     index, _ = _find_map(name, crop_size)

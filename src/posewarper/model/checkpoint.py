@@ -61,11 +61,9 @@ class _Ignored:
 
 # What these names stand for is never called.
 _NUMPY = [
-    (_Ignored, name)
-    for name in (
-        *("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
-        *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
-    )
+    (_Ignored, f"numpy.{name}")
+    for core in ("core.multiarray", "_core.multiarray")
+    for name in ("dtype", "ndarray", f"{core}.scalar", f"{core}._reconstruct")
 ]
 
 
@@ -120,9 +118,7 @@ def describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _load(
-    path: str | os.PathLike[str],
-    skeleton: Skeleton | None = None,
-    crop_size: tuple[int, int] | None = None,
+    path: str | os.PathLike[str], skeleton: Skeleton | None = None, crop_size: tuple[int, int] | None = None
 ) -> tuple[PoseWarper, Any]:
     """Return the model, and the version of posewarper that wrote it (None for released weights)."""
     if Path(path).suffix.lower() == ".onnx":
@@ -146,9 +142,8 @@ def _load(
             raise ModelError(what, path=path, expected=expected, got=got, fix=fix)
     else:
         model = build_released(content, path, sha256_of(path), skeleton=skeleton, crop_size=crop_size)
-    refuse_nan(
-        model.state_dict(), path, "take another checkpoint; the training that wrote this one has failed"
-    )
+    fix = "take another checkpoint; the training that wrote this one has failed"
+    refuse_nan(model.state_dict(), path, fix)
     return model.eval(), content.get("version")
 
 

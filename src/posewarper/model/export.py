@@ -55,12 +55,7 @@ _ERRORS_ONLY = 3  # a level of onnxruntime's log
 
 
 def warper_path(path: str | os.PathLike[str]) -> Path:
-    """Return where the warper lies that belongs to an exported pose network.
-
-    Example:
-        >>> warper_path("results/model.onnx").name
-        'model.warper.onnx'
-    """
+    """Return where the warper of an exported pose network lies: ``model.warper.onnx`` by ``model.onnx``."""
     place = Path(path)
     return place.with_name(f"{place.stem}.warper{place.suffix}")
 
@@ -70,20 +65,12 @@ def warper_path(path: str | os.PathLike[str]) -> Path:
 
 @dataclass(frozen=True)
 class ExportedFacts:
-    """The description that an exported file holds.
+    """The description that an exported file holds."""
 
-    Args:
-        version: of posewarper that wrote the file.
-        part: ``pose network`` or ``warper``; each has a file of its own.
-        has_warper: whether a warper was exported beside the pose network.
-        parameters_sha256: of the whole model, the same in both of its files.
-        spec: of the model that was exported.
-    """
-
-    version: str
-    part: str
-    has_warper: bool
-    parameters_sha256: str
+    version: str  # of posewarper that wrote the file
+    part: str  # ``pose network`` or ``warper``; each has a file of its own
+    has_warper: bool  # whether a warper was exported beside the pose network
+    parameters_sha256: str  # of the whole model, the same in both of its files
     spec: ModelSpec
 
 
@@ -121,11 +108,7 @@ class OnnxPoseWarper:
         return _run(self._pose, {"crops": crops})
 
     def warp(self, values: Tensor, *, source: Tensor, target: Tensor) -> Tensor:
-        """Move heatmaps (B, K, h, w) from the source frame to the target frame.
-
-        Raises:
-            ModelError: as :meth:`open_warper`.
-        """
+        """Move heatmaps (B, K, h, w) from the source frame to the target frame; see :meth:`open_warper`."""
         return _run(self.open_warper(), {"values": values, "source": source, "target": target})
 
     def open_warper(self) -> InferenceSession:
@@ -281,15 +264,12 @@ def _run(session: InferenceSession, inputs: Mapping[str, Tensor]) -> Tensor:
 class ExportedFile:
     """A file that was written.
 
-    Args:
-        path: where it is.
-        part: ``pose network`` or ``warper``.
-        difference: the largest difference between an output of the file and one of the model, on a batch
-            that is not the traced one; None without onnxruntime, which computes it.
+    ``difference`` is the largest one between outputs of the file and of the model, on a batch that is not the
+    traced one; None without onnxruntime, which computes it.
     """
 
     path: Path
-    part: str
+    part: str  # ``pose network`` or ``warper``
     difference: float | None
 
 
@@ -355,8 +335,7 @@ def export_onnx(
 
 def _graphs(model: PoseWarper, path: Path) -> dict[Path, _Graph]:
     """Return the parts to export by the file of each, with inputs like those to come."""
-    spec = model.spec
-    chance = np.random.default_rng(0)
+    spec, chance = model.spec, np.random.default_rng(0)
     crops = torch.from_numpy(chance.standard_normal((_COMPARED, 3, *spec.crop_size), np.float32))
     graphs = {path: _Graph(POSE, model, {"crops": crops}, "heatmaps")}
     if "warp" in spec.trained:

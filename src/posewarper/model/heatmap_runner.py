@@ -18,7 +18,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 
 from posewarper.crops import Image, cut_instance, instance_transform, normalise
-from posewarper.errors import ConfigError
+from posewarper.errors import unknown_name
 from posewarper.geometry import CropTransform, pad_box, paper_center_scale, paper_points_to_image
 from posewarper.heatmaps import (
     crop_to_heatmap,
@@ -61,7 +61,9 @@ def fold(model: PoseWarper, *, halved: bool = False) -> PoseWarper:
         folded.warp_head.residual_stack = _fold(folded.warp_head.residual_stack)
         if halved:
             for part in (folded.backbone, folded.final_layer, folded.warp_head.residual_stack):
-                _halve(part)
+                for module in part.modules():
+                    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                        module.to(torch.bfloat16)
     return folded
 
 
@@ -72,15 +74,6 @@ def _fold(network: nn.Module) -> nn.Module:
         return fuse(network)
     except _UNTRACEABLE:
         return network
-
-
-def _halve(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            module.to(torch.bfloat16)
-
-
-_PAPER_UNIT = 200.0  # pixels in one unit of a crop's scale
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ class InstanceCrops:
         if spec.targets != "exact":
             return cls(spec, *paper_center_scale(boxes, aspect))
         padded = pad_box(boxes, aspect_ratio=aspect)
-        return cls(spec, padded[:, :2] + padded[:, 2:] / 2, padded[:, 2:] / _PAPER_UNIT)
+        return cls(spec, padded[:, :2] + padded[:, 2:] / 2, padded[:, 2:] / 200.0)
 
     def transforms(self) -> list[CropTransform]:
         """Return the n maps from image to crop pixels."""
@@ -140,11 +133,7 @@ class InstanceCrops:
         return np.stack(maps)
 
     def find(self, heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:
-        """Return where the peaks of heatmaps (n, K, h, w) lie in the image.
-
-        Returns:
-            Points (n, K, 2) xy in image pixels, and the maxima (n, K).
-        """
+        """Return the peaks of heatmaps (n, K, h, w): points (n, K, 2) xy in the image, and maxima (n, K)."""
         exact = self.spec.targets == "exact"
         points, scores = decode(heatmaps) if exact else paper_decode(heatmaps)
         found = np.empty(points.shape, np.float64)
@@ -226,12 +215,7 @@ class HeatmapEngine:
         self, model: PoseModel, *, precision: str = "auto", flip: bool = False, batch: int | None = None
     ) -> None:
         if precision not in PRECISIONS:
-            raise ConfigError(
-                "unknown precision of the network",
-                expected=", ".join(PRECISIONS),
-                got=precision,
-                fix="use one of the names expected",
-            )
+            raise unknown_name("unknown precision of the network", precision, PRECISIONS)
         self.spec = model.spec
         self.halved = half_precision(model.device) if precision == "auto" else precision == "bfloat16"
         self._flip, self._batch, self._given = flip, batch, model
@@ -252,7 +236,7 @@ class HeatmapEngine:
         targets: Sequence[int],
         shares: Sequence[float],
     ) -> Tensor:
-        """Return the weighted sum of the heatmaps of each present frame and of its neighbours, warped to it.
+        """Return the weighted sums (n, K, h, w) of each present frame's heatmaps and its neighbours', warped.
 
         The present frame goes through the warp too, with a difference of zero, as in the paper.
 
@@ -262,9 +246,6 @@ class HeatmapEngine:
             sources: (m, K, h, w) heatmaps of neighbours, cut with the present frame's crop.
             targets: m positions in ``present``, whose neighbours these are.
             shares: m weights.
-
-        Returns:
-            (n, K, h, w).
         """
         place = {"device": present.device, "dtype": present.dtype}
         at = torch.tensor(targets, device=present.device, dtype=torch.int64)

@@ -108,11 +108,7 @@ class PoseModel(Protocol):
 
 
 class PoseWarper(nn.Module):
-    """Pose network and warp head together.
-
-    Args:
-        spec: the architecture and what goes with it.
-    """
+    """Pose network and warp head together, as a specification describes them."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -34,29 +34,16 @@ _BLOCK_TENSORS = 12  # of a residual block without a projection: two convolution
 
 @dataclass(frozen=True)
 class Layout:
-    """A way in which released checkpoints name their tensors.
+    """A way in which released checkpoints name their tensors."""
 
-    Args:
-        title: what to call it in messages.
-        prefixes: how our names of tensors begin, and how theirs begin instead; other names are the same.
-        has_head: whether a warp head is there beside the pose network.
-        batch_norm: what the batch norms did in training.
-    """
-
-    title: str
-    prefixes: Mapping[str, str]
-    has_head: bool = False
+    title: str  # for messages
+    prefixes: Mapping[str, str]  # how our names begin, and how theirs begin instead; others are the same
+    has_head: bool = False  # beside the pose network
+    # What the batch norms did in training.
     batch_norm: str = "not told by the file; running statistics in use"
 
     def theirs(self, ours: str) -> str:
-        """Return the name there of one of our tensors, or of the beginning of one.
-
-        Example:
-            >>> ORIGINAL_WHOLE.theirs("backbone.conv1.weight"), ORIGINAL_WHOLE.theirs("warp_head.kernels.0")
-            ('conv1.weight', 'deform_conv1.weight')
-            >>> MMPOSE_FIRST.theirs("final_layer.bias"), MMPOSE_SECOND.theirs("warp_head.offsets.4.weight")
-            ('keypoint_head.final_layer.bias', 'neck.offset_layers.4.weight')
-        """
+        """Return the name there of one of our tensors, or of the beginning of one."""
         ours_begins = next((prefix for prefix in self.prefixes if ours.startswith(prefix)), "")
         return self.prefixes.get(ours_begins, "") + ours.removeprefix(ours_begins)
 
@@ -130,15 +117,12 @@ def build_released(
 ) -> PoseWarper:
     """Build a model from what a released checkpoint holds.
 
-    A pose network alone gets the warp head that the paper's training starts from, which returns heatmaps
-    unmoved; ``spec.trained`` then has no entry ``warp``.
+    For a pose network alone, and what is assumed where ``skeleton`` or ``crop_size`` is left out, see
+    :func:`posewarper.model.checkpoint.load_model`.
 
     Args:
         content: the tensors by name, or ``{"state_dict": ...}``; names with or without ``module.``.
-        path: where it comes from, for messages and the provenance.
-        sha256: of the file.
-        skeleton: the keypoints; PoseTrack's if there are 17 and this is left out.
-        crop_size: (height, width) of the crops in pixels; 384 x 288 if left out.
+        path: where it comes from, for messages and, with its ``sha256``, the provenance.
 
     Raises:
         ModelError: if a tensor is missing, left over or misshapen, or nothing here is known.
