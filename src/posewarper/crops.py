@@ -90,7 +90,7 @@ def instance_transform(
             the paper's map, which lies half a crop pixel off.
     """
     if not exact:
-        return paper_crop_transform(center, scale, rotation, size[::-1])
+        return paper_crop_transform(center, scale, rotation, (size[1], size[0]))
     extent = np.maximum(200.0 * np.asarray(scale, np.float64), 1)
     low = np.asarray(center, np.float64) - extent / 2
     return crop_transform(np.concatenate([low, extent]), size, rotation=rotation)
