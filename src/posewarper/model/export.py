@@ -51,7 +51,6 @@ TOLERANCE = 1e-4
 _KEY, _FORMAT = "posewarper", "posewarper export"
 # Sizes of the batch that a network is traced with, and of the one that it is compared with afterwards.
 _TRACED, _COMPARED = 2, 3
-_ERRORS_ONLY = 3  # a level of onnxruntime's log
 
 
 def warper_path(path: str | os.PathLike[str]) -> Path:
@@ -115,8 +114,7 @@ class OnnxPoseWarper:
         """Return the warper, read from its file the first time.
 
         Raises:
-            ModelError: if the warper was left out of the export, or its file is missing, damaged or that of
-                another model.
+            ModelError: if it was not exported, or its file is missing, damaged or of another model.
         """
         if self._warper is not None:
             return self._warper
@@ -153,10 +151,8 @@ def open_model(path: str | os.PathLike[str], device: str = "auto") -> PoseModel:
 
     Args:
         path: a file that ``load_model`` reads, or one that ends in ``.onnx``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``. An exported model runs on the CPU alone.
-
-    Returns:
-        The model in evaluation mode on its device.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``, where the model is put, in evaluation mode. An exported
+            model runs on the CPU alone.
 
     Raises:
         ModelError: as :func:`~posewarper.model.checkpoint.load_model` and :class:`OnnxPoseWarper`.
@@ -217,7 +213,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[InferenceSession, ExportedFacts
         raise no_such_file(path, "an exported model", error=ModelError)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = 3  # errors only
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # damaged files fail in any way
@@ -262,14 +258,11 @@ def _run(session: InferenceSession, inputs: Mapping[str, Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file that was written.
-
-    ``difference`` is the largest one between outputs of the file and of the model, on a batch that is not the
-    traced one; None without onnxruntime, which computes it.
-    """
+    """A file that was written."""
 
     path: Path
     part: str  # ``pose network`` or ``warper``
+    # The largest between outputs of the file and the model, not on the traced batch; None without onnxruntime.
     difference: float | None
 
 
@@ -296,10 +289,6 @@ def export_onnx(
     Args:
         model: on any device; it is left as it is.
         path: of the pose network; the warper goes beside it. A head that was never trained is left out.
-        progress: is called for each file.
-
-    Returns:
-        The files: the pose network, and the warper if there is one.
 
     Raises:
         ModelError: if the network cannot be exported, computes something else afterwards, or onnxscript is

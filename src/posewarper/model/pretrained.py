@@ -42,8 +42,7 @@ def read_file(path: PathLike, what: str, fix: str, allowed: Sequence[Any] = ()) 
         path: the file.
         what: what it should hold, for messages: ``weights of RAFT``.
         fix: what to do where the file is no use.
-        allowed: classes (or pairs of a stand-in and the name that it takes the place of) that torch may make
-            beside tensors and plain values.
+        allowed: classes, or pairs of a stand-in and the name it replaces, that torch may make as well.
 
     Raises:
         ModelError: if the file is missing, cannot be read or holds something else.
@@ -98,11 +97,7 @@ def _what_it_is(path: PathLike, error: Exception) -> str:
 
 
 def refuse_nan(state: Mapping[str, Tensor], path: PathLike, fix: str) -> None:
-    """Refuse weights that are not numbers, with which every prediction would be nothing.
-
-    Raises:
-        ModelError: if a value is NaN or infinite.
-    """
+    """Raise ModelError if a weight is NaN or infinite, with which every prediction would be nothing."""
     broken = [n for n, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
         raise ModelError(
@@ -145,10 +140,9 @@ def load_torchvision(
     Args:
         build: makes the network for weights like those given.
         own: torchvision's weights, taken from the folder ``checkpoints`` of ``torch.hub`` (below
-            ``TORCH_HOME``) or else downloaded into it, where no file is given.
+            ``TORCH_HOME``) or else downloaded into it, where ``path`` gives no file with weights.
         path: a file with weights.
-        what: the network, for messages.
-        otherwise: what else the user can do, such as giving a file.
+        what: the network, for messages; ``otherwise``: what else the user can do, such as giving a file.
 
     Raises:
         ModelError: if the file is missing, damaged or holds other weights, or the download fails.
@@ -181,8 +175,7 @@ def load_torchvision(
 # --- backbones --------------------------------------------------------------------------------------------
 
 NONE, IMAGENET = "none", "imagenet"
-# As timm looks for them: in its repositories, and within a file, where averaged weights come first.
-_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
+# As timm looks for weights within a file: averaged ones come first.
 _WITHIN = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 RGB = tuple[float, float, float]
@@ -190,21 +183,13 @@ RGB = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class BackboneWeights:
-    """Weights that fit a backbone, read and checked.
+    """Weights that fit a backbone, read and checked."""
 
-    Args:
-        source: where they come from: the file as it was named, or timm's repository on Hugging Face.
-        sha256: of the file.
-        mean: of RGB from 0 to 1 that the network was trained with.
-        std: of RGB, likewise.
-        state: every parameter and buffer of the part of the backbone that is timm's.
-    """
-
-    source: str
-    sha256: str
-    mean: RGB
+    source: str  # the file as it was named, or timm's repository on Hugging Face
+    sha256: str  # of the file
+    mean: RGB  # from 0 to 1, with which the network was trained; likewise ``std``
     std: RGB
-    state: Mapping[str, Tensor]
+    state: Mapping[str, Tensor]  # every parameter and buffer of the part of the backbone that is timm's
 
     def load_into(self, backbone: nn.Module) -> None:
         """Set all that is timm's in a backbone as :func:`build_backbone` returns it for the same crops."""
@@ -217,13 +202,10 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
     Nothing in a file is executed, and the caller's random numbers stay as they are.
 
     Args:
-        network: names the backbone and the weights: ``none``, ``imagenet`` or a ``.safetensors``, ``.pth`` or
-            ``.pt`` file of that backbone with timm's names. ``imagenet`` stands for the weights that timm has
-            for it first; they are taken from the cache of Hugging Face or else downloaded into it.
+        network: names the backbone and the weights: ``none``, random ones, for which None is returned;
+            ``imagenet``, the weights that timm has for it first, from the cache of Hugging Face or else
+            downloaded into it; or a ``.safetensors``, ``.pth`` or ``.pt`` file with timm's names.
         trains: whether a network is going to be trained at all.
-
-    Returns:
-        The weights; None for ``none``, random ones.
 
     Raises:
         ConfigError: if there are weights to start from, but nothing is trained.
@@ -274,11 +256,7 @@ def _rgb(values: tuple[float, ...]) -> RGB:
 
 
 def _fetch(backbone: str) -> tuple[str, str]:
-    """Return the file with timm's weights of a backbone, and the name of their repository.
-
-    Raises:
-        ModelError: if timm has none, or they are not in the cache and cannot be downloaded.
-    """
+    """Return the file with timm's weights of a backbone, and the name of their repository."""
     known = timm.get_pretrained_cfg(backbone)
     if known is None or not known.hf_hub_id:
         url = known.url if known is not None else None
@@ -289,7 +267,8 @@ def _fetch(backbone: str) -> tuple[str, str]:
             + f", take another backbone, or {NONE!r} to start from random weights",
         )
     repository, _, revision = known.hf_hub_id.partition("@")
-    names = (known.hf_hub_filename,) if known.hf_hub_filename else _FILE_NAMES
+    usual = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them
+    names = (known.hf_hub_filename,) if known.hf_hub_filename else usual
     for name in names:
         # A cached file is used as it is: asking for a newer one takes a minute where there is no network.
         cached = try_to_load_from_cache(repository, name, revision=revision or None)
@@ -318,11 +297,7 @@ def _fetch(backbone: str) -> tuple[str, str]:
 def _fitted(
     state: Mapping[str, Tensor], trunk: nn.Module, network: NetworkConfig, path: str, fix: str
 ) -> dict[str, Tensor]:
-    """Return what a trunk holds after timm has loaded the weights into it.
-
-    Raises:
-        ModelError: if any parameter is not set by them, or they are those of a deeper network.
-    """
+    """Return what a trunk holds after timm has loaded the weights into it; refuse those that do not fit."""
     what = f"the backbone {network.backbone}"
     needed = [own for own, _ in trunk.named_parameters()]
     needed += [own for own, _ in trunk.named_buffers() if own.endswith(("running_mean", "running_var"))]
@@ -334,9 +309,8 @@ def _fitted(
         marks = {n: torch.full_like(v, torch.nan) if v.is_floating_point() else v for n, v in state.items()}
         marked = _loaded(marks, network)
     except Exception as error:  # other shapes: RuntimeError; renaming what is not there: KeyError, ...
-        got = next(
-            (line for line in str(error).split("\n") if "size mismatch" in line), first_sentence(error)
-        )
+        sizes = (line for line in str(error).split("\n") if "size mismatch" in line)
+        got = next(sizes, first_sentence(error))
         raise _other_weights(what, trunk, state, path, fix, f"{got.strip()}; the file holds ") from error
     missing = [own for own in needed if not marked[own].isnan().all()]
     if missing:

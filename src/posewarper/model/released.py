@@ -168,11 +168,7 @@ def _find_weights(content: Mapping[str, Any], path: str | os.PathLike[str]) -> t
 
 
 def _read_spec(weights: _Weights, skeleton: Skeleton | None, crop_size: tuple[int, int]) -> ModelSpec:
-    """Infer the architecture from the shapes.
-
-    Raises:
-        ModelError: if it is not one that we know, or has not as many keypoints as the skeleton.
-    """
+    """Infer the architecture from the shapes; it must be one that we know, with the skeleton's keypoints."""
     path, layout = weights.path, weights.layout
     branch = [f"backbone.stage2.0.branches.0.{n}.conv{i}.weight" for n in range(4) for i in (1, 2)]
     channels = weights.size(branch, _WIDTHS[0])
@@ -222,11 +218,7 @@ def _read_spec(weights: _Weights, skeleton: Skeleton | None, crop_size: tuple[in
 
 
 def _match(weights: _Weights, spec: ModelSpec) -> list[str]:
-    """Return the tensors that are not needed, each with the reason.
-
-    Raises:
-        ModelError: if any other is left over, or one is missing or misshapen.
-    """
+    """Return the tensors that are not needed, each with the reason; refuse all others that do not fit."""
     layout, prefix = weights.layout, weights.prefix
     with torch.device("meta"):  # shapes alone
         places = weights.places(PoseWarper(spec))

@@ -38,34 +38,23 @@ _RAFT_LONGEST_SIDE = 960
 
 @dataclass(frozen=True)
 class Rules:
-    """Which propagated keypoints are kept; labels themselves always are.
+    """Which propagated keypoints are kept; labels themselves always are."""
 
-    Args:
-        min_score: a keypoint must score more and lie at x > 0 and y > 0, as in the original's pseudo-labels
-            (0.2); None keeps all, as its propagation experiment does.
-        max_cycle: a keypoint that is carried back to its labelled frame must not arrive farther from its
-            label than this share of the crop's longer side; None does not look, as the paper. Not for
-            ``copy`` and ``frame``, which carry nothing.
-    """
-
+    # A keypoint must score more and lie at x > 0 and y > 0, as in the original's pseudo-labels (0.2); None
+    # keeps all, as its propagation experiment does.
     min_score: float | None = None
+    # A keypoint that is carried back must not arrive farther from its label than this share of the crop's
+    # longer side; None does not look, as the paper. Not for ``copy`` and ``frame``, which carry nothing.
     max_cycle: float | None = None
 
 
 @dataclass(frozen=True)
 class Carried:
-    """Keypoints of n instances on m frames.
+    """Keypoints of n instances on m frames, NaN where there is none."""
 
-    Args:
-        points: (m, n, K, 2) xy in image pixels, NaN where there is none.
-        scores: (m, n, K), NaN where there is none.
-        cycle: (m, n, K) how far off a keypoint comes back to its label, in shares of the crop's longer side;
-            None where that was not asked for.
-    """
-
-    points: Floats
-    scores: Floats
-    cycle: Floats | None = None
+    points: Floats  # (m, n, K, 2) xy in image pixels
+    scores: Floats  # (m, n, K)
+    cycle: Floats | None = None  # (m, n, K) how far off each comes back, in shares of the crop's longer side
 
 
 @dataclass(frozen=True)
@@ -80,12 +69,12 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Filled:
-    """A frame and its n instances: their places in the table, keypoints (n, K, 2), scores (n, K)."""
+    """A frame and its n instances."""
 
     number: int
-    instances: Ints
-    points: Floats
-    scores: Floats
+    instances: Ints  # their places in the table
+    points: Floats  # (n, K, 2)
+    scores: Floats  # (n, K)
     is_label: bool
 
 
@@ -104,29 +93,25 @@ def propagate_video(
 ) -> InstanceTable:
     """Carry labelled poses to other frames of a video.
 
-    Every instance of a labelled frame of which the paper makes a sample is carried to each frame that the
-    labelled one stands for. All are seen in the crop of the labelled frame; who leaves it is lost. Optical
-    flow goes directly from the labelled frame to the other, not by way of those between. A step with a delta
-    of 0 keeps the label itself, with score 1. Only labelled keypoints are carried.
+    Every instance of which the paper makes a sample is carried to each frame that its labelled frame stands
+    for, seen in the crop of the labelled frame: who leaves it is lost. Optical flow goes directly from one
+    frame to the other. A step with a delta of 0 keeps the label. Only labelled keypoints are carried.
 
     Args:
         model: in evaluation mode, on its device; needed for ``frame`` and ``warper``.
         table: labels and frames of the video, with the image size.
-        steps: what is filled from what.
-        source: the frames. A step to or from a frame that is missing is left out.
-        method: one of ``METHODS``.
+        steps: what is filled from what; left out where either frame is missing from ``source``.
+        method: one of ``METHODS``; ``raft`` needs the network of this name.
         rules: which keypoints are kept; all if left out.
-        raft: the network, for ``raft``.
         frame_name: names the frames that ``table`` does not list; needed where steps lead to such frames.
         batch: crops or pairs at a time; None for what suits the device.
         advance: is told how many steps were done.
 
     Returns:
-        The frames of ``table`` with those that were filled beside them, in order of their numbers if there
-        are such; ``is_labelled`` says which were filled. Instances are in order of frames, with boxes and
-        tracks of their labels; head boxes are kept for a delta of 0 only. ``keypoint_scores`` are heatmap
-        maxima, and 1 for optical flow and copies; ``scores`` are 1. An instance that is left without any
-        keypoint is dropped (the original writes it).
+        The frames of ``table`` and those filled, in order of their numbers if any is new; ``is_labelled``
+        says which were filled. Instances are in order of frames, with boxes and tracks of their labels, and
+        head boxes for a delta of 0 only. ``keypoint_scores`` are heatmap maxima, and 1 for labels, optical
+        flow and copies; ``scores`` are 1. An instance without keypoints is dropped (the original writes it).
 
     Raises:
         ConfigError: if the method is unknown, or cannot be carried back.
@@ -313,9 +298,8 @@ def carry_by_warping(
 
     Args:
         model: its head warps, from the labelled frame as source to each other frame as target.
-        heatmaps: (1 + m, n, K, h, w) seen by the network, the labelled frame first.
+        heatmaps: (1 + m, n, K, h, w) seen by the network in the crops ``where``, the labelled frame first.
         keypoints: (n, K, 2) labels in image pixels.
-        where: the crops that the heatmaps are of.
         cycle: also warp back, see :func:`cycle_error`.
         batch: pairs at a time; None for what suits the device.
 
@@ -354,8 +338,7 @@ def cycle_error(
         model: its head warps.
         values: (B, K, h, w) labelled heatmaps of the source frame.
         warped: ``values`` as they are in the target frame, where that is known already.
-        source: (B, K, h, w) what the network sees in the source frame.
-        target: (B, K, h, w) what it sees in the target frame.
+        source: (B, K, h, w) what the network sees in the source frame; likewise ``target``.
 
     Returns:
         (B, K) distances in heatmap pixels between the peaks of ``values`` and of what came back, to a
@@ -390,7 +373,7 @@ def carry_by_flow(
     raft: RAFT | None = None,
     cycle: bool = False,
 ) -> Carried:
-    """Carry labels along the flow from their frame directly to each other frame.
+    """Carry labels along the flow from their frame directly to each other frame; scores are 1.
 
     Args:
         labelled: (H, W, 3) uint8 RGB.
@@ -400,9 +383,6 @@ def carry_by_flow(
         subject: longer side of a typical instance in pixels, which sets the resolution of the flow.
         raft: computes the flow; dense inverse search (DIS) if left out.
         cycle: also carry back, along the flow from the other frame.
-
-    Returns:
-        Points, with score 1.
     """
     factor = working_scale(labelled.shape[:2], subject)
     if raft is None:

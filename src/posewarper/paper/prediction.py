@@ -65,15 +65,12 @@ def predict_video(
     batch: int | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> InstanceTable:
-    """Predict a pose for every sample of a video.
-
-    All frames of a sample are cut with the present frame's box. Nothing is suppressed or thresholded here.
+    """Predict a pose for every sample of a video; nothing is suppressed or thresholded here.
 
     Args:
         model: in evaluation mode, on its device.
         table: lists the frames of the video; its instances are not looked at.
-        samples: the boxes, in order of time or not.
-        source: the frames.
+        samples: the boxes, in any order; each cuts all frames of its window from ``source``.
         window: the frames that are summed; one frame alone is the pose network without the warper.
         ends: ``clip`` repeats the first or last frame where the window leaves the video, and takes the
             present frame for one that is missing, as the original; ``renormalise`` leaves both out, and the
@@ -82,9 +79,8 @@ def predict_video(
         advance: is told how many samples were done.
 
     Returns:
-        The frames of ``table`` with one instance a sample, in the order of the samples: keypoints (n, K, 2)
-        in image pixels, ``keypoint_scores`` the maxima of the heatmaps, ``scores`` and ``boxes`` the
-        samples'.
+        The frames of ``table`` with one instance a sample, in their order: keypoints (n, K, 2) in image
+        pixels, ``keypoint_scores`` the maxima of the heatmaps, ``scores`` and ``boxes`` the samples'.
 
     Raises:
         ConfigError: if ``ends`` is unknown.
@@ -142,8 +138,7 @@ def make_or_read(
         folder: where each video has a PoseTrack18 file.
         sizes: file stem -> how much there is to do.
         make: (file stem, what is told how much was done) -> poses.
-        what: the name of the work.
-        progress: is told of it.
+        what: the name of the work, for ``progress``.
 
     Returns:
         The poses by file stem, and how many videos were there already.
@@ -182,25 +177,17 @@ def describe_request(dataset: Dataset, split: str, model: PoseModel | None, **ow
     }
 
 
-_POSES, _RESULTS = "poses", "results"
-SUBMISSION = "submission.zip"
+_POSES, _RESULTS, SUBMISSION = "poses", "results", "submission.zip"
 
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """What a run over a dataset came to.
-
-    Args:
-        videos: number of videos.
-        frames: number of frames with a pose.
-        instances: number of poses.
-        reused: number of videos that an interrupted run had done already.
-    """
+    """How much a run over a dataset came to."""
 
     videos: int
-    frames: int
+    frames: int  # with a pose
     instances: int
-    reused: int
+    reused: int  # videos that an interrupted run had done already
 
 
 def predict_dataset(
@@ -227,10 +214,8 @@ def predict_dataset(
         out: the folder to write.
         split: ``train``, ``val`` or ``test``.
         boxes: file of a detector's boxes; None for the labels' own.
-        config: settings.
         batch: crops at a time; None for what suits the device.
         overwrite: replace results of another run.
-        progress: is told after every batch.
 
     Raises:
         ModelError: if the model has other keypoints, or its warp head is needed and untrained.

@@ -31,12 +31,8 @@ PLANS = ("consecutive", "neighbours")
 def consecutive_steps(table: InstanceTable, *, keep: Collection[int] | None = None) -> list[Step]:
     """Return the steps of the propagation experiment: a run of labelled frames, filled from every seventh.
 
-    The rule is :func:`posewarper.posetrack.selection.propagation_plan`, on the longest run of
-    consecutive labelled frames. Where that is three frames or fewer there are no steps; the original stops.
-
-    Args:
-        table: the labels.
-        keep: numbers of the labelled frames that may be used and filled; None for all.
+    The rule is :func:`posewarper.posetrack.selection.propagation_plan`, on the longest run of labelled frames
+    (of those in ``keep``, if given). A run of three or fewer gives no steps; the original stops.
     """
     numbers = _labelled(table, keep)
     if not numbers or len(longest_run(numbers)) <= REACH:
@@ -54,16 +50,13 @@ def neighbour_steps(
     """Return the steps of the augmentation experiment: from every labelled frame to those around it.
 
     A frame that two labelled frames reach is filled once, from the nearer, and from the earlier on a tie; the
-    original fills it from both. No labelled frame is filled.
+    original fills it from both. No labelled frame is filled. Steps rise, labelled frame by labelled frame.
 
     Args:
         table: the labels.
         reach: how many frames to either side.
         keep: numbers of the frames that count as labelled; None for all that are.
         numbers: of the frames that there are; None for those of the table.
-
-    Returns:
-        The steps, labelled frame by labelled frame, rising.
     """
     labelled = _labelled(table, keep)
     there = set(table.frame_numbers.tolist() if numbers is None else numbers) - set(labelled)
@@ -143,31 +136,21 @@ def _labelled(table: InstanceTable, keep: Collection[int] | None) -> list[int]:
     return sorted(set(keep))
 
 
-POSES = "poses"
-"""The folder of the label files in a folder of results."""
+POSES = "poses"  # the folder of the label files in a folder of results
 
 Plan = Mapping[str, Sequence[Step]]
 
 
 @dataclass(frozen=True)
 class PropagationResult:
-    """What a propagation over a dataset came to.
+    """How much a propagation over a dataset came to."""
 
-    Args:
-        folder: of the label files, one a video.
-        videos: number of videos.
-        frames: number of frames that were filled, labelled ones included.
-        unfilled: number of steps that were left out because a frame is missing.
-        instances: number of poses.
-        reused: number of videos that an earlier run had done already.
-    """
-
-    folder: Path
+    folder: Path  # of the label files, one a video
     videos: int
-    frames: int
-    unfilled: int
+    frames: int  # that were filled, labelled ones included
+    unfilled: int  # steps that were left out because a frame is missing
     instances: int
-    reused: int
+    reused: int  # videos that an earlier run had done already
 
 
 def propagate_dataset(
@@ -186,25 +169,20 @@ def propagate_dataset(
 ) -> PropagationResult:
     """Propagate the labels of a split and write ``out/poses/STEM.json``, a PoseTrack18 file a video.
 
-    :func:`posewarper.paper.carrying.propagate_video` says what a file holds. A run keeps the videos that an
-    earlier run with the same request has done.
+    :func:`posewarper.paper.carrying.propagate_video` says what a file holds, and describes the arguments
+    that are not below. A run keeps the videos that an earlier run with the same request has done.
 
     Args:
         dataset: made by ``posewarper prepare``.
-        model: in evaluation mode, on its device; None for methods that need none.
         out: the folder to write.
         split: ``train`` or ``val``.
-        method: one of ``posewarper.paper.carrying.METHODS``.
-        plan: file stem -> steps, as of :func:`posewarper.paper.propagation.plan_dataset`.
-        rules: which keypoints are kept.
+        plan: file stem -> steps, as of :func:`plan_dataset`.
         raft: for the method ``raft``; left out: torchvision's weights, which may be downloaded.
-        batch: crops or pairs at a time; None for what suits the device.
         overwrite: begin anew, and replace what is there; None replaces results of other settings alone.
         progress: is told of the steps done.
 
     Raises:
-        ConfigError: if the method is unknown, or cannot be carried back.
-        ModelError: if the method needs a network that is not given, or keypoints differ.
+        ConfigError, ModelError: as :func:`posewarper.paper.carrying.propagate_video`.
         LabelsError: if the plan names a video that the split does not have.
         OutputError: if ``out`` holds something else.
         Interrupted: on Ctrl-C; the next run skips the videos that are done.
@@ -275,9 +253,8 @@ def score_propagation(
     """Compare propagated poses with the labels of the frames of their plan, labelled frames among them.
 
     Args:
-        dataset: its labels are the ground truth.
+        dataset: its labels of ``split`` are the ground truth.
         folder: ``PropagationResult.folder``.
-        split: ``train`` or ``val``.
         plan: the one that the poses were made with.
         neck: ``head_bottom`` takes the propagated neck as it is; ``shoulders`` puts it between the shoulders.
 
