@@ -151,8 +151,8 @@ def open_model(path: str | os.PathLike[str], device: str = "auto") -> PoseModel:
 
     Args:
         path: a file that ``load_model`` reads, or one that ends in ``.onnx``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``, where the model is put, in evaluation mode. An exported
-            model runs on the CPU alone.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``, where the model is put, in evaluation mode. An
+            exported model runs on the CPU alone.
 
     Raises:
         ModelError: as :func:`~posewarper.model.checkpoint.load_model` and :class:`OnnxPoseWarper`.
@@ -262,7 +262,7 @@ class ExportedFile:
 
     path: Path
     part: str  # ``pose network`` or ``warper``
-    # The largest between outputs of the file and the model, not on the traced batch; None without onnxruntime.
+    # The largest one between outputs of the file and of the model; None without onnxruntime.
     difference: float | None
 
 

@@ -4,8 +4,8 @@ Both work on tiles of some taps (of the 9 * C of an image) by some pixels: offse
 neighbours of each tap come from the caches, taps stay in registers and meet the dense kernel in a matrix
 product of full float32. Positions are rounded once, as in torchvision; zeros are read outside.
 
-The backward pass gives each program one tile of taps and some blocks of pixels. Shares of the kernel's gradient
-are added up in a fixed order; the values' gradient is added to atomically, so that its order is open.
+The backward pass gives each program one tile of taps and some blocks of pixels. Shares of the kernel's
+gradient are added up in a fixed order; the values' gradient is added to atomically, so its order is open.
 
 This module is imported only for CUDA tensors: it needs the package triton, which torch installs on Linux.
 """
@@ -31,8 +31,10 @@ _BACKWARD: dict[str, Any] = {"ROWS": _ROWS, "PIXELS": 32, "BLOCKS": 16, "num_war
 
 @triton.jit
 def _cells(offsets, row, pixel, height, width, dilation, of_row, of_pixel, used):
-    """Return, for a tile of taps, the first corner of their cell as an index into the map; whether the corners
-    there, right, below and right below lie in the map; how far below and right of it, in cells, each reads.
+    """Return, for a tile of taps, their cell and place in it.
+
+    The cell's first corner as an index into the map; whether the corners there, right, below and right below
+    lie in the map; how far below and right of the first corner the tap reads, in shares of the cell.
     """
     tap = row % 9
     place = row.to(tl.int64) * 2 * of_row + pixel * of_pixel
@@ -142,7 +144,7 @@ def backward_programs(height: int, width: int) -> int:
 
 
 def _layout(offsets: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """Return the offsets and their strides by image, channel and pixel; copied only if rows do not join up."""
+    """Return offsets and their strides by image, channel and pixel; copied only if rows do not join up."""
     if offsets.stride(2) != offsets.stride(3) * offsets.shape[3]:
         offsets = offsets.contiguous()
     return offsets, (offsets.stride(0), offsets.stride(1), offsets.stride(3))

@@ -23,24 +23,16 @@ _BATCH, _BATCHES, _FEWEST = 12, 4, 6
 _MOST_CANDIDATES = 3000  # of a track, so that a long clip does not take long
 _CROP, _SMALLEST_CROP, _MARGIN = 256, 64, 1.4
 _LEAST_MOTION = 0.005  # of the subject's size, over the span
-_DRAWS, _RANGE = 500, (1.0, 99.0)
 
 
 @dataclass(frozen=True)
 class LabelShift:
-    """By how many frames labels should be moved to fit the video best, as far as optical flow can tell.
+    """By how many frames labels should be moved to fit the video best, as far as optical flow can tell."""
 
-    Args:
-        frames: positive where the labels come too early; from -2 to 2, where the ends stand for more.
-        low: lower end of the range in which it lies with a probability of 98 percent.
-        high: upper end of that range.
-        places: how many places of the clip were compared.
-    """
-
-    frames: float
-    low: float
+    frames: float  # positive where the labels come too early; from -2 to 2, where the ends stand for more
+    low: float  # it lies between ``low`` and ``high`` with a probability of 98 percent
     high: float
-    places: int
+    places: int  # how many places of the clip were compared
 
     @property
     def is_clear(self) -> bool:
@@ -69,10 +61,8 @@ def measure_shift(video: Video, labels: Labels) -> LabelShift | None:
 
     Where labels move most, optical flow carries the keypoints of one labelled frame to another (at most five
     frames away) and back, as if they lay some frames earlier or later in the video; the shift at which they
-    arrive best is the answer. Reading stops as soon as it is clear.
-
-    Returns:
-        The shift; None where labels are too sparse or move too little to tell.
+    arrive best is the answer. Reading stops as soon as it is clear. None where labels are too sparse or move
+    too little to tell.
     """
     found = [place for track in labels.only_labelled().tracks.values() for place in _places_of(track)]
     inside = [p for p in found if p.first >= _MOST and p.last + _MOST < video.n_frames]
@@ -142,8 +132,8 @@ def _carry(points: Floats, flows: list[Flow]) -> Floats:
 def _estimate(errors: Floats) -> LabelShift:
     """Return the lowest point of the mean of the curves (places, shifts), its range found by resampling."""
     n, random = len(errors), np.random.default_rng(0)
-    drawn = [_lowest(errors[random.integers(0, n, n)].mean(0)) for _ in range(_DRAWS)]
-    low, high = np.percentile(drawn, _RANGE)
+    drawn = [_lowest(errors[random.integers(0, n, n)].mean(0)) for _ in range(500)]
+    low, high = np.percentile(drawn, (1.0, 99.0))
     return LabelShift(_lowest(errors.mean(0)), float(low), float(high), n)
 
 

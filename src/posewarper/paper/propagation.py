@@ -77,11 +77,10 @@ def plan_dataset(
     Args:
         dataset: made by ``posewarper prepare``.
         split: ``train`` or ``val``.
-        plan: ``consecutive`` (:func:`consecutive_steps`) or ``neighbours`` (:func:`neighbour_steps`, onto
-            frames that can be read).
+        plan: ``consecutive`` (:func:`consecutive_steps`) or ``neighbours`` (:func:`neighbour_steps`, with
+            ``reach``, onto frames that can be read).
         selection: file stem -> numbers of the frames that count as labelled; other videos are left out. None
             for all videos and labels.
-        reach: of ``neighbours``.
 
     Raises:
         ConfigError: if there is no such plan.
@@ -209,7 +208,6 @@ def propagate_dataset(
         plan=hashlib.sha256(steps.encode()).hexdigest(),
         rules=asdict(rules),
     )
-    place = Path(out)
 
     def make(stem: str, advance: Callable[[int], None]) -> InstanceTable:
         video = videos[stem]
@@ -228,12 +226,13 @@ def propagate_dataset(
         )
 
     sizes = {stem: len(plan[stem]) for stem in videos}
-    with claim(place, request, (POSES,), overwrite=overwrite, again=True) as run:
+    folder = Path(out) / POSES
+    with claim(folder.parent, request, (POSES,), overwrite=overwrite, again=True) as run:
         run.begin()
-        tables, reused = make_or_read(place / POSES, sizes, make, "propagation", progress)
+        tables, reused = make_or_read(folder, sizes, make, "propagation", progress)
     frames = sum(int(table.is_labelled.sum()) for table in tables.values())
     return PropagationResult(
-        place / POSES,
+        folder,
         len(videos),
         frames,
         sum(sizes.values()) - frames,

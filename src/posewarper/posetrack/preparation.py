@@ -65,24 +65,16 @@ _N_SHOWN = 5  # missing frames that the summary names
 
 @dataclass(frozen=True)
 class Summary:
-    """What a preparation found.
+    """What a preparation found."""
 
-    Args:
-        splits: for each split its number of ``videos``, ``n_frames``, ``labelled_frames``, ``empty_frames``
-            (labelled, and nobody in them), ``instances``, ``ignore_regions`` (polygons), ``missing`` frames.
-        missing: number of missing frames of each kind: labelled, near a labelled one, others.
-        first_missing: paths of the first few, the labelled before the others, relative to the images.
-        never_labelled: keypoints that no instance has; PoseTrack's ears are never annotated.
-        notes: what is odd about single videos.
-        n_kept: videos that an earlier run had prepared and that are unchanged.
-    """
-
+    # For each split its number of ``videos``, ``n_frames``, ``labelled_frames``, ``empty_frames`` (labelled,
+    # and nobody in them), ``instances``, ``ignore_regions`` (polygons), ``missing`` frames.
     splits: Mapping[str, Mapping[str, int]]
-    missing: Mapping[str, int]
-    first_missing: tuple[str, ...]
-    never_labelled: tuple[str, ...]
-    notes: tuple[str, ...]
-    n_kept: int
+    missing: Mapping[str, int]  # number of each kind: labelled, near a labelled one, others
+    first_missing: tuple[str, ...]  # paths relative to the images, the labelled before the others
+    never_labelled: tuple[str, ...]  # keypoints that no instance has; PoseTrack's ears are never annotated
+    notes: tuple[str, ...]  # what is odd about single videos
+    n_kept: int  # videos that an earlier run had prepared and that are unchanged
 
 
 def prepare_dataset(
@@ -109,7 +101,6 @@ def prepare_dataset(
         splits: the splits to take; empty for all that are found.
         check_images: open every image, not only one of each video.
         overwrite: discard what an earlier run has written, also one from another download.
-        progress: called with the number of videos done.
 
     Raises:
         LabelsError: if labels or frames are not found, or are of another dataset.
@@ -187,10 +178,6 @@ def _resuming(
 
     Gives the record of each finished video by its split and stem, whether the last run reached its end, and a
     function that adds a record whose labels have been written.
-
-    Raises:
-        OutputError: if the folder holds other files, or a dataset from another download.
-        Interrupted: on Ctrl-C.
     """
     index, journal = out / INDEX_NAME, out / PROGRESS_NAME
     is_ours = index.is_file() or journal.is_file()
@@ -436,9 +423,8 @@ def _warn(summary: Summary, out: Path) -> None:
         texts.append(f"{len(summary.notes) - 3} more videos have such notes; see {out / INDEX_NAME}")
     if total:
         kinds = ", ".join(f"{number} {kind}" for kind, number in summary.missing.items() if number)
-        text = f"{'1 frame is' if total == 1 else f'{total} frames are'} missing ({kinds}): "
-        text += ", ".join(summary.first_missing)
+        frames = "1 frame is" if total == 1 else f"{total} frames are"
         more = f", ...; {out / _MISSING_NAME} lists all" if total > _N_SHOWN else ""
-        texts.insert(0, text + more)
+        texts.insert(0, f"{frames} missing ({kinds}): {', '.join(summary.first_missing)}{more}")
     for text in texts:
         warnings.warn(text, PosewarperWarning, stacklevel=3)

@@ -98,7 +98,7 @@ def write_results(
     """Write predictions as a folder of JSON files, one a video; the whole folder or nothing.
 
     Args:
-        folder: a new folder, or one that holds files of these names and nothing else.
+        folder: a new one, or one that holds files of these names and nothing else.
         tables: name of the file without suffix -> predictions of the video.
         kind: ``paper`` as the original (:func:`result_document`), ``posetrack17`` (annolist),
             ``posetrack18`` or ``posetrack21`` (PoseTrack18's JSON).

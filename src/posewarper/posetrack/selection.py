@@ -64,10 +64,10 @@ def labelled_numbers(run: ArrayLike) -> list[int]:
 
 
 def propagation_plan(numbers: ArrayLike) -> list[Step]:
-    """Return how the frames of a video's longest run are filled from its labelled frames.
+    """Return how the longest run of a video's frame numbers is filled from its labelled frames.
 
     There is one step a frame, the labelled ones with a delta of 0, in the original's order: each labelled
-    frame first, then its neighbours. ``numbers`` are the frame numbers of the video, in any order.
+    frame first, then its neighbours.
 
     Raises:
         LabelsError: if the longest run has three frames or fewer.
@@ -113,17 +113,9 @@ def draw_videos(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
 def draw_frames(numbers: ArrayLike, count: int, seed: int, video: str) -> Ints:
     """Draw some of a video's labelled frames, spread over them.
 
-    The first is drawn. Each next one lies a golden section of all labelled frames further, and starts again
-    at the beginning after the end. Where that frame is already taken, the nearest other one is.
-
-    Args:
-        numbers: of the labelled frames.
-        count: N, how many to draw; all are taken where there are no more.
-        seed: of the draw, together with the name of the video.
-        video: its name.
-
-    Returns:
-        The numbers of the frames, rising.
+    The first is drawn, by the seed and the video's name. Each next one lies a golden section of all labelled
+    frames further, and starts again at the beginning after the end; where that frame is already taken, the
+    nearest other one is. Returns ``count`` of the numbers, or all where there are no more, rising.
     """
     rest = np.unique(np.asarray(numbers, np.int64)).tolist()
     every, start = np.array(rest), _draws(seed, video)[1]
@@ -159,9 +151,8 @@ class SelectedLabels:
 def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> SelectedLabels:
     """Read a file of the original that lists labelled frames and their instances.
 
-    Instances of which the original makes no samples (see
-    :func:`~posewarper.posetrack.samples.samples_from_labels`) are left out. ``selection`` is the stem of a
-    file in ``dataset.selections``, or the path of a file.
+    Instances of which the original makes no samples are left out. ``selection`` is the stem of a file in
+    ``dataset.selections``, or the path of a file.
 
     Raises:
         LabelsError: if there is no such file, or it is not of this kind.

@@ -73,19 +73,14 @@ def propagate_clips(
             other settings are removed.
         reach: how many frames to either side of a labelled one are filled.
         rules: which keypoints are kept.
-        progress: is told of the clips done.
 
     Returns:
-        The files, None for clips of which no keypoint was kept.
+        The files, None for clips of which no keypoint was kept, which are warned of.
 
     Raises:
-        LabelsError: if labels cannot be used.
-        VideoError: if a video cannot be read.
+        LabelsError, VideoError: if labels or a video cannot be used.
         ModelError: if the model has other keypoints.
         OutputError: if the folder cannot be written.
-
-    Warns:
-        PosewarperWarning: if no keypoint of a clip was kept.
     """
     files = [folder / f"{n}_{Path(video).stem}.json" for n, (video, _) in enumerate(clips)]
     request = {
@@ -122,15 +117,9 @@ def propagate_clips(
 def propagate_labels(model: PoseWarper, video: Video, labels: Labels, *, reach: int, rules: Rules) -> Labels:
     """Carry labels to the frames around them, in the crops that a network for one's own clips is trained on.
 
-    Args:
-        model: as for :func:`propagate_clips`, like ``reach`` and ``rules``.
-        video: the clip.
-        labels: its labels; those outside of the image are not carried.
-        reach: a frame that two labelled ones reach is filled from the nearer.
-        rules: which keypoints are kept.
-
-    Returns:
-        Predictions with scores on frames that carry no label, with the boxes of the labels they come from.
+    Labels outside of the image are not carried; a frame that two labelled ones reach is filled from the
+    nearer. Arguments are those of :func:`propagate_clips`. Returns predictions with scores on frames that
+    carry no label, with the boxes of the labels they come from.
 
     Raises:
         ModelError: if the model has other keypoints.
@@ -170,14 +159,11 @@ def propagate_samples(
     """Propagate those labels of a prepared dataset that are learned from; returns the folder of poses.
 
     The labels are ``samples``, of :func:`posewarper.training.samples.samples_of_dataset`; other arguments as
-    :func:`propagate_clips`.
-
-    Raises:
-        PosewarperError: as :func:`posewarper.paper.propagation.propagate_dataset`.
+    :func:`propagate_clips`, errors as :func:`posewarper.paper.propagation.propagate_dataset`.
     """
     chosen = labelled_frames(samples, dataset)
     plan = plan_dataset(dataset, split, "neighbours", selection=chosen, reach=reach)
-    result = propagate_dataset(
+    return propagate_dataset(
         dataset,
         model,
         folder,
@@ -187,8 +173,7 @@ def propagate_samples(
         rules=rules,
         overwrite=None,
         progress=progress,
-    )
-    return result.folder
+    ).folder
 
 
 def _sha256(path: PathLike) -> str:

@@ -42,6 +42,7 @@ from posewarper.video.track_crops import instance_boxes, without_strays
 # Videos that are kept open, each with a few frames around the last one read: neighbours are asked for next.
 _OPEN_VIDEOS, _OWN_CACHE_BYTES = 8, 32 * 2**20
 _LEFT_BY_PARENTS: list[object] = []
+PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,7 @@ class FrameReader:
     """Reads frames of several videos.
 
     Image files are read anew each time: there are too many for a cache to hit. Of video files the last few
-    are kept open and the frames read last are kept decoded, by each process for itself.
-
-    Args:
-        videos: how each is read.
-        cache_bytes: most bytes of decoded frames of video files to keep.
+    are kept open, and at most ``cache_bytes`` of the frames read last decoded, by each process for itself.
     """
 
     def __init__(self, videos: Sequence[VideoFrames], *, cache_bytes: int = CACHE_BYTES) -> None:
@@ -151,9 +148,6 @@ def join_samples(parts: Sequence[TrainingSamples]) -> TrainingSamples:
     return replace(parts[-1], **columns)
 
 
-PathLike = str | os.PathLike[str]
-
-
 def _whole(samples: TrainingSamples, path: PathLike) -> TrainingSamples:
     """Return the samples without videos that have none; LabelsError, with ``path``, if there are none."""
     if not len(samples):
@@ -194,6 +188,8 @@ def samples_of_dataset(
     Without ``selection``, ``videos`` and ``labelled_frames`` these are all labelled instances. With seed 0
     the original's file for V and N is taken where the dataset comes with it; any other seed draws.
 
+    Labels on frames that are not there are left out with a warning.
+
     Args:
         dataset: made by ``posewarper prepare``.
         data: the split, and which of its frames are learned from.
@@ -205,9 +201,6 @@ def samples_of_dataset(
     Raises:
         LabelsError: if a file is missing, of another kind or of other videos, or there are no samples.
         ConfigError: if both a file and numbers are given, or there are fewer videos.
-
-    Warns:
-        PosewarperWarning: if labels are on frames that are not there; they are left out.
     """
     videos, selection = dataset.require_split(data.split), data.selection
     drawing = data.videos is not None or data.labelled_frames is not None
@@ -427,9 +420,9 @@ def _of_tracks(
 
 
 def unpack_videos(
-    samples: TrainingSamples, folder: str | os.PathLike[str], reach: int, progress: Progress = silent
+    samples: TrainingSamples, folder: PathLike, reach: int, progress: Progress = silent
 ) -> TrainingSamples:
-    """Write the frames that training will read from video files as BMP files, without loss.
+    """Write the frames that training reads from video files as BMP files; return samples that use them.
 
     To read one frame of a video file, all since the last key frame are decoded, too slow in random order. BMP
     files are large (2.8 MB at 1280 x 720) but read in no time, unlike PNG files. Folders of images are left
@@ -439,10 +432,6 @@ def unpack_videos(
         samples: of one's own videos or of a dataset.
         folder: where to write, a folder for each video.
         reach: frames around each labelled one that are read beside it.
-        progress: is told after every frame.
-
-    Returns:
-        The same samples, whose frames are read from the image files.
 
     Raises:
         VideoError: if a video cannot be read.
