@@ -171,11 +171,7 @@ def open_model(path: str | os.PathLike[str], device: str = "auto") -> PoseModel:
 
 
 def check_warper(model: PoseModel) -> None:
-    """Refuse an exported model whose warper cannot be used, before work begins that needs it.
-
-    Raises:
-        ModelError: as :meth:`OnnxPoseWarper.open_warper`.
-    """
+    """Raise ModelError if a model's exported warper cannot be used, before work begins that needs it."""
     if isinstance(model, OnnxPoseWarper):
         model.open_warper()
 

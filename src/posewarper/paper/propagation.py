@@ -109,12 +109,11 @@ def plan_dataset(
             steps[stem] = neighbour_steps(table, reach=reach, keep=keep, numbers=there)
     found = {stem: own for stem, own in steps.items() if own}
     if not found:
+        runs = f"a video with more than {REACH} labelled frames in a row"
         raise LabelsError(
             f"there is nothing to propagate in the {len(steps)} videos of the split {split!r}",
             path=dataset.root,
-            expected="labelled frames"
-            if plan == "neighbours"
-            else f"a video with more than {REACH} labelled frames in a row",
+            expected="labelled frames" if plan == "neighbours" else runs,
             fix="name another split, selection or plan",
         )
     return found

@@ -123,9 +123,7 @@ def write_submission(
     kind: str,
     ground_truth: Mapping[str, InstanceTable] | None = None,
 ) -> None:
-    """Write predictions as the zip file that a test server takes, in the files of :func:`write_results`.
-
-    The same predictions give the same bytes.
+    """Write the zip file that a test server takes, always with the same bytes; see :func:`write_results`.
 
     Raises:
         ConfigError: if there is no such kind, or it is ``paper``.

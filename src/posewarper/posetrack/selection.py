@@ -149,10 +149,9 @@ class SelectedLabels:
 
 
 def read_selection(dataset: Dataset, selection: str | os.PathLike[str]) -> SelectedLabels:
-    """Read a file of the original that lists labelled frames and their instances.
+    """Read labelled frames from a file of the original, by its path or stem in ``dataset.selections``.
 
-    Instances of which the original makes no samples are left out. ``selection`` is the stem of a file in
-    ``dataset.selections``, or the path of a file.
+    Instances of which the original makes no samples are left out.
 
     Raises:
         LabelsError: if there is no such file, or it is not of this kind.

@@ -177,9 +177,8 @@ def propagate_samples(
 
 
 def _sha256(path: PathLike) -> str:
-    # What is missing is told by whoever reads it.
-    digest = hashlib.sha256()
-    place = Path(path)
+    # What is missing is reported by whoever reads it.
+    digest, place = hashlib.sha256(), Path(path)
     for file in sorted(p for p in (place, *place.rglob("*")) if p.is_file()):
         digest.update(file.relative_to(place).as_posix().encode())
         digest.update(file.read_bytes())

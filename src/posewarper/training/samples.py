@@ -410,9 +410,7 @@ def _of_tracks(
         tight = instance_boxes(track.keypoints, boxes)
         given = is_pseudo & np.asarray((boxes[:, 2:] > 0).all(axis=1))
         parts.append((track.frames, track.keypoints, np.where(given[:, None], boxes, tight)))
-    numbers = np.concatenate([part[0] for part in parts])
-    keypoints = np.concatenate([part[1] for part in parts])
-    boxes = np.concatenate([part[2] for part in parts])
+    numbers, keypoints, boxes = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(numbers, kind="stable")
     order = order[is_there(keypoints[order]).any(axis=1)]
     framing = paper_center_scale(boxes[order], aspect_ratio)
