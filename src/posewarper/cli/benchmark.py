@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posewarper.cli.common import (
-    BackboneWeights,
-    Device,
-    DeviceName,
-    Effort,
-    JsonFile,
-    Overwrite,
-    Quiet,
-    Seed,
-    progress_bar,
-    read_names,
-    refuse_existing,
-)
+from posewarper.cli import common
 from posewarper.errors import ConfigError
 from posewarper.files import write_json
 from posewarper.version import __version__
@@ -73,7 +61,7 @@ def run(
         ),
     ] = None,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Use one track alone.")] = None,
-    json_file: JsonFile = None,
+    json_file: common.JsonFile = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -81,12 +69,12 @@ def run(
             help="Where finished parts are kept, so that an interrupted run resumes there.",
         ),
     ] = None,
-    effort: Effort = "normal",
-    backbone_weights: BackboneWeights = "none",
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    device: Device = DeviceName.AUTO,
-    seed: Seed = 0,
+    effort: common.Effort = "normal",
+    backbone_weights: common.BackboneWeights = "none",
+    overwrite: common.Overwrite = False,
+    quiet: common.Quiet = False,
+    device: common.Device = common.DeviceName.AUTO,
+    seed: common.Seed = 0,
 ) -> None:
     """Compare methods on a densely labelled clip: hide most labels, propagate, score on the hidden ones.
 
@@ -95,7 +83,7 @@ def run(
     """
     gaps = parse_gaps(every)
     if json_file is not None:
-        refuse_existing(json_file, overwrite)
+        common.refuse_existing(json_file, overwrite)
 
     from rich.console import Console
 
@@ -104,12 +92,12 @@ def run(
     from posewarper.options import NetworkConfig
     from posewarper.video.source import open_video
 
-    names = usable_methods(effort) if methods is None else read_names(methods)
+    names = usable_methods(effort) if methods is None else common.read_names(methods)
     with open_video(video) as opened:
         dense = read_labels(labels, video=opened)
     if track is not None:
         dense = dense.only_track(track)
-    with progress_bar(quiet) as progress:
+    with common.progress_bar(quiet) as progress:
         rows = compare(
             video,
             dense,
@@ -139,7 +127,7 @@ def parse_gaps(text: str) -> list[int]:
     Raises:
         ConfigError: if one is not a positive whole number.
     """
-    parts = read_names(text)
+    parts = common.read_names(text)
     if not parts or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise ConfigError(
             "--every takes positive whole numbers with commas in between",

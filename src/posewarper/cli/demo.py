@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posewarper.cli import propagate
+from posewarper.cli import common, propagate
 from posewarper.cli.benchmark import Row, show_rows
-from posewarper.cli.common import (
-    Device,
-    DeviceName,
-    Effort,
-    Overwrite,
-    Quiet,
-    Seed,
-    progress_bar,
-    refuse_existing,
-)
 from posewarper.cli.videos import RESULTS
 from posewarper.runs import FACTS, check_place
 
@@ -39,11 +29,11 @@ def run(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the clip and the results.")] = Path(
         "posewarper_demo"
     ),
-    effort: Effort = "normal",
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    device: Device = DeviceName.AUTO,
-    seed: Seed = 0,
+    effort: common.Effort = "normal",
+    overwrite: common.Overwrite = False,
+    quiet: common.Quiet = False,
+    device: common.Device = common.DeviceName.AUTO,
+    seed: common.Seed = 0,
 ) -> None:
     """Show what this does: render a clip, keep one label in 15, propagate, and compare with the truth.
 
@@ -58,10 +48,10 @@ def run(
     resolve_device(device.value)
     clip, labels, truth = (out / name for name in ("clip.mp4", "labels.json", "truth.json"))
     for name in ("clip.mp4", "labels.json", "truth.json", *RESULTS, "model.pt", FACTS):
-        refuse_existing(out / name, overwrite)
+        common.refuse_existing(out / name, overwrite)
     check_place(out)
 
-    with progress_bar(quiet) as progress:
+    with common.progress_bar(quiet) as progress:
         dense = _write_clip(clip, labels, truth, seed, progress)
     options = {"labels": labels, "out": out, "effort": effort, "device": device.value, "seed": seed}
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
@@ -70,7 +60,7 @@ def run(
 
     from rich.console import Console
 
-    with progress_bar(quiet) as progress:
+    with common.progress_bar(quiet) as progress:
         rows = _score(out, clip, labels, dense, seed, progress)
     add_errors_to_report(out, clip, labels, rows)
     print()

@@ -7,16 +7,7 @@ from typing import Annotated
 
 import typer
 
-from posewarper.cli.common import (
-    DeviceName,
-    JsonFile,
-    Overwrite,
-    UnusedDevice,
-    UnusedQuiet,
-    UnusedSeed,
-    read_names,
-    refuse_existing,
-)
+from posewarper.cli import common
 from posewarper.errors import ConfigError
 from posewarper.files import write_json
 from posewarper.version import __version__
@@ -58,11 +49,11 @@ def run(
     sigmas: Annotated[
         str | None, typer.Option(metavar="S,S,...", help="oks: one for each keypoint, or one for all.")
     ] = None,
-    json_file: JsonFile = None,
-    overwrite: Overwrite = False,
-    quiet: UnusedQuiet = False,
-    device: UnusedDevice = DeviceName.AUTO,
-    seed: UnusedSeed = 0,
+    json_file: common.JsonFile = None,
+    overwrite: common.Overwrite = False,
+    quiet: common.UnusedQuiet = False,
+    device: common.UnusedDevice = common.DeviceName.AUTO,
+    seed: common.UnusedSeed = 0,
 ) -> None:
     """Compare predictions with labels: PoseTrack's official figures, PCK, or COCO's OKS AP.
 
@@ -71,7 +62,7 @@ def run(
     All figures are in percent. PoseTrack's tracking figures leave out the last frame of each video.
     """
     if json_file is not None:
-        refuse_existing(json_file, overwrite)
+        common.refuse_existing(json_file, overwrite)
 
     from posewarper.evaluation.protocols import evaluate, format_score
 
@@ -95,7 +86,7 @@ def _parse_numbers(option: str, text: str | None) -> list[float] | None:
     if text is None:
         return None
     try:
-        return [float(part) for part in read_names(text)]
+        return [float(part) for part in common.read_names(text)]
     except ValueError:
         raise ConfigError(
             f"{option} takes numbers with commas in between",

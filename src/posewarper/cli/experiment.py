@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posewarper.cli.common import (
-    Device,
-    DeviceName,
-    Quiet,
-    UnusedOverwrite,
-    UnusedSeed,
-    print_line,
-    progress_bar,
-)
+from posewarper.cli import common
 
 if TYPE_CHECKING:
     from posewarper.experiments import ResultTable
@@ -72,10 +64,10 @@ def run(
     processes: Annotated[
         int, typer.Option(metavar="N", min=1, help="Train with N processes (GPUs) by torchrun.")
     ] = 1,
-    overwrite: UnusedOverwrite = False,
-    quiet: Quiet = False,
-    device: Device = DeviceName.AUTO,
-    seed: UnusedSeed = 0,
+    overwrite: common.UnusedOverwrite = False,
+    quiet: common.Quiet = False,
+    device: common.Device = common.DeviceName.AUTO,
+    seed: common.UnusedSeed = 0,
 ) -> None:
     """Run the paper's experiments: train, propagate, retrain, aggregate, and print the paper's tables.
 
@@ -95,7 +87,7 @@ def run(
             fix="name the dataset's own kind",
         )  # fmt: skip
     names = EXPERIMENTS if name == ExperimentName.ALL else (name.value,)
-    with progress_bar(quiet) as progress:
+    with common.progress_bar(quiet) as progress:
         workshop = Workshop(
             dataset,
             out.absolute(),
@@ -106,7 +98,7 @@ def run(
             device=device.value,
             processes=processes,
             progress=progress,
-            tell=(lambda line: None) if quiet else print_line,
+            tell=(lambda line: None) if quiet else common.print_line,
         )
         tables = run_experiments(workshop, names)
     for table in tables:

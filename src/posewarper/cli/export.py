@@ -7,15 +7,7 @@ from typing import Annotated
 
 import typer
 
-from posewarper.cli.common import (
-    DeviceName,
-    Overwrite,
-    Quiet,
-    UnusedDevice,
-    UnusedSeed,
-    progress_bar,
-    refuse_existing,
-)
+from posewarper.cli import common
 from posewarper.errors import ConfigError
 
 
@@ -27,10 +19,10 @@ def run(
     out: Annotated[
         Path, typer.Argument(metavar="OUT.onnx", help="Where to write; the warper goes beside it.")
     ],
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    device: UnusedDevice = DeviceName.AUTO,
-    seed: UnusedSeed = 0,
+    overwrite: common.Overwrite = False,
+    quiet: common.Quiet = False,
+    device: common.UnusedDevice = common.DeviceName.AUTO,
+    seed: common.UnusedSeed = 0,
 ) -> None:
     """Write a model as ONNX: the pose network, and the warper beside it.
 
@@ -48,12 +40,12 @@ def run(
             fix=f"name it {out.with_suffix(ONNX_SUFFIX).name}" if out.name.strip(".") else "name a file",
         )
     for place in (out, warper_path(out)):
-        refuse_existing(place, overwrite)
+        common.refuse_existing(place, overwrite)
 
     from posewarper.model.checkpoint import load_model
 
     model = load_model(checkpoint)
-    with progress_bar(quiet) as progress:
+    with common.progress_bar(quiet) as progress:
         written = export_onnx(model, out, progress=progress)
     height, width = model.spec.crop_size
     maps = " x ".join(map(str, (len(model.spec.skeleton), *model.spec.heatmap_size)))

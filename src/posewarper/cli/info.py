@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posewarper.cli.common import (
-    DeviceName,
-    JsonFile,
-    Overwrite,
-    UnusedDevice,
-    UnusedQuiet,
-    UnusedSeed,
-    read_names,
-    refuse_existing,
-)
+from posewarper.cli import common
 from posewarper.cli.convert import is_checkpoint
 from posewarper.errors import ConfigError, PosewarperWarning
 from posewarper.files import write_text
@@ -64,11 +55,11 @@ def run(
         str | None,
         typer.Option(metavar="A,B", help="With --offsets and --video: the source and the target frame."),
     ] = None,
-    json_file: JsonFile = None,
-    overwrite: Overwrite = False,
-    quiet: UnusedQuiet = False,
-    device: UnusedDevice = DeviceName.AUTO,
-    seed: UnusedSeed = 0,
+    json_file: common.JsonFile = None,
+    overwrite: common.Overwrite = False,
+    quiet: common.UnusedQuiet = False,
+    device: common.UnusedDevice = common.DeviceName.AUTO,
+    seed: common.UnusedSeed = 0,
 ) -> None:
     """Show versions and devices, or what is in a video, a label file or a checkpoint.
 
@@ -80,7 +71,7 @@ def run(
     """
     for place in (json_file, picture):
         if place is not None:
-            refuse_existing(place, overwrite)
+            common.refuse_existing(place, overwrite)
     if picture is not None:
         from posewarper.reporting.overlay import check_picture_name
 
@@ -150,7 +141,7 @@ def _see_frames(model: PoseWarper, path: Path, frames: str, labels: Path | None)
     from posewarper.video.source import open_video
 
     video = open_video(path)
-    indices = [int(part) for part in read_names(frames) if part.isdecimal()]
+    indices = [int(part) for part in common.read_names(frames) if part.isdecimal()]
     if len(indices) != 2 or len(frames.split(",")) != 2 or max(indices) >= video.n_frames:
         raise ConfigError(
             "cannot look at these frames",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import time
 from pathlib import Path
@@ -9,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posewarper.cli.common import (
-    Device,
-    DeviceName,
-    Overwrite,
-    Quiet,
-    UnusedSeed,
-    count_of,
-    progress_bar,
-    refuse_existing,
-)
+from posewarper.cli import common
 from posewarper.cli.videos import RESULTS, VideoJob, describe_result, list_videos, work_on, write_pictures
 from posewarper.errors import ConfigError, VideoError
 from posewarper.files import write_json
@@ -28,32 +20,7 @@ if TYPE_CHECKING:
     from posewarper.model.network import PoseModel
 
 _LOG = "parts"
-# Options that belong to one of the two uses alone, with their defaults.
-_OF_DATASETS = {
-    "split": "val",
-    "ends": "clip",
-    "box_threshold": 0.2,
-    "neck": "shoulders",
-    "all_frames": False,
-    "skip_missing": False,
-}
-_OF_VIDEOS = {
-    "labels": None,
-    "detector": None,
-    "detector_weights": None,
-    "category": "person",
-    "detect_every": 1,
-    "whole_frame": False,
-    "window": 2,
-    "causal": False,
-    "crops": "exact",
-    "hold": 0.08,
-    "flip": False,
-    "precision": "auto",
-    "patience": 30,
-    "no_overlay": False,
-}
-# Those of them that say where to look for instances.
+# The options that say where to look for instances.
 _WHERE = ("labels", "detector", "detector_weights", "category", "detect_every", "whole_frame")
 
 
@@ -179,10 +146,10 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the results; <video>_predicted or <dataset>_<split>."),
     ] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    device: Device = DeviceName.AUTO,
-    seed: UnusedSeed = 0,
+    overwrite: common.Overwrite = False,
+    quiet: common.Quiet = False,
+    device: common.Device = common.DeviceName.AUTO,
+    seed: common.UnusedSeed = 0,
 ) -> None:
     """Predict poses by a trained model: on a new video with tracks, or on a prepared dataset as the paper.
 
@@ -214,6 +181,15 @@ def run(
         _predict_videos(video, model, boxes, out, settings, **options)
 
 
+# Options that belong to one of the two uses alone, with their defaults.
+_DEFAULTS = {name: option.default for name, option in inspect.signature(run).parameters.items()}
+_OF_DATASETS = {
+    name: _DEFAULTS[name] for name in ("split", "ends", "box_threshold", "neck", "all_frames", "skip_missing")
+}
+_FOR_VIDEOS = ("window", "causal", "crops", "hold", "flip", "precision", "patience", "no_overlay")
+_OF_VIDEOS = {name: _DEFAULTS[name] for name in (*_WHERE, *_FOR_VIDEOS)}
+
+
 def _predict_dataset(
     dataset: Path,
     model: Path,
@@ -234,9 +210,9 @@ def _predict_dataset(
     started, split = time.perf_counter(), settings.pop("split")
     out = out or Path(f"{dataset.resolve().name}_{split}")
     config = PredictionConfig.read(settings)
-    refuse_existing(out / FACTS, overwrite)
+    common.refuse_existing(out / FACTS, overwrite)
     opened = open_dataset(dataset)
-    with progress_bar(quiet) as progress:
+    with common.progress_bar(quiet) as progress:
         result = predict_dataset(
             opened,
             open_model(model, device),
@@ -265,8 +241,8 @@ def _predict_dataset(
     write_json(out / FACTS, facts)
     again = f", {result.reused} of them done before" if result.reused else ""
     print(
-        f"{count_of(result.instances, 'pose')} on {count_of(result.frames, 'frame')} of "
-        f"{count_of(result.videos, 'video')}{again}"
+        f"{common.count_of(result.instances, 'pose')} on {common.count_of(result.frames, 'frame')} of "
+        f"{common.count_of(result.videos, 'video')}{again}"
     )
     if boxes is None:
         print("boxes of the labels were used: figures are not comparable with published ones")
@@ -362,7 +338,7 @@ def _predict_one(
         source=None if live else video,
         inputs=[path for path in paths.values() if path is not None],
     ) as claimed:
-        with progress_bar(quiet) as progress:
+        with common.progress_bar(quiet) as progress:
             begins = claimed.beginning(progress)
             result = predict(video, network, log=out / _LOG, progress=begins, **where, **options)
             write_poses(out / "poses.json", result.poses)
@@ -379,8 +355,8 @@ def _predict_one(
     poses = result.poses
     posed = sum(len(track.frames) for track in poses.tracks.values())
     print(
-        f"{count_of(posed, 'pose')} of {count_of(len(poses.tracks), 'track')} on "
-        f"{count_of(poses.n_frames, 'frame')}, {result.seconds['prediction']:.0f} s"
+        f"{common.count_of(posed, 'pose')} of {common.count_of(len(poses.tracks), 'track')} on "
+        f"{common.count_of(poses.n_frames, 'frame')}, {result.seconds['prediction']:.0f} s"
     )
     for note in result.notes:
         print(note)

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posewarper.cli.common import (
-    DeviceName,
-    Quiet,
-    UnusedDevice,
-    UnusedSeed,
-    count_of,
-    progress_bar,
-    read_names,
-)
+from posewarper.cli import common
 
 if TYPE_CHECKING:
     from posewarper.posetrack.dataset import Dataset
@@ -51,9 +43,9 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew, also where DIR was made from another download.")
     ] = False,
-    quiet: Quiet = False,
-    device: UnusedDevice = DeviceName.AUTO,
-    seed: UnusedSeed = 0,
+    quiet: common.Quiet = False,
+    device: common.UnusedDevice = common.DeviceName.AUTO,
+    seed: common.UnusedSeed = 0,
 ) -> None:
     """Check a download of PoseTrack and make it ready for predict and train.
 
@@ -71,13 +63,13 @@ def run(
     """
     from posewarper.posetrack.preparation import prepare_dataset
 
-    with progress_bar(quiet) as progress:
+    with common.progress_bar(quiet) as progress:
         dataset, summary = prepare_dataset(
             kind.value,
             download,
             out,
             images=images,
-            splits=read_names(splits or ""),
+            splits=common.read_names(splits or ""),
             check_images=check_images,
             overwrite=overwrite,
             progress=progress,
@@ -107,5 +99,5 @@ def _show(dataset: Dataset, summary: Summary) -> None:
     for split, path in dataset.box_files.items():
         print(f"boxes of {split}: {path}")
     if summary.n_kept:
-        print(f"unchanged since the last run: {count_of(summary.n_kept, 'video')}")
-    print(f"wrote {dataset.root}: {count_of(len(dataset.videos), 'video')} ({dataset.kind})")
+        print(f"unchanged since the last run: {common.count_of(summary.n_kept, 'video')}")
+    print(f"wrote {dataset.root}: {common.count_of(len(dataset.videos), 'video')} ({dataset.kind})")

@@ -9,17 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posewarper.cli.common import (
-    BackboneWeights,
-    Device,
-    DeviceName,
-    Effort,
-    Overwrite,
-    Quiet,
-    Seed,
-    count_of,
-    progress_bar,
-)
+from posewarper.cli import common
 from posewarper.cli.videos import RESULTS, VideoJob, describe_result, list_videos, work_on, write_pictures
 from posewarper.errors import ConfigError, Interrupted
 from posewarper.runs import claim, describe_inputs
@@ -40,21 +30,21 @@ def run(
     model: Annotated[
         Path | None, typer.Option(metavar="CKPT", help="Use this model instead of training one.")
     ] = None,
-    effort: Effort = "normal",
+    effort: common.Effort = "normal",
     method: Annotated[
         str, typer.Option(metavar="NAME", help="Method; `posewarper benchmark` compares them.")
     ] = "default",
     extend: Annotated[
         bool, typer.Option("--extend", help="Give every track a pose on every frame of the clip.")
     ] = False,
-    backbone_weights: BackboneWeights = "none",
+    backbone_weights: common.BackboneWeights = "none",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the results; <video>_poses if left out.")
     ] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    device: Device = DeviceName.AUTO,
-    seed: Seed = 0,
+    overwrite: common.Overwrite = False,
+    quiet: common.Quiet = False,
+    device: common.Device = common.DeviceName.AUTO,
+    seed: common.Seed = 0,
 ) -> None:
     """Turn a few labelled frames of a video into poses for every frame.
 
@@ -115,7 +105,7 @@ def _propagate_one(
         from posewarper.reporting.report import write_report
         from posewarper.video.source import open_video
 
-        with progress_bar(quiet) as progress, open_video(video) as opened:
+        with common.progress_bar(quiet) as progress, open_video(video) as opened:
             network = None if model is None else load_model(model)
             options = {name: settings[name] for name in ("method", "effort", "extend", "seed")}
             try:
@@ -141,11 +131,11 @@ def _propagate_one(
             facts = describe_result(result, inputs, device, seconds, **asked, **labelled)
             write_report(out / "report.html", opened, result, facts)
         claimed.finish(facts)
-    poses = result.poses
+    poses, n_labelled = result.poses, len(result.poses.labelled_frames)
     posed = sum(len(track.frames) for track in poses.tracks.values())
     print(
-        f"{count_of(len(poses.labelled_frames), 'labelled frame')} -> {count_of(posed, 'pose')} of "
-        f"{count_of(len(poses.tracks), 'track')} on {count_of(opened.n_frames, 'frame')}"
+        f"{common.count_of(n_labelled, 'labelled frame')} -> {common.count_of(posed, 'pose')} of "
+        f"{common.count_of(len(poses.tracks), 'track')} on {common.count_of(opened.n_frames, 'frame')}"
     )
     print(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
     print(f"wrote {out / 'poses.json'}; look at {out / 'report.html'} and {out / 'overlay.mp4'}")
