@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,7 @@ def compare(
         dense: labels of all or most frames; see :func:`~posewarper.evaluation.clips.score_clip`.
         every: gaps k; the labels of frames k//2, k//2 + k, ... are kept.
         methods: names in ``posewarper.fitting.METHODS``.
-        seed: seed of everything random.
-        effort: ``fast``, ``normal`` or ``best``.
-        network: what is fitted, and the weights that it starts from.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        seed, effort, network, device: as :func:`posewarper.fitting.propagate` takes them.
         cache: folder in which finished parts are kept and looked for; None keeps nothing.
         progress: told about each method, and about the stages within it.
 
@@ -250,22 +247,16 @@ class _Gap:
     gap: int
     kept: Labels
     video: Video
+    _clips: dict[bool, tuple[Clip, float]] = field(default_factory=dict)
 
-    @cached_property
-    def plain(self) -> tuple[Clip, float]:
-        """The clip without optical flow, and the seconds that took."""
-        return self._prepare(flow=False)
-
-    @cached_property
-    def carried(self) -> tuple[Clip, float]:
-        """The clip with optical flow, and the seconds that took."""
-        return self._prepare(flow=True)
-
-    def _prepare(self, *, flow: bool) -> tuple[Clip, float]:
-        started = time.perf_counter()
-        progress = self.comparison.within(f"every {self.gap}")
-        clip = prepare_clip(self.video, self.kept, flow=flow, progress=progress)
-        return clip, time.perf_counter() - started
+    def clip(self, *, flow: bool) -> tuple[Clip, float]:
+        """Return the clip with or without optical flow, and the seconds that it took the first time."""
+        if flow not in self._clips:
+            started = time.perf_counter()
+            progress = self.comparison.within(f"every {self.gap}")
+            clip = prepare_clip(self.video, self.kept, flow=flow, progress=progress)
+            self._clips[flow] = clip, time.perf_counter() - started
+        return self._clips[flow]
 
     @cached_property
     def model(self) -> tuple[PoseWarper, float]:
@@ -281,7 +272,7 @@ class _Gap:
                 return loaded, known["fit_seconds"]
             except ModelError:
                 pass  # it is fitted again
-        clip, _ = self.carried
+        clip, _ = self.clip(flow=True)
         started = time.perf_counter()
         model = fitting.fit_clip(
             clip,
@@ -304,7 +295,7 @@ class _Gap:
         model, fit_seconds = None, 0.0
         if fitting.needs_model(method, comparison.effort):
             model, fit_seconds = self.model
-        clip, clip_seconds = self.plain if method in fitting.INTERPOLATIONS else self.carried
+        clip, clip_seconds = self.clip(flow=method not in fitting.INTERPOLATIONS)
         started = time.perf_counter()
         progress = comparison.within(f"every {self.gap}")
         poses = fitting.propagate_clip(clip, method, model, progress=progress)

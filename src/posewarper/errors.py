@@ -84,15 +84,9 @@ def unknown_name(
     error: type[PosewarperError] = ConfigError,
     fix: str | None = None,
 ) -> PosewarperError:
-    """Return the error for a name that is none of those known.
+    """Return the error for a name that is none of those known, such as ``unknown method``.
 
-    Args:
-        what: the whole sentence: ``unknown method``.
-        got: the name that was given.
-        known: the names that exist.
-        path: the file that names it, if one does.
-        error: the class of the error.
-        fix: by default the known name most like the one given.
+    The fix suggests by default the known name most like the one given.
     """
     known = list(known)
     fix = fix or did_you_mean(got, known)

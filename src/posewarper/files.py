@@ -23,14 +23,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         OutputError: if the place cannot be written. A full disk stays an ``OSError``.
-
-    Example:
-        >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "note.txt"
-        >>> with replacing(target) as temporary:
-        ...     _ = temporary.write_text("done")
-        >>> target.read_text()
-        'done'
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
@@ -89,10 +81,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 def replacing_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Give a new, empty folder beside ``path``; on success it takes its place, on any failure it goes away.
 
-    Args:
-        path: the folder to write; one that is there already is replaced with all that it holds.
-        is_ours: whether something in a folder that is there may be lost. A folder that holds anything else
-            is not replaced.
+    A folder that is there already is replaced with all that it holds, but only if ``is_ours`` accepts each
+    file and folder in it.
 
     Raises:
         OutputError: if the place cannot be written or holds something else.

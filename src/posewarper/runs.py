@@ -68,12 +68,8 @@ class Run:
                 else:
                     path.unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError(
-                "the results of an earlier run cannot be removed",
-                path=error.filename,
-                got=error.strerror,
-                fix=_FIX,
-            ) from error
+            what = "the results of an earlier run cannot be removed"
+            raise OutputError(what, path=error.filename, got=error.strerror, fix=_FIX) from error
         write_json(self.folder / REQUEST, self._request)
         self._has_begun = True
 
@@ -142,15 +138,12 @@ def claim(
     place, wanted = Path(folder), json.loads(json.dumps(request))
     check_place(place, results, source)
     with sole_writer(place):
-        known = _read(place / REQUEST)
+        known = None
+        with suppress(OSError, ValueError):
+            known = json.loads((place / REQUEST).read_text(encoding="utf-8"))
         same = known == wanted
-        run = Run(
-            place,
-            wanted,
-            (*results, FACTS),
-            anew=bool(overwrite) or not (same and resume),
-            inputs=inputs,
-        )
+        anew = bool(overwrite) or not (same and resume)
+        run = Run(place, wanted, (*results, FACTS), anew=anew, inputs=inputs)
         there = run.written
         finished = last in there and not again
         if overwrite is False and there and (finished or not same):
@@ -187,11 +180,8 @@ def check_place(folder: PathLike, results: Sequence[str] = (), source: PathLike 
         raise OutputError("this folder may not be written", path=there, fix=_FIX)
     taken = [path for path in (place, *(place / name for name in results)) if path.exists()]
     if source is not None and os.path.exists(source) and any(path.samefile(source) for path in taken):
-        raise OutputError(
-            "the results would take the place of the video, or lie among its frames",
-            path=place,
-            fix=_FIX,
-        )
+        what = "the results would take the place of the video, or lie among its frames"
+        raise OutputError(what, path=place, fix=_FIX)
 
 
 def differences(old: Any, new: Any, place: str = "") -> str:
@@ -204,13 +194,6 @@ def differences(old: Any, new: Any, place: str = "") -> str:
         )
     was, now = (text if len(text) <= 80 else f"{text[:20]}..." for text in (str(old), str(new)))
     return f"{place} was {was}, is {now}"
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 @contextmanager
@@ -286,14 +269,11 @@ def counter(progress: Progress, what: str, before: int, total: int) -> Callable[
 
 
 class PoseLog:
-    """A file of JSON lines in a folder of its own, to which one record a frame is appended.
+    """A file of JSON lines in a folder of its own, made if need be, to which one record a frame is appended.
 
     Every record is handed to the system at once, so that others may read along. :meth:`keep` adds the state
     of whoever makes them. What a killed run wrote after its last state is cut off when the log is opened
     again, so that nothing is lost and nothing comes twice.
-
-    Args:
-        folder: made if it is not there.
 
     Raises:
         OutputError: if another process writes to it.

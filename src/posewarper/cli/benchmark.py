@@ -55,18 +55,14 @@ def run(
     ],
     methods: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Methods, with commas in between; all of them if left out.",
-        ),
+        typer.Option(metavar="NAMES", help="Methods, with commas in between; all of them if left out."),
     ] = None,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Use one track alone.")] = None,
     json_file: common.JsonFile = None,
     cache: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
-            help="Where finished parts are kept, so that an interrupted run resumes there.",
+            metavar="DIR", help="Where finished parts are kept, so that an interrupted run resumes there."
         ),
     ] = None,
     effort: common.Effort = "normal",

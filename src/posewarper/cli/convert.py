@@ -64,8 +64,7 @@ def run(
     ] = None,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Keep one track alone.")] = None,
     frame_offset: Annotated[
-        int,
-        typer.Option(metavar="N", help="Add N to each frame index (-1 fixes labels that count from 1)."),
+        int, typer.Option(metavar="N", help="Add N to each frame index (-1 fixes labels that count from 1).")
     ] = 0,
     min_score: Annotated[
         float, typer.Option(metavar="S", help="Drop keypoints with a score below S (0 keeps all).")

@@ -24,8 +24,7 @@ def run(
         Path, typer.Option(metavar="PATH", help="Predictions: files of the same names, or a poses.json.")
     ],
     metric: Annotated[
-        str,
-        typer.Option(metavar="posetrack|pck|oks", help="PoseTrack's AP and MOTA, PCK, or COCO's OKS AP."),
+        str, typer.Option(metavar="posetrack|pck|oks", help="PoseTrack's AP and MOTA, PCK, or COCO's OKS AP.")
     ] = "posetrack",
     neck: Annotated[
         str,

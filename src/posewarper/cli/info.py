@@ -40,16 +40,14 @@ def run(
         typer.Option(metavar="FILE", help="A label file, checked against the video where one is given."),
     ] = None,
     picture: Annotated[
-        Path | None,
-        typer.Option(metavar="OUT.png", help="Draw the labels on their frames, or the offsets."),
+        Path | None, typer.Option(metavar="OUT.png", help="Draw the labels on their frames, or the offsets.")
     ] = None,
     offsets: Annotated[
         bool,
         typer.Option("--offsets", help="For a checkpoint: show where its warp head reads from, by keypoint."),
     ] = False,
     video: Annotated[
-        Path | None,
-        typer.Option(metavar="VIDEO", help="With --offsets: look at two frames of this video."),
+        Path | None, typer.Option(metavar="VIDEO", help="With --offsets: look at two frames of this video.")
     ] = None,
     frames: Annotated[
         str | None,
@@ -96,10 +94,8 @@ def _check_options(path: Path | None, offsets: bool, video: Path | None, frames:
         what, got = "--video and --frames belong to --offsets", None
         fix = "add --offsets; a video to be described is named without --video"
     elif (video is None) != (frames is None):
-        what, got = (
-            "--video and --frames belong together",
-            f"--{'video' if frames is None else 'frames'} alone",
-        )
+        what = "--video and --frames belong together"
+        got = f"--{'video' if frames is None else 'frames'} alone"
         fix = "give both, or neither to see made-up heatmaps moved"
     else:
         return
@@ -332,30 +328,26 @@ def _describe_fit(path: Path, video: Video, picture: Path | None) -> Facts:
             PosewarperWarning,
             stacklevel=2,
         )
-    span = [round(shift.low, 2), round(shift.high, 2)]
-    verdict = "no" if shift.is_clear else "yes" if shift.is_none else "cannot tell"
     return facts | {
-        "in time": verdict,
+        "in time": "no" if shift.is_clear else "yes" if shift.is_none else "cannot tell",
         "fits best moved by": round(shift.frames, 2),
-        "frames, between": span,
+        "frames, between": [round(shift.low, 2), round(shift.high, 2)],
     }
 
 
 def _describe_tracks(labels: Labels) -> list[Facts]:
     marked = labels.at(labels.labelled_frames).tracks
-    rows = []
-    for track_id, track in labels.tracks.items():
-        count = len(marked[track_id].frames) if track_id in marked else 0
-        rows.append(
-            {
-                "track": track_id,
-                "first frame": int(track.frames[0]),
-                "last frame": int(track.frames[-1]),
-                "labels": count,
-                "predictions": len(track.frames) - count,
-            }
-        )
-    return rows
+    counts = {i: len(marked[i].frames) if i in marked else 0 for i in labels.tracks}
+    return [
+        {
+            "track": i,
+            "first frame": int(track.frames[0]),
+            "last frame": int(track.frames[-1]),
+            "labels": counts[i],
+            "predictions": len(track.frames) - counts[i],
+        }
+        for i, track in labels.tracks.items()
+    ]
 
 
 def _describe_keypoints(labels: Labels) -> list[Facts]:

@@ -44,8 +44,7 @@ def run(
         typer.Option(metavar="FILE", help="Boxes of a detector; for datasets the labels' boxes by default."),
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Labels of some frames, at which tracks begin."),
+        Path | None, typer.Option(metavar="FILE", help="Labels of some frames, at which tracks begin.")
     ] = None,
     detector: Annotated[
         str | None,
@@ -60,8 +59,7 @@ def run(
         str, typer.Option(metavar="NAME", help="What the detector looks for, as COCO calls it.")
     ] = "person",
     detect_every: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, help="Detect on every Nth frame and follow tracks in between."),
+        int, typer.Option(metavar="N", min=1, help="Detect on every Nth frame and follow tracks in between.")
     ] = 1,
     whole_frame: Annotated[
         bool,
@@ -139,8 +137,7 @@ def run(
         bool, typer.Option("--skip-missing", help="Datasets only: skip frames whose image is missing.")
     ] = False,
     batch: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Crops at a time; the default suits the device."),
+        int | None, typer.Option(metavar="N", min=1, help="Crops at a time; the default suits the device.")
     ] = None,
     out: Annotated[
         Path | None,

@@ -32,8 +32,7 @@ def run(
     quiet: Quiet = False,
     device: Device = DeviceName.AUTO,
     seed: Annotated[
-        int | None,
-        typer.Option("--seed", min=0, help="Seed of everything random; else the recipe's."),
+        int | None, typer.Option("--seed", min=0, help="Seed of everything random; else the recipe's.")
     ] = None,
 ) -> None:
     """Train a recipe: a pose network, or a warper on top of one.
@@ -75,7 +74,6 @@ def run(
         "peak_memory_bytes": peak_memory(),
     }
     write_json(place / "run.json", facts)
-    best = (
-        "" if result.best is None else f"; best validation {result.best:.1f} after epoch {result.best_epoch}"
-    )
+    score, epoch = result.best, result.best_epoch
+    best = "" if score is None else f"; best validation {score:.1f} after epoch {epoch}"
     print(f"wrote {place / 'model.pt'}{best}")

@@ -94,23 +94,15 @@ def _videos_in(folder: Path) -> list[Path]:
     if has_images(folder):
         return []
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return [
-        path for path in entries if (has_images(path) if path.is_dir() else path.suffix.lower() in _VIDEOS)
-    ]
+    return [p for p in entries if (has_images(p) if p.is_dir() else p.suffix.lower() in _VIDEOS)]
 
 
 def work_on(jobs: Sequence[VideoJob] | None, video: str, out: Path, work: VideoWork, *, quiet: bool) -> None:
     """Work on one video, or on those of many whose turn it is; failures are reported and skipped.
 
     Of N processes that ``torchrun`` started each takes every N-th video. Results of one of many videos lie in
-    ``out/<its name>``; one that is done is skipped.
-
-    Args:
-        jobs: the videos, of :func:`list_videos`; None for one video.
-        video: the one video.
-        out: the folder to write.
-        work: is called with each video.
-        quiet: show no progress.
+    ``out/<its name>``; one that is done is skipped. Without ``jobs`` (see :func:`list_videos`) there is
+    one ``video``, whose results lie in ``out`` itself.
 
     Raises:
         SystemExit: with 2 if one of many videos failed.
