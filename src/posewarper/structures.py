@@ -336,53 +336,30 @@ _COLUMNS = ("rows", "keypoints", "keypoint_scores", "scores", "tracks", "boxes",
 class InstanceTable:
     """Frames and instances of one video, F and n in number.
 
-    Args:
-        video: name of the video.
-        frame_names: F image names in the order of the file, with ``/`` between folders and without a leading
-            ``images/``.
-        frame_numbers: (F,) the number that the dataset gives each frame (PoseTrack17 counts from 1,
-            PoseTrack18 from 0).
-        rows: (n,) for each instance the position of its frame among the F.
-        keypoints: (n, K, 2) xy in pixels, NaN where there is none.
-        keypoint_scores: (n, K), NaN where there is none.
-        scores: (n,) score of the instance (its box), NaN where there is none.
-        tracks: (n,) track id, ``NO_TRACK`` where there is none.
-        boxes: (n, 4) xywh in pixels, NaN where there is none.
-        head_boxes: (n, 4) xywh in pixels, NaN where there is none.
-        is_person: (n,) False for what the paper makes no samples of: crowds, instances of another category,
-            annotations without area; None for all.
-        is_labelled: (F,) whether a labeller has gone through the frame; None for all.
-        image_ids: (F,) ids of the file, None where it has none.
-        ignore_regions: position among the F -> polygons, each (m, 2) xy, in which nothing is scored.
-        n_frames: frames of the whole video, None if unknown.
-        image_size: (height, width), None if unknown.
-        skeleton: the K keypoints; PoseTrack's 17 with the ears that nobody labels, unless it says otherwise.
-
     Raises:
         LabelsError: if shapes disagree or a row points to no frame.
-
-    Example:
-        >>> table = InstanceTable("clip", ("clip/000000.jpg",), [0], rows=[0], keypoints=np.zeros((1, 17, 2)))
-        >>> table.n_instances, table.of_frame(0).n_instances
-        (1, 1)
     """
 
     video: str
-    frame_names: tuple[str, ...]
-    frame_numbers: Ints
-    rows: Ints
-    keypoints: Floats
-    keypoint_scores: Floats = field(default=None)  # type: ignore[assignment]
-    scores: Floats = field(default=None)  # type: ignore[assignment]
-    tracks: Ints = field(default=None)  # type: ignore[assignment]
-    boxes: Floats = field(default=None)  # type: ignore[assignment]
-    head_boxes: Floats = field(default=None)  # type: ignore[assignment]
+    frame_names: tuple[str, ...]  # F, in the order of the file, "/" between folders, no leading "images/"
+    frame_numbers: Ints  # (F,) the dataset's own: PoseTrack17 counts from 1, PoseTrack18 from 0
+    rows: Ints  # (n,) for each instance the position of its frame among the F
+    keypoints: Floats  # (n, K, 2) xy in pixels, NaN where there is none, as in the other columns of numbers
+    keypoint_scores: Floats = field(default=None)  # type: ignore[assignment]  # (n, K)
+    scores: Floats = field(default=None)  # type: ignore[assignment]  # (n,) of the instance (its box)
+    tracks: Ints = field(default=None)  # type: ignore[assignment]  # (n,) id, NO_TRACK where there is none
+    boxes: Floats = field(default=None)  # type: ignore[assignment]  # (n, 4) xywh in pixels
+    head_boxes: Floats = field(default=None)  # type: ignore[assignment]  # (n, 4) xywh in pixels
+    # (n,) False for what the paper makes no samples of: crowds, instances of another category, annotations
+    # without area. ``is_labelled`` (F,): whether a labeller has gone through the frame. None for all.
     is_person: NDArray[np.bool_] = field(default=None)  # type: ignore[assignment]
     is_labelled: NDArray[np.bool_] = field(default=None)  # type: ignore[assignment]
-    image_ids: Ints | None = None
+    image_ids: Ints | None = None  # (F,) ids of the file
+    # Position among the F -> polygons, each (m, 2) xy, in which nothing is scored.
     ignore_regions: Mapping[int, tuple[Floats, ...]] = field(default_factory=dict)
-    n_frames: int | None = None
-    image_size: tuple[int, int] | None = None
+    n_frames: int | None = None  # of the whole video
+    image_size: tuple[int, int] | None = None  # (height, width)
+    # The K keypoints; PoseTrack's 17 have the ears that nobody labels.
     skeleton: Skeleton = POSETRACK
 
     def __post_init__(self) -> None:
@@ -403,10 +380,10 @@ class InstanceTable:
             "is_labelled": (bool, (f,), True),
         }
         values = {name: _array(getattr(self, name), d, s, name, e) for name, (d, s, e) in columns.items()}
-        _set(self, **values, keypoints=_array(keypoints, np.float64, (n, k, 2), "keypoints"))
-        _set(self, frame_names=tuple(str(name) for name in self.frame_names))
         if self.image_ids is not None:
-            _set(self, image_ids=_array(self.image_ids, np.int64, (f,), "image_ids"))
+            values["image_ids"] = _array(self.image_ids, np.int64, (f,), "image_ids")
+        values["keypoints"] = _array(keypoints, np.float64, (n, k, 2), "keypoints")
+        _set(self, **values, frame_names=tuple(str(name) for name in self.frame_names))
         if n and (self.rows.min() < 0 or self.rows.max() >= f):
             raise LabelsError(
                 "an instance of a table belongs to no frame of it",
@@ -421,11 +398,7 @@ class InstanceTable:
         return len(self.rows)
 
     def take(self, instances: ArrayLike) -> InstanceTable:
-        """Return the table with some of its instances only, in the order given; all frames stay.
-
-        Args:
-            instances: positions, or (n,) booleans.
-        """
+        """Return some of the instances, by position or (n,) booleans, in the order given; all frames stay."""
         kept = np.arange(self.n_instances)[np.asarray(instances, None if np.size(instances) else np.int64)]
         return replace(self, **{name: getattr(self, name)[kept] for name in _COLUMNS})
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from posewarper.errors import few_of
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Ints, Labels, Poses, Track, is_there
 
@@ -27,38 +28,23 @@ _NAMED = 4  # keypoints named in a sentence
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A frame that is worth checking.
-
-    Args:
-        frame: its index.
-        track: id of the track that looks wrong there.
-        keypoints: indices of the keypoints concerned; empty where it is the whole instance.
-        reasons: why, a sentence each, the strongest first.
-        severity: above 0; the greater, the more worth a look.
-    """
+    """A frame that is worth checking."""
 
     frame: int
-    track: int
-    keypoints: tuple[int, ...]
-    reasons: tuple[str, ...]
-    severity: float
+    track: int  # id of the track that looks wrong there
+    keypoints: tuple[int, ...]  # indices of those concerned; empty where it is the whole instance
+    reasons: tuple[str, ...]  # why, a sentence each, the strongest first
+    severity: float  # above 0; the greater, the more worth a look
 
 
 @dataclass(frozen=True)
 class _Finding:
-    """One kind of reason along a track.
+    """One kind of reason along a track."""
 
-    Args:
-        strength: (t, K), from 1 on worth a look; 0 or NaN where there is nothing.
-        sentence: called with a row and the keypoints found there, the strongest first.
-        weight: how much this kind of reason tells, compared with a low score.
-        whole: it is about the whole instance; all keypoints have the same strength.
-    """
-
-    strength: Floats
-    sentence: Callable[[int, Sequence[int]], str]
-    weight: float = 1.0
-    whole: bool = False
+    strength: Floats  # (t, K), from 1 on worth a look; 0 or NaN where there is nothing
+    sentence: Callable[[int, Sequence[int]], str]  # of a row and the keypoints found, the strongest first
+    weight: float = 1.0  # how much this kind of reason tells, compared with a low score
+    whole: bool = False  # it is about the whole instance; all keypoints have the same strength
 
     @property
     def weights(self) -> Floats:
@@ -87,29 +73,22 @@ class _Look:
         return np.isin(self.track.frames, self.label.frames)
 
     def name(self, keypoints: Sequence[int]) -> str:
-        names = [self.skeleton.names[k] for k in keypoints[:_NAMED]]
-        rest = len(keypoints) - len(names)
-        return ", ".join(names) + (f" and {rest} more" if rest else "")
+        return few_of([self.skeleton.names[k] for k in keypoints], _NAMED)
 
 
 def frames_to_check(poses: Poses, labels: Labels, *, count: int = 8) -> list[Suggestion]:
     """Return the frames most worth checking, the most suspicious first, spread over the clip.
 
-    Labelled frames are never suggested. A clean clip gives fewer than ``count``, or none.
-
-    Args:
-        poses: the poses of a run.
-        labels: the labels that they came from.
-        count: most frames to return.
+    Labelled frames are never suggested. A clean clip gives fewer than ``count``, or none. The labels are
+    those that the poses came from.
     """
     covered = {int(f) for track in poses.tracks.values() for f in track.frames}
     apart = max(2, len(covered) // (2 * max(count, 1)))
     found = [s for i in poses.tracks for s in _judge_track(poses, labels, i, apart)]
     found.sort(key=lambda s: (-s.severity, s.frame, s.track))
     chosen: list[Suggestion] = []
-    seen: Counter[tuple[int, tuple[int, ...]]] = (
-        Counter()
-    )  # how often a track's keypoint was the main concern
+    # How often a track's keypoint was the main concern.
+    seen: Counter[tuple[int, tuple[int, ...]]] = Counter()
     while found and len(chosen) < count:
         # A keypoint that was suggested before tells less than another one.
         best = max(found, key=lambda s: s.severity / (1 + seen[s.track, s.keypoints[:1]]))
@@ -122,10 +101,7 @@ def frames_to_check(poses: Poses, labels: Labels, *, count: int = 8) -> list[Sug
 def subject_size(labels: Floats | None, poses: Floats, image_size: tuple[int, int]) -> float:
     """Return the median longer side of an instance in pixels, for a lone keypoint a quarter of the image's.
 
-    Args:
-        labels: (m, K, 2) its labels, which come first; None if there are none.
-        poses: (t, K, 2) its poses.
-        image_size: (height, width).
+    Its labels (m, K, 2) come first, where there are any, then its poses (t, K, 2).
     """
     for keypoints in (poses[:0] if labels is None else labels, poses):
         some = keypoints[is_there(keypoints).sum(-1) > 1]
@@ -155,15 +131,8 @@ def _judge_track(poses: Poses, labels: Labels, track_id: int, apart: int) -> lis
         strongest = weights[:, row].max(-1)
         order = [n for n in np.argsort(-strongest, kind="stable") if strongest[n] > 0]
         reasons = [findings[n].sentence(int(row), _descending(weights[n, row])) for n in order]
-        suggestions.append(
-            Suggestion(
-                frame=int(track.frames[row]),
-                track=track_id,
-                keypoints=tuple(_descending(by_keypoint[row])),
-                reasons=tuple(reasons),
-                severity=float(severity[row]),
-            )
-        )
+        frame, keypoints = int(track.frames[row]), tuple(_descending(by_keypoint[row]))
+        suggestions.append(Suggestion(frame, track_id, keypoints, tuple(reasons), float(severity[row])))
     return suggestions
 
 
@@ -195,9 +164,8 @@ def _low_scores(look: _Look) -> _Finding:
         strength = np.where(limit > 0, (1 / score - 1) / (1 / np.maximum(limit, 1e-6) - 1), 0.0)
 
     def sentence(row: int, keypoints: Sequence[int]) -> str:
-        named = [f"{look.skeleton.names[k]} ({score[row, k]:.2f})" for k in keypoints[:_NAMED]]
-        rest = f" and {len(keypoints) - _NAMED} more" if len(keypoints) > _NAMED else ""
-        return f"Low score: {', '.join(named)}{rest}; {usual:.2f} is usual for this track."
+        named = few_of([f"{look.skeleton.names[k]} ({score[row, k]:.2f})" for k in keypoints], _NAMED)
+        return f"Low score: {named}; {usual:.2f} is usual for this track."
 
     return _Finding(strength, sentence)
 
@@ -264,10 +232,9 @@ def _limbs(look: _Look) -> _Finding:
             if unlike[row] <= strength[row, [a, b]].max():
                 continue
             shown = f"{known.min():.0f} to {known.max():.0f}" if len(known) > 1 else f"{known[0]:.0f}"
-            text = f"is {length[row]:.0f} pixels long, but {shown} where it is labelled"
-            said[int(row), a] = said[int(row), b] = (
-                f"{look.skeleton.names[a]} to {look.skeleton.names[b]} {text}"
-            )
+            limb = f"{look.skeleton.names[a]} to {look.skeleton.names[b]}"
+            text = f"{limb} is {length[row]:.0f} pixels long, but {shown} where it is labelled"
+            said[int(row), a] = said[int(row), b] = text
             strength[row, [a, b]] = np.maximum(strength[row, [a, b]], unlike[row])
 
     def sentence(row: int, keypoints: Sequence[int]) -> str:
@@ -355,7 +322,4 @@ def _same_place(look: _Look) -> _Finding:
     return _Finding(strength, sentence, whole=True)
 
 
-_REASONS = (
-    *(_low_scores, _expected_errors, _jumps, _limbs, _pairs),
-    *(_far_from_labels, _outside, _same_place),
-)
+_REASONS = (_low_scores, _expected_errors, _jumps, _limbs, _pairs, _far_from_labels, _outside, _same_place)

@@ -14,6 +14,7 @@ from posewarper.crops import Image, smooth_crop
 from posewarper.errors import LabelsError
 from posewarper.formats.labels import check_image_size
 from posewarper.geometry import crop_transform
+from posewarper.reporting import views
 from posewarper.reporting.checking import subject_size
 from posewarper.reporting.overlay import (
     LEFT,
@@ -25,16 +26,6 @@ from posewarper.reporting.overlay import (
     keypoint_sides,
     write_picture,
     write_text,
-)
-from posewarper.reporting.views import (
-    are_apart,
-    draw_view,
-    join_boxes,
-    pad_boxes,
-    tight_boxes,
-    usual_aspect,
-    view_size,
-    whole_image,
 )
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, Poses, is_there
@@ -56,16 +47,10 @@ def write_label_sheet(
 ) -> None:
     """Write one picture (.png or .jpg) to check labels by.
 
-    On top a large labelled frame with a number beside each keypoint, and the names that belong to the
-    numbers; then labelled frames from all over the clip; at the bottom the labels of the frame with the
-    largest motion, drawn on the frame before, on its own and on the one after, of which its own should fit
-    best. The left side is blue, the right side orange.
-
-    Args:
-        path: where to write.
-        video: the clip.
-        labels: its labels.
-        most_frames: most frames in the middle.
+    On top it shows a large labelled frame with a number beside each keypoint, and the names that belong to
+    the numbers; then at most ``most_frames`` labelled frames from all over the clip; at the bottom the labels
+    of the frame with the largest motion, drawn on the frame before, on its own and on the one after, of which
+    its own should fit best. The left side is blue, the right side orange.
 
     Raises:
         LabelsError: if there are no labels, or they belong to another image size.
@@ -74,7 +59,8 @@ def write_label_sheet(
     check_picture_name(path)
     poses = _as_poses(video, labels)
     rows = [_named_row(video, poses), *_spread_rows(video, poses, most_frames), *_motion_rows(video, poses)]
-    write_picture(path, np.concatenate([_canvas(_GAP, _WIDTH), *(_band(row) for row in rows)]))
+    gap = _canvas(_GAP, _WIDTH)
+    write_picture(path, np.concatenate([gap, *(part for row in rows for part in (row, gap))]))
 
 
 def _as_poses(video: Video, labels: Labels) -> Poses:
@@ -93,14 +79,15 @@ def _as_poses(video: Video, labels: Labels) -> Poses:
 def _spread_rows(video: Video, poses: Poses, most: int) -> list[Image]:
     """Return a caption and labelled frames from all over the clip, of tracks far apart one track a frame."""
     tracks, size = poses.tracks, poses.image_size
-    frames = np.unique(np.concatenate([track.frames for track in tracks.values()]))
-    tight = {i: tight_boxes(track.keypoints, size) for i, track in tracks.items()}
-    joined = join_boxes(list(tight.values()), [track.frames for track in tracks.values()], poses.n_frames)
-    together = pad_boxes(joined, usual_aspect(joined), size)
-    aspect = usual_aspect(np.concatenate(list(tight.values())))
-    single = {i: pad_boxes(boxes, aspect, size) for i, boxes in tight.items()}
+    rows = [track.frames for track in tracks.values()]
+    frames = np.unique(np.concatenate(rows))
+    tight = {i: views.tight_boxes(track.keypoints, size) for i, track in tracks.items()}
+    joined = views.join_boxes(list(tight.values()), rows, poses.n_frames)
+    together = views.pad_boxes(joined, views.usual_aspect(joined), size)
+    aspect = views.usual_aspect(np.concatenate(list(tight.values())))
+    single = {i: views.pad_boxes(boxes, aspect, size) for i, boxes in tight.items()}
     pairs: list[tuple[int, int | None]] = [(int(f), None) for f in frames]
-    if are_apart(together[frames], list(single.values())):
+    if views.are_apart(together[frames], list(single.values())):
         pairs = [(f, i) for f, _ in pairs for i, track in tracks.items() if f in track.frames]
     pictures, names = [], []
     for n in np.linspace(0, len(pairs) - 1, min(most, len(pairs))):
@@ -109,8 +96,8 @@ def _spread_rows(video: Video, poses: Poses, most: int) -> list[Image]:
         if track_id is not None:
             box = single[track_id][np.searchsorted(tracks[track_id].frames, frame)]
             name += f", track {track_id}"
-        box = box if np.isfinite(box).all() else whole_image(size)
-        pictures.append(draw_view(video[frame], box, _cell(box, _COLUMNS), poses, frame))
+        box = box if np.isfinite(box).all() else views.whole_image(size)
+        pictures.append(views.draw_view(video[frame], box, _cell(box, _COLUMNS), poses, frame))
         names.append(name)
     text = f"{len(frames)} labelled {'frame' if len(frames) == 1 else 'frames, from all over the clip'}:"
     return [_caption(text), *_grid(pictures, names, _COLUMNS)]
@@ -124,12 +111,12 @@ def _named_row(video: Video, poses: Poses) -> Image:
     track_id, row = _fullest_label(poses)
     track, size = poses.tracks[track_id], poses.image_size
     frame = int(track.frames[row])
-    tight = tight_boxes(track.keypoints[[row]], size)
+    tight = views.tight_boxes(track.keypoints[[row]], size)
     aspect = np.clip((tight[0, 2] + 1) / (tight[0, 3] + 1), 0.5, _NAMED_WIDTH / _NAMED_HEIGHT)
-    box = pad_boxes(tight, float(np.nan_to_num(aspect, nan=1.0)), size)[0]
-    box = box if np.isfinite(box).all() else whole_image(size)
+    box = views.pad_boxes(tight, float(np.nan_to_num(aspect, nan=1.0)), size)[0]
+    box = box if np.isfinite(box).all() else views.whole_image(size)
     factor = min(_NAMED_WIDTH / box[2], _NAMED_HEIGHT / box[3])
-    transform = crop_transform(box, view_size(box, round(factor * max(box[2:]))))
+    transform = crop_transform(box, views.view_size(box, round(factor * max(box[2:]))))
     points = transform.to_crop(track.keypoints[row])
     image = video[frame]
     view = draw_pose(smooth_crop(image, transform), points, poses.skeleton, visibility=track.visibility[row])
@@ -138,9 +125,9 @@ def _named_row(video: Video, poses: Poses) -> Image:
     write_text(view, f"frame {frame}{whose}", (0, 0), 20, _PLATE)
     parts = [view, _names(poses, view.shape[0])]
     left = _WIDTH - sum(part.shape[1] + _GAP for part in parts) - 2 * _GAP
-    if left >= 300 and not np.array_equal(box, whole_image(size)):
+    if left >= 300 and not np.array_equal(box, views.whole_image(size)):
         scale = min(left / size[1], len(view) / size[0])
-        whole = draw_view(image, whole_image(size), round(scale * max(size)), poses, frame)
+        whole = views.draw_view(image, views.whole_image(size), round(scale * max(size)), poses, frame)
         write_text(whole, f"all of frame {frame}", (0, 0), 16, _PLATE)
         parts.append(whole)
     row_image, x = _canvas(max(map(len, parts)), _WIDTH), _GAP
@@ -156,7 +143,7 @@ def _fullest_label(poses: Poses) -> tuple[int, int]:
     best, found = (-1, -1.0), (0, 0)
     for track_id, track in poses.tracks.items():
         there = is_there(track.keypoints).sum(-1).tolist()
-        size = np.nan_to_num(tight_boxes(track.keypoints, poses.image_size)[:, 2:].max(-1)).tolist()
+        size = np.nan_to_num(views.tight_boxes(track.keypoints, poses.image_size)[:, 2:].max(-1)).tolist()
         row = max(range(len(there)), key=lambda n: (there[n], size[n]))
         if (there[row], size[row]) > best:
             best, found = (there[row], size[row]), (track_id, row)
@@ -171,8 +158,7 @@ def _number(image: Image, points: Floats) -> None:
     taken = [(*(points[k] - 5), *(points[k] + 5)) for k in there]
     for k in there:
         x, y = points[k]
-        text = str(k)
-        w, h = 11 * len(text) + 8, 20
+        w, h = 11 * len(str(k)) + 8, 20
         for radius, angle in product((18, 30, 44, 60), np.arange(0, 2 * np.pi, np.pi / 6)):
             centre = x + radius * np.cos(angle), y - radius * np.sin(angle)
             spot = centre[0] - w / 2, centre[1] - h / 2, centre[0] + w / 2, centre[1] + h / 2
@@ -185,10 +171,8 @@ def _number(image: Image, points: Floats) -> None:
         else:
             continue
         taken.append(spot)
-        corner = int(spot[0]), int(spot[1])
-        start, end = (int(x), int(y)), (int(centre[0]), int(centre[1]))
-        cv2.line(image, start, end, _PLATE, 1, cv2.LINE_AA)
-        write_text(image, text, corner, 13, _PLATE)
+        cv2.line(image, (int(x), int(y)), (int(centre[0]), int(centre[1])), _PLATE, 1, cv2.LINE_AA)
+        write_text(image, str(k), (int(spot[0]), int(spot[1])), 13, _PLATE)
 
 
 def _names(poses: Poses, height: int) -> Image:
@@ -242,7 +226,7 @@ def _motion_rows(video: Video, poses: Poses) -> list[Image]:
         text += f" around {poses.skeleton.names[keypoint]}, which moves fast there"
     side = max(share * subject_size(track.keypoints, track.keypoints, poses.image_size), 24)
     box = np.array([*(around - side / 2), side, side])
-    pictures = [draw_view(video[f], box, _cell(box, 3), poses, frame) for f in near]
+    pictures = [views.draw_view(video[f], box, _cell(box, 3), poses, frame) for f in near]
     names = [f"frame {f}" + (" (its own)" if f == frame else "") for f in near]
     return [_caption(f"{text}: its own frame should fit best."), *_grid(pictures, names, 3)]
 
@@ -276,13 +260,6 @@ def fastest_label(poses: Poses) -> tuple[int, int, int | None]:
 
 def _canvas(height: int, width: int) -> Image:
     return np.full((height, width, 3), _BACKGROUND, np.uint8)
-
-
-def _band(image: Image) -> Image:
-    """Return the picture on a band of the sheet's width, with a gap below."""
-    band = _canvas(len(image) + _GAP, _WIDTH)
-    band[: len(image), : image.shape[1]] = image
-    return band
 
 
 def _caption(text: str) -> Image:

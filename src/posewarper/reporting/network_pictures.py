@@ -25,7 +25,7 @@ from posewarper.model.deformable import TAPS
 from posewarper.model.network import PoseWarper
 from posewarper.reporting.overlay import Colour, draw_pose, write_picture, write_text
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats
+from posewarper.structures import Floats, Ints
 
 _GAP, _TITLE = 6, 34  # pixels between cells and above them
 _CROP = 240  # height of a crop in the picture, in pixels
@@ -58,15 +58,14 @@ def write_debug_picture(
     Args:
         path: where to write.
         images: (n, F, h, w, 3) uint8 RGB, the labelled frame first.
-        target: (n, K, H, W) the label's heatmaps.
-        predicted: (n, K, H, W) the network's heatmaps.
+        target: (n, K, H, W) the label's heatmaps; ``predicted`` are the network's.
+        predicted: as ``target``.
         weights: (n, K), above 0 where a keypoint counts.
         skeleton: the K keypoints.
         most: samples to show.
 
     Raises:
-        OutputError: if there is nothing to show, the place cannot be written, or its name is not that of a
-            picture.
+        OutputError: if there is nothing to show or the path is no picture that can be written.
     """
     crops = np.asarray(images, np.uint8)[:most]
     labels, said = (np.asarray(maps, np.float64)[:most] for maps in (target, predicted))
@@ -142,23 +141,15 @@ MADE_UP_STEP = 3.0
 
 @dataclass(frozen=True)
 class OffsetProbe:
-    """What a warp head does to a pair of frames, in heatmap pixels.
+    """What a warp head does to a pair of frames, in heatmap pixels."""
 
-    Args:
-        names: K keypoint names.
-        dilations: D dilations.
-        source: (K, h, w) heatmaps of the source frame, which are moved.
-        target: (K, h, w) heatmaps of the target frame.
-        output: (K, h, w) the source's heatmaps, warped.
-        reads: (D, K, 2, h, w) xy: how far from each pixel a dilation reads, the mean over its nine taps
-            weighted by the kernel with which the keypoint reads its own heatmap.
-    """
-
-    names: tuple[str, ...]
-    dilations: tuple[int, ...]
-    source: Floats
-    target: Floats
-    output: Floats
+    names: tuple[str, ...]  # K keypoint names
+    dilations: tuple[int, ...]  # D dilations
+    source: Floats  # (K, h, w) heatmaps of the source frame, which are moved
+    target: Floats  # (K, h, w) heatmaps of the target frame
+    output: Floats  # (K, h, w) the source's heatmaps, warped
+    # (D, K, 2, h, w) xy: how far from each pixel a dilation reads, the mean over its nine taps weighted by
+    # the kernel with which the keypoint reads its own heatmap.
     reads: Floats
 
 
@@ -200,18 +191,9 @@ def probe_offsets(model: PoseWarper, source: Tensor, target: Tensor) -> OffsetPr
             own = torch.stack([kernel[k, k].flatten() for k in range(keypoints)]).abs()
             shares = own / own.sum(1, keepdim=True).clamp(min=1e-12)
             reads.append((offsets * shares[:, :, None, None, None]).sum(1))
-    return OffsetProbe(
-        names=model.spec.skeleton.names,
-        dilations=head.dilations,
-        source=_as_array(source[0]),
-        target=_as_array(target[0]),
-        output=_as_array(output[0]),
-        reads=_as_array(torch.stack(reads)),
-    )
-
-
-def _as_array(values: Tensor) -> Floats:
-    return values.double().cpu().numpy()
+    maps = (source[0], target[0], output[0], torch.stack(reads))
+    arrays = (values.double().cpu().numpy() for values in maps)
+    return OffsetProbe(model.spec.skeleton.names, head.dilations, *arrays)
 
 
 def tabulate_offsets(probe: OffsetProbe) -> list[dict[str, Any]]:
@@ -228,9 +210,8 @@ def tabulate_offsets(probe: OffsetProbe) -> list[dict[str, Any]]:
         seen = heights[k] > 0 and others[k] > 0
         row = {"keypoint": name, "moved by": _pair(target[k] - source[k]) if seen else "not seen"}
         row["warped by"] = _pair(output[k] - source[k]) if seen else ""
-        rows.append(
-            row | {f"offset d={d}": _pair(mean) for d, mean in zip(probe.dilations, means[k], strict=True)}
-        )
+        row |= {f"offset d={d}": _pair(mean) for d, mean in zip(probe.dilations, means[k], strict=True)}
+        rows.append(row)
     return rows
 
 
@@ -267,12 +248,10 @@ def write_offset_picture(path: str | os.PathLike[str], probe: OffsetProbe) -> No
 def _draw_offsets(probe: OffsetProbe, k: int) -> list[Image]:
     (source, target), (height, _) = decode(np.stack([probe.source[k], probe.target[k]]))
     middle = np.round((source + target) / 2 if height > 0 else target)
-    first = _close_up(probe.source[k], middle)
-    _draw_arrows(first, [source], [target - source], middle)
-    cells = [first]
-    ys, xs = np.nonzero(_around_peaks(probe.target)[k])
-    every = (xs % 2 == 0) & (ys % 2 == 0)  # every second pixel both ways, so that the arrows stay apart
-    xs, ys = xs[every], ys[every]
+    cells = [_close_up(probe.source[k], middle)]
+    _draw_arrows(cells[0], source[None], (target - source)[None], middle)
+    # Every second pixel both ways, so that the arrows stay apart.
+    ys, xs = 2 * np.array(np.nonzero(_around_peaks(probe.target)[k, ::2, ::2]))
     for reads in probe.reads[:, k]:
         cell = _close_up(probe.source[k], middle)
         _draw_arrows(cell, np.stack([xs, ys], -1), reads[:, ys, xs].T, middle)
@@ -291,22 +270,16 @@ def _close_up(heatmap: Floats, middle: Floats) -> Image:
     grey = np.nan_to_num(np.clip(part / max(heatmap.max(), 1e-6), 0, 1) * 255)
     image = np.repeat(grey[..., None], 3, -1)
     image[np.isnan(part)] = (20, 24, 60)
-    large = cv2.resize(image, (_CELL, _CELL), interpolation=cv2.INTER_NEAREST)
-    return large.astype(np.uint8)
+    return cv2.resize(image, (_CELL, _CELL), interpolation=cv2.INTER_NEAREST).astype(np.uint8)
 
 
-def _on_cell(point: Floats | NDArray[np.int64], middle: Floats) -> tuple[int, int]:
+def _on_cell(point: Floats | Ints, middle: Floats) -> tuple[int, int]:
     # In sixteenths of a pixel, as cv2 takes them.
     x, y = ((np.asarray(point) - middle + _REACH + 0.5) * _CELL / (2 * _REACH + 1) - 0.5) * 16
     return round(float(np.clip(x, -1e5, 1e5))), round(float(np.clip(y, -1e5, 1e5)))
 
 
-def _draw_arrows(
-    cell: Image,
-    points: Sequence[Floats] | NDArray[np.int64],
-    steps: Sequence[Floats] | Floats,
-    middle: Floats,
-) -> None:
+def _draw_arrows(cell: Image, points: Floats | Ints, steps: Floats, middle: Floats) -> None:
     for point, step in zip(points, steps, strict=True):
         start, end = _on_cell(point, middle), _on_cell(point + step, middle)
         cv2.line(cell, start, end, _ARROW, 1, cv2.LINE_AA, 4)

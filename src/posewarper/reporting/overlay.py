@@ -123,27 +123,24 @@ def _draw_limb(image: Image, ends: Floats, colour: Colour, thickness: int) -> No
 
 def _draw_dot(image: Image, point: Floats, colour: Colour, radius: float, *, ring: bool) -> None:
     centre = _fixed(point)
-    cv2.circle(image, centre, _fixed([radius + 1])[0], _DARK, -1, cv2.LINE_AA, _SHIFT)
-    cv2.circle(image, centre, _fixed([radius])[0], colour, -1, cv2.LINE_AA, _SHIFT)
-    if ring:
-        cv2.circle(image, centre, _fixed([radius * 0.55])[0], _DARK, -1, cv2.LINE_AA, _SHIFT)
+    discs = [(radius + 1, _DARK), (radius, colour), (radius * 0.55, _DARK)]
+    for extent, fill in discs if ring else discs[:2]:
+        cv2.circle(image, centre, _fixed([extent])[0], fill, -1, cv2.LINE_AA, _SHIFT)
 
 
 def write_text(
     image: Image, text: str, corner: Sequence[float] | Floats, height: int, colour: Colour
 ) -> None:
     """Write dark text on a plate of the given colour, whose top-left corner is kept inside the image."""
-    scale = height / 30
-    (width, tall), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, height / 30
+    (width, tall), base = cv2.getTextSize(text, font, scale, 1)
     pad = max(2, height // 5)
     plate = width + 2 * pad, tall + base + 2 * pad
     x = int(np.clip(corner[0], 0, max(0, image.shape[1] - plate[0])))
     y = int(np.clip(corner[1], 0, max(0, image.shape[0] - plate[1])))
     cv2.rectangle(image, (x, y), (x + plate[0] - 1, y + plate[1] - 1), colour, -1)
     origin = x + pad, y + pad + tall
-    cv2.putText(
-        image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, _DARK, max(1, height // 14), cv2.LINE_AA
-    )
+    cv2.putText(image, text, origin, font, scale, _DARK, max(1, height // 14), cv2.LINE_AA)
 
 
 def _scale_for(size: tuple[int, int], max_side: int) -> tuple[int, int]:
@@ -212,17 +209,10 @@ def write_overlay(
     progress: Progress = silent,
     max_side: int = 1080,
 ) -> None:
-    """Write a video with the poses of all tracks drawn on it, frame by frame.
+    """Write a video (.mp4) with the poses of all tracks drawn on it, frame by frame.
 
     Each instance bears the id of its track; every frame has its index in the corner, and labelled frames
-    a golden badge there.
-
-    Args:
-        path: where to write, a name that ends in .mp4.
-        video: the clip.
-        poses: the poses.
-        progress: called after each frame.
-        max_side: pixels of the longer side above which the picture is made smaller.
+    a golden badge there. Pictures whose longer side has more than ``max_side`` pixels become smaller.
 
     Raises:
         LabelsError: if the poses belong to another image size.
@@ -249,12 +239,7 @@ def write_sheet(
 ) -> None:
     """Write one picture (.png or .jpg) with the given frames side by side, poses drawn on them.
 
-    Args:
-        path: where to write.
-        video: the clip.
-        poses: the poses.
-        frames: indices of the frames to show, in the order of reading.
-        max_side: most pixels of the longer side of the sheet.
+    The frames come in the order of reading; the sheet's longer side has at most ``max_side`` pixels.
 
     Raises:
         LabelsError: if the poses belong to another image size, or no frame is asked for.
@@ -281,11 +266,7 @@ def write_sheet(
 
 
 def check_picture_name(path: str | os.PathLike[str]) -> None:
-    """Refuse a name that does not end in .png, .jpg or .jpeg.
-
-    Raises:
-        OutputError: if it does not.
-    """
+    """Raise an :class:`OutputError` for a name that does not end in .png, .jpg or .jpeg."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".jpg", ".jpeg"):
         raise OutputError(

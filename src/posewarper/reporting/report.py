@@ -22,17 +22,8 @@ from numpy.typing import NDArray
 from posewarper.errors import LabelsError
 from posewarper.files import replacing
 from posewarper.formats.labels import check_image_size
+from posewarper.reporting import views
 from posewarper.reporting.checking import Suggestion, frames_to_check, subject_size
-from posewarper.reporting.views import (
-    are_apart,
-    draw_view,
-    encode_picture,
-    join_boxes,
-    pad_boxes,
-    tight_boxes,
-    usual_aspect,
-    whole_image,
-)
 from posewarper.structures import Floats, Ints, RunResult, Track, is_there
 from posewarper.video.source import Video
 
@@ -46,17 +37,11 @@ _ROW = 0.86  # height of a row's bar; the rest parts it from the next
 
 @dataclass(frozen=True)
 class Strip:
-    """Scores of one track as bars, to be drawn in a box of ``columns`` x ``rows``.
+    """Scores of one track as bars, to be drawn in a box of ``columns`` x ``rows``."""
 
-    Args:
-        columns: width of the box; a column is one frame, or several of a long clip.
-        rows: height of the box, one a keypoint.
-        paths: for each level an SVG path of the bars at that level.
-    """
-
-    columns: int
-    rows: int
-    paths: tuple[str, ...]
+    columns: int  # width of the box; a column is one frame, or several of a long clip
+    rows: int  # height of the box, one a keypoint
+    paths: tuple[str, ...]  # for each level an SVG path of the bars at that level
 
 
 def score_strip(track: Track, n_frames: int, most_columns: int = _COLUMNS[1]) -> Strip:
@@ -77,8 +62,7 @@ def _bars(cells: NDArray[np.bool_]) -> str:
     for row, line in enumerate(cells.T):
         edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]]).astype(np.int8)))
         for start, stop in edges.reshape(-1, 2).tolist():
-            width = stop - start
-            parts.append(f"M{start} {row + (1 - _ROW) / 2:.2f}h{width}v{_ROW}h-{width}z")
+            parts.append(f"M{start} {row + (1 - _ROW) / 2:.2f}h{stop - start}v{_ROW}h-{stop - start}z")
     return "".join(parts)
 
 
@@ -98,23 +82,19 @@ def marks(frames: Ints, n_frames: int) -> list[float]:
     """Return where to mark frames along the axis, in percent; frames that lie close share a mark."""
     if len(frames) <= _MOST_MARKS:
         return [place(int(frame), n_frames) for frame in frames]
-    bins = np.unique(frames * _MOST_MARKS // n_frames)
-    return [place(int(n), _MOST_MARKS) for n in bins]
+    return [place(int(n), _MOST_MARKS) for n in np.unique(frames * _MOST_MARKS // n_frames)]
 
 
 def level_names() -> list[str]:
     """Return what each level stands for, the lowest first."""
-    bounds = [f"{level:g}" for level in LEVELS]
-    between = [f"{a} to {b}" for a, b in pairwise(bounds)]
-    return [f"below {bounds[0]}", *between, f"{bounds[-1]} or more"]
+    between = [f"{a:g} to {b:g}" for a, b in pairwise(LEVELS)]
+    return [f"below {LEVELS[0]:g}", *between, f"{LEVELS[-1]:g} or more"]
 
 
 def mean_and_lowest(track: Track, labelled: NDArray[np.bool_]) -> list[tuple[float, float, int] | None]:
-    """Return for each keypoint the mean and the lowest score and its frame, over frames without a label.
+    """Return for each keypoint the mean and the lowest score and its frame, on unlabelled frames.
 
-    Args:
-        track: the poses of a track.
-        labelled: (t,) whether a frame is labelled.
+    ``labelled`` (t,) tells which frames of the track have a label.
     """
     there = is_there(track.keypoints) & ~labelled[:, None]
     rows: list[tuple[float, float, int] | None] = []
@@ -151,15 +131,13 @@ def write_report(
     *,
     scores: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write one self-contained HTML page about a run: no other file, no network, no script is needed.
+    """Write one self-contained HTML page about a run: it needs no other file, no network and no script.
 
     Args:
         path: where to write, a name that ends in .html.
         video: the clip.
         result: what the run made.
-        facts: what was run, as ``run.json`` holds it: ``posewarper`` (version), ``versions``, ``command``,
-            ``inputs`` (name -> ``path`` and ``sha256``), ``config``, ``seconds`` (stage -> seconds) and
-            others. What is missing is left out.
+        facts: what was run, as ``run.json`` holds it. The page leaves out what is missing.
         scores: rows with errors of several methods against known poses: ``method``, in percent ``mean``,
             ``median``, ``p95``, ``pck05``, ``pck10`` and ``coverage``, and ``seconds``; None is allowed.
 
@@ -172,33 +150,24 @@ def write_report(
     if not any(len(track.frames) for track in poses.tracks.values()):
         raise LabelsError("there are no poses to report on", fix="label at least one frame")
     suggestions, n = frames_to_check(poses, result.labels), poses.n_frames
-    page = _render(
-        {
-            "head": _describe_head(video, result, facts),
-            "notes": list(result.notes),
-            "pictures": _draw(video, result, suggestions),
-            "chart": {
-                "n_frames": n,
-                "ticks": [(f, place(f, n)) for f in axis_ticks(n)],
-                "levels": level_names(),
-            },
-            "tracks": [_describe_track(result, i, suggestions) for i in poses.tracks],
-            "scores": _score_table(scores, result.method),
-            "run": _describe_run(facts),
-        }
-    )
-    with replacing(path) as temporary:
-        # Names of files may hold bytes that are no text.
-        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
-
-
-def _render(values: Values) -> str:
+    ticks = [(f, place(f, n)) for f in axis_ticks(n)]
     # Every value is escaped, because names of files, keypoints and tracks may hold anything.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = (files("posewarper.reporting") / "report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(values)
+    page = environment.from_string(source).render(
+        head=_describe_head(video, result, facts),
+        notes=list(result.notes),
+        pictures=_draw(video, result, suggestions),
+        chart={"n_frames": n, "ticks": ticks, "levels": level_names()},
+        tracks=[_describe_track(result, i, suggestions) for i in poses.tracks],
+        scores=_score_table(scores, result.method),
+        run=_describe_run(facts),
+    )
+    with replacing(path) as temporary:
+        # Names of files may hold bytes that are no text.
+        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
 
 
 # --- pictures ---------------------------------------------------------------------------------------------
@@ -226,8 +195,8 @@ def _draw(video: Video, result: RunResult, suggestions: Sequence[Suggestion]) ->
         for shot in (s for s in every if s.frame == frame):
             rings = None if shot.track is None else (shot.track, shot.keypoints)
             tags = shot.track is None and len(poses.tracks) > 1
-            view = draw_view(image, shot.box, shot.longest, poses, frame, tags=tags, rings=rings)
-            drawn[id(shot)] = encode_picture(view, shot.most_bytes)
+            view = views.draw_view(image, shot.box, shot.longest, poses, frame, tags=tags, rings=rings)
+            drawn[id(shot)] = views.encode_picture(view, shot.most_bytes)
     names = poses.skeleton.names
 
     def describe(shot: _Shot) -> Values:
@@ -265,20 +234,20 @@ def _draw(video: Video, result: RunResult, suggestions: Sequence[Suggestion]) ->
 def _plan(result: RunResult, suggestions: Sequence[Suggestion]) -> dict[str, list[_Shot]]:
     """Choose what to show of which frame: a picture around everybody, or one a track where they are apart."""
     poses, size = result.poses, result.poses.image_size
-    whole, frames = whole_image(size), [track.frames for track in poses.tracks.values()]
+    whole, frames = views.whole_image(size), [track.frames for track in poses.tracks.values()]
     tight = []
     for i, track in poses.tracks.items():
         label = result.labels.tracks.get(i)
         usual = subject_size(None if label is None else label.keypoints, track.keypoints, size)
-        tight.append(tight_boxes(track.keypoints, size, 1.2 * usual))
-    joined = join_boxes(tight, frames, poses.n_frames)
+        tight.append(views.tight_boxes(track.keypoints, size, 1.2 * usual))
+    joined = views.join_boxes(tight, frames, poses.n_frames)
     if not np.isfinite(joined).any():  # all keypoints lie outside of the image
         joined[np.concatenate(frames)] = whole
-    together = pad_boxes(joined, usual_aspect(joined), size)
-    aspect = usual_aspect(np.concatenate(tight))
-    boxes = [pad_boxes(box, aspect, size) for box in tight]
+    together = views.pad_boxes(joined, views.usual_aspect(joined), size)
+    aspect = views.usual_aspect(np.concatenate(tight))
+    boxes = [views.pad_boxes(box, aspect, size) for box in tight]
     covered = np.flatnonzero(np.isfinite(together).all(-1))
-    apart = len(boxes) <= max(_SAMPLES) and are_apart(together, boxes)
+    apart = len(boxes) <= max(_SAMPLES) and views.are_apart(together, boxes)
 
     def shoot(track_id: int, frame: int, keypoints: tuple[int, ...] = ()) -> _Shot:
         n = list(poses.tracks).index(track_id)

@@ -18,7 +18,6 @@ _MARGIN = 1.35  # of a view around its subject
 _LEAST_SHARE = 0.08  # of the image's longer side that a view covers at least
 _WHOLE_SHARE = 0.4  # a view that would cover more of the image's area than this shows all of it
 _ASPECTS = (0.62, 1.6)  # narrowest and widest view
-_QUALITIES = (88, 78, 65, 50, 35, 20)
 
 
 def whole_image(image_size: tuple[int, int]) -> Floats:
@@ -63,13 +62,8 @@ def usual_aspect(boxes: Floats) -> float:
 def pad_boxes(boxes: Floats, aspect: float, image_size: tuple[int, int]) -> Floats:
     """Return boxes (t, 4) xywh of one aspect (width divided by height) in which subjects are seen well.
 
-    They have a margin and lie within the image as far as they can. Where subjects are large, they are the
-    whole image.
-
-    Args:
-        boxes: around the subjects' keypoints; NaN stays NaN.
-        aspect: from :func:`usual_aspect`.
-        image_size: (height, width).
+    They have a margin around the subjects' ``boxes`` and lie within the image as far as they can. Where
+    subjects are large, they are the whole image. NaN stays NaN.
     """
     some: NDArray[np.bool_] = np.all(np.isfinite(boxes), axis=-1)
     if not some.any():
@@ -87,11 +81,9 @@ def pad_boxes(boxes: Floats, aspect: float, image_size: tuple[int, int]) -> Floa
 
 
 def are_apart(together: Floats, single: Sequence[Floats]) -> bool:
-    """Tell whether boxes around each track alone show much more of it than the boxes around all of them.
+    """Tell whether the boxes (t, 4) around each ``single`` track show much more of it than those around all.
 
-    Args:
-        together: (t, 4) around all tracks; NaN rows do not count.
-        single: one (t, 4) a track.
+    Rows of NaN do not count.
     """
     areas = [
         float(np.nanmedian(box[:, 2] * box[:, 3])) for box in (together, *single) if np.isfinite(box).any()
@@ -101,7 +93,7 @@ def are_apart(together: Floats, single: Sequence[Floats]) -> bool:
 
 def _shift_inside(boxes: Floats, image_size: tuple[int, int]) -> Floats:
     """Move boxes that reach over an edge of the image; what is larger than the image stays in the middle."""
-    extent = np.array([image_size[1], image_size[0]], float)
+    extent = np.array(image_size[::-1], float)
     low, size = boxes[:, :2], boxes[:, 2:]
     moved = np.clip(low, -0.5, np.maximum(extent - 0.5 - size, -0.5))
     centred = (extent - size) / 2 - 0.5
@@ -125,16 +117,10 @@ def draw_view(
     tags: bool = False,
     rings: tuple[int, Sequence[int]] | None = None,
 ) -> Image:
-    """Return the part ``box`` of a frame with the poses of all tracks on it.
+    """Return the part ``box`` (xywh) of a frame (H, W, 3) uint8 RGB with the poses of all tracks on it.
 
-    Args:
-        image: (H, W, 3) uint8 RGB, the whole frame.
-        box: (4,) xywh in pixels of the image.
-        longest: pixels of the picture's longer side.
-        poses: the poses.
-        frame: index of the frame.
-        tags: write each track's id beside it.
-        rings: a track and the keypoints of it to draw rings around.
+    The picture's longer side has ``longest`` pixels. ``tags`` write each track's id beside it; ``rings``
+    names a track and the keypoints of it to draw rings around.
     """
     size = view_size(box, longest)
     transform = crop_transform(box, size)
@@ -168,7 +154,7 @@ def encode_picture(image: NDArray[np.uint8], most_bytes: int) -> str:
     """Return the picture as a JPEG in a ``data:`` address, of so many bytes at most where that can be."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     data = b""
-    for quality in _QUALITIES:
+    for quality in (88, 78, 65, 50, 35, 20):
         data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
         if len(data) <= most_bytes:
             break
