@@ -351,14 +351,15 @@ class InstanceTable:
     boxes: Floats = field(default=None)  # type: ignore[assignment]  # (n, 4) xywh in pixels
     head_boxes: Floats = field(default=None)  # type: ignore[assignment]  # (n, 4) xywh in pixels
     # (n,) False for what the paper makes no samples of: crowds, instances of another category, annotations
-    # without area. ``is_labelled`` (F,): whether a labeller has gone through the frame. None for all.
+    # without area; None for all.
     is_person: NDArray[np.bool_] = field(default=None)  # type: ignore[assignment]
+    # (F,) whether a labeller has gone through the frame; None for all.
     is_labelled: NDArray[np.bool_] = field(default=None)  # type: ignore[assignment]
-    image_ids: Ints | None = None  # (F,) ids of the file
+    image_ids: Ints | None = None  # (F,) ids of the file, None where it has none
     # Position among the F -> polygons, each (m, 2) xy, in which nothing is scored.
     ignore_regions: Mapping[int, tuple[Floats, ...]] = field(default_factory=dict)
-    n_frames: int | None = None  # of the whole video
-    image_size: tuple[int, int] | None = None  # (height, width)
+    n_frames: int | None = None  # of the whole video, None if unknown
+    image_size: tuple[int, int] | None = None  # (height, width), None if unknown
     # The K keypoints; PoseTrack's 17 have the ears that nobody labels.
     skeleton: Skeleton = POSETRACK
 

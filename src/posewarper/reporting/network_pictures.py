@@ -58,14 +58,14 @@ def write_debug_picture(
     Args:
         path: where to write.
         images: (n, F, h, w, 3) uint8 RGB, the labelled frame first.
-        target: (n, K, H, W) the label's heatmaps; ``predicted`` are the network's.
-        predicted: as ``target``.
+        target: (n, K, H, W) the label's heatmaps.
+        predicted: (n, K, H, W) the network's heatmaps.
         weights: (n, K), above 0 where a keypoint counts.
         skeleton: the K keypoints.
         most: samples to show.
 
     Raises:
-        OutputError: if there is nothing to show or the path is no picture that can be written.
+        OutputError: if there is nothing to show, or the picture cannot be written there.
     """
     crops = np.asarray(images, np.uint8)[:most]
     labels, said = (np.asarray(maps, np.float64)[:most] for maps in (target, predicted))
