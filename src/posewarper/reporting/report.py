@@ -197,11 +197,10 @@ def _draw(video: Video, result: RunResult, suggestions: Sequence[Suggestion]) ->
             tags = shot.track is None and len(poses.tracks) > 1
             view = views.draw_view(image, shot.box, shot.longest, poses, frame, tags=tags, rings=rings)
             drawn[id(shot)] = views.encode_picture(view, shot.most_bytes)
-    names = poses.skeleton.names
 
     def describe(shot: _Shot) -> Values:
         whose = "" if shot.track is None else f", track {shot.track}"
-        rings = ", ".join(names[k] for k in shot.keypoints)
+        rings = ", ".join(poses.skeleton.names[k] for k in shot.keypoints)
         return {
             "source": drawn[id(shot)],
             "track": None if shot.track is None or len(poses.tracks) < 2 else _track_name(result, shot.track),
@@ -218,13 +217,12 @@ def _draw(video: Video, result: RunResult, suggestions: Sequence[Suggestion]) ->
         {**describe(shot), "number": n, "reasons": s.reasons}
         for n, (s, shot) in enumerate(zip(suggestions, shots["checks"], strict=True), start=1)
     ]
-    overview, samples = ([describe(shot) for shot in shots[group]] for group in ("overview", "samples"))
     height, width = poses.image_size
     _, _, wide, high = shots["samples"][0].box
     return {
-        "overview": overview,
+        "overview": [describe(shot) for shot in shots["overview"]],
         "overview_width": round(min(60, 30 * width / height), 1),  # in rem
-        "samples": samples,
+        "samples": [describe(shot) for shot in shots["samples"]],
         "checks": checks,
         # The least width of a picture, in rem.
         "card": 26 if len(poses.tracks) > max(_SAMPLES) else 11 if high > wide else 15,
