@@ -187,7 +187,7 @@ def modules_with_examples() -> list[str]:
 
 @pytest.mark.parametrize("name", modules_with_examples())
 def test_the_examples_in_docstrings_run(sample, name: str) -> None:
-    if name.endswith(("checkpoint", "video_poses")):
+    if name.endswith(("checkpoint", "prediction.video")):
         posewarper.fit("clip.mp4", "labels.json", checkpoint="model.pt")
     with warnings.catch_warnings():
         # What was fitted in three steps finds nobody.
