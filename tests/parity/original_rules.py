@@ -8,7 +8,7 @@ from typing import Any
 
 from posewarper.errors import LabelsError
 from posewarper.formats.frame_names import number_in
-from posewarper.posetrack.samples import has_keypoints, label_boxes
+from posewarper.posetrack.samples import label_boxes
 from posewarper.posetrack.selection import Step, propagation_plan
 
 
@@ -131,3 +131,8 @@ def paper_annotations(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         if wanted and shown and has_keypoints(annotation):
             of_image[image].append(annotation)
     return [annotation for annotations in of_image.values() for annotation in annotations]
+
+
+def has_keypoints(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation of a COCO document has any keypoint, as the original tells: a number above 0."""
+    return max(annotation.get("keypoints") or [0]) > 0

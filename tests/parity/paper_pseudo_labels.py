@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from original_rules import has_keypoints
 
 from posewarper.errors import LabelsError
 from posewarper.options import MIN_SCORE
-from posewarper.posetrack.samples import has_keypoints
 from posewarper.structures import Floats
 
 

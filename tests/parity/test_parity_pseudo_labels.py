@@ -7,9 +7,8 @@ import json
 
 import pytest
 from largest_errors import record
+from original_rules import has_keypoints
 from paper_pseudo_labels import paper_pseudo_labels
-
-from posewarper.posetrack.samples import has_keypoints
 
 
 @pytest.fixture(scope="module")

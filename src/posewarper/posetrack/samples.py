@@ -6,9 +6,8 @@ as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -148,8 +147,3 @@ def samples_from_boxes(
     kept = scores >= threshold
     boxes, none = boxes[kept], np.full(int(kept.sum()), NO_INSTANCE, np.int64)
     return Samples(rows[kept], none, *paper_center_scale(boxes, aspect_ratio), scores[kept], boxes)
-
-
-def has_keypoints(annotation: Mapping[str, Any]) -> bool:
-    """Whether an annotation of a COCO document has any keypoint, as the original tells: a number above 0."""
-    return max(annotation.get("keypoints") or [0]) > 0

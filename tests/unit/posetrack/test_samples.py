@@ -10,7 +10,6 @@ import pytest
 from posewarper.errors import LabelsError
 from posewarper.posetrack.samples import (
     NO_INSTANCE,
-    has_keypoints,
     label_boxes,
     samples_from_boxes,
     samples_from_labels,
@@ -108,10 +107,3 @@ def test_boxes_that_do_not_fit_the_frames(scores, rows):
     empty = table([], np.zeros((0, 4)), np.zeros((0, 2, 2)))
     with pytest.raises(LabelsError):
         samples_from_boxes(empty, [(0, 0, 5, 5)] * 2, scores, rows, 1.0, 0.0)
-
-
-def test_what_counts_as_having_keypoints():
-    assert has_keypoints({"keypoints": [0, 0, 0, 3, 4, 1]})
-    assert has_keypoints({"keypoints": [3, 4, 0]})  # as the original: a number above 0
-    assert not has_keypoints({"keypoints": [0, 0, 0]}) and not has_keypoints({"keypoints": []})
-    assert not has_keypoints({})
