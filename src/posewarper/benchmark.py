@@ -11,7 +11,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
 from posewarper.model.runtime import resolve_device
 from posewarper.options import NetworkConfig, effort_config
 from posewarper.propagation.clip import Clip, prepare_clip
+from posewarper.runs import claim
 from posewarper.structures import Labels, Progress, silent
 from posewarper.version import __version__
 from posewarper.video.source import Video, open_video
@@ -39,7 +41,7 @@ _CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Finished parts of c
 
 @dataclass(frozen=True)
 class _Comparison:
-    """What all parts of one comparison share; ``identity`` is what the keys of its cached parts hold."""
+    """What all parts of one comparison share; ``identity`` is what its cached parts depend on."""
 
     video: str | os.PathLike[str]
     dense: Labels
@@ -52,11 +54,18 @@ class _Comparison:
     identity: Mapping[str, Any]
     progress: Progress
 
-    def part(self, name: str, suffix: str, **what: Any) -> Path | None:
-        """Return the place in the cache of a part that depends on ``what``, None without a cache."""
+    @contextmanager
+    def place(self, kept: Labels) -> Iterator[Path | None]:
+        """Claim the folder in the cache of what depends on some kept labels; gives None without a cache."""
         if self.cache is None:
-            return None
-        return self.cache / f"{name}-{_digest({**self.identity, **what})[:24]}{suffix}"
+            yield None
+            return
+        # The labels left out have no say in the model.
+        request = {**self.identity, "kept": _labels_digest(kept)}
+        folder = self.cache / _digest(request)[:24]
+        with claim(folder, request, ("model.*", "every*.json"), overwrite=None, again=True) as claimed:
+            claimed.begin()
+            yield folder
 
     def within(self, prefix: str) -> Progress:
         """Return a progress that names its stages after what they are part of."""
@@ -123,17 +132,18 @@ def compare(
     total = len(gaps) * len(methods)
     try:
         for gap in gaps:
-            labels = {"dense": _labels_digest(dense), "every": gap}
-            with open_video(video) as opened:
+            kept = keep_every(dense, gap)
+            with open_video(video) as opened, comparison.place(kept) as place:
                 fitting.check_labels(opened, dense)
-                shared = _Gap(comparison, gap, keep_every(dense, gap), opened)
+                shared = _Gap(comparison, gap, kept, opened, place)
                 for method in methods:
                     progress("methods", len(rows), total)
-                    part = comparison.part(f"every{gap}-{method}", ".json", **labels, method=method)
+                    part = place and place / f"every{gap}-{method}-{_labels_digest(dense)[:24]}.json"
                     row = _read_part(part)
                     if row is None:
                         row = shared.score(method)
-                        _write_part(part, row)
+                        if part is not None:
+                            write_json(part, row)
                     rows.append(row)
             progress("methods", len(rows), total)
     except KeyboardInterrupt as error:
@@ -247,6 +257,7 @@ class _Gap:
     gap: int
     kept: Labels
     video: Video
+    place: Path | None  # for its parts
     _clips: dict[bool, tuple[Clip, float]] = field(default_factory=dict)
 
     def clip(self, *, flow: bool) -> tuple[Clip, float]:
@@ -261,12 +272,9 @@ class _Gap:
     @cached_property
     def model(self) -> tuple[PoseWarper, float]:
         """The model fitted on the kept labels, and the seconds that took; from the cache if it is there."""
-        # The labels left out have no say in the model, so they are not in its key either.
-        name, key = f"every{self.gap}-model", {"kept": _labels_digest(self.kept)}
-        path = self.comparison.part(name, ".pt", **key)
-        record = self.comparison.part(name, ".json", **key)
+        path, record = (self.place and self.place / name for name in ("model.pt", "model.json"))
         known = _read_part(record)
-        if known and path and path.is_file() and sha256_of(path) == known["checkpoint"]:
+        if known is not None and path is not None:
             try:
                 loaded = checkpoint.load_model(path).to(resolve_device(self.comparison.device))
                 return loaded, known["fit_seconds"]
@@ -284,9 +292,9 @@ class _Gap:
             progress=self.comparison.within(f"every {self.gap}, fitting"),
         )
         seconds = time.perf_counter() - started
-        if path is not None:
+        if path is not None and record is not None:
             checkpoint.save_model(path, model)
-            _write_part(record, {"fit_seconds": seconds, "checkpoint": sha256_of(path)})
+            write_json(record, {"fit_seconds": seconds})
         return model, seconds
 
     def score(self, method: str) -> dict[str, Any]:
@@ -319,14 +327,9 @@ def _read_part(path: Path | None) -> dict[str, Any] | None:
         return None
     try:
         part = json.loads(path.read_bytes())
-        return part["content"] if part["sha256"] == _digest(part["content"]) else None
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         return None
-
-
-def _write_part(path: Path | None, content: dict[str, Any]) -> None:
-    if path is not None:
-        write_json(path, {"sha256": _digest(content), "content": content})
+    return part if isinstance(part, dict) else None
 
 
 def _digest(content: Any) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from posewarper.errors import OutputError, few_of
@@ -46,10 +45,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def leftovers(folder: Path, stem: str | None = None) -> list[Path]:
-    """Return the files and folders (of one stem, or all) that killed processes had not finished to write."""
-    name = "*" if stem is None else glob.escape(stem)
-    return [*folder.glob(f".{name}.*.partial*"), *folder.glob(f".{name}.*.old")]
+def leftovers(folder: Path, name: str = "*") -> list[Path]:
+    """Return what killed processes had not finished to write; ``name`` of the file, or a pattern of names."""
+    place = PurePath(name)
+    ends = (".partial*", ".old")
+    return [path for end in ends for path in folder.glob(str(place.with_name(f".{place.stem}.*{end}")))]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

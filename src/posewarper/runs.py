@@ -9,13 +9,14 @@ same request goes on with it: each file is written whole or not at all, so what 
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -26,7 +27,7 @@ from posewarper.files import leftovers, sha256_of, write_json
 if TYPE_CHECKING:  # numpy would slow `posewarper --help` down
     from posewarper.structures import Progress
 
-LOCK, REQUEST, FACTS = ".lock", "request.json", "run.json"
+LOCK, REQUEST, RECORDS, FACTS = ".lock", "request.json", "parts", "run.json"
 _FIX = "name another output folder"
 _STATE = b'{"state":'
 PathLike = str | os.PathLike[str]
@@ -49,8 +50,8 @@ class Run:
     @property
     def written(self) -> list[str]:
         """The names of the results that are there; inputs are none."""
-        places = {name: self.folder / name for name in self._results}
-        return [n for n, p in places.items() if os.path.lexists(p) and os.path.realpath(p) not in self._used]
+        there = _found(self.folder, self._results)
+        return [name for name in there if os.path.realpath(self.folder / name) not in self._used]
 
     def begin(self) -> None:
         """Note the request and remove what is of no use; called once the input is known to be usable.
@@ -78,8 +79,8 @@ class Run:
         if self._anew:
             yield from (self.folder / name for name in (REQUEST, *self.written))
         for name in (REQUEST, *self._results):
-            yield from leftovers(self.folder, Path(name).stem)
-            yield from leftovers(self.folder / name)
+            yield from leftovers(self.folder, name)
+            yield from leftovers(self.folder, f"{name}/*")
 
     def beginning(self, progress: Progress) -> Progress:
         """Return a progress that begins the run at its first call: by then the input has proved usable."""
@@ -108,7 +109,8 @@ def claim(
     overwrite: bool | None = False,
     again: bool = False,
     resume: bool = True,
-    last: str = FACTS,
+    adopt: bool = False,
+    last: Collection[str] = (FACTS,),
     source: PathLike | None = None,
     inputs: Sequence[PathLike] = (),
     hint: str = "",
@@ -121,12 +123,13 @@ def claim(
     Args:
         folder: made if it is not there.
         request: plain values that decide on the results.
-        results: names of the files and folders that a run writes, besides ``run.json``.
+        results: names of the files and folders that a run writes, besides ``run.json``, or patterns of them.
         overwrite: begin anew, whatever is there; None does so only where results of another request are.
         again: go over a finished run of the same request once more, instead of refusing it.
         resume: go on with an unfinished run of the same request; otherwise it is begun anew.
-        last: the result by which a run is finished.
-        source: video or folder of frames that is read, whose place the results must not take.
+        adopt: take results without a request, as older versions left them, for those of this one.
+        last: the results of which any says that a run is finished.
+        source: video or folder that is read, whose place the results must not take.
         inputs: other files that are read, which may lie among the results.
         hint: is added to the fix of a refusal.
 
@@ -141,11 +144,11 @@ def claim(
         known = None
         with suppress(OSError, ValueError):
             known = json.loads((place / REQUEST).read_text(encoding="utf-8"))
-        same = known == wanted
+        same = known == wanted or (adopt and known is None)
         anew = bool(overwrite) or not (same and resume)
         run = Run(place, wanted, (*results, FACTS), anew=anew, inputs=inputs)
         there = run.written
-        finished = last in there and not again
+        finished = not again and any(name in there for name in last)
         if overwrite is False and there and (finished or not same):
             other = isinstance(known, dict) and not same
             raise (DoneBefore if same else OutputError)(
@@ -159,6 +162,10 @@ def claim(
         finally:
             if not run.written:
                 run.forget()
+
+
+def _found(folder: Path, patterns: Iterable[str]) -> list[str]:
+    return [name for pattern in patterns for name in sorted(glob.glob(pattern, root_dir=folder))]
 
 
 def check_place(folder: PathLike, results: Sequence[str] = (), source: PathLike | None = None) -> None:
@@ -178,9 +185,9 @@ def check_place(folder: PathLike, results: Sequence[str] = (), source: PathLike 
         raise OutputError("this is a file, not a folder", path=there, fix=_FIX)
     if not os.access(there, os.W_OK):
         raise OutputError("this folder may not be written", path=there, fix=_FIX)
-    taken = [path for path in (place, *(place / name for name in results)) if path.exists()]
+    taken = [path for path in (place, *(place / name for name in _found(place, results))) if path.exists()]
     if source is not None and os.path.exists(source) and any(path.samefile(source) for path in taken):
-        what = "the results would take the place of the video, or lie among its frames"
+        what = "the results would take the place of the input, or lie among its files"
         raise OutputError(what, path=place, fix=_FIX)
 
 
@@ -268,8 +275,8 @@ def counter(progress: Progress, what: str, before: int, total: int) -> Callable[
     return advance
 
 
-class PoseLog:
-    """A file of JSON lines in a folder of its own, made if need be, to which one record a frame is appended.
+class RecordLog:
+    """A file of JSON lines in a folder of its own, made if need be, to which records are added.
 
     Every record is handed to the system at once, so that others may read along. :meth:`keep` adds the state
     of whoever makes them. What a killed run wrote after its last state is cut off when the log is opened

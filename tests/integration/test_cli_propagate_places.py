@@ -85,8 +85,8 @@ def test_results_of_an_earlier_run(propagate, refused, tmp_path):
 def test_results_do_not_lie_among_the_frames(refused, tmp_path):
     frames = write_frames(tmp_path / "frames")
     before = contents(frames)
-    refused("among its frames", video=frames, out="frames")
-    refused("among its frames", "--overwrite", video=frames, out=tmp_path / "frames" / ".." / "frames")
+    refused("among its files", video=frames, out="frames")
+    refused("among its files", "--overwrite", video=frames, out=tmp_path / "frames" / ".." / "frames")
     assert contents(frames) == before
 
 
@@ -94,7 +94,7 @@ def test_the_video_is_not_replaced_by_its_overlay(refused, clip, tmp_path):
     (tmp_path / "out").mkdir()
     video = shutil.copy(clip, tmp_path / "out" / "overlay.mp4")
     before = contents(tmp_path / "out")
-    refused("place of the video", "--overwrite", video=video)
+    refused("place of the input", "--overwrite", video=video)
     assert contents(tmp_path / "out") == before
 
 

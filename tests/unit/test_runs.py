@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from posewarper.errors import OutputError
-from posewarper.runs import DoneBefore, PoseLog, claim, differences, sole_writer
+from posewarper.runs import DoneBefore, RecordLog, claim, differences, sole_writer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
 
@@ -94,7 +94,14 @@ def test_a_finished_run_is_not_done_again_unless_that_is_wanted(tmp_path) -> Non
     claim_now(tmp_path, {"model": "a"}, overwrite=True)
     assert not (tmp_path / "run.json").exists()
     with pytest.raises(DoneBefore):
-        claim_now(tmp_path, {"model": "a"}, last="poses.json", resume=False)
+        claim_now(tmp_path, {"model": "a"}, last=("poses.json",), resume=False)
+    # Older versions wrote no request: whoever takes their results checks them.
+    (tmp_path / "request.json").unlink()
+    with pytest.raises(OutputError, match="results already"):
+        claim_now(tmp_path, {"model": "a"})
+    with claim(tmp_path, {"model": "a"}, ["poses.json"], adopt=True) as run:
+        run.begin()
+        assert names(tmp_path) == {"poses.json", "request.json", ".lock"}
     # None replaces the results of another request, and goes on with its own.
     claim_now(tmp_path, {"model": "a"}, overwrite=None)
     claim_now(tmp_path, {"model": "b"}, overwrite=None)
@@ -122,13 +129,26 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path) -> None:
     assert not names(tmp_path / "parts")
 
 
+def test_results_may_be_named_by_a_pattern(tmp_path) -> None:
+    for name in ("a/1.json", "a/.1.7.partial.json", "a/b/.2.7.partial.json", "a/notes.txt", "a/.x.7.old"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with claim(tmp_path, {}, ["a/*.json", "a/*"], adopt=True, inputs=[tmp_path / "a" / "notes.txt"]) as run:
+        assert set(run.written) == {"a/1.json", "a/b"}
+        run.begin()
+    assert names(tmp_path / "a") == {"1.json", "b", "notes.txt"} and not names(tmp_path / "a" / "b")
+    with claim(tmp_path, {}, ["a/*.json"], overwrite=True) as run:
+        run.begin()
+    assert names(tmp_path / "a") == {"b", "notes.txt"}
+
+
 def test_inputs_may_lie_among_the_results_and_are_not_removed(tmp_path) -> None:
     (tmp_path / "poses.json").write_text("labels")
     with claim(tmp_path, {}, ["poses.json"], inputs=[tmp_path / "poses.json"]) as run:
         run.begin()
         assert (tmp_path / "poses.json").read_text() == "labels"
     with (
-        pytest.raises(OutputError, match="place of the video"),
+        pytest.raises(OutputError, match="place of the input"),
         claim(tmp_path, {}, ["poses.json"], overwrite=True, source=tmp_path / "poses.json"),
     ):
         pass
@@ -152,43 +172,43 @@ def test_differences_name_what_changed() -> None:
 
 
 def test_a_log_keeps_what_was_kept(tmp_path) -> None:
-    with PoseLog(tmp_path) as log:
+    with RecordLog(tmp_path) as log:
         for n in range(5):
             log.append({"frame": n})
             if n != 4:
                 log.keep({"done": n + 1})
         assert [record["frame"] for record in log.records()] == [0, 1, 2, 3, 4]
-    with PoseLog(tmp_path) as log:
+    with RecordLog(tmp_path) as log:
         assert log.state == {"done": 4} and [record["frame"] for record in log.records()] == [0, 1, 2, 3]
         log.append({"frame": 4})
         assert [record["frame"] for record in log.records()] == [0, 1, 2, 3, 4]
 
 
 def test_a_log_has_one_writer(tmp_path) -> None:
-    with PoseLog(tmp_path) as log:
+    with RecordLog(tmp_path) as log:
         log.append({"frame": 0})
         with pytest.raises(OutputError, match="another run is writing"):
-            PoseLog(tmp_path)
+            RecordLog(tmp_path)
         assert [record["frame"] for record in log.records()] == [0]
-    PoseLog(tmp_path).__exit__()
+    RecordLog(tmp_path).__exit__()
 
 
 def test_a_log_cut_off_in_its_last_state_goes_on_from_the_state_before(tmp_path) -> None:
-    with PoseLog(tmp_path) as log:
+    with RecordLog(tmp_path) as log:
         for n in range(2):
             log.append({"frame": n})
             log.keep({"done": n + 1})
     path = tmp_path / "records.jsonl"
     path.write_bytes(path.read_bytes()[:-3])
-    with PoseLog(tmp_path) as log:
+    with RecordLog(tmp_path) as log:
         assert log.state == {"done": 1} and [record["frame"] for record in log.records()] == [0]
 
 
 def test_a_damaged_line_is_reported(tmp_path) -> None:
-    with PoseLog(tmp_path) as log:
+    with RecordLog(tmp_path) as log:
         log.append({"frame": 0})
         log.keep({"done": 1})
     path = tmp_path / "records.jsonl"
     path.write_bytes(b"no json" + path.read_bytes())
-    with PoseLog(tmp_path) as log, pytest.raises(OutputError, match=r"damaged(.|\n)*--overwrite"):
+    with RecordLog(tmp_path) as log, pytest.raises(OutputError, match=r"damaged(.|\n)*--overwrite"):
         list(log.records())

@@ -14,12 +14,11 @@ from posewarper.cli import common
 from posewarper.cli.videos import RESULTS, VideoJob, describe_result, list_videos, work_on, write_pictures
 from posewarper.errors import ConfigError, VideoError
 from posewarper.files import write_json
-from posewarper.runs import FACTS, claim, describe_inputs, describe_process, peak_memory
+from posewarper.runs import FACTS, RECORDS, claim, describe_inputs, describe_process, peak_memory
 
 if TYPE_CHECKING:
     from posewarper.model.network import PoseModel
 
-_LOG = "parts"
 # The options that say where to look for instances.
 _WHERE = ("labels", "detector", "detector_weights", "category", "detect_every", "whole_frame")
 
@@ -327,17 +326,17 @@ def _predict_one(
     with claim(
         out,
         request,
-        (*RESULTS, _LOG),
+        (*RESULTS, RECORDS),
         overwrite=overwrite,
         # Frames that come once can neither be gone on with nor be predicted again.
         resume=not live,
-        last="poses.json" if live else FACTS,
+        last=("poses.json",) if live else (FACTS,),
         source=None if live else video,
         inputs=[path for path in paths.values() if path is not None],
     ) as claimed:
         with common.progress_bar(quiet) as progress:
             begins = claimed.beginning(progress)
-            result = predict(video, network, log=out / _LOG, progress=begins, **where, **options)
+            result = predict(video, network, log=out / RECORDS, progress=begins, **where, **options)
             write_poses(out / "poses.json", result.poses)
             seconds = time.perf_counter() - started
             facts = describe_result(result, inputs, str(network.device), seconds)
@@ -348,7 +347,7 @@ def _predict_one(
                     write_report(out / "report.html", opened, result, facts)
                 looks = ["report.html", "overlay.mp4" if overlay else "sheet.jpg"]
         claimed.finish(facts)
-        shutil.rmtree(out / _LOG, ignore_errors=True)
+        shutil.rmtree(out / RECORDS, ignore_errors=True)
     poses = result.poses
     posed = sum(len(track.frames) for track in poses.tracks.values())
     print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -42,16 +41,12 @@ def run(
 
     On many GPUs: torchrun --nproc-per-node 8 -m posewarper train RECIPE.yaml ...
     """
-    from posewarper.files import write_json
-    from posewarper.model.checkpoint import parameters_sha256
-    from posewarper.runs import describe_process, peak_memory
     from posewarper.training.recipes import read_recipe
     from posewarper.training.run import is_first_process, run_recipe
 
     words = [*(changes or []), *([] if seed is None else [f"train.seed={seed}"])]
     settings = read_recipe(recipe, words)
     place = out or Path("runs") / Path(recipe).stem
-    started = time.perf_counter()
     with progress_bar(quiet or not is_first_process()) as progress:
         result = run_recipe(
             settings,
@@ -63,17 +58,7 @@ def run(
             progress=progress,
             tell=(lambda line: None) if quiet else print_line,
         )
-    if not is_first_process():
-        return
-    facts = {
-        **describe_process(str(next(result.model.parameters()).device.type)),
-        "recipe": settings.model_dump(mode="json"),
-        "validation": {"last": result.figure, "best": result.best, "best_epoch": result.best_epoch},
-        "parameters_sha256": parameters_sha256(result.model),
-        "seconds": {"this_part": round(time.perf_counter() - started, 2), "total": round(result.seconds, 2)},
-        "peak_memory_bytes": peak_memory(),
-    }
-    write_json(place / "run.json", facts)
-    score, epoch = result.best, result.best_epoch
-    best = "" if score is None else f"; best validation {score:.1f} after epoch {epoch}"
-    print(f"wrote {place / 'model.pt'}{best}")
+    if is_first_process():
+        score, epoch = result.best, result.best_epoch
+        best = "" if score is None else f"; best validation {score:.1f} after epoch {epoch}"
+        print(f"wrote {place / 'model.pt'}{best}")

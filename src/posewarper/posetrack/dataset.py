@@ -123,7 +123,6 @@ def from_ranges(runs: Iterable[Sequence[int]]) -> list[int]:
 
 
 INDEX_NAME = "dataset.json"
-PROGRESS_NAME = "preparation.jsonl"  # lies beside it while a preparation is under way
 FORMAT = "posewarper dataset"
 FORMAT_VERSION = 1
 _PREPARE = "make it with `posewarper prepare posetrack17|posetrack18|posetrack21 DOWNLOAD --out DIR`"

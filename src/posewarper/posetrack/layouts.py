@@ -13,8 +13,9 @@ import numpy as np
 
 from posewarper.errors import LabelsError, few_of, unknown_name
 from posewarper.formats.frame_names import base_name
-from posewarper.posetrack.dataset import INDEX_NAME, PROGRESS_NAME, leading_number, list_images
+from posewarper.posetrack.dataset import INDEX_NAME, leading_number, list_images
 from posewarper.posetrack.tables import read_table, read_tables
+from posewarper.runs import REQUEST
 from posewarper.structures import InstanceTable
 
 KINDS = ("posetrack17", "posetrack18", "posetrack21")
@@ -125,7 +126,7 @@ def _label_folders(kind: str, download: Path) -> dict[str, Path]:
     skipped = _SKIPPED | {f"{other}_annotation_dirs" for other in KINDS if other != kind}
     for top, names, files in os.walk(download, followlinks=True):
         folder = Path(top)
-        is_prepared = INDEX_NAME in files or PROGRESS_NAME in files
+        is_prepared = INDEX_NAME in files or REQUEST in files
         is_deepest = len(folder.relative_to(download).parts) == _DEPTH
         names[:] = [n for n in names if n not in skipped and not n.startswith(".")]
         if is_prepared or is_deepest:

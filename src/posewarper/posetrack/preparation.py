@@ -25,7 +25,6 @@ from posewarper.posetrack.dataset import (
     FORMAT,
     FORMAT_VERSION,
     INDEX_NAME,
-    PROGRESS_NAME,
     Dataset,
     from_ranges,
     labels_path,
@@ -50,7 +49,7 @@ from posewarper.posetrack.layouts import (
 )
 from posewarper.posetrack.posetrack18 import write_posetrack18
 from posewarper.posetrack.selection import REACH
-from posewarper.runs import LOCK, sole_writer
+from posewarper.runs import LOCK, RECORDS, REQUEST, RecordLog, claim, differences
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import Progress, silent
 from posewarper.version import __version__
@@ -179,57 +178,45 @@ def _resuming(
     Gives the record of each finished video by its split and stem, whether the last run reached its end, and a
     function that adds a record whose labels have been written.
     """
-    index, journal = out / INDEX_NAME, out / PROGRESS_NAME
-    is_ours = index.is_file() or journal.is_file()
-    if out.exists() and not is_ours and (not out.is_dir() or {p.name for p in out.iterdir()} - {LOCK}):
-        raise OutputError(
-            "this folder holds other files" if out.is_dir() else "this is no folder",
-            path=out,
-            fix="name a new folder",
-        )
-    header = {"format": FORMAT, "format_version": FORMAT_VERSION}
-    header |= {"kind": layout.kind, "source": str(layout.download)}
-    with sole_writer(out):
-        if is_ours and overwrite:
-            for name in (INDEX_NAME, PROGRESS_NAME, _MISSING_NAME):
-                (out / name).unlink(missing_ok=True)
-            shutil.rmtree(out / "annotations", ignore_errors=True)
-            if (out / "images").is_symlink():
-                (out / "images").unlink()
+    is_ours = any((out / name).is_file() for name in (INDEX_NAME, REQUEST))
+    if out.is_dir() and not is_ours and {p.name for p in out.iterdir()} - {LOCK}:
+        raise OutputError("this folder holds other files", path=out, fix="name a new folder")
+    request = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    request |= {"kind": layout.kind, "source": str(layout.download)}
+    # The link to the frames stays: in its place there may be a folder of frames.
+    results = (INDEX_NAME, RECORDS, _MISSING_NAME, "annotations", "annotations/*")
+    how = {"overwrite": overwrite, "again": True, "adopt": True, "source": layout.download}
+    with claim(out, request, results, **how) as claimed:
+        stopped = (out / RECORDS).exists()
+        known = [] if overwrite else _read_complete(out, request)
+        claimed.begin()
         records: dict[tuple[str, str], Record] = {}
-        stopped = _read_lines(journal)
-        for told, videos in (*_read_complete(out), *([(stopped[0], stopped[1:])] if stopped else [])):
-            differing = next((key for key, value in header.items() if told.get(key) != value), None)
-            if differing is not None:
-                raise OutputError(
-                    "this folder holds a dataset that was prepared from something else",
-                    path=out,
-                    expected=f"{differing} {header[differing]}",
-                    got=f"{differing} {told.get(differing)}",
-                    fix="name another folder, or prepare it again with --overwrite",
-                )
-            records |= {(r["split"], r["file_stem"]): r for r in videos}
+        is_over = False
         try:
-            with journal.open("a" if stopped else "w", encoding="utf-8") as file:
-                # An earlier run may have stopped within a line: begin a new one.
-                file.write("\n" if stopped else json.dumps(header) + "\n")
+            with RecordLog(out / RECORDS) as log:
+                records |= {(r["split"], r["file_stem"]): r for r in (*known, *log.records())}
 
                 def note(record: Record) -> None:
                     records[record["split"], record["file_stem"]] = record
-                    file.write(json.dumps(record, separators=(",", ":")) + "\n")
-                    file.flush()
+                    log.append(record)
+                    log.keep({})
 
-                yield records, index.is_file() and not stopped, note
+                yield records, bool(known) and not stopped, note
+            is_over = True
         except KeyboardInterrupt:
             kept = f"{len(records)} videos are prepared in {out}; the same command resumes from there"
             raise Interrupted(kept) from None
         finally:
-            if not records and not (out / "annotations").exists():  # it failed before it began
-                journal.unlink(missing_ok=True)
+            if is_over or not records:
+                shutil.rmtree(out / RECORDS, ignore_errors=True)
 
 
-def _read_complete(out: Path) -> list[tuple[Record, list[Record]]]:
-    """Return the header and the records of the index that a complete run has written, if there is one."""
+def _read_complete(out: Path, request: Record) -> list[Record]:
+    """Return the records of the index that a complete run has written, if there is one.
+
+    Raises:
+        OutputError: if it is damaged, or (older versions wrote no request) of another download.
+    """
     if not (out / INDEX_NAME).is_file():
         return []
     try:
@@ -237,16 +224,15 @@ def _read_complete(out: Path) -> list[tuple[Record, list[Record]]]:
     except LabelsError as error:
         fix = "prepare it again with --overwrite"
         raise OutputError(error.what, path=out, expected=error.expected, got=error.got, fix=fix) from error
-    return [(index, index["videos"])]
-
-
-def _read_lines(journal: Path) -> list[Record]:
-    """Return what a stopped run has noted, its header first; a line that was cut off does not count."""
-    lines = []
-    for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else ():
-        with suppress(ValueError):
-            lines.append(json.loads(line))
-    return lines if lines and lines[0].get("format") == FORMAT else []
+    theirs = {key: index.get(key) for key in request}
+    if theirs != request:
+        raise OutputError(
+            "this folder holds a dataset that was prepared from something else",
+            path=out,
+            got=differences(theirs, request),
+            fix="name another folder, or prepare it again with --overwrite",
+        )
+    return index["videos"]
 
 
 def _known(earlier: Mapping[tuple[str, str], Record], labels: SplitLabels) -> list[VideoLabels]:
@@ -413,7 +399,6 @@ def _finish(
     for file in (out / "annotations").glob("*/*.json"):
         if file not in kept:
             file.unlink()
-    (out / PROGRESS_NAME).unlink()
 
 
 def _warn(summary: Summary, out: Path) -> None:

@@ -33,7 +33,7 @@ from posewarper.prediction.boxes import (
 from posewarper.prediction.stream import CropKeeper, FramePoses, PoseStream
 from posewarper.prediction.tracker import Tracker, single_poses
 from posewarper.prediction.windows import WINDOWS, Window, check_window, make_window
-from posewarper.runs import PoseLog
+from posewarper.runs import RecordLog
 from posewarper.skeletons import Skeleton
 from posewarper.structures import NO_TRACK, Floats, Labels, Poses, Progress, RunResult, Track, silent
 from posewarper.video.source import Frames, LiveVideo, Video, ahead, is_live, open_video
@@ -160,7 +160,7 @@ def predict_clip(
     begun = time.monotonic()
     progress("poses", 0, frames.n_frames or 0)
     temporary = tempfile.TemporaryDirectory() if log is None else nullcontext(log)
-    with temporary as folder, PoseLog(folder) as records:
+    with temporary as folder, RecordLog(folder) as records:
         run = _Run(frames, model, source, config, records, batch)
         try:
             for done in run.work():
@@ -205,7 +205,7 @@ class _Run:
         model: PoseModel,
         source: BoxSource,
         config: ClipPredictionConfig,
-        records: PoseLog,
+        records: RecordLog,
         batch: int | None,
     ) -> None:
         self.frames, self.source, self.records, self.config = frames, source, records, config
@@ -311,7 +311,7 @@ class _Run:
         }
 
 
-def _collect_poses(records: PoseLog, skeleton: Skeleton, frames: Frames, n_frames: int) -> Poses:
+def _collect_poses(records: RecordLog, skeleton: Skeleton, frames: Frames, n_frames: int) -> Poses:
     """Return the poses of all records of a run."""
     rows: dict[int, list[tuple[int, Any, Any]]] = {}
     for record in records.records():

@@ -23,7 +23,7 @@ import torch
 from accelerate.utils import InitProcessGroupKwargs, broadcast
 from torch import Tensor, nn
 
-from posewarper.errors import ConfigError, Interrupted, ModelError, first_sentence
+from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError, first_sentence
 from posewarper.files import replacing, write_text
 from posewarper.model.checkpoint import save_model
 from posewarper.model.network import PoseWarper
@@ -31,6 +31,7 @@ from posewarper.model.runtime import resolve_device
 from posewarper.model.warping import WarpHead
 from posewarper.options import Recipe, TrainSettings
 from posewarper.reporting.network_pictures import write_debug_picture
+from posewarper.runs import differences
 from posewarper.structures import Progress, silent
 from posewarper.training.batches import Batch, BatchLoader, EpochSampler, TrainingSet
 from posewarper.training.steps import PoseStep, WarperStep, training_steps
@@ -164,6 +165,14 @@ def global_batch(settings: TrainSettings, world: int) -> int:
     return settings.global_batch
 
 
+def request_of(recipe: Recipe, batch: int) -> dict[str, Any]:
+    """Return what decides on the result: the global batch does; workers, logging and where it runs do not."""
+    settings = recipe.model_dump(mode="json")
+    for name in ("workers", "checkpoint_steps", "batch_per_device", "global_batch"):
+        del settings["train"][name]
+    return {**settings, "global_batch": batch}
+
+
 @dataclass(eq=False)
 class Run:
     """One training run: everything that the loop needs, built once.
@@ -226,18 +235,18 @@ class Run:
         """Take up the state on disk, if there is one.
 
         Raises:
-            ConfigError: if the state is of a run with other settings.
+            OutputError: if the state is of a run with other settings or data.
         """
         path = self.out / LAST
         if not path.is_file():
             return
         state, content = load_state(path)
-        ours = self._request()
-        if content["recipe"] != ours:
-            raise ConfigError(
-                "this run cannot be resumed: it was begun with other settings",
+        # Of other data there may be other samples, and older versions wrote their settings here alone.
+        if content["recipe"] != self._request:
+            raise OutputError(
+                "this run cannot be resumed: it was begun with other settings or data",
                 path=self.out,
-                got=_differences(content["recipe"], ours),
+                got=differences(content["recipe"], self._request),
                 fix="give the same recipe, or another --out",
             )
         self.model.load_state_dict(content["model"])
@@ -245,12 +254,9 @@ class Run:
         self.state, self._kept = state, (state.epoch, state.step)
         self.tell(f"resuming after {state.epoch} of {self.recipe.train.epochs} epochs and {state.step} steps")
 
+    @property
     def _request(self) -> dict[str, Any]:
-        # Workers, logging and where it runs do not change the result; the global batch does.
-        settings = self.recipe.model_dump(mode="json")
-        for name in ("workers", "checkpoint_steps", "batch_per_device", "global_batch"):
-            del settings["train"][name]
-        return {**settings, "global_batch": self.batch, "samples": self.samples}
+        return {**request_of(self.recipe, self.batch), "samples": self.samples}
 
     def train(self) -> TrainingResult:
         """Train to the end.
@@ -362,7 +368,7 @@ class Run:
             content = {
                 "format": _FORMAT,
                 "state": asdict(self.state),
-                "recipe": self._request(),
+                "recipe": self._request,
                 "model": {name: value.detach().cpu() for name, value in self.model.state_dict().items()},
                 "optimiser": self.optimiser.state_dict(),
             }
@@ -378,13 +384,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _differences(old: Any, new: Any, place: str = "") -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return "; ".join(
-            _differences(old.get(key), new.get(key), f"{place}.{key}".removeprefix("."))
-            for key in sorted({*old, *new})
-            if old.get(key) != new.get(key)
-        )
-    return f"{place} was {old}, is {new}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +18,9 @@ import yaml
 from accelerate.utils import broadcast_object_list, gather_object
 
 from posewarper.demo.posetrack_tree import write_posetrack_tree
-from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError
-from posewarper.files import leftovers, write_text
-from posewarper.model.checkpoint import load_model
+from posewarper.errors import ConfigError, Interrupted, ModelError
+from posewarper.files import write_text
+from posewarper.model.checkpoint import load_model, parameters_sha256
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.runtime import keep_memory, repeatable
 from posewarper.model.warping import WarpHead
@@ -26,10 +28,20 @@ from posewarper.options import MIN_SCORE, MadeUpSettings, PseudoSettings, Recipe
 from posewarper.paper.carrying import Rules
 from posewarper.posetrack.dataset import open_dataset
 from posewarper.posetrack.preparation import prepare_dataset
+from posewarper.runs import claim, describe_process, peak_memory
 from posewarper.skeletons import Skeleton, named_skeleton
 from posewarper.structures import InstanceTable, Progress, silent
 from posewarper.training.batches import TrainingSet
-from posewarper.training.engine import BEST, FINAL, LAST, Run, TrainingResult, global_batch, make_accelerator
+from posewarper.training.engine import (
+    BEST,
+    FINAL,
+    LAST,
+    Run,
+    TrainingResult,
+    global_batch,
+    make_accelerator,
+    request_of,
+)
 from posewarper.training.pseudo_labels import load_warper, propagate_clips, propagate_samples
 from posewarper.training.recipes import choose_clips
 from posewarper.training.samples import TrainingSamples, samples_of_clips, samples_of_dataset, unpack_videos
@@ -45,6 +57,7 @@ from posewarper.training.validation import (
 
 _Made = TypeVar("_Made")
 RECIPE = "recipe.yaml"
+_RESULTS = (LAST, BEST, FINAL, "log.jsonl", "tensorboard/events.*", "debug/epoch*_step*.png")
 
 
 def make_up_dataset(settings: MadeUpSettings, folder: Path) -> None:
@@ -253,7 +266,7 @@ def run_recipe(
 
     ``out`` gets ``model.pt`` (the end of the training), ``checkpoints/best.pt`` (by validation),
     ``checkpoints/last.pt`` (from which ``resume`` goes on), ``log.jsonl``, ``tensorboard/``, ``recipe.yaml``,
-    and ``debug/`` with pictures if they are asked for.
+    ``run.json``, and ``debug/`` with pictures if they are asked for.
 
     Args:
         recipe: the settings.
@@ -266,60 +279,59 @@ def run_recipe(
         tell: is given a line after every epoch.
 
     Raises:
-        OutputError: if the folder holds a run and neither ``resume`` nor ``overwrite`` is given.
-        ConfigError: if a setting does not fit the data, or the run to resume.
+        OutputError: if the folder holds a run and neither ``resume`` nor ``overwrite`` is given, if that run
+            has other settings, or if another process writes there.
+        ConfigError: if a setting does not fit the data.
         LabelsError: if the data cannot be used.
         ModelError: if the weights to start from do not fit.
         Interrupted: on Ctrl-C; what was done is kept.
     """
-    place = Path(out)
+    place, started = Path(out), time.perf_counter()
     engine = make_accelerator(device)
-    # Every process looks before the first one writes.
-    _check_place(place, may_hold_run=resume or overwrite)
-    engine.wait_for_everyone()
-    if engine.is_main_process:
-        for folder in (place, place / "checkpoints", place / "debug"):
-            for path in leftovers(folder):
-                path.unlink()
-    engine.wait_for_everyone()
+    request = request_of(recipe, global_batch(recipe.train, engine.num_processes))
+    first = claim(
+        place,
+        request,
+        _RESULTS,
+        overwrite=overwrite and not resume,
+        again=resume,
+        resume=resume,
+        adopt=resume,
+        last=(LAST, FINAL),
+        hint="" if resume else "; a run with the same settings goes on with --resume",
+    )
     keep_memory()
-    try:
-        with repeatable(recipe.train.seed):
+    # The first process holds the folder for all.
+    with first if engine.is_main_process else nullcontext() as claimed, repeatable(recipe.train.seed):
+        try:
             run = _build_run(recipe, place, engine, debug_images, progress, tell)
             if resume:
                 run.restore()
-            if engine.is_main_process:
+            if claimed is not None:
                 # What is there is lost only now, when nothing is wrong with what takes its place.
-                if not resume:
-                    _clear(place)
+                claimed.begin()
                 settings = recipe.model_dump(mode="json")
                 write_text(place / RECIPE, yaml.safe_dump(settings, sort_keys=False))
             engine.wait_for_everyone()
-            return run.train()
-    except Interrupted:
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted("what is done is kept; the same command with --resume resumes there") from None
+            result = run.train()
+        except Interrupted:
+            raise
+        except KeyboardInterrupt:
+            raise Interrupted("what is done is kept; the same command with --resume resumes there") from None
+        if claimed is not None:
+            claimed.finish(_describe(recipe, result, time.perf_counter() - started))
+    return result
 
 
-def _check_place(place: Path, *, may_hold_run: bool) -> None:
-    if place.exists() and not place.is_dir():
-        raise OutputError("this is a file, not a folder", path=place, fix="name another --out")
-    taken = [name for name in (LAST, FINAL) if (place / name).exists()]
-    if taken and not may_hold_run:
-        raise OutputError(
-            "this folder holds a training run",
-            path=place,
-            got=", ".join(taken),
-            fix="go on with it by --resume, name another --out, or begin anew with --overwrite",
-        )
-
-
-def _clear(place: Path) -> None:
-    for name in (LAST, BEST, FINAL, "log.jsonl", "run.json"):
-        (place / name).unlink(missing_ok=True)
-    for path in [*place.glob("tensorboard/events.*"), *place.glob("debug/epoch*_step*.png")]:
-        path.unlink()
+def _describe(recipe: Recipe, result: TrainingResult, seconds: float) -> dict[str, Any]:
+    return {
+        **describe_process(str(next(result.model.parameters()).device.type)),
+        "recipe": recipe.model_dump(mode="json"),
+        "validation": {"last": result.figure, "best": result.best, "best_epoch": result.best_epoch},
+        "parameters_sha256": parameters_sha256(result.model),
+        "seconds": {"this_part": round(seconds, 2), "total": round(result.seconds, 2)},
+        "peak_memory_bytes": peak_memory(),
+    }
 
 
 def _build_run(

@@ -38,7 +38,7 @@ def test_json_comes_before_mat_of_the_same_video(tmp_path):
 def test_other_tasks_results_and_prepared_datasets_are_passed_over(tmp_path):
     touch(tmp_path, "posetrack_data/val/a.json", "posetrack_mot/val/m.json", "a_run/val/r.json")
     touch(tmp_path, "a_dataset/dataset.json", "a_dataset/annotations/val/d.json")
-    touch(tmp_path, "b_dataset/preparation.jsonl", "b_dataset/annotations/val/e.json")
+    touch(tmp_path, "b_dataset/request.json", "b_dataset/annotations/val/e.json")
     assert found(find_layout("posetrack21", tmp_path)) == {"val": ["a.json"]}
 
 

@@ -82,7 +82,7 @@ def test_no_frame_is_copied(trees, tmp_path):
     prepare_dataset("posetrack18", trees / "posetrack18", out)
     assert os.readlink(out / "images") == str(trees / "posetrack18" / "images")
     content = sorted(p.name for p in out.iterdir())
-    assert content == ["annotations", "dataset.json", "images"]
+    assert content == ["annotations", "dataset.json", "images", "request.json"]
     assert not [p for p in (out / "annotations").rglob("*") if p.is_file() and p.suffix != ".json"]
 
 
@@ -159,7 +159,7 @@ def test_a_stopped_run_goes_on(trees, tmp_path):
     with pytest.raises(LabelsError, match="not a prepared dataset"):
         open_dataset(out)
     # Killed while it noted the second video: that one is done again.
-    journal = out / "preparation.jsonl"
+    journal = out / "parts" / "records.jsonl"
     journal.write_text(journal.read_text()[:-40])
     before = written(out)
     _, summary = prepare_dataset("posetrack18", trees / "posetrack18", out)
@@ -212,7 +212,7 @@ def test_folders_of_others_are_left_alone(trees, tmp_path):
 def test_another_download_needs_overwrite(trees, tmp_path):
     out = tmp_path / "out"
     prepare_dataset("posetrack18", trees / "posetrack18", out)
-    with pytest.raises(OutputError, match=r"something else[\s\S]*posetrack21[\s\S]*--overwrite"):
+    with pytest.raises(OutputError, match=r"other settings or inputs[\s\S]*posetrack21[\s\S]*--overwrite"):
         prepare_dataset("posetrack21", trees / "posetrack21", out)
     dataset, summary = prepare_dataset("posetrack21", trees / "posetrack21", out, overwrite=True)
     assert (dataset.kind, summary.n_kept) == ("posetrack21", 0)

@@ -13,7 +13,7 @@ from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWa
 from posewarper.model.network import ModelSpec
 from posewarper.prediction.boxes import BoxSource, boxes_of_labels
 from posewarper.prediction.video import ClipPredictionConfig, predict_clip
-from posewarper.runs import PoseLog
+from posewarper.runs import RecordLog
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Track
 
@@ -191,7 +191,7 @@ def test_boxes_of_labels() -> None:
 
 @pytest.mark.parametrize("frames", [[9, 10, 0], [0, 1], [0, 1, 1]])
 def test_records_that_are_not_one_a_frame_are_not_gone_on_with(tmp_path, frames) -> None:
-    with PoseLog(tmp_path) as log:
+    with RecordLog(tmp_path) as log:
         for frame in frames:
             log.append({"frame": frame, "tracks": [], "keypoints": [], "scores": []})
         log.keep({"done": 3, "tracker": {}, "crops": {}, "heatmaps": [0, 0], "errors": []})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError,
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.options import TrainSettings
+from posewarper.runs import sole_writer
 from posewarper.skeletons import Skeleton
 from posewarper.training import engine as engine_module
 from posewarper.training import run
@@ -311,14 +313,14 @@ def test_a_finished_run_rests(train, tmp_path):
 def test_another_recipe_does_not_go_on(train, tmp_path, monkeypatch):
     train(**{"train.epochs": 1})
     kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(ConfigError, match=r"train.learning_rate was 0.01, is 0.02") as caught:
+    with pytest.raises(OutputError, match=r"train.learning_rate was 0.01, is 0.02") as caught:
         train(**{"train.learning_rate": 0.02, "train.epochs": 1}, _resume=True)
     assert "other settings" in str(caught.value)
     usual = run.samples_of_dataset
     monkeypatch.setattr(
         run, "samples_of_dataset", lambda *a, **b: (found := usual(*a, **b)).take(found.video_of == 0)
     )
-    with pytest.raises(ConfigError, match="samples was 18, is 9"):
+    with pytest.raises(OutputError, match="samples was 18, is 9"):
         train(**{"train.epochs": 1}, _resume=True)
     monkeypatch.setattr(run, "samples_of_dataset", usual)
     assert {path: path.read_bytes() for path in kept} == kept  # among them recipe.yaml
@@ -343,6 +345,28 @@ def test_a_run_is_not_overwritten_unasked(train, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="not a folder"):
         train(out="file")
+
+
+def test_two_processes_do_not_train_into_one_folder(train, tmp_path):
+    with sole_writer(tmp_path / "run"):
+        with pytest.raises(OutputError, match="another run is writing here"):
+            train(_overwrite=True)
+        assert os.listdir(tmp_path / "run") == [".lock"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run_of_an_older_version_goes_on(train, stop_after, tmp_path, known):
+    whole = train(out="whole")
+    stop_after(4)
+    with pytest.raises(Interrupted):
+        train()
+    stop_after(None)
+    (tmp_path / "run" / "request.json").unlink()  # older versions wrote none
+    if known:
+        assert parameters_sha256(train(_resume=True).model) == parameters_sha256(whole.model)
+    else:
+        with pytest.raises(OutputError, match=r"train.learning_rate was 0.01, is 0.02"):
+            train(**{"train.learning_rate": 0.02}, _resume=True)
 
 
 def test_ctrl_c_before_the_first_step_says_how_to_go_on(train, monkeypatch):
