@@ -83,8 +83,8 @@ def run(
     """Convert labels between formats, and parts of them; or released weights.
 
     The content of IN tells its format, the suffix of OUT the other: .json is
-    posetrack, .csv deeplabcut, .slp sleap, .nwb nwb. Name any other with --to;
-    docs/formats.md says what each reads, writes and cannot hold.
+    posetrack, .csv deeplabcut, .slp sleap, .nwb nwb, .nc movement. Name any other with
+    --to; docs/formats.md says what each reads, writes and cannot hold.
 
     posetrack: COCO keypoints JSON with the video fields of PoseTrack18, the
     format of this program; official PoseTrack18 files are read as well.
@@ -95,6 +95,8 @@ def run(
     deeplabcut-predictions the table that its analysis of a video makes.
 
     sleap: a .slp project. nwb: an .nwb file with poses (ndx-pose).
+
+    movement: a .nc file (NetCDF) with every frame, scores, expected errors.
 
     openpose: a folder of *_keypoints.json, one for each frame.
 

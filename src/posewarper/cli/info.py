@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 _PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
-_LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".hdf5", ".slp", ".nwb")
+_LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".hdf5", ".slp", ".nwb", ".nc")
 _OFFSETS = "posewarper info CKPT --offsets [--video VIDEO --frames A,B] [--picture OUT.png]"
 
 

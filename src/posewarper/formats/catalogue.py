@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from posewarper.errors import LabelsError, few_of, unknown_name
-from posewarper.formats import coco, deeplabcut, nwb, openpose, sleap, table
+from posewarper.formats import coco, deeplabcut, movement, nwb, openpose, sleap, table
 from posewarper.formats.clips import Clip, VideoFacts
 from posewarper.formats.records import SIGNATURE, PathLike, read_bytes, read_json, read_text, tell_format
 from posewarper.skeletons import Skeleton
@@ -131,6 +131,20 @@ FORMATS: dict[str, LabelFormat] = {
         ),
         partly=_pieces(
             "track ids, track names, scores, which keypoints are hidden, what an instance is called"
+        ),
+        extra="formats",
+    ),
+    "movement": LabelFormat(
+        what="a NetCDF file of movement",
+        reads="a .nc file with poses",
+        writes="a .nc file with every frame, also the expected errors",
+        told="HDF5 with movement's position",
+        suffixes=(".nc",),
+        read=movement.read_clip,
+        write=movement.write_labels,
+        cannot_hold=_pieces(
+            "what an instance is called, boxes, head boxes, track ids, mirror pairs, ignore regions, the "
+            "names of the frames' files"
         ),
         extra="formats",
     ),
@@ -253,7 +267,7 @@ def format_to_write(path: PathLike, format: str | None = None) -> str:
             path=path,
             expected=f"{', '.join(by_suffix)}, or a format by name (--to)",
             got=suffix or "no suffix",
-            fix="name the file .json (COCO with PoseTrack fields), .csv or .h5 (DeepLabCut), .slp (SLEAP) "
-            "or .nwb, or name the format: --to openpose makes a folder",
+            fix="name the file .json (COCO with PoseTrack fields), .csv or .h5 (DeepLabCut), .slp (SLEAP), "
+            ".nwb or .nc (movement), or name the format: --to openpose makes a folder",
         )
     return by_suffix[suffix]

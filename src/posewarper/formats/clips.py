@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from posewarper.errors import LabelsError, OutputError
 from posewarper.formats.records import LARGEST_COORDINATE, LARGEST_INDEX, PathLike, warn
 from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, Track
+from posewarper.structures import Floats, Ints, Labels, Track
 
 # Instances of two labelled frames are taken for the same one only if they lie closer than this many times
 # their size: sparse labels are far apart in time, so a runner may have moved by more than its own length.
@@ -285,6 +285,54 @@ PIECES: Mapping[str, Callable[[Labels], bool]] = {
     "the video's name": lambda labels: labels.video is not None,
     "the names of the frames' files": lambda labels: bool(labels.frame_names),
 }
+
+
+def frames_of_times(
+    known: Floats, path: PathLike, *, own: Floats | None = None, start: float = 0.0, rate: float | None = None
+) -> Ints:
+    """Return the frame index of each time (n,) at which a file has predictions.
+
+    Args:
+        known: times in seconds, rising, no two alike.
+        path: the file, for messages.
+        own: the times of all frames of the video, where they are known; the nearest one counts.
+        start: the time of the first frame, and
+        rate: frames a second, where they are known instead. Without either, times that are whole numbers are
+            frame indices, and others are counted from the first one in their usual step.
+
+    Raises:
+        LabelsError: if two times belong to the same frame, or a frame lies out of reach.
+
+    Warns:
+        PosewarperWarning: if frames are counted by the usual step, and times are missing.
+    """
+    if own is not None:
+        frames = np.searchsorted((own[1:] + own[:-1]) / 2, known)
+    elif rate is not None:
+        frames = np.round((known - start) * rate)
+    elif (known == np.round(known)).all():
+        frames = known
+    else:
+        steps = np.diff(known)
+        frames = np.arange(len(known))
+        if steps.max(initial=0) > 1.5 * np.median(steps):
+            frames = np.round((known - known[0]) / np.median(steps))
+            warn(
+                path,
+                "the times of the predictions have gaps; frames were counted from the first time, "
+                f"{np.median(steps):.4g} s each",
+            )
+    if known.size and not (
+        frames.min() >= 0 and frames.max() <= LARGEST_INDEX and (np.diff(frames) > 0).all()
+    ):
+        raise LabelsError(
+            "the times of the predictions do not tell the frames",
+            path=path,
+            expected="a time of its own for each frame, in seconds from the first",
+            got=f"{len(known)} times from {known[0]:g} to {known[-1]:g} s",
+            fix="export it again with the times of the video's frames",
+        )
+    return frames.astype(np.int64)
 
 
 def frames_to_write(path: PathLike, labels: Labels, what: str) -> int:

@@ -124,7 +124,7 @@ def write_labels(
         path: the file (or folder) to write, replaced when it exists.
         labels: what to write; frames outside ``labelled_frames`` are marked as predictions.
         format: one of :data:`~posewarper.formats.catalogue.FORMATS`; by the suffix when left out (.json
-            posetrack, .csv deeplabcut, .slp sleap, .nwb nwb).
+            posetrack, .csv deeplabcut, .slp sleap, .nwb nwb, .nc movement).
         video: the opened video, whose times go into formats that have a place for them.
 
     Raises:

@@ -1,8 +1,9 @@
 """Poses in NWB files (ndx-pose): read with h5py alone, written through pynwb.
 
-Labels are ``PoseTraining`` in the module "behavior", predictions one ``PoseEstimation`` a track in a module
-of the video, both named as sleap-io names them, which reads such files. Tracks are listed in the
-``SubjectsTable`` of ndx-multisubjects. NWB asks for a time of each frame: that of the opened video, and
+Both stand in the module "behavior": labels as ``PoseTraining``, predictions as one ``PoseEstimation`` a
+track, which is called "PoseEstimation" if it is alone, as movement asks for by default. A module of the
+video, named as sleap-io names it, links to the predictions, since sleap-io looks for them there. Tracks are
+listed in the ``SubjectsTable`` of ndx-multisubjects. NWB asks for a time of each frame: that of the opened video, and
 without one a frame counts as a second. Frames of predictions are told by their times.
 """
 
@@ -23,6 +24,7 @@ from posewarper.formats.clips import (
     Instance,
     VideoFacts,
     each_instance,
+    frames_of_times,
     has_one_nameless_track,
     identify_tracks,
     losses_of_projects,
@@ -30,13 +32,14 @@ from posewarper.formats.clips import (
     settle,
 )
 from posewarper.formats.frame_names import base_name, choose_video, stem_of, video_stem
-from posewarper.formats.records import LARGEST_INDEX, PathLike, import_extra, open_hdf5, quiet, warn
+from posewarper.formats.records import PathLike, import_extra, open_hdf5, quiet
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Ints, Labels, is_there
 
 _WHAT = "an NWB file with poses"
 _FIX = "export it again, with ndx-pose's PoseTraining or PoseEstimation"
 _TRACK = "track="  # how sleap-io begins the name of a track's predictions
+_ALONE = "PoseEstimation"  # the default name in ndx-pose, under which movement looks for predictions
 _REFERENCE = "x to the right, y down; (0, 0) is the centre of the top-left pixel"
 
 
@@ -307,34 +310,7 @@ def _find_frames(estimations: Sequence[_Estimation], movie: _Movie, path: PathLi
     """Return for each keypoint of each estimation the frame indices of its rows."""
     every = [times for estimation in estimations for _, times, _, _ in estimation.series]
     known = np.unique(np.concatenate(every)) if every else np.zeros(0)
-    if movie.times is not None:
-        middles = (movie.times[1:] + movie.times[:-1]) / 2
-        frames = np.searchsorted(middles, known)
-    elif movie.rate is not None:
-        frames = np.round((known - movie.start) * movie.rate)
-    elif (known == np.round(known)).all():
-        frames = known
-    else:
-        steps = np.diff(known)
-        frames = np.arange(len(known))
-        if steps.max(initial=0) > 1.5 * np.median(steps):
-            frames = np.round((known - known[0]) / np.median(steps))
-            warn(
-                path,
-                "the times of the predictions have gaps; frames were counted from the first time, "
-                f"{np.median(steps):.4g} s each",
-            )
-    if known.size and (
-        frames.min() < 0 or frames.max() > LARGEST_INDEX or len(np.unique(frames)) < len(known)
-    ):
-        raise LabelsError(
-            "the times of the predictions do not tell the frames",
-            path=path,
-            expected="a time of its own for each frame, in seconds from the first",
-            got=f"{len(known)} times from {known[0]:g} to {known[-1]:g} s",
-            fix="export it again with the times of the video's frames",
-        )
-    index = frames.astype(np.int64)
+    index = frames_of_times(known, path, own=movie.times, start=movie.start, rate=movie.rate)
     return [
         [index[np.searchsorted(known, times)] for _, times, _, _ in estimation.series]
         for estimation in estimations
@@ -362,6 +338,8 @@ def _name_tracks(
 ) -> tuple[list[int | None], Mapping[int, str]]:
     """Return the track of each subject and of each estimation, and the names of those that have one."""
     names = [name.removeprefix(_TRACK) for name in estimations]
+    if names == [_ALONE] and len(subjects) == 1:
+        names = [_safe_name(subjects[0])]
     # One instance need not be told from others, unless it has a name.
     if not subjects and len(names) == 1 and (has_labels or names[0] in (estimations[0], "untracked")):
         return [None], {}
@@ -434,7 +412,8 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
             name = f"SLEAP_VIDEO_000_{_safe_name(video_stem(labels.video))}"
             module = nwb.create_processing_module(name=name, description="predicted keypoints")
             for estimation in estimations:
-                module.add(estimation)
+                behavior.add(estimation)
+                module.add(estimation)  # becomes a link, as the estimation has its place already
         with replacing(path) as temporary, pynwb.NWBHDF5IO(str(temporary), "w") as output:
             output.write(nwb)
     lost = losses_of_projects(labels)
@@ -505,7 +484,7 @@ def _build_estimations(
             clock = points[0]  # the others link to its times
         if points:
             estimation = ndx_pose.PoseEstimation(
-                name=_TRACK + _safe_name(names[i]),
+                name=_ALONE if len(names) == 1 else _TRACK + _safe_name(names[i]),
                 pose_estimation_series=points,
                 description="predicted keypoints of one track",
                 original_videos=[labels.video or "video"],

@@ -382,7 +382,7 @@ def open_hdf5(path: PathLike, what: str, fix: str) -> Iterator[Any]:
 
 
 def tell_format(path: PathLike) -> str:
-    """Return which of the formats of labels an HDF5 file has: "sleap", "nwb" or "deeplabcut".
+    """Return which of the formats of labels an HDF5 file has: "sleap", "nwb", "movement" or "deeplabcut".
 
     Raises:
         LabelsError: if it has none of them, cannot be opened, or h5py is not installed.
@@ -393,6 +393,8 @@ def tell_format(path: PathLike) -> str:
             return "nwb"
         if "frames" in file and "videos_json" in file:
             return "sleap"
+        if "position" in file and "space" in file:
+            return "movement"
         # Data frames that pandas wrote are groups with this attribute; DeepLabCut's tables are such.
         if any("pandas_type" in getattr(file.get(name), "attrs", ()) for name in file):
             return "deeplabcut"
@@ -400,7 +402,7 @@ def tell_format(path: PathLike) -> str:
     raise LabelsError(
         "this HDF5 file is in no known format",
         path=path,
-        expected="a SLEAP project (.slp), an NWB file, or a DeepLabCut table (.h5)",
+        expected="a SLEAP project (.slp), an NWB file, movement's poses (.nc), or a DeepLabCut table (.h5)",
         got=f"a file that holds {holds or 'nothing'}",
         fix="export the labels in one of these formats",
     )

@@ -28,7 +28,7 @@ from posewarper.video.images import IMAGE_SUFFIXES, FolderFrames
 CACHE_BYTES = 256 * 2**20
 FOLDER_FPS = 25.0
 _THREADS, _AHEAD = 4, 8  # of reading images by number: threads, and images read before they are needed
-_LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".slp", ".nwb")
+_LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".slp", ".nwb", ".nc")
 
 
 @dataclass(frozen=True)

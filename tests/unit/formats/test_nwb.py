@@ -311,6 +311,31 @@ def test_sleap_io_and_pynwb_read_what_is_written(tmp_path):
     np.testing.assert_allclose(points[0], samples.predictions_alone().tracks[0].keypoints[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({}, ["PoseEstimation"]),
+        ({0: "Ann"}, ["PoseEstimation"]),
+        ({0: "Ann", 1: "Bob"}, ["track=Ann", "track=Bob"]),
+    ],
+)
+def test_predictions_stand_where_movement_and_sleap_io_look_for_them(tmp_path, names, expected):
+    tracks = {
+        i: Track(np.arange(3), POINTS + np.arange(3)[:, None, None] + i) for i in range(len(names) or 1)
+    }
+    labels = Labels(
+        Skeleton(("nose", "ear", "tail")), tracks, np.zeros(0), video="clip.mp4", track_names=names
+    )
+    write_labels(tmp_path / "poses.nwb", labels)
+    with h5py.File(tmp_path / "poses.nwb") as file:
+        behavior, linked = file["processing/behavior"], file["processing/SLEAP_VIDEO_000_clip"]
+        assert [name for name in behavior if name != "Skeletons"] == list(linked) == expected
+        assert all(behavior[name] == linked[name] for name in expected)
+    found = sleap_io.load_file(str(tmp_path / "poses.nwb"))
+    np.testing.assert_array_equal(found[1].instances[0].numpy(), POINTS + 1)
+    assert read_annotations(tmp_path / "poses.nwb").track_names == names
+
+
 def test_the_file_keeps_to_the_schema(tmp_path):
     """Of one track: pynwb cannot yet check files of several subjects."""
     convert(tmp_path / "out.nwb", mixed_labels(track_names={}).only_track(0), "nwb")
