@@ -104,6 +104,23 @@ def no_such_file(
     return error("there is no such file or folder", path=path, expected=expected, fix=fix)
 
 
+def wrong_type(what: str, got: object, expected: str) -> ConfigError:
+    """Return the error for a value of the wrong type that Python code has given, such as ``the labels``."""
+    fix = "give one of these; docs/python.md has examples"
+    return ConfigError(f"{what}: this is no usable value", expected=expected, got=type(got).__name__, fix=fix)
+
+
+def need_path(value: object, what: str) -> str:
+    """Return a path as text.
+
+    Raises:
+        ConfigError: if Python code has given something else.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise wrong_type(what, value, "a path")
+    return os.fspath(value)
+
+
 def first_sentence(error: BaseException) -> str:
     """Return the first sentence of another library's error, for ``got``; its class where it says nothing.
 

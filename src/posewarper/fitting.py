@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
-from posewarper.formats.labels import check_image_size, read_labels
-from posewarper.model.checkpoint import save_model
+from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning, wrong_type
+from posewarper.formats.labels import check_image_size, given_labels, read_labels
+from posewarper.model.checkpoint import load_model, save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
 from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
 from posewarper.motion.interpolation import INTERPOLATIONS
-from posewarper.options import FitConfig, NetworkConfig, effort_config
+from posewarper.options import FitConfig, NetworkConfig, Settings, effort_config
 from posewarper.propagation.clip import Clip, prepare_clip
 from posewarper.propagation.methods import METHODS, check_method, propagate_clip
-from posewarper.structures import Labels, Progress, RunResult, silent
+from posewarper.structures import Labels, Poses, Progress, RunResult, silent
 from posewarper.training.own_clip import (
     build_clip_model,
     read_propagated_regions,
@@ -30,12 +30,12 @@ from posewarper.training.own_clip import (
     train_pose_on_propagated,
     train_warper,
 )
-from posewarper.video.source import Video, open_video
+from posewarper.video.source import Openable, Video, open_video
 
 __all__ = ["METHODS", "fit", "needs_model", "propagate"]
 
-VideoLike = Video | str | os.PathLike[str]
-LabelsLike = Labels | str | os.PathLike[str]
+VideoLike = Video | Openable
+LabelsLike = Labels | Poses | str | os.PathLike[str]
 
 
 def needs_model(method: str, effort: str) -> bool:
@@ -61,8 +61,8 @@ def fit(
     """Fit a pose network and a warper to a clip with a few labelled frames.
 
     Args:
-        video: a video file, a folder of frames, or an opened video.
-        labels: a label file or labels; any skeleton, any number of tracks.
+        video: as for :func:`propagate`.
+        labels: as for :func:`propagate`; any skeleton, any number of tracks.
         effort: ``normal`` or ``best``, which set the budget in iterations.
         config: settings in place of the effort's.
         network: the architecture, and the weights that it starts from; a small HRNet on 192-pixel crops with
@@ -85,7 +85,7 @@ def fit(
         ['pose', 'warp']
     """
     config, network = config or effort_config(effort), network or NetworkConfig()
-    _check_budget(config)
+    _check_settings(config, network)
     resolve_device(device)
     start = read_backbone_weights(network)  # what is wrong with them shows before the work
     how = {"start": start, "seed": seed, "device": device, "checkpoint": checkpoint, "progress": progress}
@@ -98,7 +98,7 @@ def propagate(
     labels: LabelsLike,
     *,
     method: str = "default",
-    model: PoseWarper | None = None,
+    model: PoseWarper | str | os.PathLike[str] | None = None,
     effort: str = "normal",
     network: NetworkConfig | None = None,
     extend: bool = False,
@@ -110,10 +110,11 @@ def propagate(
     """Turn a few labelled frames into poses for every frame.
 
     Args:
-        video: a video file, a folder of frames, or an opened video.
-        labels: a label file or labels.
+        video: a video file, a folder of frames, frames in memory, or an opened video, see
+            :func:`~posewarper.open_video`.
+        labels: a label file, labels, or poses, whose labelled frames count.
         method: one of :data:`METHODS`.
-        model: a model for these keypoints; without one the methods that need it fit one first.
+        model: a model for these keypoints, or its file; without one the methods that need it fit one first.
         effort: ``fast`` (trains nothing), ``normal`` or ``best``.
         network: what is fitted, as for :func:`fit`, where no model is given.
         extend: give every track a pose on every frame, also far from its labels.
@@ -138,10 +139,13 @@ def propagate(
     train = model is None and needs_model(method, effort)
     config, place = effort_config(effort), resolve_device(device)
     network = network or NetworkConfig()
-    if train:
-        _check_budget(config)
+    _check_settings(config, network, trains=train)
     start = read_backbone_weights(network, trains=train)
     how = {"start": start, "seed": seed, "device": device, "checkpoint": checkpoint, "progress": progress}
+    if isinstance(model, str | os.PathLike):
+        model = load_model(model)
+    if not (model is None or isinstance(model, PoseWarper)):
+        raise wrong_type("the model", model, "a model's file, or what fit and load_model return")
     looks, settings, seconds = method not in INTERPOLATIONS, {"extend": extend}, {}
     with _noting() as notes, _opened(video, labels) as (opened, usable):
         if model is not None:
@@ -186,7 +190,7 @@ def fit_clip(
     The pose network learns from the labels, then also from poses propagated with what it has learned so far;
     the warper learns last.
     """
-    _check_budget(config)
+    _check_settings(config, network)
     keep_memory()
     with repeatable(seed):
         labelled, nearby = read_training_regions(clip, network.crop_size, seed)
@@ -220,9 +224,10 @@ def fit_clip(
 def _opened(video: VideoLike, labels: LabelsLike) -> Iterator[tuple[Video, Labels]]:
     """Open and read what is not yet, and check that labels and video belong together."""
     with nullcontext(video) if isinstance(video, Video) else open_video(video) as opened:
-        given = labels if isinstance(labels, Labels) else read_labels(labels, video=opened)
+        is_file = isinstance(labels, str | os.PathLike)
+        given = read_labels(labels, video=opened) if is_file else given_labels(labels)
         usable = check_labels(opened, given.only_labelled())
-        if given is labels:  # reading them from a file warns already
+        if not is_file:  # reading them from a file warns already
             names = zip(usable.skeleton.names, usable.labelled_keypoints, strict=True)
             never = [name for name, seen in names if not seen]
             if never:
@@ -253,8 +258,11 @@ def check_labels(video: Video, labels: Labels) -> Labels:
     return labels
 
 
-def _check_budget(config: FitConfig) -> None:
-    if not config.pose_iterations:
+def _check_settings(config: FitConfig, network: NetworkConfig, *, trains: bool = True) -> None:
+    for value, kind in ((config, "FitConfig"), (network, "NetworkConfig")):
+        if not isinstance(value, Settings):
+            raise wrong_type("the settings", value, f"a posewarper.options.{kind}")
+    if trains and not config.pose_iterations:
         raise ConfigError(
             "no iterations to train a network with",
             expected="at least 1 for pose_iterations",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from posewarper.errors import LabelsError, unknown_name
+from posewarper.errors import LabelsError, unknown_name, wrong_type
 
 # How names mark a side, each with what the other side would be called. The patterns look for whole words
 # ("left_knee"), for one letter set off by a separator ("paw_l"), by a capital ("LKnee", "wingL") or by a
@@ -39,7 +39,7 @@ class Skeleton:
 
     Args:
         names: K keypoint names, unique, in the order of every array with a keypoint axis.
-        edges: pairs of keypoint indices (from 0) to draw as limbs.
+        edges: pairs of keypoint indices (from 0), or of names, to draw as limbs.
         flip_pairs: pairs of keypoint indices that change places in a mirror image. When left out they
             are read from the names (``left_knee``/``right_knee``, ``LKnee``/``RKnee``, ``wingL``/``wingR``).
         name: what one instance is called ("person", "fly").
@@ -58,10 +58,12 @@ class Skeleton:
     name: str = "person"
 
     def __post_init__(self) -> None:
+        if isinstance(self.names, str):
+            raise wrong_type("the keypoints' names", self.names, "a list of names, such as ['nose', 'tail']")
         object.__setattr__(self, "names", tuple(str(n) for n in self.names))
-        object.__setattr__(self, "edges", tuple((int(a), int(b)) for a, b in self.edges))
+        object.__setattr__(self, "edges", self._pairs(self.edges))
         pairs = _flip_pairs_of(self.names) if self.flip_pairs is None else self.flip_pairs
-        object.__setattr__(self, "flip_pairs", tuple((int(a), int(b)) for a, b in pairs))
+        object.__setattr__(self, "flip_pairs", self._pairs(pairs))
         if not self.names:
             raise LabelsError("a skeleton has no keypoints", fix="name at least one keypoint")
         repeated = sorted({n for n in self.names if self.names.count(n) > 1})
@@ -85,6 +87,17 @@ class Skeleton:
                 got=self.flip_pairs,
                 fix="correct the flip pairs; keypoints in the middle of the body are in none",
             )
+
+    def _pairs(self, pairs: Iterable[Iterable[int | str]]) -> tuple[tuple[int, int], ...]:
+        """Return pairs of indices, for which keypoints' names may stand."""
+        index = {name: k for k, name in enumerate(self.names)}
+        try:
+            return tuple((int(index.get(a, a)), int(index.get(b, b))) for a, b in pairs)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            expected = "pairs of keypoints: indices from 0, or names"
+            raise LabelsError(
+                "a skeleton's edges or flip pairs are wrong", expected=expected, got=pairs, fix="correct them"
+            ) from None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posewarper.errors import LabelsError
+from posewarper.errors import LabelsError, wrong_type
 from posewarper.skeletons import POSETRACK, Skeleton
 
 Floats = NDArray[np.float64]
@@ -146,10 +146,19 @@ class Track:
         return bool(np.isfinite(self.expected_error).any())
 
 
-def _settle(video: Labels | Poses, labelled_frames: ArrayLike) -> None:
-    """Sort tracks and labelled frames of a video, and check that they fit its skeleton and its length."""
+def _settle(video: Labels | Poses, labelled: ArrayLike | None) -> None:
+    """Sort tracks and labelled frames of a video, and check that they fit its skeleton and its length.
+
+    None for ``labelled`` stands for every frame with an instance.
+    """
+    if not isinstance(video.skeleton, Skeleton):
+        raise wrong_type("the skeleton", video.skeleton, "a posewarper.Skeleton")
+    if not isinstance(video.tracks, Mapping) or not all(isinstance(t, Track) for t in video.tracks.values()):
+        raise wrong_type("the tracks", video.tracks, "a dict: track id -> Track(frames, keypoints)")
     tracks = {int(i): video.tracks[i] for i in sorted(video.tracks)}
-    _set(video, tracks=tracks, labelled_frames=_frame_array(np.unique(labelled_frames), "labelled frames"))
+    if labelled is None:
+        labelled = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks.values())])
+    _set(video, tracks=tracks, labelled_frames=_frame_array(np.unique(labelled), "labelled frames"))
     for track_id, track in tracks.items():
         if track.keypoints.shape[1] != len(video.skeleton):
             raise LabelsError(
@@ -208,7 +217,7 @@ class Labels:
     track_names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _settle(self, self.instance_frames if self.labelled_frames is None else self.labelled_frames)
+        _settle(self, self.labelled_frames)
 
     @property
     def instance_frames(self) -> Ints:
@@ -283,6 +292,8 @@ class Poses:
     frame_names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if np.shape(self.image_size) != (2,):
+            raise wrong_type("the image size", self.image_size, "(height, width) in pixels")
         _settle(self, self.labelled_frames)
 
     def as_labels(self) -> Labels:
@@ -291,6 +302,42 @@ class Poses:
         some = {i: track for i, track in kept.items() if len(track.frames)}
         facts: dict[str, Any] = vars(self) | {"tracks": some}  # the fields of poses are fields of labels, too
         return Labels(**facts)
+
+    def to_table(self) -> dict[str, NDArray[Any]]:
+        """Return the poses as columns with a row for each keypoint, by frame, then track, then keypoint.
+
+        Returns:
+            ``frame``, ``track``, ``keypoint`` (its name), ``x``, ``y``, ``visibility``, ``score``,
+            ``expected_error`` (pixels) and ``labelled`` (whether a labeller set the pose): arrays of equal
+            length, NaN where nothing is known. ``pandas.DataFrame(poses.to_table())`` makes a data frame.
+
+        Example:
+            >>> track = Track([1], [[[3.0, 4.0]]], keypoint_scores=[[0.9]])
+            >>> table = Poses(Skeleton(("nose",)), {0: track}, (10, 10), n_frames=3).to_table()
+            >>> [table[name].tolist() for name in ("frame", "keypoint", "x")]
+            [[1], ['nose'], [3.0]]
+        """
+        k, tracks = len(self.skeleton), self.tracks
+        frames = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks.values())])
+        ids = np.repeat(np.array(list(tracks), np.int64), [len(track.frames) for track in tracks.values()])
+        order = np.lexsort((ids, frames))
+
+        def column(name: str, shape: tuple[int, ...] = ()) -> NDArray[Any]:
+            rows = [np.zeros((0, k, *shape)), *(getattr(track, name) for track in tracks.values())]
+            return np.concatenate(rows)[order].reshape(-1, *shape)
+
+        xy, frame = column("keypoints", (2,)), np.repeat(frames[order], k)
+        return {
+            "frame": frame,
+            "track": np.repeat(ids[order], k),
+            "keypoint": np.tile(np.array(self.skeleton.names), len(frames)),
+            "x": xy[:, 0],
+            "y": xy[:, 1],
+            "visibility": column("visibility").astype(np.uint8),
+            "score": column("keypoint_scores"),
+            "expected_error": column("expected_error"),
+            "labelled": np.isin(frame, self.labelled_frames),
+        }
 
     def dense(self) -> Floats:
         """Return the poses as one array (n_frames, N tracks in order of their ids, K, 2), NaN = not there.

@@ -8,9 +8,15 @@ import pkgutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import posewarper
+from posewarper.errors import PosewarperError
+from posewarper.skeletons import Skeleton
+
+FRAME = np.zeros((4, 6, 3), np.uint8)
+ONE = Skeleton(("nose",))
 
 
 @pytest.mark.parametrize("name", posewarper.__all__)
@@ -37,6 +43,29 @@ def test_the_public_names_are_these():
             "write_labels",
         ),
     }
+
+
+WRONG = {
+    "open_video": [((None,), {}), (([],), {}), ((np.zeros((2, 4, 4, 3)),), {}), (([FRAME, FRAME[:2]],), {})],
+    "read_labels": [((None,), {}), ((3,), {"video": None})],
+    "write_labels": [(("x.json", None), {}), (("x.json", {}), {}), ((None, None), {})],
+    "propagate": [((None, None), {}), (([FRAME], None), {}), (([FRAME], 3), {}), ((["a"], None), {})],
+    "fit": [(([FRAME], None), {}), (([FRAME], None), {"config": {}}), (([FRAME], None), {"network": "x"})],
+    "predict": [(([FRAME], None), {}), (([FRAME], 3), {"boxes": []})],
+    "load_model": [((None,), {}), ((3,), {})],
+    "evaluate": [((None, None), {}), (("x.json", []), {"metric": "pck"})],
+    "Skeleton": [(("nose",), {}), ((["a", "b"], [("a", "c")]), {}), ((["a"], 3), {})],
+    "Labels": [((("a",), {}), {}), ((ONE, [1]), {}), ((ONE, {0: np.zeros((3, 1, 2))}), {})],
+    "Poses": [((ONE, {}, None, 3), {}), ((None, {}, (3, 3), 3), {}), ((ONE, None, (3, 3), 3), {})],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [(name, given) for name, calls in WRONG.items() for given in calls]
+)
+def test_values_of_a_wrong_type_end_in_an_error_that_says_what_was_expected(name, given):
+    with pytest.raises(PosewarperError, match="fix:"):
+        getattr(posewarper, name)(*given[0], **given[1])
 
 
 def test_an_unknown_name_is_an_attribute_error():

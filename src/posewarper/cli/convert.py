@@ -62,6 +62,10 @@ def run(
         int | None,
         typer.Option(metavar="K", min=1, help="Keep the labels on frames k//2, k//2 + k, ... alone."),
     ] = None,
+    labels_only: Annotated[
+        bool,
+        typer.Option("--labels-only", help="Keep the labels alone, without predictions on other frames."),
+    ] = False,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Keep one track alone.")] = None,
     frame_offset: Annotated[
         int, typer.Option(metavar="N", help="Add N to each frame index (-1 fixes labels that count from 1).")
@@ -104,7 +108,7 @@ def run(
     keypoint, x, y; the column time is written if --video is given.
 
     Predictions on unlabelled frames are kept, and marked as such where OUT
-    can do so. What OUT cannot hold is named in a warning.
+    can do so; --labels-only leaves them out. What OUT cannot hold is named in a warning.
 
     IN.pth OUT.pt: weights of the original (pose network or PoseWarper) or of
     mmpose 0.x, to a checkpoint that describes itself. Those with 17 keypoints
@@ -113,6 +117,7 @@ def run(
     if is_checkpoint(source):
         foreign = {"--from": from_format, "--to": to_format, "--video": video, "--every": every}
         foreign |= {"--track": track is not None, "--frame-offset": frame_offset, "--min-score": min_score}
+        foreign |= {"--labels-only": labels_only}
         _refuse_options(foreign, "weights")
         _convert_weights(source, out, skeleton, crop_size, overwrite)
         return
@@ -129,6 +134,15 @@ def run(
     labels = read_annotations(
         source, format=from_format, video=opened, skeleton=wanted, frame_offset=frame_offset
     )
+    if labels_only:
+        if not labels.labelled_frames.size:
+            raise LabelsError(
+                "no frame is labelled",
+                path=source,
+                got=f"predictions on {len(labels.instance_frames)} frames",
+                fix="leave --labels-only out",
+            )
+        labels = labels.only_labelled()
     if track is not None:
         labels = labels.only_track(track)
     if min_score > 0:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from posewarper.errors import ConfigError, PosewarperWarning, unknown_name
+from posewarper.errors import ConfigError, PosewarperWarning, unknown_name, wrong_type
 from posewarper.evaluation.oks import OksScore, score_oks
 from posewarper.evaluation.pairing import count_frames, table_of_labels
 from posewarper.evaluation.pck import DEFAULT_THRESHOLDS, TORSO_THRESHOLDS, PckScore, score_pck
@@ -145,6 +145,9 @@ def evaluate(
         >>> score.thresholds, score.mean.tolist()
         ((0.05, 0.1, 0.2), [100.0, 100.0, 100.0])
     """
+    for what, given in (("the ground truth", ground_truth), ("the predictions", predictions)):
+        if not isinstance(given, str | os.PathLike | Labels | Poses):
+            raise wrong_type(what, given, "a file, a folder, posewarper.Labels or posewarper.Poses")
     if metric not in METRICS:
         raise unknown_name("unknown metric", metric, METRICS)
     settings = {"normaliser": normaliser, "thresholds": thresholds, "sigmas": sigmas}

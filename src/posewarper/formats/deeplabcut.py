@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -557,12 +558,32 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     folders = filter(None, map(folder_name, own.values()))
     folder = video_stem(labels.video) if labels.video else next(folders, "video")
     digits = max(4, len(str(labels.n_frames or 0)))
-    names = {f: base_name(own[f]) if f in own else f"img{f:0{digits}d}.png" for f in frames}
+    names = _name_all({frame: base_name(name) for frame, name in own.items()}, frames, digits)
     images = {frame: f"labeled-data/{folder}/{name}" for frame, name in names.items()}
     _write(path, labels, scorer, images, _COORDS[:2])
     warn_of_numbers(path, images)
+    if any(base_name(name) != names.get(frame) for frame, name in own.items()):
+        return ["the names of the frames' files, since other frames have none"]
     is_lost = labels.frame_names.keys() - images.keys()
     return ["the names of the frames' files where nobody is"] if is_lost else []
+
+
+def _name_all(names: Mapping[int, str], frames: Sequence[int], digits: int) -> dict[int, str]:
+    """Return a name for the image of each frame, all after one scheme: that of the names given, if it shows.
+
+    Otherwise the images are named as DeepLabCut names them.
+    """
+    if len(names) == len(frames) > 0:
+        return dict(names)
+    for frame, name in names.items():
+        if (parts := re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", name)) is None:
+            break
+        offset, width = int(parts[2]) - frame, len(parts[2])
+        every = {f: f"{parts[1]}{f + offset:0{width}d}{parts[3]}" for f in frames}
+        if frames[0] + offset >= 0 and all(every[f] == own for f, own in names.items()):
+            return every
+        break
+    return {frame: f"img{frame:0{digits}d}.png" for frame in frames}
 
 
 def write_predictions(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:

@@ -6,37 +6,38 @@ The formats are those of :data:`posewarper.formats.catalogue.FORMATS`. Behind th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from posewarper.errors import LabelsError
+from posewarper.errors import LabelsError, need_path, wrong_type
 from posewarper.formats import coco
 from posewarper.formats.catalogue import FORMATS, detect_format, format_to_write, known_format
 from posewarper.formats.clips import PIECES, Clip, VideoFacts, group_by_track
 from posewarper.formats.frame_names import base_name, stem_of
 from posewarper.formats.records import LARGEST_INDEX, VIDEO_SUFFIXES, PathLike, warn
-from posewarper.skeletons import Skeleton
-from posewarper.structures import Floats, Labels, Poses, Track
+from posewarper.skeletons import Skeleton, named_skeleton
+from posewarper.structures import Floats, Labels, Poses, RunResult, Track
 
 
 def read_labels(
     path: PathLike,
     *,
     format: str | None = None,
-    video: VideoFacts | None = None,
-    skeleton: Skeleton | None = None,
+    video: VideoFacts | PathLike | None = None,
+    skeleton: Skeleton | str | None = None,
 ) -> Labels:
     """Read labels of one video; predictions on frames that nobody has labelled are left out.
 
     Args:
         path: the label file, or the folder of formats that are folders.
         format: one of :data:`~posewarper.formats.catalogue.FORMATS`; told by the content when left out.
-        video: the opened video. The labels are checked against its size and length; its name picks one video
-            of a file with several; the file names of a folder of frames give the frame indices.
-        skeleton: the keypoints that the labels must have, in this order.
+        video: the opened video, or its path. The labels are checked against its size and length; its name
+            picks one video of a file with several; the file names in a folder of frames tell the indices.
+        skeleton: the keypoints that the labels must have, in this order, or the name of a preset (``coco``).
 
     Returns:
         Labels: coordinates in pixels (x, y), exactly as in the file.
@@ -53,7 +54,13 @@ def read_labels(
         >>> labels.labelled_frames.tolist(), list(labels.tracks), labels.skeleton.names[:2]
         ([3, 10, 16], [0], ('nose', 'left_paw'))
     """
-    clip = _read(path, format, video, skeleton)
+    if isinstance(video, str | os.PathLike):
+        from posewarper.video.source import open_video  # heavy, and nobody else here opens videos
+
+        with open_video(video) as opened:
+            return read_labels(path, format=format, video=opened, skeleton=skeleton)
+    skeleton = named_skeleton(skeleton) if isinstance(skeleton, str) else skeleton
+    clip = _read(need_path(path, "the label file"), format, video, skeleton)
     labels = _build(clip, path, video, frame_offset=0).only_labelled()
     if not labels.tracks:
         predicted = sum(instance.frame not in clip.labelled_frames for instance in clip.instances)
@@ -91,6 +98,19 @@ def read_annotations(
     return labels
 
 
+def given_labels(labels: object) -> Labels:
+    """Return labels, or poses as labels, that Python code has given.
+
+    Raises:
+        ConfigError: if it is something else.
+    """
+    labels = labels.poses if isinstance(labels, RunResult) else labels
+    labels = labels.as_labels() if isinstance(labels, Poses) else labels
+    if not isinstance(labels, Labels):
+        raise wrong_type("the labels", labels, "a label file, posewarper.Labels or posewarper.Poses")
+    return labels
+
+
 def read_poses(path: PathLike) -> Poses:
     """Read poses back from a ``poses.json``, with scores, visibility and expected errors.
 
@@ -116,13 +136,18 @@ def read_poses(path: PathLike) -> Poses:
 
 
 def write_labels(
-    path: PathLike, labels: Labels, *, format: str | None = None, video: VideoFacts | None = None
+    path: PathLike,
+    labels: Labels | Poses | RunResult,
+    *,
+    format: str | None = None,
+    video: VideoFacts | None = None,
 ) -> None:
-    """Write labels; reading them back gives the same coordinates, bit by bit.
+    """Write labels or poses; reading them back gives the same coordinates, bit by bit.
 
     Args:
         path: the file (or folder) to write, replaced when it exists.
-        labels: what to write; frames outside ``labelled_frames`` are marked as predictions.
+        labels: labels, poses, or the result of a run, whose poses are written; frames outside
+            ``labelled_frames`` are marked as predictions.
         format: one of :data:`~posewarper.formats.catalogue.FORMATS`; by the suffix when left out (.json
             posetrack, .csv deeplabcut, .slp sleap, .nwb nwb, .nc movement).
         video: the opened video, whose times go into formats that have a place for them.
@@ -140,7 +165,8 @@ def write_labels(
         >>> read_labels("first.json").labelled_frames.tolist()
         [3]
     """
-    chosen = FORMATS[format_to_write(path, format)]
+    labels = given_labels(labels)
+    chosen = FORMATS[format_to_write(need_path(path, "the file to write"), format)]
     here = chosen.write(path, labels, video)
     lost = [piece for piece, is_held in PIECES.items() if piece in chosen.cannot_hold and is_held(labels)]
     if lost + here:

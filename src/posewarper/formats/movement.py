@@ -42,7 +42,7 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     Frames are told by ``frame`` where the file has it, else by the times and the frame rate.
 
     Raises:
-        LabelsError: if the file is damaged, does not hold poses in two dimensions, or xarray is not installed.
+        LabelsError: if the file is damaged or holds no poses in two dimensions, or xarray is not installed.
     """
     xarray = import_extra("xarray", path)
     import_extra(_ENGINE, path)

@@ -3,8 +3,8 @@
 Both stand in the module "behavior": labels as ``PoseTraining``, predictions as one ``PoseEstimation`` a
 track, which is called "PoseEstimation" if it is alone, as movement asks for by default. A module of the
 video, named as sleap-io names it, links to the predictions, since sleap-io looks for them there. Tracks are
-listed in the ``SubjectsTable`` of ndx-multisubjects. NWB asks for a time of each frame: that of the opened video, and
-without one a frame counts as a second. Frames of predictions are told by their times.
+listed in the ``SubjectsTable`` of ndx-multisubjects. NWB asks for a time of each frame: that of the opened
+video, and without one a frame counts as a second. Frames of predictions are told by their times.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from posewarper.errors import ModelError, PosewarperError
+from posewarper.errors import ModelError, PosewarperError, need_path
 from posewarper.files import replacing, sha256_of
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper, count_parameters
 from posewarper.model.pretrained import read_file, refuse_nan
@@ -97,7 +97,7 @@ def load_model(
         >>> model.spec.skeleton.names
         ('nose', 'left_paw', 'right_paw', 'tail')
     """
-    return _load(path, skeleton, crop_size)[0]
+    return _load(need_path(path, "the model"), skeleton, crop_size)[0]
 
 
 def describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import models
 
 from posewarper.crops import Image
-from posewarper.errors import ConfigError, did_you_mean
+from posewarper.errors import ConfigError, did_you_mean, wrong_type
 from posewarper.model.pretrained import PathLike, load_torchvision
 from posewarper.prediction.tracker import Tracker
 from posewarper.structures import Floats, Labels
@@ -40,6 +40,55 @@ class BoxSource:
             return NOBODY
         boxes = tracker.expected_boxes(frame)[1]
         return boxes if len(boxes) or self.detect is None else self.detect(image)
+
+
+def boxes_of_arrays(given: object, n_frames: int | None) -> dict[int, Floats]:
+    """Return the boxes (n, 4) of each frame that has any, from what Python code gives.
+
+    Args:
+        given: frame index -> boxes, or a list with the boxes of each frame from the first on; the boxes of a
+            frame are (n, 4) xywh in pixels, or one (4,) xywh. An array of one box a frame is such a list.
+        n_frames: frames of the video, None if unknown.
+
+    Raises:
+        ConfigError: if these are no such boxes, or a frame lies beyond the last one.
+    """
+    items = given.items() if isinstance(given, Mapping) else None
+    if items is None:
+        if not isinstance(given, list | tuple | np.ndarray):
+            raise wrong_type(
+                "the boxes", given, "a file, frame index -> (n, 4) xywh, or a list over the frames"
+            )
+        if n_frames is not None and len(given) != n_frames:
+            raise ConfigError(
+                "the list of boxes does not fit the video",
+                expected=f"the boxes of each of its {n_frames} frames, (n, 4) or (4,) xywh",
+                got=f"a list of {len(given)}",
+                fix="give an entry for each frame ([] for none), or a dict: frame index -> boxes",
+            )
+        items = enumerate(given)
+    found = {}
+    for frame, own in items:
+        try:
+            boxes = np.asarray(own, np.float64)
+            boxes = boxes.reshape(-1, 4) if boxes.ndim < 2 else boxes
+        except (TypeError, ValueError):
+            boxes = np.full((1, 4), np.nan)
+        is_frame = isinstance(frame, int | np.integer) and 0 <= frame < (n_frames or frame + 1)
+        if (
+            not is_frame
+            or boxes.shape[1:] != (4,)
+            or not np.isfinite(boxes).all()
+            or (boxes[:, 2:] <= 0).any()
+        ):
+            raise ConfigError(
+                f"the boxes of frame {frame} are wrong",
+                expected="a frame of the video, and (n, 4) left, top, width, height in pixels, sizes above 0",
+                got=str(own)[:80],
+                fix="correct them, or leave the frame out",
+            )
+        found[int(frame)] = boxes
+    return found
 
 
 def boxes_of_labels(labels: Labels, *, around_keypoints: bool = True) -> dict[int, Floats]:

@@ -7,17 +7,18 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from posewarper.crops import Image
-from posewarper.errors import ConfigError, Interrupted, LabelsError, PosewarperWarning
+from posewarper.errors import ConfigError, Interrupted, LabelsError, PosewarperWarning, wrong_type
 from posewarper.evaluation.oks import usual_sigmas
 from posewarper.formats.boxes import read_video_boxes
-from posewarper.formats.labels import check_image_size, read_labels
+from posewarper.formats.labels import check_image_size, given_labels, read_labels
 from posewarper.model.export import open_model
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseModel
@@ -26,6 +27,7 @@ from posewarper.prediction.boxes import (
     DEFAULT_DETECTOR,
     NOBODY,
     BoxSource,
+    boxes_of_arrays,
     boxes_of_labels,
     detect,
     load_detector,
@@ -36,7 +38,7 @@ from posewarper.prediction.windows import WINDOWS, Window, check_window, make_wi
 from posewarper.runs import RecordLog
 from posewarper.skeletons import Skeleton
 from posewarper.structures import NO_TRACK, Floats, Labels, Poses, Progress, RunResult, Track, silent
-from posewarper.video.source import Frames, LiveVideo, Video, ahead, is_live, open_video
+from posewarper.video.source import Frames, LiveVideo, Openable, Video, ahead, is_live, open_video
 from posewarper.video.track_crops import instance_boxes
 
 PathLike = str | os.PathLike[str]
@@ -51,11 +53,11 @@ _AUDITED_EVERY = 61  # frames: held crops are compared with exact ones on so few
 
 
 def predict(
-    video: Video | PathLike,
+    video: Video | Openable,
     model: PoseModel | PathLike,
     *,
-    boxes: PathLike | None = None,
-    labels: Labels | PathLike | None = None,
+    boxes: PathLike | Mapping[int, ArrayLike] | Sequence[ArrayLike] | Floats | None = None,
+    labels: Labels | Poses | PathLike | None = None,
     detector: str | None = None,
     whole_frame: bool = False,
     detector_weights: PathLike | None = None,
@@ -72,11 +74,12 @@ def predict(
     One of ``boxes``, ``labels``, ``detector`` and ``whole_frame`` says where to look.
 
     Args:
-        video: a video file, a folder of frames, an opened video; or ``-`` (standard input), a camera or a
-            URL, whose frames come once.
+        video: a video file, a folder of frames, an array of frames (F, H, W, 3) uint8 RGB, an opened video;
+            or ``-`` (standard input), a camera or a URL, whose frames come once.
         model: a trained model's file (a checkpoint, an exported .onnx), or a model that is ready for use.
-        boxes: a file of boxes, see :func:`posewarper.formats.boxes.read_video_boxes`; on frames without any
-            there is nobody.
+        boxes: a file of boxes, see :func:`posewarper.formats.boxes.read_video_boxes`; or the boxes themselves
+            in pixels: frame index -> (n, 4) xywh, or a list with the boxes of every frame, (n, 4) or (4,). On
+            frames without any there is nobody.
         labels: of some frames: tracks begin at the labelled instances and are followed by their own poses
             from there. They only say where to look: poses are predicted on those frames too, and ids count
             anew. Of labels with other keypoints than the model's only the boxes are used.
@@ -107,6 +110,8 @@ def predict(
     """
     config = config or ClipPredictionConfig()
     network = open_model(model, device) if isinstance(model, str | os.PathLike) else model
+    if not hasattr(network, "spec"):
+        raise wrong_type("the model", model, "a model's file, or what fit and load_model return")
     check_window(network, _window(config))
     given = [boxes is not None, labels is not None, detector is not None, whole_frame]
     if sum(given) != 1:
@@ -118,8 +123,11 @@ def predict(
         )
     with _opened(video) as frames:
         if boxes is not None:
-            found = read_video_boxes(boxes, n_frames=frames.n_frames)
-            source = BoxSource({n: own.boxes for n, own in found.items()})
+            if isinstance(boxes, str | os.PathLike):
+                found = read_video_boxes(boxes, n_frames=frames.n_frames)
+                source = BoxSource({n: own.boxes for n, own in found.items()})
+            else:
+                source = BoxSource(boxes_of_arrays(boxes, frames.n_frames))
         elif labels is not None:
             source = BoxSource(_boxes_of(labels, frames, network.spec.skeleton), follows=True)
         elif detector is None:
@@ -332,20 +340,20 @@ def _collect_poses(records: RecordLog, skeleton: Skeleton, frames: Frames, n_fra
 
 
 @contextmanager
-def _opened(video: Video | PathLike) -> Iterator[Frames]:
+def _opened(video: Video | Openable) -> Iterator[Frames]:
     if isinstance(video, Video):
         yield video  # whoever opened it closes it
         return
-    name = os.fspath(video)
-    with LiveVideo(name) if is_live(name) else open_video(name, cache_bytes=_CACHE_BYTES) as opened:
+    live = isinstance(video, str) and is_live(video)
+    with LiveVideo(video) if live else open_video(video, cache_bytes=_CACHE_BYTES) as opened:
         yield opened
 
 
-def _boxes_of(given: Labels | PathLike, frames: Frames, skeleton: Skeleton) -> Mapping[int, Floats]:
+def _boxes_of(given: Labels | Poses | PathLike, frames: Frames, skeleton: Skeleton) -> Mapping[int, Floats]:
     """Return the boxes around labels, or those that a file gives, if its keypoints are not the model's."""
-    path = None if isinstance(given, Labels) else given
     video = frames if isinstance(frames, Video) else None
-    labels = given if isinstance(given, Labels) else read_labels(given, video=video)
+    path = given if isinstance(given, str | os.PathLike) else None
+    labels = given_labels(given) if path is None else read_labels(path, video=video)
     labels = labels.only_labelled()
     check_image_size(labels.image_size, frames.image_size, path=path)
     if set(labels.skeleton.names) == set(skeleton.names):

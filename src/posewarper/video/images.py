@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -13,7 +14,7 @@ import numpy as np
 import PIL.Image
 
 from posewarper.crops import Image
-from posewarper.errors import VideoError
+from posewarper.errors import VideoError, few_of
 
 T = TypeVar("T")
 
@@ -131,6 +132,44 @@ class FolderFrames:
                 got=f"{got[0]} x {got[1]}",
                 fix="put frames of one size into the folder, and nothing else",
             )
+
+
+class ArrayFrames:
+    """Frames that are in memory already: an array (F, H, W, 3), one image (H, W, 3), or a list of images.
+
+    Raises:
+        VideoError: unless they are RGB images of uint8 in one size.
+    """
+
+    frame_names: tuple[str, ...] = ()
+
+    def __init__(self, frames: np.ndarray | Sequence[np.ndarray], fps: float) -> None:
+        one = isinstance(frames, np.ndarray) and frames.ndim == 3 and frames.shape[-1] == 3
+        self._frames = [frames] if one else list(frames)
+        kinds = sorted({f"{np.shape(f)} {getattr(f, 'dtype', type(f).__name__)}" for f in self._frames})
+        first = self._frames[0] if self._frames else None
+        is_image = isinstance(first, np.ndarray) and first.ndim == 3 and first.shape[-1] == 3 and first.size
+        if len(kinds) != 1 or not is_image or first.dtype != np.uint8:
+            raise VideoError(
+                "these arrays are no frames",
+                expected="(F, H, W, 3) uint8 in RGB, or a list of such images, all of one size",
+                got=few_of(kinds) or "no frame",
+                fix="stack the frames in one size, as uint8 from 0 to 255; repeat a grey channel three times",
+            )
+        self.fps = fps
+        self.times = np.arange(len(self._frames)) / fps
+        self.image_size: tuple[int, int] = first.shape[:2]
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def read(self, i: int) -> Image:
+        """Return frame i as (H, W, 3) uint8 RGB, a copy."""
+        return np.array(self._frames[i], order="C")
+
+    def close(self) -> None:
+        """Forget the frames."""
+        self._frames = []
 
 
 def _images_in(folder: str) -> list[Path]:

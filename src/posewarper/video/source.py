@@ -10,7 +10,7 @@ import operator
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, TypeVar, cast
@@ -21,9 +21,9 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from posewarper.crops import Image
-from posewarper.errors import VideoError, no_such_file
+from posewarper.errors import VideoError, no_such_file, wrong_type
 from posewarper.video.decoding import FileFrames, UprightConverter
-from posewarper.video.images import IMAGE_SUFFIXES, FolderFrames
+from posewarper.video.images import IMAGE_SUFFIXES, ArrayFrames, FolderFrames
 
 CACHE_BYTES = 256 * 2**20
 FOLDER_FPS = 25.0
@@ -88,7 +88,7 @@ class Video:
 
     first = 0
 
-    def __init__(self, path: str, frames: FileFrames | FolderFrames) -> None:
+    def __init__(self, path: str, frames: FileFrames | FolderFrames | ArrayFrames) -> None:
         self.path = path
         self.image_size = frames.image_size
         self.frame_names = frames.frame_names
@@ -148,10 +148,12 @@ class Video:
             yield operator.index(i), self[i]
 
 
-def open_video(
-    path: str | os.PathLike[str], *, cache_bytes: int = CACHE_BYTES, folder_fps: float = FOLDER_FPS
-) -> Video:
-    """Open a video file, a folder of frames or a single image.
+Openable = str | os.PathLike[str] | NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+"""What can be opened: a file, a folder, or frames in memory."""
+
+
+def open_video(path: Openable, *, cache_bytes: int = CACHE_BYTES, folder_fps: float = FOLDER_FPS) -> Video:
+    """Open a video file, a folder of frames, a single image, or frames in memory.
 
     Frame indices count from 0 in order of presentation, and count what the decoder really shows. Frames that
     are damaged keep their place and show the frame before; where the picture size changes, frames are scaled
@@ -159,9 +161,10 @@ def open_video(
     ratio of the pixels is not.
 
     Args:
-        path: a file that FFmpeg reads; a folder of jpg, png, bmp, tif or webp images; or one such image.
+        path: a file that FFmpeg reads; a folder of jpg, png, bmp, tif or webp images; one such image; or
+            frames in memory: (F, H, W, 3) uint8 RGB, or a list of images (H, W, 3).
         cache_bytes: most bytes of decoded frames that are kept for the next access.
-        folder_fps: frames a second of a folder of frames, from which its times come.
+        folder_fps: frames a second of a folder of frames, or of frames in memory, from which its times come.
 
     Raises:
         VideoError: if there is nothing to read at ``path``, or no frame in it can be decoded.
@@ -174,6 +177,10 @@ def open_video(
         ...     print(video.n_frames, video.image_size, video[5].shape)
         20 (96, 128) (96, 128, 3)
     """
+    if isinstance(path, np.ndarray | list | tuple):
+        return Video("frames in memory", ArrayFrames(path, folder_fps))
+    if not isinstance(path, str | os.PathLike):
+        raise wrong_type("the video", path, "a path, an array (F, H, W, 3), or what open_video returns")
     name = os.fspath(path)
     folder = os.path.isdir(name)
     if not folder and not os.path.isfile(name):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,28 @@ def test_what_is_written_comes_back_bit_by_bit(tmp_path, tracks):
     second = tmp_path / "CollectedData_Bob2.csv"
     write_labels(second, again)
     assert second.read_text() == path.read_text().replace("Bob", "Bob2")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({2: "a_02.png"}, ["a_02.png", "a_07.png", "a_12.png"]),
+        ({2: "v1/f9_2.jpg", 12: "v1/f9_12.jpg"}, ["f9_2.jpg", "f9_7.jpg", "f9_12.jpg"]),
+        ({2: "odd.png"}, ["img0002.png", "img0007.png", "img0012.png"]),
+        ({2: "a2.png", 7: "b7.png"}, ["img0002.png", "img0007.png", "img0012.png"]),
+    ],
+)
+def test_all_images_are_named_after_one_scheme(tmp_path, names, expected):
+    labels = replace(a_label_set(tracks=1), frame_names=names)
+    told = (
+        pytest.warns(PosewarperWarning, match="names of the frames' files")
+        if "img" in expected[0]
+        else nullcontext()
+    )
+    with told:
+        write_labels(tmp_path / "t.csv", labels)
+    rows = (tmp_path / "t.csv").read_text().splitlines()[3:]
+    assert [row.split(",")[0] for row in rows] == [f"labeled-data/mouse/{name}" for name in expected]
 
 
 def test_what_the_table_cannot_hold_is_named(tmp_path):

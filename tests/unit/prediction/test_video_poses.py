@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clip_files import encode_clip
-from posewarper.errors import LabelsError, PosewarperWarning
+from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.formats.labels import write_labels
 from posewarper.model.network import ModelSpec
 from posewarper.prediction.video import ClipPredictionConfig, predict
@@ -85,6 +85,45 @@ def test_of_labels_of_other_keypoints_the_boxes_are_used(clip, tmp_path) -> None
 def test_labels_of_another_size_are_refused(clip, from_pipe) -> None:
     with pytest.raises(LabelsError, match=r"another size[\s\S]*128 x 96[\s\S]*256 x 192"):
         predict("-" if from_pipe else clip, Centre(), labels=labels(image_size=(192, 256)), config=ALONE)
+
+
+BOTH = np.array([[*(middle + BOX[:2]), *BOX[2:]] for middle in (LEFT, RIGHT)])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "found"),
+    [
+        ([BOTH] * N_FRAMES, [LEFT, RIGHT]),
+        ([BOTH[1]] * N_FRAMES, [RIGHT]),
+        (np.stack([BOTH[:1]] * N_FRAMES), [LEFT]),
+        ({0: BOTH, 2: BOTH[0].tolist()}, [LEFT, RIGHT]),
+        ([BOTH.tolist(), [], [], []], [LEFT, RIGHT]),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_boxes_and_frames_may_be_arrays(clip, boxes, found, in_memory) -> None:
+    video = np.full((N_FRAMES, *SIZE, 3), 90, np.uint8) if in_memory else clip
+    result = predict(video, Centre(), boxes=boxes, config=ALONE)
+    assert result.poses.n_frames == N_FRAMES and middles(result) == [middle.tolist() for middle in found]
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [BOTH] * 3,
+        {4: BOTH},
+        {-1: BOTH},
+        {"0": BOTH},
+        {0: BOTH[:, :3]},
+        {0: BOTH * [1, 1, 0, 1]},
+        {0: BOTH * np.nan},
+        {0: "box"},
+        3,
+    ],
+)
+def test_boxes_that_do_not_fit_are_refused(clip, boxes) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        predict(clip, Centre(), boxes=boxes, config=ALONE)
 
 
 @pytest.mark.parametrize("frames", [(0, 9), (8, 9)])
