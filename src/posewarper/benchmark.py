@@ -61,7 +61,7 @@ class _Comparison:
             yield None
             return
         # The labels left out have no say in the model.
-        request = {**self.identity, "kept": _labels_digest(kept)}
+        request = {**self.identity, "kept": kept.fingerprint()}
         folder = self.cache / _digest(request)[:24]
         with claim(folder, request, ("model.*", "every*.json"), overwrite=None, again=True) as claimed:
             claimed.begin()
@@ -138,7 +138,7 @@ def compare(
                 shared = _Gap(comparison, gap, kept, opened, place)
                 for method in methods:
                     progress("methods", len(rows), total)
-                    part = place and place / f"every{gap}-{method}-{_labels_digest(dense)[:24]}.json"
+                    part = place and place / f"every{gap}-{method}-{dense.fingerprint()[:24]}.json"
                     row = _read_part(part)
                     if row is None:
                         row = shared.score(method)
@@ -345,22 +345,6 @@ def _video_digest(path: Path) -> str:
             "there is no such video", path=path, fix="name a video file or a folder of frames that exists"
         )
     return sha256_of(path)
-
-
-def _labels_digest(labels: Labels) -> str:
-    skeleton = labels.skeleton
-    digest = hashlib.sha256()
-    size = None if labels.image_size is None else [int(n) for n in labels.image_size]
-    head = [skeleton.names, skeleton.edges, skeleton.flip_pairs, size, labels.n_frames]
-    digest.update(json.dumps([*head, labels.labelled_frames.tolist()]).encode())
-    for track_id, track in labels.tracks.items():
-        digest.update(f"track {track_id}, {len(track.frames)} labels\n".encode())
-        for array in (track.frames, track.keypoints, track.visibility, track.boxes, track.head_boxes):
-            digest.update(array.tobytes())
-    for frame in sorted(labels.ignore_regions):
-        regions = [region.tolist() for region in labels.ignore_regions[frame]]
-        digest.update(json.dumps([int(frame), regions]).encode())
-    return digest.hexdigest()
 
 
 def _processor() -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
-from posewarper.errors import OutputError, few_of
+from posewarper.errors import OutputError, PosewarperError, few_of
+
+_LEAST_BYTES = 2**16  # a disk with less counts as full
 
 
 @contextmanager
@@ -21,7 +27,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary name keeps the suffix, by which libraries tell the format. A missing parent folder is made.
 
     Raises:
-        OutputError: if the place cannot be written. A full disk stays an ``OSError``.
+        OutputError: if the place cannot be written. A full disk stays an ``OSError``, which names ``path``.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
@@ -41,8 +47,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OutputError(
             "cannot write this file", path=target, got=error, fix="name another place"
         ) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = os.fspath(target)
+            raise
+        # Other libraries say in their own ways that a disk is full.
+        if not isinstance(error, PosewarperError) and shutil.disk_usage(target.parent).free < _LEAST_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(target)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let what fails while a file is written to, as on a full disk, bear its name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
 
 
 def leftovers(folder: Path, name: str = "*") -> list[Path]:
@@ -50,6 +74,30 @@ def leftovers(folder: Path, name: str = "*") -> list[Path]:
     place = PurePath(name)
     ends = (".partial*", ".old")
     return [path for end in ends for path in folder.glob(str(place.with_name(f".{place.stem}.*{end}")))]
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what killed processes had not finished to write in the place of a file or folder."""
+    target = Path(path).absolute()
+    for left in leftovers(target.parent, glob.escape(target.name)):
+        number = re.search(r"\.(\d+)\.(partial|old)", left.name)
+        if number and not _is_running(int(number[1])):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if sys.platform == "win32":  # where asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -5,24 +5,38 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning, wrong_type
+from posewarper.errors import (
+    ConfigError,
+    Interrupted,
+    LabelsError,
+    ModelError,
+    PosewarperWarning,
+    few_of,
+    wrong_type,
+)
 from posewarper.formats.labels import check_image_size, given_labels, read_labels
 from posewarper.model.checkpoint import load_model, save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
 from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
+from posewarper.motion.flow import read_chains, write_chains
 from posewarper.motion.interpolation import INTERPOLATIONS
 from posewarper.options import FitConfig, NetworkConfig, Settings, effort_config
 from posewarper.propagation.clip import Clip, prepare_clip
 from posewarper.propagation.methods import METHODS, check_method, propagate_clip
+from posewarper.runs import claim, describe_inputs
 from posewarper.structures import Labels, Poses, Progress, RunResult, silent
 from posewarper.training.own_clip import (
+    PSEUDO,
+    KeptFit,
     build_clip_model,
     read_propagated_regions,
     read_training_regions,
@@ -30,12 +44,14 @@ from posewarper.training.own_clip import (
     train_pose_on_propagated,
     train_warper,
 )
+from posewarper.version import __version__
 from posewarper.video.source import Openable, Video, open_video
 
 __all__ = ["METHODS", "fit", "needs_model", "propagate"]
 
 VideoLike = Video | Openable
 LabelsLike = Labels | Poses | str | os.PathLike[str]
+_FLOW, _TRAINING = "flow.npz", "training.pt"
 
 
 def needs_model(method: str, effort: str) -> bool:
@@ -102,9 +118,11 @@ def propagate(
     effort: str = "normal",
     network: NetworkConfig | None = None,
     extend: bool = False,
+    span: range | None = None,
     seed: int = 0,
     device: str = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
+    parts: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> RunResult:
     """Turn a few labelled frames into poses for every frame.
@@ -118,9 +136,12 @@ def propagate(
         effort: ``fast`` (trains nothing), ``normal`` or ``best``.
         network: what is fitted, as for :func:`fit`, where no model is given.
         extend: give every track a pose on every frame, also far from its labels.
+        span: work on these frames alone, with the labels on them.
         seed: the same seed and thread count give the same poses.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         checkpoint: where to write a model that is fitted here.
+        parts: folder in which optical flow and the state of the training are kept; the same call resumes from
+            there after a stop. Whoever calls removes it in the end.
         progress: is called as ``progress(stage, done, total)``.
 
     Returns:
@@ -147,24 +168,24 @@ def propagate(
     if not (model is None or isinstance(model, PoseWarper)):
         raise wrong_type("the model", model, "a model's file, or what fit and load_model return")
     looks, settings, seconds = method not in INTERPOLATIONS, {"extend": extend}, {}
-    with _noting() as notes, _opened(video, labels) as (opened, usable):
+    with ExitStack() as held:
+        notes = held.enter_context(_noting())
+        opened, usable = held.enter_context(_opened(video, labels, span))
         if model is not None:
-            if model.spec.skeleton.names != usable.skeleton.names:
-                raise ModelError(
-                    "the model's skeleton is not that of the labels",
-                    expected=", ".join(usable.skeleton.names),
-                    got=", ".join(model.spec.skeleton.names),
-                    fix="use a model that was trained on this skeleton, or leave --model out to train one",
-                )
-            model = model.to(place).eval()
+            model = _check_model(model, usable).to(place).eval()
         if len(usable.labelled_frames) == 1:
             lone = f"only frame {usable.labelled_frames[0]} is labelled: poses far from it rest on little"
             _warn(f"{lone}; label a few more frames")
         with _timed(seconds, "optical flow") if looks else nullcontext():
-            clip = prepare_clip(opened, usable, extend=extend, flow=looks, progress=progress)
+            if parts is None or not looks:
+                clip = prepare_clip(opened, usable, span=span, extend=extend, flow=looks, progress=progress)
+            else:
+                given = [config.model_dump(), network.model_dump(), start and start.sha256, seed]
+                how_far: dict[str, Any] = {"span": span, "extend": extend}
+                clip = _resume_flow(held, Path(parts), opened, usable, how_far, given, progress)
         if train:
             with _timed(seconds, "training"):
-                model = fit_clip(clip, config, network, **how)
+                model = fit_clip(clip, config, network, parts=parts, **how)
         with _timed(seconds, "propagation"):
             poses = propagate_clip(clip, method, model, progress=progress)
     if looks:
@@ -172,6 +193,45 @@ def propagate(
     if start is not None:
         settings |= {"backbone_weights": start.source}
     return RunResult(poses, usable, method, seconds, tuple(notes), settings)
+
+
+def _check_model(model: PoseWarper, labels: Labels) -> PoseWarper:
+    """Return a model that was given, if it is one for the labels' keypoints."""
+    if model.spec.skeleton.names != labels.skeleton.names:
+        raise ModelError(
+            "the model's skeleton is not that of the labels",
+            expected=", ".join(labels.skeleton.names),
+            got=", ".join(model.spec.skeleton.names),
+            fix="use a model that was trained on this skeleton, or leave --model out to train one",
+        )
+    if model.spec.stopped:
+        what = f"the training of this model was stopped at {model.spec.stopped}"
+        _warn(f"{what}; the command that trained it resumes with --resume")
+    return model
+
+
+def _resume_flow(
+    held: ExitStack,
+    parts: Path,
+    video: Video,
+    labels: Labels,
+    how_far: Mapping[str, Any],
+    given: Sequence[Any],
+    progress: Progress,
+) -> Clip:
+    """Prepare a clip, with the optical flow of a stopped run if it is there; ``held`` keeps others out."""
+    progress("optical flow", 0, video.n_frames)  # by now the input has proved usable
+    facts = describe_inputs(video=Path(video.path))["video"]
+    # Of frames that are no file nothing says whether they are the same.
+    request = {"video": facts["sha256"] or time.time_ns(), "labels": labels.fingerprint(), "given": given}
+    request |= {"posewarper": __version__, "how_far": repr(how_far)}
+    held.enter_context(claim(parts, request, (_FLOW, _TRAINING), overwrite=None, again=True)).begin()
+    known = (parts / _FLOW).is_file()
+    clip = prepare_clip(video, labels, **how_far, flow=not known, progress=progress)
+    if known:
+        return replace(clip, chains=read_chains(parts / _FLOW))
+    write_chains(parts / _FLOW, clip.chains)
+    return clip
 
 
 def fit_clip(
@@ -183,6 +243,7 @@ def fit_clip(
     seed: int,
     device: str,
     checkpoint: str | os.PathLike[str] | None = None,
+    parts: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> PoseWarper:
     """Fit a model to a prepared clip, starting from the weights ``start``; see :func:`fit`.
@@ -196,10 +257,11 @@ def fit_clip(
         labelled, nearby = read_training_regions(clip, network.crop_size, seed)
         model = build_clip_model(clip.labels, network, config, seed, start).to(resolve_device(device))
         model = model.to(memory_format=torch.channels_last)
-        how: dict[str, Any] = {"seed": seed, "progress": progress}
+        kept = KeptFit(model, None if parts is None else Path(parts) / _TRAINING)
+        how: dict[str, Any] = {"seed": seed, "progress": progress, "kept": kept}
         interrupted = train_pose(model, labelled, config, **how)
         release_memory()
-        if not interrupted and config.pseudo_iterations:
+        if not interrupted and config.pseudo_iterations and not kept.passed(PSEUDO):
             try:
                 poses = propagate_clip(clip, "default", model, progress=progress)
                 propagated = read_propagated_regions(clip, poses, model.spec.crop_size, seed)
@@ -216,13 +278,37 @@ def fit_clip(
     if interrupted:
         done = ", ".join(f"{stage} {n}" for stage, n in model.spec.trained.items())
         where = f"kept in {os.fspath(checkpoint)}" if checkpoint is not None else "not written to a file"
-        raise Interrupted(f"what was learned so far (iterations: {done}) is {where}")
+        again = "" if parts is None else "; the same command resumes there"
+        raise Interrupted(f"what was learned so far (iterations: {done}) is {where}{again}")
     return model
 
 
+def _within(span: range, video: Video, labels: Labels) -> Labels:
+    """Return the labels on a part of the video, LabelsError if it has none, ConfigError if it is none."""
+    if not 0 <= span.start < span.stop <= video.n_frames:
+        raise ConfigError(
+            "the clip does not have these frames",
+            path=video.path,
+            expected=f"frames from 0 to {video.n_frames - 1}",
+            got=f"{span.start}-{span.stop - 1}",
+            fix="name the first and the last frame of the part",
+        )
+    kept = labels.at(span)
+    if not kept.tracks:
+        raise LabelsError(
+            f"there are no labels on the frames {span.start} to {span.stop - 1}",
+            path=labels.video,
+            expected=f"some; labelled are the frames {few_of(labels.labelled_frames.tolist())}",
+            fix="name a part of the clip that has labels",
+        )
+    return kept
+
+
 @contextmanager
-def _opened(video: VideoLike, labels: LabelsLike) -> Iterator[tuple[Video, Labels]]:
-    """Open and read what is not yet, and check that labels and video belong together."""
+def _opened(
+    video: VideoLike, labels: LabelsLike, span: range | None = None
+) -> Iterator[tuple[Video, Labels]]:
+    """Open and read what is not yet, and check that labels and video belong together, within a span."""
     with nullcontext(video) if isinstance(video, Video) else open_video(video) as opened:
         is_file = isinstance(labels, str | os.PathLike)
         given = read_labels(labels, video=opened) if is_file else given_labels(labels)
@@ -232,7 +318,7 @@ def _opened(video: VideoLike, labels: LabelsLike) -> Iterator[tuple[Video, Label
             never = [name for name, seen in names if not seen]
             if never:
                 _warn(f"never labelled, so never predicted: {', '.join(never)}")
-        yield opened, usable
+        yield opened, usable if span is None else _within(span, opened, usable)
 
 
 def check_labels(video: Video, labels: Labels) -> Labels:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from posewarper.errors import OutputError, few_of
-from posewarper.files import leftovers, sha256_of, write_json
+from posewarper.files import leftovers, naming, sha256_of, write_json
 
 if TYPE_CHECKING:  # numpy would slow `posewarper --help` down
     from posewarper.structures import Progress
@@ -43,7 +43,7 @@ class Run:
     def __init__(
         self, folder: Path, request: Any, results: Sequence[str], *, anew: bool, inputs: Sequence[PathLike]
     ) -> None:
-        self.folder, self._request, self._results, self._anew = folder, request, results, anew
+        self.folder, self._request, self._results, self.anew = folder, request, results, anew
         self._used = {os.path.realpath(path) for path in inputs}
         self._has_begun = False
 
@@ -76,7 +76,7 @@ class Run:
 
     def _leftovers(self) -> Iterator[Path]:
         """Yield earlier results if the run begins anew, and what a killed run had not finished to write."""
-        if self._anew:
+        if self.anew:
             yield from (self.folder / name for name in (REQUEST, *self.written))
         for name in (REQUEST, *self._results):
             yield from leftovers(self.folder, name)
@@ -263,6 +263,13 @@ def _lock(file: BinaryIO) -> None:
             return  # this file system knows no locks
 
 
+def duration(seconds: float) -> str:
+    """Return a time in words: 1 h 5 min, 2 min 3 s, 9 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def counter(progress: Progress, what: str, before: int, total: int) -> Callable[[int], None]:
     """Return a function that adds to a count and tells the progress."""
     done = before
@@ -319,8 +326,9 @@ class RecordLog:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record of plain values."""
-        self._handle.write(json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n")
-        self._handle.flush()
+        with naming(self._path):
+            self._handle.write(json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+            self._handle.flush()
 
     def keep(self, state: Mapping[str, Any]) -> None:
         """Keep all records so far, and the state of plain values that belongs to them."""

@@ -7,6 +7,8 @@ the rows on their ``labelled_frames`` come from a labeller, all others are predi
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -242,6 +244,21 @@ class Labels:
             tracks={i: track for i, track in tracks.items() if len(track.frames)},
             labelled_frames=np.intersect1d(self.labelled_frames, wanted),
         )
+
+    def fingerprint(self) -> str:
+        """Return a hash over all that they say, the same for equal labels."""
+        skeleton, digest = self.skeleton, hashlib.sha256()
+        size = None if self.image_size is None else [int(n) for n in self.image_size]
+        head = [skeleton.names, skeleton.edges, skeleton.flip_pairs, size, self.n_frames]
+        digest.update(json.dumps([*head, self.labelled_frames.tolist()]).encode())
+        for track_id, track in self.tracks.items():
+            digest.update(f"track {track_id}, {len(track.frames)} labels\n".encode())
+            for array in (track.frames, track.keypoints, track.visibility, track.boxes, track.head_boxes):
+                digest.update(array.tobytes())
+        for frame in sorted(self.ignore_regions):
+            regions = [region.tolist() for region in self.ignore_regions[frame]]
+            digest.update(json.dumps([int(frame), regions]).encode())
+        return digest.hexdigest()
 
     def only_labelled(self) -> Labels:
         """Return the labels alone, without predictions on frames that nobody has labelled."""

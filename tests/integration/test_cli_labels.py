@@ -15,7 +15,7 @@ import typer
 
 from posewarper import __version__
 from posewarper.cli import app as command_line
-from posewarper.cli import convert
+from posewarper.cli import common, convert
 from posewarper.cli.common import progress_bar, refuse_existing
 from posewarper.errors import Interrupted, LabelsError, OutputError, PosewarperWarning
 from posewarper.formats.labels import read_annotations, read_labels, write_labels
@@ -192,6 +192,44 @@ def test_each_warning_is_shown_once(capsys):
         app(["warn"])
     assert not left.value.code
     assert capsys.readouterr().err == "warning: odd labels\nwarning: other labels\n"
+
+
+def test_a_log_is_told_from_time_to_time_how_long_the_whole_run_takes(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(common.time, "monotonic", lambda: now[0])
+    plan = [("flow", None, 0.1), ("train", 100, 0.5), ("never", 0, 9.0), ("overlay", None, 0.1)]
+    with progress_bar(False, plan) as progress:
+        for n in range(1, 21):  # twice as slow as usual: 4 s, of the whole 2 * (2 + 50 + 2) s
+            now[0] += 0.2
+            progress("flow", n, 20)
+        for n in range(1, 101):
+            now[0] += 1.0
+            progress("train\tloss 3", n, 100)
+        for n in range(1, 21):
+            now[0] += 0.2
+            progress("overlay", n, 20)
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == ["flow (20) ...", "train (100) ..."] and told[-1] == "overlay (20) ..."
+    assert told[2:-1] == [
+        "train: 6 of 100, about 1 min 38 s left",
+        "train: 36 of 100, about 1 min 8 s left",
+        "train: 66 of 100, about 38 s left",
+        "train: 96 of 100, about 8 s left",
+    ]
+
+
+def test_without_a_plan_a_log_is_told_of_the_stage_alone(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(common.time, "monotonic", lambda: now[0])
+    with progress_bar(False) as progress:
+        for n in (1, 2, 3):
+            now[0] += 20
+            progress("poses", n, 0)
+        for n in (5, 6, 10):
+            now[0] += 31
+            progress("work", n, 10)
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["poses ...", "poses: 2", "work (10) ...", "work: 6 of 10, about 2 min 4 s left"]
 
 
 def test_progress_is_a_line_a_stage_in_a_log_and_nothing_when_quiet(capsys):

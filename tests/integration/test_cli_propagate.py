@@ -25,7 +25,7 @@ from moving_clip import (
 )
 
 from posewarper import __version__, fitting
-from posewarper.cli.demo import add_errors_to_report
+from posewarper.cli.propagate import plan
 from posewarper.errors import PosewarperWarning
 from posewarper.formats.labels import read_labels, read_poses, write_labels
 from posewarper.model.checkpoint import load_model, parameters_sha256
@@ -255,19 +255,53 @@ def test_two_tracks_come_out_as_two(propagate, tmp_path):
         assert np.linalg.norm(track.keypoints - shift - true_keypoints(track.frames), axis=-1).max() < 1.5
 
 
-def test_the_report_can_be_written_again_with_errors(propagate, clip, tmp_path):
-    labels, out = write_some_labels(tmp_path), tmp_path / "out"
-    assert propagate("--method", "linear", labels=labels)[0] == 0
-    before = (out / "report.html").read_text()
-    add_errors_to_report(out, clip, labels, [{"method": "linear", "mean": 1.25}])
-    after = (out / "report.html").read_text()
-    assert "Errors against known poses" in after and "Errors against known poses" not in before
-    start, end = (
-        after.index(mark)
-        for mark in ('<section aria-labelledby="errors">', '<section aria-labelledby="run">')
+def test_frames_without_a_pose_are_counted(propagate, tmp_path):
+    labels = write_some_labels(tmp_path, (3, 5, 7))
+    code, said, _ = propagate("--method", "linear", labels=labels)
+    note = "11 of 20 frames have no pose; --extend gives every track a pose on every frame"
+    assert code == 0 and note in said and run_json(tmp_path / "out")["notes"] == [note]
+    assert note in (tmp_path / "out" / "report.html").read_text()
+    code, said, _ = propagate("--method", "linear", "--extend", "--overwrite", labels=labels)
+    assert code == 0 and "no pose" not in said
+
+
+@pytest.mark.parametrize("method", ["linear", "default"])
+def test_a_part_of_a_clip(propagate, clip, tmp_path, method):
+    labels = write_some_labels(tmp_path, (3, 10, 16))
+    how = ("--method", method, "--effort", "fast", "--frames", "8-17")
+    code, said, _ = propagate(*how, "--extend", labels=labels)
+    out = tmp_path / "out"
+    poses = read_poses(out / "poses.json")
+    assert code == 0 and "2 labelled frames -> 10 poses of 1 track on 10 frames" in said
+    assert poses.n_frames == 20 and poses.labelled_frames.tolist() == [10, 16]
+    assert poses.tracks[0].frames.tolist() == list(range(8, 18))
+    np.testing.assert_allclose(poses.tracks[0].at([10]).keypoints, true_keypoints([10]))
+    assert np.abs(poses.tracks[0].keypoints - true_keypoints(range(8, 18))).max() < 4.5
+    with open_video(out / "overlay.mp4") as overlay:
+        assert overlay.n_frames == 10
+    code, said, _ = propagate(
+        "--method", method, "--effort", "fast", "--frames", "5-12", out="short", labels=labels
     )
-    link = '<a href="#errors">Errors</a>'
-    assert (after[:start] + after[end:]).replace(link, "").split() == before.split()
+    assert code == 0 and "no pose" not in said
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [("5", "first and the last"), ("9-5", "first and the last"), ("a-b", "first and the last"),
+     ("10-20", "frames from 0 to 19"), ("4-9", "no labels on the frames 4 to 9")],
+)  # fmt: skip
+def test_parts_that_are_none(propagate, tmp_path, frames, message):
+    code, _, err = propagate("--frames", frames, "--effort", "fast")
+    assert code == 2 and message in err and "fix:" in err and not (tmp_path / "out").exists()
+
+
+def test_the_plan_names_every_stage(clip, tmp_path, tiny):
+    """Without it the time left in a log would be that of a stage."""
+    told: list[str] = []
+    labels = some_labels()
+    fitting.propagate(clip, labels, device="cpu", progress=lambda what, *_: told.append(what))
+    stages = [name for name, _, _ in plan({"effort": "normal", "method": "default"}, trains=True)]
+    assert [*dict.fromkeys(told), "overlay"] == list(dict.fromkeys(stages))
 
 
 def test_overwriting_leaves_one_story(propagate, tiny, tmp_path):

@@ -24,11 +24,13 @@ from moving_clip import (
 )
 
 from posewarper import fitting
-from posewarper.formats.labels import read_poses, write_labels
+from posewarper.files import sha256_of
+from posewarper.formats.labels import write_labels
 from posewarper.model import pretrained
 from posewarper.model.checkpoint import load_model, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.options import EFFORTS
+from posewarper.propagation import clip as clip_room
 from posewarper.skeletons import Skeleton
 from posewarper.training import own_clip
 
@@ -170,9 +172,13 @@ def test_other_options_that_do_not_exist(refused, propagate):
         assert options[0] in err
 
 
-def stop_at(monkeypatch, name: str, call: int) -> None:
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def stop_at(monkeypatch, name: str, call: int, calls: list[str] | None = None) -> None:
     """Press Ctrl-C when a batch of training is drawn for the n-th time."""
-    usual, calls = getattr(own_clip, name), []
+    usual, calls = getattr(own_clip, name), [] if calls is None else calls
 
     def draw(*arguments):
         calls.append(name)
@@ -184,32 +190,69 @@ def stop_at(monkeypatch, name: str, call: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "trained"), [("pose_batch", {"pose": 1}), ("pair_batch", {"pose": 4, "warp": 1})]
+    ("batch", "call", "trained", "stopped"),
+    [
+        ("pose_batch", 2, {"pose": 1}, "1 of 3 iterations of the pose network"),
+        ("pose_batch", 5, {"pose": 4}, "1 of 2 iterations of the pose network on propagated poses"),
+        ("pair_batch", 2, {"pose": 5, "warp": 1}, "1 of 2 iterations of the warp head"),
+    ],
 )
-def test_ctrl_c_in_training_keeps_the_model_and_the_run_goes_on(propagate, tiny, tmp_path, batch, trained):
+def test_ctrl_c_in_training_keeps_the_model_and_the_run_goes_on(
+    propagate, tiny, tmp_path, monkeypatch, capsys, batch, call, trained, stopped
+):
+    monkeypatch.setitem(EFFORTS, "normal", TINY_FIT.model_copy(update={"pseudo_iterations": 2}))
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert propagate(out=whole)[0] == 0
     with pytest.MonkeyPatch.context() as pressed:
-        stop_at(pressed, batch, 2)
+        stop_at(pressed, batch, call)
         code, stdout, err = propagate()
-    model = tmp_path / "out" / "model.pt"
     assert (code, stdout) == (130, "")
     assert "Traceback" not in err
-    assert f"kept in {model}" in err
-    assert os.listdir(tmp_path / "out") == ["model.pt"]
-    assert load_model(model).spec.trained == trained
-    code, _, err = propagate()
-    assert code == 2
-    assert f"--model {model}" in err
-    kept = model.read_bytes()
-    assert propagate("--model", model)[0] == 0
-    assert model.read_bytes() == kept
-    assert np.isfinite(read_poses(tmp_path / "out" / "poses.json").dense()).all()
+    assert f"kept in {out / 'model.pt'}; the same command resumes there" in err
+    assert set(os.listdir(out)) == {"model.pt", "parts", "request.json"}
+    assert load_model(out / "model.pt").spec.trained == trained
+    # The model says that it is not finished, wherever it is used.
+    code, said, _ = command(capsys, "info", out / "model.pt")
+    assert code == 0 and f"stopped at {stopped}" in " ".join(said.split())
+    code, _, err = propagate("--model", out / "model.pt", out=tmp_path / "other")
+    assert code == 0 and f"warning: the training of this model was stopped at {stopped}" in err
+    assert stopped in (tmp_path / "other" / "report.html").read_text()
+    how = (
+        "--model",
+        out / "model.pt",
+        "--whole-frame",
+        "--aggregate",
+        "none",
+        "--out",
+        tmp_path / "predicted",
+    )
+    code, _, err = command(capsys, "predict", write_clip(tmp_path), *how)
+    assert code == 0 and f"stopped at {stopped}" in err
+    # It resumes exactly, and neither flow nor iterations are computed twice.
+    monkeypatch.setattr(clip_room, "carry_labels", None)
+    with pytest.MonkeyPatch.context() as counted:
+        stop_at(counted, batch, 99, calls := [])
+        assert propagate("--resume")[0] == 0
+    assert len(calls) == {("pose_batch", 2): 4, ("pose_batch", 5): 1, ("pair_batch", 2): 1}[batch, call]
+    for name in ("model.pt", "poses.json"):
+        assert sha256_of(out / name) == sha256_of(whole / name), name
+    assert "parts" not in os.listdir(out)
+    assert not load_model(out / "model.pt").spec.stopped
+
+
+def test_flow_of_other_labels_is_not_taken(propagate, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "propagate_clip", interrupted)
+    assert propagate("--effort", "fast")[0] == 130
+    assert set(os.listdir(tmp_path / "out" / "parts")) == {"flow.npz", "request.json"}
+    kept = {"parts": tmp_path / "out" / "parts", "device": "cpu"}
+    monkeypatch.setattr(clip_room, "carry_labels", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitting.propagate(write_clip(tmp_path), some_labels((3, 12)), effort="fast", **kept)
+    assert not os.listdir(tmp_path / "out" / "parts")
 
 
 def test_ctrl_c_before_training_leaves_nothing(propagate, tiny, tmp_path, monkeypatch):
-    def pressed(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fitting, "prepare_clip", pressed)
+    monkeypatch.setattr(fitting, "prepare_clip", interrupted)
     code, _, err = propagate()
     assert (code, "Traceback" in err, "interrupted" in err) == (130, False, True)
     assert not (tmp_path / "out").exists()
@@ -235,8 +278,12 @@ def test_a_full_disk(propagate, tiny, tmp_path, monkeypatch, name):
     whole = set(order[: order.index(name)]) if name in order else set()
     if whole:
         assert set(os.listdir(tmp_path / "out")) == whole | {"request.json"}
+    elif name == "model.pt":
+        assert set(os.listdir(tmp_path / "out")) == {"parts", "request.json"}
     else:
         assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    assert propagate("--method", "nearest", "--overwrite")[0] == 0
 
 
 def test_labels_of_a_video_among_others(refused, tmp_path):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from posewarper.errors import OutputError
-from posewarper.files import replacing, replacing_folder
+from posewarper.files import remove_leftovers, replacing, replacing_folder
 
 
 def test_the_new_content_takes_the_old_one_s_place(tmp_path):
@@ -111,3 +115,39 @@ def test_a_folder_with_other_files_and_what_is_no_folder_are_kept(tmp_path):
         pass
     assert (tmp_path / "notes.txt").read_text() == "precious"
     assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["a.b.json", "folder"])
+def test_what_a_killed_process_left_is_removed_and_not_what_a_running_one_writes(tmp_path, name):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    stem, suffix = Path(name).stem, Path(name).suffix
+    killed = tmp_path / f".{stem}.{dead.pid}.partial{suffix}"
+    alive = tmp_path / f".{stem}.{os.getpid()}.partial{suffix}"
+    other = tmp_path / f".other.{dead.pid}.partial.json"
+    old = tmp_path / f".{stem}.{dead.pid}.old"
+    old.mkdir()
+    for path in (killed, alive, other):
+        path.touch() if suffix else path.mkdir()
+    remove_leftovers(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, other.name}
+
+
+def test_a_full_disk_names_the_file_whatever_the_library_says(tmp_path, monkeypatch):
+    def full(path, error):
+        with replacing(path):
+            raise error
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        full(tmp_path / "a.json", OSError(errno.ENOSPC, "No space left on device"))
+    assert caught.value.filename == str(tmp_path / "a.json")
+    with pytest.raises(RuntimeError, match="cannot flush"):
+        full(tmp_path / "a.h5", RuntimeError("cannot flush"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    for error in (RuntimeError("cannot flush"), OSError("Can't write data")):
+        with pytest.raises(OSError, match="No space left") as caught:
+            full(tmp_path / "a.h5", error)
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.h5"))
+    with pytest.raises(OutputError, match="other"):
+        full(tmp_path / "a.h5", OutputError("other", fix="none"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -14,13 +15,18 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from posewarper.errors import Interrupted, OutputError, PosewarperError, PosewarperWarning
+from posewarper.errors import ConfigError, Interrupted, OutputError, PosewarperError, PosewarperWarning
+from posewarper.files import remove_leftovers
+from posewarper.runs import duration
 
 if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
     from rich.console import Console
 
     from posewarper.structures import Progress
 
+# A stage of a run: its name, its steps (None: as many as the video has frames), the usual seconds of a step.
+Stage = tuple[str, int | None, float]
+_FIRST_LINE, _NEXT_LINE = 10, 30  # seconds until progress is told in a log, and from then on
 BAD_MACHINE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # The machine is at fault, not the user and not the program: one message, no traceback.
 _MACHINE_ERRORS = {
@@ -127,9 +133,39 @@ def _shown_warnings() -> Iterator[None]:
         yield
 
 
+class _TimeLeft:
+    """Estimates how long a run takes: its stage by its own speed, the later ones by their usual times."""
+
+    def __init__(self, plan: Sequence[Stage]) -> None:
+        self._plan, self._at, self._name, self._frames = plan, -1, "", 0
+        self._begun = self._entered = time.monotonic()
+        self._first = self._done = 0
+
+    def update(self, what: str, done: int, total: int) -> float | None:
+        """Return the seconds left, None where nothing tells them."""
+        now = time.monotonic()
+        if what != self._name or done < self._done:
+            later = [n for n, stage in enumerate(self._plan) if stage[0] == what and n > self._at]
+            self._at = later[0] if later else self._at
+            self._name, self._entered, self._first = what, now, done
+            self._frames = self._frames or total
+        self._done = done
+        if done <= self._first or not total:
+            return None
+        left = (total - done) * (now - self._entered) / (done - self._first)
+        usual = [(self._frames if steps is None else steps) * each for _, steps, each in self._plan]
+        if self._at < 0 or self._plan[self._at][0] != what:
+            return left
+        passed = sum(usual[: self._at]) + usual[self._at] * done / total
+        return left + sum(usual[self._at + 1 :]) * (now - self._begun) / max(passed, 1e-9)
+
+
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[Progress]:
-    """Give a function that shows progress on stderr: bars with the time left, or a line a stage in a log."""
+def progress_bar(quiet: bool, plan: Sequence[Stage] = ()) -> Iterator[Progress]:
+    """Give a function that shows progress on stderr: bars, or in a log a line from time to time.
+
+    Both tell the time left; a line in a log that of the whole run, if its stages are known by a ``plan``.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -140,12 +176,19 @@ def progress_bar(quiet: bool) -> Iterator[Progress]:
             yield show
     else:
         begun: set[str] = set()
+        time_left, next_line = _TimeLeft(plan), time.monotonic() + _FIRST_LINE
 
         def tell(what: str, done: int, total: int) -> None:
+            nonlocal next_line
             what, _, _ = what.partition("\t")
+            left = time_left.update(what, done, total)
             if what not in begun:
                 begun.add(what)
                 _say(f"{what} ..." if total == 0 else f"{what} ({total}) ...")
+            elif done != total and time.monotonic() >= next_line:
+                next_line = time.monotonic() + _NEXT_LINE
+                of = f" of {total}, about {duration(left)} left" if total and left is not None else ""
+                _say(f"{what}: {done}{of}")
 
         yield tell
 
@@ -189,6 +232,8 @@ def count_of(number: int, what: str) -> str:
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Refuse a file that exists, or a folder that is not empty, unless it may be overwritten.
 
+    What killed processes had not finished to write there is removed.
+
     Raises:
         OutputError: if the place is taken.
     """
@@ -200,6 +245,24 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
             path=place,
             fix="name another place, or allow it to be replaced with --overwrite",
         )
+    remove_leftovers(place)
+
+
+def read_span(text: str) -> range:
+    """Return the frames of a text like ``100-250``, both included.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    first, dash, last = text.partition("-")
+    if not (dash and first.strip().isdecimal() and last.strip().isdecimal() and int(first) <= int(last)):
+        raise ConfigError(
+            "--frames takes the first and the last frame of a part of the clip",
+            expected="for example 100-250, counted from 0",
+            got=repr(text),
+            fix="name both, with - in between",
+        )
+    return range(int(first), int(last) + 1)
 
 
 def read_names(text: str) -> list[str]:

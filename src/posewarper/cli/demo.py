@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +13,13 @@ import typer
 from posewarper.cli import common, propagate
 from posewarper.cli.benchmark import Row, show_rows
 from posewarper.cli.videos import RESULTS
-from posewarper.runs import FACTS, check_place
+from posewarper.runs import RECORDS, claim, describe_inputs
+from posewarper.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from posewarper.structures import Labels, Progress
+    from posewarper.structures import Labels, Progress, RunResult
 
 
 _EVERY = 15  # one label in this many frames is kept
@@ -40,29 +41,39 @@ def run(
     Writes clip.mp4 (a person who walks, turns and passes behind a lamp post), labels.json (the labels kept),
     truth.json (those of all frames), and what `propagate` writes.
     """
+    from rich.console import Console
+
     from posewarper.model.runtime import resolve_device
     from posewarper.options import effort_config
 
     # What cannot work is refused before the work.
     effort_config(effort)
     resolve_device(device.value)
-    clip, labels, truth = (out / name for name in ("clip.mp4", "labels.json", "truth.json"))
-    for name in ("clip.mp4", "labels.json", "truth.json", *RESULTS, "model.pt", FACTS):
-        common.refuse_existing(out / name, overwrite)
-    check_place(out)
-
-    with common.progress_bar(quiet) as progress:
+    started, files = time.perf_counter(), ("clip.mp4", "labels.json", "truth.json")
+    settings = {"method": "default", "effort": effort, "extend": False, "seed": seed}
+    request = {"demo": __version__, **settings}
+    plan = [("rendering", None, 0.15), *propagate.plan(settings, trains=True)]
+    results = (*files, *RESULTS, propagate.MODEL, RECORDS)
+    with (
+        claim(out, request, results, overwrite=overwrite) as claimed,
+        common.progress_bar(quiet, plan) as progress,
+    ):
+        claimed.begin()
+        clip, labels, truth = (out / name for name in files)
         dense = _write_clip(clip, labels, truth, seed, progress)
-    options = {"labels": labels, "out": out, "effort": effort, "device": device.value, "seed": seed}
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    print(shlex.join(["posewarper", "propagate", str(clip), *words, "--overwrite"]))
-    propagate.run(clip, labels, effort=effort, out=out, overwrite=True, quiet=quiet, device=device, seed=seed)
+        options = {"labels": labels, "out": out, "effort": effort, "device": device.value, "seed": seed}
+        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+        print(shlex.join(["posewarper", "propagate", str(clip), *words, "--overwrite"]))
+        rows: list[Row] = []
 
-    from rich.console import Console
+        def score(result: RunResult) -> list[Row]:
+            rows.extend(_score(result, clip, dense, seed, progress))
+            return rows
 
-    with common.progress_bar(quiet) as progress:
-        rows = _score(out, clip, labels, dense, seed, progress)
-    add_errors_to_report(out, clip, labels, rows)
+        inputs = describe_inputs(video=clip, labels=labels)
+        propagate.write_results(
+            claimed, clip, labels, settings, inputs, device.value, progress, started, score=score
+        )
     print()
     show_rows(Console(), rows)
 
@@ -89,40 +100,17 @@ def _write_clip(clip: Path, labels: Path, truth: Path, seed: int, progress: Prog
     return dense
 
 
-def _score(out: Path, clip: Path, labels: Path, dense: Labels, seed: int, progress: Progress) -> list[Row]:
-    """Return the rows of the simple methods, and of what was written by ``propagate``."""
+def _score(result: RunResult, clip: Path, dense: Labels, seed: int, progress: Progress) -> list[Row]:
+    """Return the rows of the simple methods, and of what was propagated."""
     from posewarper.benchmark import compare
     from posewarper.evaluation.clips import score_clip
-    from posewarper.formats.labels import read_labels, read_poses
 
     rows = compare(clip, dense, every=[_EVERY], methods=_SIMPLE, seed=seed, progress=progress)
-    score = score_clip(read_poses(out / "poses.json"), dense, read_labels(labels))
-    seconds = json.loads((out / "run.json").read_text())["seconds"]
+    seconds = result.seconds
     ours = {
         "method": "default",
-        **score.to_row(),
+        **score_clip(result.poses, dense, result.labels).to_row(),
         "seconds": seconds["optical flow"] + seconds["propagation"],
         "fit_seconds": seconds.get("training", 0.0),
     }
     return [*rows, {**rows[-1], **ours}]
-
-
-def add_errors_to_report(out: Path, video: Path, labels: Path, scores: Sequence[Mapping[str, Any]]) -> None:
-    """Write the report of a finished run once more, with rows of errors that became known since."""
-    from posewarper.formats.labels import read_labels, read_poses
-    from posewarper.reporting.report import write_report
-    from posewarper.structures import RunResult
-    from posewarper.video.source import open_video
-
-    facts = json.loads((out / FACTS).read_text(encoding="utf-8"))
-    seconds = {stage: seconds for stage, seconds in facts["seconds"].items() if stage != "total"}
-    with open_video(video) as opened:
-        result = RunResult(
-            read_poses(out / "poses.json"),
-            read_labels(labels, video=opened),
-            facts["method"],
-            seconds,
-            tuple(facts["notes"]),
-            facts["config"],
-        )
-        write_report(out / "report.html", opened, result, facts, scores=scores)

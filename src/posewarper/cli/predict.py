@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posewarper.cli import common
-from posewarper.cli.videos import RESULTS, VideoJob, describe_result, list_videos, work_on, write_pictures
+from posewarper.cli.videos import (
+    RESULTS,
+    VideoJob,
+    describe_gaps,
+    describe_result,
+    list_videos,
+    work_on,
+    write_pictures,
+)
 from posewarper.errors import ConfigError, VideoError
 from posewarper.files import write_json
 from posewarper.runs import FACTS, RECORDS, claim, describe_inputs, describe_process, peak_memory
@@ -28,8 +36,8 @@ def run(
         str,
         typer.Argument(
             metavar="VIDEO",
-            help="A video, a folder of frames, - for standard input, a camera or URL; a folder or list of "
-            "videos; or a dataset that `posewarper prepare` has made.",
+            help="A video, a folder of frames, - for standard input, a camera (0) or URL; a folder or list "
+            "of videos; or a dataset that `posewarper prepare` has made.",
         ),
     ],
     model: Annotated[
@@ -334,7 +342,8 @@ def _predict_one(
         source=None if live else video,
         inputs=[path for path in paths.values() if path is not None],
     ) as claimed:
-        with common.progress_bar(quiet) as progress:
+        plan = [("poses", None, 0.2), *([("overlay", None, 0.05)] if overlay else [])]
+        with common.progress_bar(quiet, plan) as progress:
             begins = claimed.beginning(progress)
             result = predict(video, network, log=out / RECORDS, progress=begins, **where, **options)
             write_poses(out / "poses.json", result.poses)
@@ -346,14 +355,18 @@ def _predict_one(
                     write_pictures(out, opened, result, progress, overlay=overlay)
                     write_report(out / "report.html", opened, result, facts)
                 looks = ["report.html", "overlay.mp4" if overlay else "sheet.jpg"]
+        facts["seconds"]["total"] = round(time.perf_counter() - started, 2)  # with the pictures
         claimed.finish(facts)
         shutil.rmtree(out / RECORDS, ignore_errors=True)
     poses = result.poses
     posed = sum(len(track.frames) for track in poses.tracks.values())
     print(
         f"{common.count_of(posed, 'pose')} of {common.count_of(len(poses.tracks), 'track')} on "
-        f"{common.count_of(poses.n_frames, 'frame')}, {result.seconds['prediction']:.0f} s"
+        f"{common.count_of(poses.n_frames, 'frame')}"
     )
+    if gaps := describe_gaps(poses):
+        print(gaps)
+    print(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
     for note in result.notes:
         print(note)
     seen = " and ".join(str(out / name) for name in looks)

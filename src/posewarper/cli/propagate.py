@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from posewarper.cli import common
-from posewarper.cli.videos import RESULTS, VideoJob, describe_result, list_videos, work_on, write_pictures
-from posewarper.errors import ConfigError, Interrupted
-from posewarper.runs import claim, describe_inputs
+from posewarper.cli.videos import (
+    RESULTS,
+    VideoJob,
+    describe_gaps,
+    describe_result,
+    list_videos,
+    work_on,
+    write_pictures,
+)
+from posewarper.errors import ConfigError
+from posewarper.runs import RECORDS, Run, claim, describe_inputs
 
-_MODEL = "model.pt"
+if TYPE_CHECKING:
+    from posewarper.structures import Progress, RunResult
+
+MODEL = "model.pt"
 
 
 def run(
@@ -37,10 +51,20 @@ def run(
     extend: Annotated[
         bool, typer.Option("--extend", help="Give every track a pose on every frame of the clip.")
     ] = False,
+    frames: Annotated[
+        str | None,
+        typer.Option(metavar="A-B", help="Work on frames A to B alone, with the labels on them."),
+    ] = None,
     backbone_weights: common.BackboneWeights = "none",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the results; <video>_poses if left out.")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Resume a run in DIR that was stopped, as the same command does alone."
+        ),
+    ] = False,
     overwrite: common.Overwrite = False,
     quiet: common.Quiet = False,
     device: common.Device = common.DeviceName.AUTO,
@@ -50,7 +74,7 @@ def run(
 
     Writes poses.json (every frame), report.html (frames worth checking, scores, what was run), overlay.mp4
     and sheet.jpg (to look at), model.pt (if one was trained) and run.json (what was run). Labelled frames are
-    kept exactly.
+    kept exactly. After a stop at any moment, also in training, the same command resumes there.
 
     Of a list each video gets a folder of its own in DIR. Failures are reported and skipped, and so are videos
     that are done with the same settings. Processes of torchrun --nproc-per-node N -m posewarper propagate ...
@@ -68,6 +92,7 @@ def run(
             )
         settings: dict[str, Any] = {"method": method, "effort": effort, "extend": extend, "seed": seed}
         settings |= {} if backbone_weights == "none" else {"backbone_weights": backbone_weights}
+        settings |= {} if frames is None else {"frames": frames}
         _propagate_one(
             Path(job.video), own, model, place, settings, device.value, overwrite=overwrite, quiet=quietly
         )
@@ -93,49 +118,100 @@ def _propagate_one(
     if weights not in (None, "imagenet") and os.path.isfile(weights):
         inputs |= describe_inputs(backbone_weights=Path(weights))
     request = {**settings, **{name: facts and facts["sha256"] for name, facts in inputs.items()}}
-    names = (*RESULTS, _MODEL)
-    kept = [name for name in names if os.path.exists(out / name)] == [_MODEL]
-    hint = f" (to go on from the model that was kept, add --model {out / _MODEL})" if kept else ""
+    names = (*RESULTS, MODEL, RECORDS)
     used = [path for path in (labels, model, weights) if path is not None]
-    with claim(out, request, names, overwrite=overwrite, source=video, inputs=used, hint=hint) as claimed:
-        from posewarper.fitting import propagate
-        from posewarper.formats.labels import write_poses
-        from posewarper.model.checkpoint import load_model
-        from posewarper.options import NetworkConfig
-        from posewarper.reporting.report import write_report
-        from posewarper.video.source import open_video
+    first = claim(out, request, names, overwrite=overwrite, source=video, inputs=used)
+    stages = plan(settings, trains=model is None)
+    with first as claimed, common.progress_bar(quiet, stages) as progress:
+        write_results(claimed, video, labels, settings, inputs, device, progress, started, model=model)
 
-        with common.progress_bar(quiet) as progress, open_video(video) as opened:
-            network = None if model is None else load_model(model)
-            options = {name: settings[name] for name in ("method", "effort", "extend", "seed")}
-            try:
-                result = propagate(
-                    opened,
-                    labels,
-                    model=network,
-                    network=None if weights is None else NetworkConfig(backbone_weights=weights),
-                    device=device,
-                    checkpoint=out / _MODEL,
-                    progress=claimed.beginning(progress),
-                    **options,
-                )
-            except Interrupted:  # which keeps a model that is not trained to its end
-                claimed.forget()
-                raise
-            claimed.begin()
-            write_poses(out / "poses.json", result.poses)
-            write_pictures(out, opened, result, progress)
-            asked = {"effort": settings["effort"], "seed": settings["seed"], "device": device}
-            labelled = {"labelled_frames": result.poses.labelled_frames.tolist()}
-            seconds = time.perf_counter() - started
-            facts = describe_result(result, inputs, device, seconds, **asked, **labelled)
-            write_report(out / "report.html", opened, result, facts)
-        claimed.finish(facts)
+
+def plan(settings: Mapping[str, Any], trains: bool) -> list[common.Stage]:
+    """Return the stages of a run, with the seconds that each step took on two cores: only ratios count."""
+    from posewarper.options import effort_config
+
+    config, method = effort_config(settings["effort"]), settings["method"]
+    trained: list[common.Stage] = [
+        ("training the pose network", config.pose_iterations, 0.3),
+        ("propagating (default)", None if config.pseudo_iterations else 0, 0.15),
+        ("training on propagated poses", config.pseudo_iterations, 0.3),
+        ("training the warper", config.warp_iterations, 0.25),
+    ]
+    ends: list[common.Stage] = [(f"propagating ({method})", None, 0.15), ("overlay", None, 0.05)]
+    return [("optical flow", None, 0.12), *(trained if trains and config.pose_iterations else []), *ends]
+
+
+def write_results(
+    claimed: Run,
+    video: Path,
+    labels: Path,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    device: str,
+    progress: Progress,
+    started: float,
+    *,
+    model: Path | None = None,
+    score: Callable[[RunResult], Sequence[Mapping[str, Any]]] = lambda result: (),
+) -> None:
+    """Propagate into a folder that is claimed, write all results, and say what was done.
+
+    Args:
+        claimed: the folder.
+        video, labels, model: the files.
+        settings: ``method``, ``effort``, ``extend``, ``seed``, and perhaps ``frames``, ``backbone_weights``.
+        inputs: what :func:`posewarper.runs.describe_inputs` says of the files.
+        device: where the network runs.
+        progress: is told of each stage.
+        started: when the run began, by ``time.perf_counter``.
+        score: result -> rows of errors for the report.
+    """
+    from posewarper.fitting import propagate
+    from posewarper.formats.labels import write_poses
+    from posewarper.model.checkpoint import load_model
+    from posewarper.options import NetworkConfig
+    from posewarper.reporting.report import write_report
+    from posewarper.video.source import open_video
+
+    out, weights = claimed.folder, settings.get("backbone_weights")
+    if (out / RECORDS).is_dir() and not claimed.anew:
+        common.print_line("resuming the run that was stopped here")
+    span = common.read_span(settings["frames"]) if "frames" in settings else None
+    with open_video(video) as opened:
+        result = propagate(
+            opened,
+            labels,
+            model=None if model is None else load_model(model),
+            network=None if weights is None else NetworkConfig(backbone_weights=weights),
+            device=device,
+            checkpoint=out / MODEL,
+            span=span,
+            parts=out / RECORDS,
+            progress=claimed.beginning(progress),
+            **{name: settings[name] for name in ("method", "effort", "extend", "seed")},
+        )
+        claimed.begin()
+        if gaps := describe_gaps(result.poses, span):
+            gaps += "; --extend gives every track a pose on every frame"
+            result = replace(result, notes=(*result.notes, gaps))
+        write_poses(out / "poses.json", result.poses)
+        write_pictures(out, opened, result, progress, span=span)
+        asked = {"effort": settings["effort"], "seed": settings["seed"], "device": device}
+        labelled = {"labelled_frames": result.poses.labelled_frames.tolist()}
+        seconds = time.perf_counter() - started
+        facts = describe_result(result, inputs, device, seconds, **asked, **labelled)
+        write_report(out / "report.html", opened, result, facts, scores=score(result))
+    facts["seconds"]["total"] = round(time.perf_counter() - started, 2)  # with the report
+    claimed.finish(facts)
+    shutil.rmtree(out / RECORDS, ignore_errors=True)
     poses, n_labelled = result.poses, len(result.poses.labelled_frames)
     posed = sum(len(track.frames) for track in poses.tracks.values())
+    n_frames = opened.n_frames if span is None else len(span)
     print(
         f"{common.count_of(n_labelled, 'labelled frame')} -> {common.count_of(posed, 'pose')} of "
-        f"{common.count_of(len(poses.tracks), 'track')} on {common.count_of(opened.n_frames, 'frame')}"
+        f"{common.count_of(len(poses.tracks), 'track')} on {common.count_of(n_frames, 'frame')}"
     )
+    if gaps:
+        print(gaps)
     print(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
     print(f"wrote {out / 'poses.json'}; look at {out / 'report.html'} and {out / 'overlay.mp4'}")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from posewarper.cli.common import is_of_machine
+from posewarper.cli.common import count_of, is_of_machine
 from posewarper.errors import ConfigError, PosewarperError, few_of
-from posewarper.runs import DoneBefore, describe_process, peak_memory
+from posewarper.runs import DoneBefore, describe_process, duration, peak_memory
 
 if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
-    from posewarper.structures import Progress, RunResult
+    from posewarper.structures import Poses, Progress, RunResult
     from posewarper.video.source import Video
 
 RESULTS = ("poses.json", "overlay.mp4", "sheet.jpg", "report.html")
@@ -113,10 +114,14 @@ def work_on(jobs: Sequence[VideoJob] | None, video: str, out: Path, work: VideoW
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     failed: list[str] = []
     mine = list(jobs)[rank::world]
+    begun, n_done = time.monotonic(), 0
     for number, job in enumerate(mine, start=1):
-        print(f"[{number}/{len(mine)}] {job.video}", flush=True)
+        left = (time.monotonic() - begun) * (len(mine) - number + 1) / max(n_done, 1)
+        about = f", about {duration(left)} left for all" if n_done else ""
+        print(f"[{number}/{len(mine)}] {job.video}{about}", flush=True)
         try:
             work(job, out / Path(job.video).stem, quietly=quiet or world > 1)
+            n_done += 1
         except DoneBefore:
             print("skipped: this video is done already", flush=True)
         except Exception as error:
@@ -129,6 +134,17 @@ def work_on(jobs: Sequence[VideoJob] | None, video: str, out: Path, work: VideoW
     if failed:
         print(f"{len(failed)} of {len(mine)} videos failed: {few_of(failed, 10)}", file=sys.stderr)
         raise SystemExit(2)
+
+
+def describe_gaps(poses: Poses, span: range | None = None) -> str:
+    """Say on how many frames there is no pose, and which tracks lack on some; empty where none does."""
+    n = poses.n_frames if span is None else len(span)
+    lacking = {i: n - len(track.frames) for i, track in poses.tracks.items() if len(track.frames) < n}
+    if not lacking:
+        return ""
+    empty = n - len({frame for track in poses.tracks.values() for frame in track.frames.tolist()})
+    some = [f"track {i} has none on {count_of(number, 'frame')}" for i, number in lacking.items()]
+    return f"{empty} of {n} frames have no pose" + (f"; {few_of(some)}" if len(poses.tracks) > 1 else "")
 
 
 def describe_result(
@@ -149,7 +165,13 @@ def describe_result(
 
 
 def write_pictures(
-    out: Path, video: Video, result: RunResult, progress: Progress, *, overlay: bool = True
+    out: Path,
+    video: Video,
+    result: RunResult,
+    progress: Progress,
+    *,
+    overlay: bool = True,
+    span: range | None = None,
 ) -> None:
     """Write ``sheet.jpg``, with frames spread over the clip, and if asked for ``overlay.mp4``."""
     import numpy as np
@@ -157,7 +179,7 @@ def write_pictures(
     from posewarper.reporting.overlay import write_overlay, write_sheet
 
     if overlay:
-        write_overlay(out / "overlay.mp4", video, result.poses, progress=progress)
+        write_overlay(out / "overlay.mp4", video, result.poses, span=span, progress=progress)
     frames = np.unique(np.concatenate([t.frames for t in result.poses.tracks.values()]))
     picks = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
     write_sheet(out / "sheet.jpg", video, result.poses, sorted({int(frames[round(p)]) for p in picks}))

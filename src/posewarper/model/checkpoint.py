@@ -41,6 +41,15 @@ def save_model(path: str | os.PathLike[str], model: PoseWarper) -> None:
         "spec": model.spec.to_dict(),
         "state": {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
     }
+    write_tensors(path, content)
+
+
+def write_tensors(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, whole or not at all.
+
+    Raises:
+        OutputError: if the place cannot be written.
+    """
     # Through memory: into a file torch writes the file's own (temporary) name, so that equal models would
     # differ, and it reports a full disk as a RuntimeError.
     buffer = io.BytesIO()
@@ -111,6 +120,7 @@ def describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {
         "version": version,
         **model.spec.describe(),
+        "training": f"stopped at {model.spec.stopped}" if model.spec.stopped else None,
         "warp_head": "trained" if trained else "not trained: it returns heatmaps as they are, unmoved",
         "parameters": count_parameters(model),
         "parameters_sha256": parameters_sha256(model),

@@ -57,6 +57,23 @@ class ModelSpec:
         """(height, width) of the heatmaps: a quarter of the crop's."""
         return self.crop_size[0] // STRIDE, self.crop_size[1] // STRIDE
 
+    @property
+    def stopped(self) -> str:
+        """Where its training on a clip was stopped: "1 of 250 iterations of the pose network"; else empty."""
+        config = self.provenance.get("config")
+        if not isinstance(config, dict):
+            return ""
+        first, more, head = (config.get(f"{n}_iterations", 0) for n in ("pose", "pseudo", "warp"))
+        pose, warp = (self.trained.get(stage, 0) for stage in ("pose", "warp"))
+        if "warp" in self.trained and warp >= head and pose >= first:
+            return ""  # where no pose could be propagated, none was trained on
+        stages = (
+            (pose, first, "the pose network"),
+            (pose - first, more, "the pose network on propagated poses"),
+            (warp, head, "the warp head"),
+        )
+        return next((f"{n} of {all_} iterations of {what}" for n, all_, what in stages if n < all_), "")
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values (numbers, strings, lists, dicts) that :meth:`from_dict` takes back."""
         return asdict(self)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn.functional import pad
 from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large, raft_small
 
 from posewarper.crops import Image
+from posewarper.files import replacing
 from posewarper.model.pretrained import load_torchvision
 from posewarper.structures import Floats, Ints, Progress, Track, is_there, silent
 from posewarper.video.source import Video
@@ -103,6 +105,26 @@ class FlowChain:
         rows = np.searchsorted(self.frames, frames)
         errors = self.forward_error[rows], self.backward_error[rows]
         return FlowChain(self.frames[rows], self.forward[rows], self.backward[rows], *errors)
+
+
+def write_chains(path: str | os.PathLike[str], chains: Mapping[int, FlowChain]) -> None:
+    """Write what :func:`carry_labels` returns, whole or not at all."""
+    arrays = {}
+    for i, chain in chains.items():
+        for n, part in enumerate((chain, chain.left_out)):
+            arrays |= {f"{i} {n} {f.name}": getattr(part, f.name) for f in fields(FlowChain)[:5]}
+    with replacing(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def read_chains(path: str | os.PathLike[str]) -> dict[int, FlowChain]:
+    """Read what :func:`write_chains` has written."""
+    parts: dict[tuple[int, int], dict[str, Any]] = {}
+    with np.load(path) as arrays:
+        for key in arrays:
+            i, n, name = key.split()
+            parts.setdefault((int(i), int(n)), {})[name] = arrays[key]
+    return {i: FlowChain(**own, left_out=FlowChain(**parts[i, 1])) for (i, n), own in parts.items() if not n}
 
 
 def _empty_chain(frames: Ints, keypoints: int, left_out: FlowChain | None = None) -> FlowChain:

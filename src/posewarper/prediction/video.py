@@ -188,7 +188,7 @@ def predict_clip(
         Labels(model.spec.skeleton, {}),
         "predict",
         {"prediction": time.monotonic() - begun},
-        _notes(poses, run.done, source, reused, error),
+        _notes(poses, run.done, source, reused, error, model.spec.stopped),
         {
             **config.model_dump(),
             "reused": round(reused, 4),
@@ -345,7 +345,7 @@ def _opened(video: Video | Openable) -> Iterator[Frames]:
         yield video  # whoever opened it closes it
         return
     live = isinstance(video, str) and is_live(video)
-    with LiveVideo(video) if live else open_video(video, cache_bytes=_CACHE_BYTES) as opened:
+    with LiveVideo(str(video)) if live else open_video(video, cache_bytes=_CACHE_BYTES) as opened:
         yield opened
 
 
@@ -375,9 +375,19 @@ def _boxes_of(given: Labels | Poses | PathLike, frames: Frames, skeleton: Skelet
 
 
 def _notes(
-    poses: Poses, n_frames: int, source: BoxSource, reused: float, error: tuple[float, float] | None
+    poses: Poses,
+    n_frames: int,
+    source: BoxSource,
+    reused: float,
+    error: tuple[float, float] | None,
+    stopped: str,
 ) -> tuple[str, ...]:
     notes, odd = [], []
+    if stopped:
+        odd.append(
+            f"the training of this model was stopped at {stopped}; the command that trained it resumes with "
+            "--resume"
+        )
     beyond = [frame for frame, own in source.known.items() if frame >= n_frames and len(own)]
     if beyond:
         whose = "frame has" if len(beyond) == 1 else "frames have"

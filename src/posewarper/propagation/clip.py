@@ -112,13 +112,22 @@ def subject_size(labels: Labels) -> float:
 
 
 def prepare_clip(
-    video: Video, labels: Labels, *, extend: bool = False, flow: bool = True, progress: Progress = silent
+    video: Video,
+    labels: Labels,
+    *,
+    span: range | None = None,
+    extend: bool = False,
+    flow: bool = True,
+    progress: Progress = silent,
 ) -> Clip:
     """Decide on which frames the tracks are there, and carry the labels through the clip by optical flow.
 
     Without ``flow`` the clip has no chains, and only the methods that do not look at the video can use it.
+    With a ``span`` no track is there on frames beyond it, where there must be no labels.
     """
     frames = {i: present_frames(labels, i, video.n_frames, extend=extend) for i in labels.tracks}
+    if span is not None:
+        frames = {i: own[(own >= span.start) & (own < span.stop)] for i, own in frames.items()}
     chains = {}
     if flow:
         chains = carry_labels(video, labels.tracks, frames, subject=subject_size(labels), progress=progress)

@@ -206,13 +206,15 @@ def write_overlay(
     video: Video,
     poses: Poses,
     *,
+    span: range | None = None,
     progress: Progress = silent,
     max_side: int = 1080,
 ) -> None:
     """Write a video (.mp4) with the poses of all tracks drawn on it, frame by frame.
 
     Each instance bears the id of its track; every frame has its index in the corner, and labelled frames
-    a golden badge there. Pictures whose longer side has more than ``max_side`` pixels become smaller.
+    a golden badge there. With a ``span`` it holds those frames alone. Pictures whose longer side has more
+    than ``max_side`` pixels become smaller.
 
     Raises:
         LabelsError: if the poses belong to another image size.
@@ -222,9 +224,10 @@ def write_overlay(
     size, extents = _scale_for(video.image_size, max_side), _extents(poses)
 
     def drawn() -> Iterator[Image]:
-        for i, image in video.frames(range(video.n_frames)):
+        wanted = span or range(video.n_frames)
+        for n, (i, image) in enumerate(video.frames(wanted), start=1):
             yield _drawn_frame(image, i, poses, extents, size)
-            progress("overlay", i + 1, video.n_frames)
+            progress("overlay", n, len(wanted))
 
     write_video(path, drawn(), fps=video.fps)
 

@@ -7,7 +7,6 @@ parameters of one that was not.
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -24,14 +23,14 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast
 from torch import Tensor, nn
 
 from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError, first_sentence
-from posewarper.files import replacing, write_text
-from posewarper.model.checkpoint import save_model
+from posewarper.files import naming, write_text
+from posewarper.model.checkpoint import save_model, write_tensors
 from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
 from posewarper.model.warping import WarpHead
 from posewarper.options import Recipe, TrainSettings
 from posewarper.reporting.network_pictures import write_debug_picture
-from posewarper.runs import differences
+from posewarper.runs import differences, duration
 from posewarper.structures import Progress, silent
 from posewarper.training.batches import Batch, BatchLoader, EpochSampler, TrainingSet
 from posewarper.training.steps import PoseStep, WarperStep, training_steps
@@ -88,8 +87,9 @@ class Journal:
 
     def write(self, step: int, **values: Any) -> None:
         """Note values at a step (counted over all epochs)."""
-        self._handle.write(json.dumps({"step": step, **values}) + "\n")
-        self._handle.flush()
+        with naming(self._handle.name):
+            self._handle.write(json.dumps({"step": step, **values}) + "\n")
+            self._handle.flush()
         for name, value in values.items():
             if isinstance(value, (int, float)) and name != "epoch":
                 self._board.add_scalar(name, value, step)
@@ -355,7 +355,7 @@ class Run:
                 self._save_model(BEST)
         self._save(begun)
         left = (settings.epochs - state.epoch) * state.seconds / state.epoch
-        self.tell(f"epoch {state.epoch}/{settings.epochs}: loss {loss:.5f}{said}, {_duration(left)} left")
+        self.tell(f"epoch {state.epoch}/{settings.epochs}: loss {loss:.5f}{said}, {duration(left)} left")
 
     def _save_model(self, name: str) -> None:
         self.model.record("warp" if self.recipe.train.stage == "warper" else "pose", self._steps_done())
@@ -372,15 +372,6 @@ class Run:
                 "model": {name: value.detach().cpu() for name, value in self.model.state_dict().items()},
                 "optimiser": self.optimiser.state_dict(),
             }
-            buffer = io.BytesIO()
-            torch.save(content, buffer)
-            with replacing(self.out / LAST) as temporary:
-                temporary.write_bytes(buffer.getbuffer())
+            write_tensors(self.out / LAST, content)
         self._kept = self.state.epoch, self.state.step
         self.engine.wait_for_everyone()
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from posewarper.model.checkpoint import write_tensors
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.pretrained import BackboneWeights
 from posewarper.model.runtime import precision
@@ -120,6 +125,12 @@ def _draw_pair(
     return (choices[int(rng.integers(len(choices)))], target, 0.25) if choices else (target, target, 0.7)
 
 
+_POSE, PSEUDO, _WARPER = _STAGES = (
+    "training the pose network",
+    "training on propagated poses",
+    "training the warper",
+)
+_KEPT_SECONDS = 60
 # A region is this much larger than its crop, so that it holds rotated, shifted and zoomed crops.
 _MARGIN = 1.5
 # Unlabelled neighbours kept for each label, and regions kept in all (each about 0.25 MB).
@@ -217,6 +228,51 @@ def build_clip_model(
     return model
 
 
+class KeptFit:
+    """The state of a fit in a file, so that a fit that was stopped, also by a kill, resumes exactly.
+
+    A state that is there is put into the model: the weights with which the stage began that was stopped.
+
+    Args:
+        model: is trained in place; it begins as it did before the stop.
+        path: of the file; None keeps nothing.
+    """
+
+    def __init__(self, model: PoseWarper, path: Path | None) -> None:
+        self._model, self._path = model, path
+        self._content: dict[str, Any] = {}
+        if path is not None and path.is_file():
+            self._content = torch.load(path, map_location="cpu", weights_only=True)
+            self._start = self._content["start"]
+            model.eval().load_state_dict(self._start)
+            model.spec = replace(model.spec, trained=self._content["trained"])
+
+    def passed(self, stage: str) -> bool:
+        """Return whether a stage was done before the stop."""
+        return bool(self._content) and _STAGES.index(stage) < _STAGES.index(self._content["stage"])
+
+    def begin(self, stage: str, optimiser: Optimizer) -> int:
+        """Begin a stage, or resume it where it was stopped; returns the iterations that are done."""
+        if self._path is None:
+            return 0
+        self._start = {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}
+        self._trained, self._saved = dict(self._model.spec.trained), -math.inf
+        if self._content.get("stage") != stage:
+            return 0
+        self._model.load_state_dict(self._content["model"])
+        optimiser.load_state_dict(self._content["optimiser"])
+        return self._content["done"]
+
+    def keep(self, stage: str, done: int, optimiser: Optimizer) -> None:
+        """Write the state after a stage's first iteration, and then once a minute."""
+        if self._path is None or time.monotonic() < self._saved + _KEPT_SECONDS:
+            return
+        content = {"stage": stage, "done": done, "trained": self._trained, "start": self._start}
+        content |= {"model": self._model.state_dict(), "optimiser": optimiser.state_dict()}
+        write_tensors(self._path, content)
+        self._saved = time.monotonic()
+
+
 def train(
     parameters: Iterable[nn.Parameter],
     loss_at: Callable[[int], Tensor],
@@ -225,11 +281,12 @@ def train(
     learning_rate: float,
     stage: str,
     progress: Progress,
+    kept: KeptFit | None = None,
 ) -> tuple[int, bool]:
     """Minimise a loss with AdamW under a cosine schedule with a short warm-up to ``learning_rate``.
 
-    ``loss_at`` gives the loss of an iteration's batch. Returns how many iterations were done, and whether
-    Ctrl-C ended them early.
+    ``loss_at`` gives the loss of an iteration's batch; iterations that ``kept`` knows are not done again.
+    Returns how many iterations were done, and whether Ctrl-C ended them early.
     """
     optimiser = torch.optim.AdamW([p for p in parameters if p.requires_grad], weight_decay=1e-4)
     warm_up = max(1, min(20, iterations // 10))
@@ -245,11 +302,13 @@ def train(
         loss.backward()
         return loss
 
-    losses = (partial(learn, step) for step in range(iterations))
-    done = 0
+    done = first = 0 if kept is None else kept.begin(stage, optimiser)
+    losses = (partial(learn, step) for step in range(first, iterations))
     try:
         # A single odd batch must not undo what was learned.
-        for done, _ in training_steps(optimiser, losses, rate, largest_gradient=1.0):
+        for done, _ in training_steps(optimiser, losses, rate, first=first, largest_gradient=1.0):
+            if kept is not None:
+                kept.keep(stage, done, optimiser)
             progress(stage, done, iterations)
     except KeyboardInterrupt:
         return done, True
@@ -265,6 +324,7 @@ def _fit(
     rate: float,
     stage: str,
     progress: Progress,
+    kept: KeptFit | None,
 ) -> bool:
     """Train by a step on batches that are drawn; returns whether Ctrl-C ended it early."""
     model, spec = step.model, step.model.spec
@@ -275,7 +335,13 @@ def _fit(
         return step({name: value.to(model.device) for name, value in batch.items()})
 
     done, interrupted = train(
-        step.parameters(), loss_at, iterations=iterations, learning_rate=rate, stage=stage, progress=progress
+        step.parameters(),
+        loss_at,
+        iterations=iterations,
+        learning_rate=rate,
+        stage=stage,
+        progress=progress,
+        kept=kept,
     )
     model.requires_grad_(True)
     model.eval()
@@ -284,7 +350,13 @@ def _fit(
 
 
 def train_pose(
-    model: PoseWarper, regions: Sequence[Region], config: FitConfig, *, seed: int, progress: Progress = silent
+    model: PoseWarper,
+    regions: Sequence[Region],
+    config: FitConfig,
+    *,
+    seed: int,
+    progress: Progress = silent,
+    kept: KeptFit | None = None,
 ) -> bool:
     """Train backbone and final layer on labelled regions; returns whether Ctrl-C ended it early.
 
@@ -294,10 +366,13 @@ def train_pose(
         config: the settings.
         seed: of the batches; the same seed, regions and thread count give the same weights.
         progress: is told after every iteration.
+        kept: where the state is kept.
     """
+    if kept is not None and kept.passed(_POSE):
+        return False
     step = PoseStep(model, "paper", precision(model.device))
     draw_batch, budget = partial(pose_batch, regions), (config.pose_iterations, config.pose_learning_rate)
-    return _fit(step, draw_batch, config, (seed, 1), *budget, "training the pose network", progress)
+    return _fit(step, draw_batch, config, (seed, 1), *budget, _POSE, progress, kept)
 
 
 def train_pose_on_propagated(
@@ -308,6 +383,7 @@ def train_pose_on_propagated(
     *,
     seed: int,
     progress: Progress = silent,
+    kept: KeptFit | None = None,
 ) -> bool:
     """Train the pose network further, on labels and on propagated poses; arguments as :func:`train_pose`.
 
@@ -321,7 +397,7 @@ def train_pose_on_propagated(
     step = PoseStep(model, "paper", precision(model.device))
     draw_batch = partial(pose_batch, [*propagated, *list(labelled) * times])
     budget = config.pseudo_iterations, 0.5 * config.pose_learning_rate
-    interrupted = _fit(step, draw_batch, config, (seed, 3), *budget, "training on propagated poses", progress)
+    interrupted = _fit(step, draw_batch, config, (seed, 3), *budget, PSEUDO, progress, kept)
     model.record("pose", before + model.spec.trained["pose"])
     return interrupted
 
@@ -334,6 +410,7 @@ def train_warper(
     *,
     seed: int,
     progress: Progress = silent,
+    kept: KeptFit | None = None,
 ) -> bool:
     """Train the warp head on pairs, the pose network frozen; returns whether Ctrl-C ended it early.
 
@@ -346,4 +423,4 @@ def train_warper(
         partial(pair_batch, labelled, nearby),
         (config.warp_iterations, config.warp_learning_rate),
     )
-    return _fit(step, draw_batch, config, (seed, 2), *budget, "training the warper", progress)
+    return _fit(step, draw_batch, config, (seed, 2), *budget, _WARPER, progress, kept)

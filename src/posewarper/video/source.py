@@ -6,6 +6,7 @@ whatever predicts needs no more than that.
 
 from __future__ import annotations
 
+import glob
 import operator
 import os
 import sys
@@ -21,7 +22,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from posewarper.crops import Image
-from posewarper.errors import VideoError, no_such_file, wrong_type
+from posewarper.errors import VideoError, few_of, no_such_file, wrong_type
 from posewarper.video.decoding import FileFrames, UprightConverter
 from posewarper.video.images import IMAGE_SUFFIXES, ArrayFrames, FolderFrames
 
@@ -203,15 +204,47 @@ _SCHEMES = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 
 
 def is_live(name: str) -> bool:
-    """Return whether a name is that of standard input, a camera (``/dev/video0``) or a network stream."""
-    return name == PIPE or name.startswith(("/dev/video", *_SCHEMES))
+    """Return whether a name is that of standard input, a camera (``0``, ``/dev/video0``) or a stream."""
+    return name == PIPE or name.startswith(("/dev/video", *_SCHEMES)) or _is_number(name)
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and not os.path.exists(name)
+
+
+def _find_camera(name: str) -> tuple[str, str | None]:
+    """Return what FFmpeg opens for a camera's number or path, and by which of its formats; others unchanged.
+
+    Raises:
+        VideoError: if there is no such camera.
+    """
+    if _is_number(name) and sys.platform == "darwin":
+        return name, "avfoundation"
+    if _is_number(name) and sys.platform == "win32":
+        raise VideoError(
+            "cameras have no numbers on this system",
+            path=name,
+            fix="send its frames: ffmpeg -f dshow -i video=NAME -f matroska - | posewarper predict - ...",
+        )
+    place = f"/dev/video{name}" if _is_number(name) else name
+    if not place.startswith("/dev/video"):
+        return place, None
+    if not os.path.exists(place):
+        cameras = sorted(glob.glob("/dev/video*"))
+        raise VideoError(
+            "there is no such camera",
+            path=place,
+            expected=few_of(cameras) or "a camera /dev/video*, of which this machine has none",
+            fix="connect it, name another, or name a video file",
+        )
+    return place, "v4l2"
 
 
 class LiveVideo:
     """Frames as they come, each once, upright and in the size of the first one; their number is not known.
 
     Args:
-        name: ``-`` for standard input, a device, or a URL that FFmpeg knows.
+        name: ``-`` for standard input, a camera's number or device, or a URL that FFmpeg knows.
 
     Raises:
         VideoError: if nothing can be read there.
@@ -227,11 +260,10 @@ class LiveVideo:
                 "standard input is closed: no frames can come from it",
                 fix="send a video to it (ffmpeg ... - | posewarper predict - ...), or name a file or camera",
             )
-        source = sys.stdin.buffer if name == PIPE else name
         self._upright = UprightConverter(name)
-        camera = "v4l2" if name.startswith("/dev/video") else None
+        place, camera = _find_camera(name)
         try:
-            self._container = av.open(source, "r", format=camera)
+            self._container = av.open(sys.stdin.buffer if name == PIPE else place, "r", format=camera)
             self._frames = self._container.decode(video=0)
             self._first = self._upright.convert(next(self._frames))
         except (FFmpegError, OSError, IndexError, StopIteration) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pytest
 from clip_files import encode_clip, turned
 from posewarper.errors import VideoError
 from posewarper.video.decoding import UprightConverter
-from posewarper.video.source import LiveVideo, open_video
+from posewarper.video.source import LiveVideo, is_live, open_video
 
 
 def make_clip(path: Path) -> Path:
@@ -55,3 +56,34 @@ def test_converted_frames_go_without_the_garbage_collector(tmp_path: Path) -> No
     finally:
         gc.enable()
     assert len(left) <= 1  # the first, whose display matrix was read
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cameras have other names there")
+@pytest.mark.parametrize(("name", "place"), [("0", "/dev/video0"), ("/dev/video77", "/dev/video77")])
+def test_a_camera_that_is_not_there(monkeypatch, tmp_path, name, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    assert is_live(name)
+    with pytest.raises(VideoError, match=f"{place}: there is no such camera") as caught:
+        LiveVideo(name)
+    assert "fix:" in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cameras have other names there")
+def test_a_number_is_a_camera_unless_it_is_a_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    opened = []
+
+    def keep(*what, **how):
+        opened.append((what, how))
+        raise OSError("no frames")
+
+    monkeypatch.setattr(av, "open", keep)
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/video1")
+    with pytest.raises(VideoError, match="no frames"):
+        LiveVideo("1")
+    assert opened == [(("/dev/video1", "r"), {"format": "v4l2"})]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1").mkdir()
+    assert not is_live("1") and not is_live("1.mp4") and is_live("2")
