@@ -172,13 +172,172 @@ COCO_18 = Skeleton(
         *((0, 14), (14, 16), (0, 15), (15, 17)),
     ),
 )
+MPI_15 = Skeleton(
+    ("Head", *_NECK_AND_ARMS[1:], *_LEGS, "Chest"),
+    (
+        *_NECK_AND_ARMS_EDGES,
+        *((1, 14), (14, 8), (8, 9), (9, 10), (14, 11), (11, 12), (12, 13)),
+    ),
+)
+
+
+# Sets of other data sets, in the order and with the edges that their authors published (as mmpose has them).
+def _both(*parts: str) -> tuple[str, ...]:
+    return tuple(f"{side}_{part}" for part in parts for side in ("left", "right"))
+
+
+_FOOT = ("big_toe", "small_toe", "heel")
+_ARMS_AND_LEGS = _both("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+_HEAD_EDGES = ((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6))
+
+HALPE_26 = Skeleton(
+    (*_COCO_NAMES, "head", "neck", "hip", *_both(*_FOOT)),
+    (
+        *((15, 13), (13, 11), (11, 19), (16, 14), (14, 12), (12, 19), (17, 18), (18, 19)),
+        *((18, 5), (5, 7), (7, 9), (18, 6), (6, 8), (8, 10), *_HEAD_EDGES),
+        *((15, 20), (15, 22), (15, 24), (16, 21), (16, 23), (16, 25)),
+    ),
+)
+CROWDPOSE = Skeleton(
+    (*_ARMS_AND_LEGS, "top_head", "neck"),
+    (
+        *((10, 8), (8, 6), (11, 9), (9, 7), (6, 7), (0, 6), (1, 7), (0, 1)),
+        *((0, 2), (1, 3), (2, 4), (3, 5), (12, 13), (1, 13), (0, 13)),
+    ),
+)
+_RIGHT_THEN_LEFT = (
+    *("right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
+    *("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
+)
+AIC = Skeleton(
+    (*_RIGHT_THEN_LEFT, "head_top", "neck"),
+    (
+        *((2, 1), (1, 0), (0, 13), (13, 3), (3, 4), (4, 5), (8, 7), (7, 6), (6, 9), (9, 10), (10, 11)),
+        *((12, 13), (0, 6), (3, 9)),
+    ),
+)
+MPII = Skeleton(
+    (
+        *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis"),
+        *("thorax", "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder"),
+        *("left_shoulder", "left_elbow", "left_wrist"),
+    ),
+    (
+        *((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9)),
+        *((8, 12), (12, 11), (11, 10), (8, 13), (13, 14), (14, 15)),
+    ),
+)
+H36M = Skeleton(
+    (
+        *("root", "right_hip", "right_knee", "right_foot", "left_hip", "left_knee", "left_foot", "spine"),
+        *("thorax", "neck_base", "head", "left_shoulder", "left_elbow", "left_wrist"),
+        *("right_shoulder", "right_elbow", "right_wrist"),
+    ),
+    (
+        *((0, 4), (4, 5), (5, 6), (0, 1), (1, 2), (2, 3), (0, 7), (7, 8), (8, 9), (9, 10)),
+        *((8, 11), (11, 12), (12, 13), (8, 14), (14, 15), (15, 16)),
+    ),
+)
+AP10K = Skeleton(
+    (
+        *("L_Eye", "R_Eye", "Nose", "Neck", "Root of tail", "L_Shoulder", "L_Elbow", "L_F_Paw"),
+        *("R_Shoulder", "R_Elbow", "R_F_Paw", "L_Hip", "L_Knee", "L_B_Paw", "R_Hip", "R_Knee", "R_B_Paw"),
+    ),
+    (
+        *((0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (3, 5), (5, 6), (6, 7), (3, 8), (8, 9), (9, 10)),
+        *((4, 11), (11, 12), (12, 13), (4, 14), (14, 15), (15, 16)),
+    ),
+    name="animal",
+)
+ANIMAL_POSE = Skeleton(
+    (
+        *("L_Eye", "R_Eye", "L_EarBase", "R_EarBase", "Nose", "Throat", "TailBase", "Withers"),
+        *("L_F_Elbow", "R_F_Elbow", "L_B_Elbow", "R_B_Elbow", "L_F_Knee", "R_F_Knee", "L_B_Knee"),
+        *("R_B_Knee", "L_F_Paw", "R_F_Paw", "L_B_Paw", "R_B_Paw"),
+    ),
+    (
+        *((0, 1), (0, 2), (1, 3), (0, 4), (1, 4), (4, 5), (5, 7), (6, 7), (5, 8), (8, 12), (12, 16)),
+        *((5, 9), (9, 13), (13, 17), (6, 10), (10, 14), (14, 18), (6, 11), (11, 15), (15, 19)),
+    ),
+    name="animal",
+)
+JRDB = Skeleton(
+    (
+        *("head", "right eye", "left eye", "right shoulder", "center shoulder", "left shoulder"),
+        *("right elbow", "left elbow", "center hip", "right wrist", "right hip", "left hip", "left wrist"),
+        *("right knee", "left knee", "right foot", "left foot"),
+    ),
+    (
+        *((16, 14), (14, 11), (15, 13), (13, 10), (11, 10), (5, 11), (3, 10), (5, 3), (5, 7), (3, 6)),
+        *((7, 12), (6, 9), (2, 1), (8, 10), (8, 11)),
+    ),
+)
+# MediaPipe's, and the whole bodies with 68 keypoints in the face and 21 in each hand.
+BLAZEPOSE = Skeleton(
+    (
+        *("nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye"),
+        *("right_eye_outer", "left_ear", "right_ear", "mouth_left", "mouth_right", *_ARMS_AND_LEGS[:6]),
+        *(*_both("pinky", "index", "thumb"), *_ARMS_AND_LEGS[6:], *_both("heel", "foot_index")),
+    ),
+    (
+        *((0, 1), (1, 2), (2, 3), (3, 7), (0, 4), (4, 5), (5, 6), (6, 8), (9, 10), (11, 12), (11, 13)),
+        *((13, 15), (15, 17), (15, 19), (15, 21), (17, 19), (12, 14), (14, 16), (16, 18), (16, 20)),
+        *((16, 22), (18, 20), (11, 23), (12, 24), (23, 24), (23, 25), (24, 26), (25, 27), (26, 28)),
+        *((27, 29), (28, 30), (29, 31), (30, 32), (27, 31), (28, 32)),
+    ),
+)
+_FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
+
+
+def _whole_body(body: Skeleton, wrists: tuple[int, int] | None) -> Skeleton:
+    """Return a body with the face and the hands behind it; fingers begin at ``wrists`` or at the hands."""
+    face = len(body)
+    names, edges = [*body.names, *(f"face-{k}" for k in range(68))], list(body.edges)
+    for n, side in enumerate(("left", "right")):
+        root = len(names)
+        names += [f"{side}_hand_root", *(f"{side}_{finger}{k}" for finger in _FINGERS for k in range(1, 5))]
+        for finger in range(5):
+            first = root + 1 + 4 * finger
+            edges += [(wrists[n] if wrists else root, first), *((k, k + 1) for k in range(first, first + 3))]
+    pairs = [*((k, 16 - k) for k in range(8)), *((k, 43 - k) for k in range(17, 22)), (31, 35), (32, 34)]
+    pairs += [(36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46), (48, 54), (49, 53), (50, 52)]
+    pairs += [(55, 59), (56, 58), (60, 64), (61, 63), (65, 67)]
+    sides = Skeleton(tuple(names)).flip_pairs
+    return Skeleton(tuple(names), tuple(edges), (*sides, *((face + a, face + b) for a, b in pairs)))
+
+
+COCO_WHOLEBODY = _whole_body(
+    Skeleton(
+        (*_COCO_NAMES, *(f"{side}_{part}" for side in ("left", "right") for part in _FOOT)),
+        (*COCO.edges, (15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22)),
+    ),
+    None,
+)
+HALPE_136 = _whole_body(HALPE_26, (9, 10))
 PRESETS: dict[str, Skeleton] = {
     "coco": COCO,
     "posetrack": POSETRACK,
     "body_25b": BODY_25B,
     "body_25": BODY_25,
     "coco_18": COCO_18,
+    "mpi_15": MPI_15,
+    "halpe_26": HALPE_26,
+    "halpe_136": HALPE_136,
+    "coco_wholebody": COCO_WHOLEBODY,
+    "crowdpose": CROWDPOSE,
+    "aic": AIC,
+    "mpii": MPII,
+    "h36m": H36M,
+    "jrdb": JRDB,
+    "blazepose": BLAZEPOSE,
+    "ap10k": AP10K,
+    "animal_pose": ANIMAL_POSE,
 }
+
+
+def presets_of(count: int) -> list[str]:
+    """Return the names of the presets that have so many keypoints."""
+    return [name for name, skeleton in PRESETS.items() if len(skeleton) == count]
 
 
 def named_skeleton(name: str) -> Skeleton:

@@ -55,7 +55,8 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The keypoints that IN has: coco, posetrack, body_25b, body_25 or coco_18 (OpenPose).",
+            help="The keypoints that IN has (coco, posetrack, body_25, halpe_26, ...; docs/formats.md lists "
+            "all), or which of several skeletons in IN to take, by its name or number.",
         ),
     ] = None,
     every: Annotated[
@@ -124,15 +125,13 @@ def run(
     _refuse_options({"--crop-size": crop_size}, "labels")
     from posewarper.formats.catalogue import format_to_write
     from posewarper.formats.labels import read_annotations, write_labels
-    from posewarper.skeletons import named_skeleton
     from posewarper.video.source import open_video
 
-    wanted = named_skeleton(skeleton) if skeleton is not None else None
     to_format = format_to_write(out, to_format)
     refuse_existing(out, overwrite)
     opened = None if video is None else open_video(video)
     labels = read_annotations(
-        source, format=from_format, video=opened, skeleton=wanted, frame_offset=frame_offset
+        source, format=from_format, video=opened, skeleton=skeleton, frame_offset=frame_offset
     )
     if labels_only:
         if not labels.labelled_frames.size:

@@ -240,6 +240,8 @@ def _describe_video(video: Video) -> Facts:
     import av
     import numpy as np
 
+    from posewarper.video.images import is_image_file
+
     height, width = video.image_size
     facts: Facts = {"path": str(video.path), "frames": video.n_frames, "width": width, "height": height}
     if video.frame_names:  # image files have no times
@@ -251,6 +253,8 @@ def _describe_video(video: Video) -> Facts:
         # Timestamps are rounded by the container, to 1 ms in the coarsest one that is common.
         "steady frame rate": bool(steps.size == 0 or np.ptp(steps) < 0.0025),
     }
+    if Path(video.path).is_dir() or is_image_file(video.path):
+        return facts | {"container": "an image file with several images"}
     with av.open(str(video.path)) as container:
         stream = container.streams.best("video")
         if stream is None:

@@ -12,7 +12,8 @@ The content tells which form a file has:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ from posewarper.formats.records import (
     PathLike,
     Record,
     load_json,
+    read_csv,
+    read_numbers,
     read_text,
     records_of,
     shown,
@@ -118,13 +121,12 @@ def read_video_boxes(
         PosewarperWarning: about boxes without area, which are left out, and about several categories.
     """
     text = read_text(path, "boxes")
-    if text.lstrip()[:1] in ("{", "[", '"'):
-        found = _read_json(text, path)
-    else:
-        lines = enumerate(text.splitlines(), start=1)
-        found = [_read_line(line, f"line {number}", path) for number, line in lines if line.strip()]
-        if all(box.score == -1 for box in found):
-            found = [box._replace(score=1.0) for box in found]
+    is_table = text.lstrip()[:1] not in ("{", "[", '"') or re.match(r'\s*"([^"]*"[,;\t|]|sep=)', text)
+    found = _read_lines(text, path) if is_table else _read_json(text, path)
+    ids = [box.track for box in found if box.track != NO_TRACK]
+    if len({box.frame for box in found}) > 1 and len(found) == len(ids) == len(set(ids)):
+        warn(path, "every box has an id of its own: the ids number the boxes, and are not used as tracks")
+        found = [box._replace(track=NO_TRACK) for box in found]
     if category_id is not None:
         found = [box for box in found if box.category in (None, category_id)]
     elif len(categories := {box.category for box in found} - {None}) > 1:
@@ -209,22 +211,36 @@ def _frames_of(records: Sequence[Record], document: Mapping[str, Any], path: Pat
     return frames
 
 
-def _read_line(line: str, where: str, path: PathLike) -> _Box:
-    columns = [column.strip() for column in (line.split(",") if "," in line else line.split())]
+def _read_lines(text: str, path: PathLike) -> list[_Box]:
+    """Return the boxes of MOT text, a table with separators or blanks between the columns."""
+    if re.search(r"[,;\t|]", text.lstrip().partition("\n")[0]):
+        rows = [(where, [cell.strip() for cell in row]) for where, row in read_csv(text, path) if any(row)]
+    else:
+        lines = enumerate(text.splitlines(), start=1)
+        rows = [(f"line {number}", line.split()) for number, line in lines if line.strip()]
+    to_number = read_numbers(cell for _, row in rows for cell in row[2:6])
+    found = [_read_line(row, where, path, to_number) for where, row in rows]
+    if all(box.score == -1 for box in found):
+        found = [box._replace(score=1.0) for box in found]
+    return found
+
+
+def _read_line(columns: list[str], where: str, path: PathLike, to_number: Callable[[str], float]) -> _Box:
+    line = ", ".join(columns)
 
     def wrong(what: str, expected: str, got: object) -> LabelsError:
         fix = "correct the line, or write the boxes as JSON"
         return LabelsError(f"{where}: {what}", path=path, expected=expected, got=got, fix=fix)
 
     try:
-        values = np.array([float(column) for column in columns[:7]])
+        values = np.array([to_number(column) for column in columns[:7]])
     except ValueError:
-        raise wrong("this is no line of boxes", _EXPECTED, line.strip()[:80]) from None
+        raise wrong("this is no line of boxes", _EXPECTED, line[:80]) from None
     if len(values) < 6:
         raise wrong("columns are missing", _MOT_COLUMNS, f"{len(values)} columns")
     if not (np.abs(values) <= LARGEST_INDEX).all() or (np.abs(values[2:6]) > LARGEST_COORDINATE).any():
         limits = f"{_MOT_COLUMNS}: pixels up to {LARGEST_COORDINATE:.0f}, others up to {LARGEST_INDEX}"
-        raise wrong("a value is not a finite number in reach", limits, line.strip()[:80])
+        raise wrong("a value is not a finite number in reach", limits, line[:80])
     if values[0] < 1 or values[0] % 1:
         raise wrong("the frame is wrong", "a whole number from 1", columns[0])
     if (values[4:6] < 0).any():

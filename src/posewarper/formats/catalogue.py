@@ -10,12 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from posewarper.errors import LabelsError, few_of, unknown_name
 from posewarper.formats import coco, deeplabcut, movement, nwb, openpose, sleap, table
 from posewarper.formats.clips import Clip, VideoFacts
-from posewarper.formats.records import SIGNATURE, PathLike, read_bytes, read_json, read_text, tell_format
-from posewarper.skeletons import Skeleton
+from posewarper.formats.records import (
+    SIGNATURE,
+    PathLike,
+    encoding_of,
+    read_bytes,
+    read_json,
+    read_text,
+    tell_format,
+)
 from posewarper.structures import Labels
 
 
@@ -28,7 +36,8 @@ class LabelFormat:
         reads: what kind of file or folder is read.
         suffixes: what the names of files in this format end in; none for folders. A name that ends so is
             written in the first format of the table that has it, when no format is named.
-        read: (path, video, skeleton) -> what the file says; formats that name keypoints ignore the skeleton.
+        read: (path, video, skeleton) -> what the file says; the skeleton names keypoints that the file does
+            not name. If ``chooses``, it may also be the name of one of the file's own.
         write: (path, labels, video, whose times may be written) -> what the file has a place for, but cannot
             hold in this case.
         cannot_hold: which of :data:`posewarper.formats.clips.PIECES` it has no place for.
@@ -41,13 +50,14 @@ class LabelFormat:
     what: str
     reads: str
     suffixes: tuple[str, ...]
-    read: Callable[[PathLike, VideoFacts | None, Skeleton | None], Clip]
+    read: Callable[[PathLike, VideoFacts | None, Any], Clip]
     write: Callable[[PathLike, Labels, VideoFacts | None], list[str]]
     cannot_hold: frozenset[str] = frozenset()
     partly: frozenset[str] = frozenset()
     told: str = ""
     writes: str | None = None
     extra: str | None = None
+    chooses: bool = False
 
 
 def _pieces(text: str) -> frozenset[str]:
@@ -62,6 +72,7 @@ FORMATS: dict[str, LabelFormat] = {
         told="JSON with frame_id or vid_id in an image",
         suffixes=(".json",),
         read=partial(coco.read_clip, native=True),
+        chooses=True,
         write=coco.write_native,
     ),
     "coco": LabelFormat(
@@ -70,6 +81,7 @@ FORMATS: dict[str, LabelFormat] = {
         told="JSON with images, without frame_id and vid_id",
         suffixes=(".json",),
         read=partial(coco.read_clip, native=False),
+        chooses=True,
         write=coco.write_plain,
         cannot_hold=_pieces("the number of frames"),
     ),
@@ -110,6 +122,7 @@ FORMATS: dict[str, LabelFormat] = {
         told="HDF5 with SLEAP's tables",
         suffixes=(".slp",),
         read=sleap.read_clip,
+        chooses=True,
         write=sleap.write_labels,
         cannot_hold=_pieces("which keypoints are hidden, boxes, head boxes, expected errors, ignore regions"),
         partly=_pieces(
@@ -125,6 +138,7 @@ FORMATS: dict[str, LabelFormat] = {
         told="HDF5 with NWB's version",
         suffixes=(".nwb",),
         read=nwb.read_clip,
+        chooses=True,
         write=nwb.write_labels,
         cannot_hold=_pieces(
             "boxes, head boxes, expected errors, mirror pairs, ignore regions, the names of the frames' files"
@@ -198,10 +212,10 @@ def detect_format(path: PathLike) -> str:
             got=few_of(sorted(p.name for p in Path(path).iterdir())) or "an empty folder",
             fix="name the folder or the file that holds the labels",
         )
-    head = read_bytes(path, count=4096)
+    head = read_bytes(path, count=2**16)
     if head.startswith(SIGNATURE):
         return tell_format(path)
-    text = head.decode("utf-8-sig", "replace").lstrip()
+    text = head.decode(encoding_of(head), "replace").lstrip()
     if deeplabcut.is_csv(text) or deeplabcut.is_config(text):
         return "deeplabcut"
     if table.is_table(text):

@@ -10,19 +10,21 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from posewarper.errors import LabelsError, OutputError
+from posewarper.errors import LabelsError, OutputError, few_of, unknown_name
 from posewarper.formats.records import LARGEST_COORDINATE, LARGEST_INDEX, PathLike, warn
-from posewarper.skeletons import Skeleton
+from posewarper.skeletons import PRESETS, Skeleton
 from posewarper.structures import Floats, Ints, Labels, Track
 
 # Instances of two labelled frames are taken for the same one only if they lie closer than this many times
-# their size: sparse labels are far apart in time, so a runner may have moved by more than its own length.
-_FARTHEST_LINK = 1.5
+# their size, and this many more for each frame in between: sparse labels are far apart in time, so a runner
+# may have moved by more than its own length.
+_FARTHEST_LINK, _FASTEST_LINK = 1.5, 0.25
 _MOST_FRAMES = 10_000_000
 
 
@@ -130,9 +132,9 @@ def _link(instances: Sequence[Instance], path: PathLike) -> None:
         free = list(group)
         if last:
             # Capped, so that a pair out of reach does not bend the others.
-            costs = np.array([[min(_distance(a, b), _FARTHEST_LINK) for b in group] for a in last])
+            costs = np.array([[min(_nearness(a, b), 1.0) for b in group] for a in last])
             for i, j in zip(*linear_sum_assignment(costs), strict=True):
-                if costs[i, j] < _FARTHEST_LINK:
+                if costs[i, j] < 1:
                     group[j].track, last[i] = int(i), group[j]
                     free = [instance for instance in free if instance is not group[j]]
         for instance in free:
@@ -142,14 +144,128 @@ def _link(instances: Sequence[Instance], path: PathLike) -> None:
     warn(path, f"{text} {len(last)} tracks. Give track ids if that is wrong.")
 
 
-def _distance(a: Instance, b: Instance) -> float:
-    """Return the mean distance of the keypoints that both have, in sizes of the larger instance."""
+def _nearness(a: Instance, b: Instance) -> float:
+    """Return how far apart two instances are, as a share of how far one may move between their frames.
+
+    That is the mean distance of the keypoints that both have, in sizes of the larger instance. Where neither
+    has a size, being a single point without a box, any distance is near.
+    """
     both = (a.visibility > 0) & (b.visibility > 0)
     points = [i.keypoints[i.visibility > 0] for i in (a, b)]
-    size = max(*(np.ptp(xy, axis=0).max() for xy in points), 1.0)
+    sides = [np.ptp(xy, axis=0).max() for xy in points]
+    sides += [i.box[2:].max() for i in (a, b) if i.box is not None and np.isfinite(i.box).all()]
+    apart = points[0].mean(0) - points[1].mean(0)
     if both.any():
-        return float(np.linalg.norm(a.keypoints[both] - b.keypoints[both], axis=-1).mean() / size)
-    return float(np.linalg.norm(points[0].mean(0) - points[1].mean(0)) / size)
+        apart = a.keypoints[both] - b.keypoints[both]
+    distance = float(np.linalg.norm(apart, axis=-1).mean())
+    reach = max(sides) * (_FARTHEST_LINK + _FASTEST_LINK * abs(b.frame - a.frame))
+    return distance / reach if reach >= 1 else min(distance / LARGEST_COORDINATE, 0.5)
+
+
+def doubt_tracks(clip: Clip, path: PathLike, *, forget: bool) -> None:
+    """Warn of track ids that seem to number the instances, because no two frames share a track.
+
+    With ``forget`` such ids are removed, in place, and the instances will be linked by distance; names that
+    people give are believed. Instances without ids that cannot be one individual are then warned of as well.
+    """
+    ids = [instance.track for instance in clip.instances]
+    n_frames = len({instance.frame for instance in clip.instances})
+    names = [clip.track_names.get(track) for track in ids if track is not None]
+    # "ann" and "bob" are names, "det_1" and "det_2" are numbers.
+    by_people = all(names) and len({re.sub("[0-9]+", "", str(name)) for name in names}) > 1
+    # A few may share an id by chance.
+    if n_frames > 1 and None not in ids and len(set(ids)) > 0.9 * len(ids) and not by_people:
+        then = "the tracks are kept"
+        if forget:
+            then = "they are not used, and instances are linked over time by their distance"
+            clip.track_names = {}
+            for instance in clip.instances:
+                instance.track = None
+        warn(
+            path,
+            f"tracks have a single instance each ({len(set(ids))} tracks on {n_frames} frames), as where ids "
+            f"number rows or detections; {then}. Give an individual the same id in every frame.",
+        )
+    if forget and n_frames == len(ids) and all(i.track is None for i in clip.instances):
+        ordered = sorted(clip.instances, key=lambda instance: instance.frame)
+        far = [(a.frame, b.frame) for a, b in pairwise(ordered) if _nearness(a, b) >= 1]
+        if far:
+            warn(
+                path,
+                "each frame has one instance and no track id, so all are taken for one track, but those of "
+                f"frames {far[0][0]} and {far[0][1]} are far apart ({len(far)} such steps). Give track ids "
+                "if they are not the same individual.",
+            )
+
+
+def read_edges(
+    pairs: Sequence[object], names: Sequence[str], first: int, path: PathLike, where: str
+) -> tuple[tuple[int, int], ...]:
+    """Return the edges of a file as pairs of indices from 0, whether it counts from 0 or from 1.
+
+    ``first`` is what the format counts from. The file counts from the other of the two if its pairs fit that
+    way alone, or if only that way the edges of the left are those of the right. Names stand for themselves.
+
+    Warns:
+        PosewarperWarning: if it does, and about pairs that are left out because they are no edges.
+    """
+    k, index = len(names), {name: i for i, name in enumerate(names)}
+    good = [p for p in pairs if isinstance(p, list | tuple) and len(p) == 2 and p[0] != p[1]]
+    numbers = [(p[0], p[1]) for p in good if type(p[0]) is int and type(p[1]) is int]
+    named = [(index[p[0]], index[p[1]]) for p in good if isinstance(p[0], str) and set(p) <= index.keys()]
+    order = Skeleton(tuple(names)).flip_order
+
+    def count(base: int) -> tuple[list[tuple[int, int]], float]:
+        edges = [(a - base, b - base) for a, b in numbers if 0 <= a - base < k and 0 <= b - base < k]
+        sides = {frozenset(edge) for edge in edges}
+        alike = sum({order[a], order[b]} in sides for a, b in edges)
+        return edges, alike / max(len(edges), 1) if order != tuple(range(k)) else 0.0
+
+    (usual, alike), (other, alike_other) = count(first), count(1 - first)
+    found, ends = {number for pair in numbers for number in pair}, (0, k)
+    if ends[1 - first] in found and ends[first] in found:
+        usual = []  # neither way
+    elif ends[1 - first] in found or (len(usual) == len(other) > 3 and alike < 0.8 and alike_other > 0.95):
+        warn(path, f"{where}: the edges of the skeleton are counted from {1 - first}, and are read so")
+        usual = other
+    edges = (*named, *usual)
+    if len(edges) < len(pairs):
+        warn(
+            path,
+            f"{where}: edges of the skeleton are left out that are no pairs of keypoint numbers from "
+            f"{first} to {k - 1 + first}",
+        )
+    return edges
+
+
+def choose_skeleton(path: PathLike, skeletons: Sequence[Skeleton], wanted: Skeleton | str | None) -> Skeleton:
+    """Return the skeleton of a file, or the one that is wanted of several: by its name, or by its keypoints.
+
+    Raises:
+        LabelsError: if there are several and none is wanted, or none is as wanted.
+    """
+    different: list[Skeleton] = []
+    for skeleton in skeletons:
+        if all(skeleton.names != known.names for known in different):
+            different.append(skeleton)
+    chosen = different
+    if isinstance(wanted, str):
+        chosen = [s for n, s in enumerate(different, start=1) if wanted in (s.name, str(n))]
+    elif wanted is not None and len(different) > 1:
+        chosen = [skeleton for skeleton in different if skeleton.names == wanted.names]
+    if len(chosen) == 1:
+        return chosen[0]
+    if isinstance(wanted, str) and not chosen:
+        known = [*(s.name for s in different), *PRESETS]
+        raise unknown_name("unknown skeleton", wanted, known, path=path, error=LabelsError)
+    listed = [f"{n}: {s.name} ({len(s)} keypoints)" for n, s in enumerate(different, start=1)]
+    raise LabelsError(
+        "the file has labels of several skeletons",
+        path=path,
+        expected="labels of one" if wanted is None else f"{getattr(wanted, 'name', wanted)} among them",
+        got=few_of(listed, 10),
+        fix="choose one by its name or number: posewarper convert IN OUT.json --skeleton 1",
+    )
 
 
 def need_all_tracks(instances: Sequence[Instance], path: PathLike) -> None:
@@ -186,6 +302,7 @@ def settle(clip: Clip, path: PathLike, fix: str) -> Clip:
                 fix=fix,
             )
     need_all_tracks(clip.instances, path)
+    doubt_tracks(clip, path, forget=False)
     used = {instance.track for instance in clip.instances}
     clip.track_names = {i: name for i, name in clip.track_names.items() if i in used}
     return clip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from posewarper.errors import LabelsError
 from posewarper.files import replacing
-from posewarper.formats.clips import Clip, Instance, VideoFacts
+from posewarper.formats.clips import Clip, Instance, VideoFacts, choose_skeleton, doubt_tracks, read_edges
 from posewarper.formats.frame_names import (
     choose_video,
     find_frame_indices,
@@ -36,37 +37,55 @@ from posewarper.formats.records import (
     shown,
     warn,
 )
-from posewarper.skeletons import Skeleton
+from posewarper.skeletons import PRESETS, Skeleton, presets_of
 from posewarper.structures import Floats, Labels, Poses, Track
 
 _Key = int | str | None
 _Entry = dict[str, Any]
 # Share of a pose's extent that its box has on each side beyond it, where the labels give no box.
 _BOX_MARGIN = 0.1
+_OURS = "Keypoints by posewarper"  # the description of the files that this program writes
 
 
 def read_skeleton(
-    document: Mapping[str, Any], annotations: Sequence[Record], path: PathLike, given: Skeleton | None
+    document: Mapping[str, Any], annotations: Sequence[Record], path: PathLike, given: Skeleton | str | None
 ) -> tuple[Skeleton, list[Record]]:
     """Return the skeleton of a COCO file, and those of its annotations that have it.
 
-    An annotation without a category has the only one; where no category names keypoints, ``given`` counts.
+    An annotation without a category has the only one; where no category names keypoints, ``given`` counts,
+    and where several have different ones, it chooses.
 
     Raises:
         LabelsError: if there is no skeleton or more than one, or an annotation's category does not exist.
     """
-    records = records_of(document, "categories", path) if "categories" in document or given is None else []
+    needed = "categories" in document or not isinstance(given, Skeleton)
+    records = records_of(document, "categories", path) if needed else []
     categories: dict[_Key, Record] = {}
     for record in records:
         _add_by_id(categories, record, "categories")
-    skeletons = {key: _read_category(r) for key, r in categories.items() if r.items("keypoints")}
-    if not skeletons and given is not None:
+    # What one category shows of how edges are counted holds for all of them.
+    from_0 = [
+        r for r in categories.values() if re.search(r"\[0,|, 0\]", json.dumps(r.values.get("skeleton")))
+    ]
+    first = 0 if from_0 and len(categories) > 1 else 1
+    if first == 0:
+        warn(path, f"{from_0[0].where}: the edges of the skeletons are counted from 0, and are read so")
+    skeletons = {key: _read_category(r, first) for key, r in categories.items() if r.items("keypoints")}
+    if not skeletons and isinstance(given, Skeleton):
         return given, [record for record in annotations if "keypoints" in record.values]
     if not skeletons:
+        counts = {
+            len(points) // 3 for r in annotations if isinstance(points := r.values.get("keypoints"), list)
+        }
+        known = presets_of(max(counts, default=0)) if len(counts - {0}) == 1 else []
+        if len(known) == 1:
+            warn(path, f"no category names keypoints; {max(counts)} are taken for those of {known[0]}")
+            return PRESETS[known[0]], [record for record in annotations if "keypoints" in record.values]
         raise LabelsError(
             "no category names keypoints",
             path=path,
             expected='categories like [{"id": 1, "name": "person", "keypoints": ["nose", ...]}]',
+            got=f"{max(counts)} keypoints, as {', '.join(known)} have" if known else None,
             fix="export with keypoint names, or say which skeleton it is (--skeleton)",
         )
     used: list[_Key] = []
@@ -82,17 +101,11 @@ def read_skeleton(
                 fix="correct category_id or add the category",
             )
         used.append(key)
-    candidates = {key: s for key, s in skeletons.items() if key in set(used)} or skeletons
-    chosen = next(iter(candidates.values()))
-    if any(s.names != chosen.names for s in candidates.values()):
-        raise LabelsError(
-            "the file has labels of several skeletons",
-            path=path,
-            expected="one category with keypoints, or several with the same keypoints",
-            got=", ".join(f"{s.name} ({len(s)} keypoints)" for s in candidates.values())[:200],
-            fix="keep one category in a file",
-        )
-    return chosen, [record for record, key in zip(annotations, used, strict=True) if key in candidates]
+    in_use = {key for key, record in zip(used, annotations, strict=True) if record.values.get("keypoints")}
+    candidates = {key: s for key, s in skeletons.items() if key in in_use} or skeletons
+    chosen = choose_skeleton(path, list(candidates.values()), given)
+    own = {key for key, skeleton in candidates.items() if skeleton.names == chosen.names}
+    return chosen, [record for record, key in zip(annotations, used, strict=True) if key in own]
 
 
 def _add_by_id(known: dict[_Key, Record], record: Record, what: str) -> None:
@@ -108,7 +121,7 @@ def _add_by_id(known: dict[_Key, Record], record: Record, what: str) -> None:
     known[key] = record
 
 
-def _read_category(record: Record) -> Skeleton:
+def _read_category(record: Record, first: int) -> Skeleton:
     names = record.items("keypoints") or []
     if not all(isinstance(name, str) and name for name in names):
         raise record.problem(
@@ -127,15 +140,9 @@ def _read_category(record: Record) -> Skeleton:
     flip_pairs = _read_pairs(mirrored, len(names)) if stated else None
     if flip_pairs is not None and len(flip_pairs) < len(mirrored):
         raise record.wrong("flip_pairs", f"pairs of keypoint numbers from 1 to {len(names)}")
-    # Wrong edges are left out with a warning, since they are only for drawing.
     pairs = record.values.get("skeleton") or []
-    edges = _read_pairs(pairs, len(names)) if isinstance(pairs, list) else ()
-    if not isinstance(pairs, list) or len(edges) < len(pairs):
-        warn(
-            record.path,
-            f"{record.where}: edges of the skeleton are left out that are no pairs of keypoint numbers from "
-            f"1 to {len(names)}",
-        )
+    pairs = pairs if isinstance(pairs, list) else [pairs]
+    edges = read_edges(pairs, names, first, record.path, record.where)
     return Skeleton(tuple(names), edges, flip_pairs, record.text("name") or "person")  # type: ignore[arg-type]
 
 
@@ -189,7 +196,7 @@ def is_native(document: Mapping[str, Any]) -> bool:
 
 
 def read_clip(
-    path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None, *, native: bool
+    path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | str | None = None, *, native: bool
 ) -> Clip:
     """Return what a COCO file says about one video.
 
@@ -240,7 +247,7 @@ def read_clip(
         track, track_name = record.whole("id", low=-(2**63), high=2**63 - 1), record.text("name")
         if track is not None and track_name is not None:
             track_names[track] = track_name
-    return Clip(
+    clip = Clip(
         skeleton,
         instances,
         {f for f, flag in flags.items() if (native or f in shown_frames if flag is None else flag)},
@@ -251,6 +258,9 @@ def read_clip(
         {frame_of[i]: regions for i, image in chosen.items() if (regions := read_regions(image))},
         track_names,
     )
+    if info.get("description") != _OURS:
+        doubt_tracks(clip, path, forget=not track_names)
+    return clip
 
 
 def read_images(document: Mapping[str, Any], path: PathLike) -> dict[int | str, Record]:
@@ -271,7 +281,7 @@ def _refer(
     annotations: Sequence[Record], images: Mapping[int | str, Record], path: PathLike
 ) -> tuple[list[Record], list[int | str]]:
     """Return the annotations that hold keypoints, and the image id of each."""
-    kept, image_ids = [], []
+    kept, image_ids, lacking = [], [], []
     seen: dict[_Key, Record] = {}
     for record in annotations:
         if record.identifier("id") is not None:
@@ -281,12 +291,17 @@ def _refer(
             raise record.missing("image_id", "the id of an image")
         if image not in images:
             raise record.no_image("correct image_id, add the image, or remove the annotation")
-        is_empty = record.values.get("keypoints", []) == [] and record.whole("num_keypoints") == 0
-        if "keypoints" not in record.values and not is_empty:
-            raise record.missing("keypoints", "x, y, visibility of each keypoint")
-        if not is_empty:
+        if record.values.get("keypoints") not in (None, []):
             kept.append(record)
             image_ids.append(image)
+        elif record.whole("num_keypoints") != 0:
+            lacking.append(record)
+    if lacking and (not kept or any(record.values.get("num_keypoints") for record in lacking)):
+        first = next((record for record in lacking if record.values.get("num_keypoints")), lacking[0])
+        raise first.missing("keypoints", "x, y, visibility of each keypoint")
+    if lacking:
+        what = f"annotations without keypoints, such as boxes alone, are left out: {len(lacking)}"
+        warn(path, f"{what}, the first is {lacking[0].where}")
     return kept, image_ids
 
 
@@ -591,7 +606,7 @@ def _write(path: PathLike, source: Labels | Poses, *, plain: bool = False) -> No
             for entry in annotations
         )
     document: _Entry = {
-        "info": {"description": "Keypoints by posewarper"},
+        "info": {"description": _OURS},
         "images": images,
         "annotations": ({"id": i + 1, **entry} for i, entry in enumerate(annotations)),
         "categories": iter([category_of(source.skeleton)]),

@@ -55,6 +55,7 @@ from posewarper.formats.records import (
     quiet,
     read_bytes,
     read_csv,
+    read_numbers,
     read_text,
     reading,
     warn,
@@ -79,7 +80,11 @@ _KEYS = ("video_sets", "bodyparts", "multianimalbodyparts")
 
 def is_csv(text: str) -> bool:
     """Return whether a text looks like DeepLabCut's table."""
-    return text.lstrip().startswith("scorer,")
+    try:
+        _, first = next(read_csv(text, ""), ("", [""]))
+    except LabelsError:
+        return False
+    return len(first) > 1 and first[0].strip() == "scorer"
 
 
 def is_config(text: str) -> bool:
@@ -253,7 +258,9 @@ def _parse_csv(text: str, path: PathLike) -> _Table:
         got = ", ".join(title[:20] or "(empty)" for title in titles)
         raise _problem(path, "line 1", _NOT_OURS, f"rows {', '.join(wanted)}", got)
     top = [row for _, row in rows[: len(wanted)]]
-    width = len(top[0])
+    # Excel fills up all rows with empty cells.
+    width = max((n for n, cell in enumerate(top[-1], start=1) if cell.strip()), default=0)
+    top = [row[:width] if not any(row[width:]) else row for row in top]
     if any(len(row) != width for row in top):
         lengths = ", ".join(str(len(row)) for row in top)
         what = "the header's rows have different lengths"
@@ -266,14 +273,16 @@ def _parse_csv(text: str, path: PathLike) -> _Table:
     header = _read_header(path, f"line {len(wanted)}", levels)
 
     body = [(where, row) for where, row in rows[len(wanted) :] if any(row)]
+    body = [(where, row[:width] if not any(row[width:]) else row) for where, row in body]
     cells = np.full((len(body), width - indent), np.nan)
+    to_number = read_numbers(cell.strip() for _, row in body for cell in row[indent:])
     for values, (where, row) in zip(cells, body, strict=True):
         if len(row) != width:
             what, expected = "the row has another length than the header", f"{width} cells, as the header has"
             raise _problem(path, where, what, expected, len(row))
         for column, cell in enumerate(row[indent:]):
             try:
-                values[column] = float(cell) if cell.strip() else np.nan
+                values[column] = to_number(cell.strip())
             except ValueError as error:
                 raise _wrong_cell(path, where, header, column, cell[:40]) from error
     images = [_frame_or_path("/".join(row[:indent])) for _, row in body]

@@ -19,7 +19,7 @@ from posewarper.formats.catalogue import FORMATS, detect_format, format_to_write
 from posewarper.formats.clips import PIECES, Clip, VideoFacts, group_by_track
 from posewarper.formats.frame_names import base_name, stem_of
 from posewarper.formats.records import LARGEST_INDEX, VIDEO_SUFFIXES, PathLike, warn
-from posewarper.skeletons import Skeleton, named_skeleton
+from posewarper.skeletons import PRESETS, Skeleton, named_skeleton
 from posewarper.structures import Floats, Labels, Poses, RunResult, Track
 
 
@@ -37,7 +37,8 @@ def read_labels(
         format: one of :data:`~posewarper.formats.catalogue.FORMATS`; told by the content when left out.
         video: the opened video, or its path. The labels are checked against its size and length; its name
             picks one video of a file with several; the file names in a folder of frames tell the indices.
-        skeleton: the keypoints that the labels must have, in this order, or the name of a preset (``coco``).
+        skeleton: the keypoints that the labels must have, in this order; or the name of a preset (``coco``),
+            or of one of the skeletons of a file that has several.
 
     Returns:
         Labels: coordinates in pixels (x, y), exactly as in the file.
@@ -59,7 +60,6 @@ def read_labels(
 
         with open_video(video) as opened:
             return read_labels(path, format=format, video=opened, skeleton=skeleton)
-    skeleton = named_skeleton(skeleton) if isinstance(skeleton, str) else skeleton
     clip = _read(need_path(path, "the label file"), format, video, skeleton)
     labels = _build(clip, path, video, frame_offset=0).only_labelled()
     if not labels.tracks:
@@ -82,7 +82,7 @@ def read_annotations(
     *,
     format: str | None = None,
     video: VideoFacts | None = None,
-    skeleton: Skeleton | None = None,
+    skeleton: Skeleton | str | None = None,
     frame_offset: int = 0,
 ) -> Labels:
     """Read everything that a file says about one video: labels, and predictions on unlabelled frames.
@@ -182,10 +182,14 @@ def write_poses(path: PathLike, poses: Poses) -> None:
     coco.write_poses(path, poses)
 
 
-def _read(path: PathLike, format: str | None, video: VideoFacts | None, skeleton: Skeleton | None) -> Clip:
+def _read(
+    path: PathLike, format: str | None, video: VideoFacts | None, skeleton: Skeleton | str | None
+) -> Clip:
     name = detect_format(path) if format is None else known_format(path, format)
+    if isinstance(skeleton, str) and (skeleton in PRESETS or not FORMATS[name].chooses):
+        skeleton = named_skeleton(skeleton)
     clip = FORMATS[name].read(path, video, skeleton)
-    if skeleton is None:
+    if not isinstance(skeleton, Skeleton):
         return clip
     found, wanted = clip.skeleton.names, skeleton.names
     if found != wanted:

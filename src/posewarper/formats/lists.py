@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from posewarper.errors import ConfigError, few_of
-from posewarper.formats.records import PathLike
-
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+from posewarper.formats.records import PathLike, encoding_of, read_csv
 
 
 def read_list(
@@ -36,7 +34,8 @@ def read_list(
     optional = [name for name in columns if name not in needed]
     expected = f"columns {', '.join(needed)} and, if you like, {', '.join(optional)}"
     try:
-        text = place.read_text(encoding="utf-8-sig")
+        data = place.read_bytes()
+        text = data.decode(encoding_of(data))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "cannot read this list of videos",
@@ -65,11 +64,16 @@ def read_list(
 
 def _rows(place: Path, text: str, expected: str) -> Iterator[tuple[str, dict[Any, Any]]]:
     suffix = place.suffix.lower()
-    if suffix in _DELIMITERS:
-        lines = text.splitlines()
-        reader = csv.DictReader(lines, delimiter=_DELIMITERS[suffix], skipinitialspace=True, restkey="more")
-        for row in reader:
-            yield f"line {reader.line_num}", row
+    if suffix in (".csv", ".tsv"):
+        rows = (
+            (where, [cell.strip() for cell in cells]) for where, cells in read_csv(text, place) if any(cells)
+        )
+        _, header = next(rows, ("", []))
+        for where, cells in rows:
+            yield (
+                where,
+                dict(zip_longest(header, cells, fillvalue="")) if len(cells) <= len(header) else {"more": 1},
+            )
     elif suffix == ".txt":
         for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():

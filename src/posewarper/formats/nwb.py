@@ -23,12 +23,14 @@ from posewarper.formats.clips import (
     Clip,
     Instance,
     VideoFacts,
+    choose_skeleton,
     each_instance,
     frames_of_times,
     has_one_nameless_track,
     identify_tracks,
     losses_of_projects,
     name_all_tracks,
+    read_edges,
     settle,
 )
 from posewarper.formats.frame_names import base_name, choose_video, stem_of, video_stem
@@ -159,7 +161,8 @@ def _read_skeleton(group: Any, content: _Content) -> Skeleton:
     if holder not in content.seen:
         pairs = np.asarray(holder["edges"][()], np.int64).reshape(-1, 2).tolist() if "edges" in holder else []
         name = base_name(linked[0].name) if linked else "animal"
-        nodes, edges = tuple(_texts(holder["nodes"])), tuple((a, b) for a, b in pairs)
+        nodes = tuple(_texts(holder["nodes"]))
+        edges = read_edges(pairs, nodes, 0, holder.file.filename, base_name(holder.name))
         content.seen[holder] = Skeleton(nodes, edges, name=name)
     return content.seen[holder]
 
@@ -254,10 +257,12 @@ def _read_series(series: Any) -> tuple[Floats, Floats, Floats]:
 # --- to a clip --------------------------------------------------------------------------------------------
 
 
-def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
+def read_clip(
+    path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | str | None = None
+) -> Clip:
     """Return what an NWB file says about one video.
 
-    The opened video picks one of several. ``skeleton`` is not used, since the file has its own.
+    The opened video picks one of several, and ``skeleton`` one of several skeletons.
 
     Raises:
         LabelsError: if the file is damaged or holds no poses, or h5py is not installed.
@@ -272,30 +277,24 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     chosen = choose_video(path, names, video, keys)
     movie = content.movies[chosen]
     estimations = [e for e in content.estimations if e.movie == chosen]
-    own = [(skeleton, instance) for key, skeleton, instance in content.instances if key == chosen]
-    skeletons = [*(s for s, _ in own), *(e.skeleton for e in estimations)]
+    found = [(own, instance) for key, own, instance in content.instances if key == chosen]
+    skeletons = [*(own for own, _ in found), *(e.skeleton for e in estimations)]
     if not skeletons:
         raise LabelsError("no frame of this video shows anybody", path=path, fix="label at least one frame")
-    skeleton = skeletons[0]
-    other = next((s for s in skeletons if s.names != skeleton.names), None)
-    if other is not None:
-        raise LabelsError(
-            "the instances of this video have several skeletons",
-            path=path,
-            expected=", ".join(skeleton.names)[:200],
-            got=", ".join(other.names)[:200],
-            fix="keep the instances of one skeleton in a file",
-        )
+    skeleton = choose_skeleton(path, skeletons, skeleton)
+    estimations = [e for e in estimations if e.skeleton.names == skeleton.names]
+    instances = [instance for own, instance in found if own.names == skeleton.names]
+    others = {instance.frame for own, instance in found if own.names != skeleton.names}
     labelled = {frame for key, frame in content.frames if key == chosen}
-    instances = [instance for _, instance in own]
+    labelled -= others - {instance.frame for instance in instances}
 
     tracks, track_names = _name_tracks(content.subjects, [e.name for e in estimations], bool(instances))
     for instance in instances:
         known = instance.track is not None and instance.track < len(content.subjects)
         instance.track = tracks[instance.track] if known and instance.track is not None else None
     frames = _find_frames(estimations, movie, path)
-    for estimation, found, track in zip(estimations, frames, tracks[len(content.subjects) :], strict=True):
-        predicted = _predict(estimation, found, track, len(skeleton))
+    for estimation, at, track in zip(estimations, frames, tracks[len(content.subjects) :], strict=True):
+        predicted = _predict(estimation, at, track, len(skeleton))
         instances += [instance for instance in predicted if instance.frame not in labelled]
     instances = [instance for instance in instances if instance.visibility.any()]
     size, name = movie.size, base_name(movie.name) or None

@@ -26,6 +26,7 @@ from posewarper.formats.clips import (
     Clip,
     Instance,
     VideoFacts,
+    doubt_tracks,
     each_instance,
     frames_to_write,
     need_all_tracks,
@@ -41,7 +42,7 @@ from posewarper.formats.records import (
     shown,
     warn,
 )
-from posewarper.skeletons import BODY_25, COCO_18, Skeleton
+from posewarper.skeletons import BODY_25, COCO_18, PRESETS, Skeleton, presets_of
 from posewarper.structures import Labels
 
 # The parts of a person lie where the person is in the frame before or after, to this share of the size.
@@ -126,9 +127,11 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
         default = "run OpenPose with its default, --keypoint_scale 0"
         warn(path, f"all coordinates lie between -1 and 1, and are no pixels; {default}")
     need_all_tracks(instances, path)
+    clip = Clip(skeleton, instances, labelled_frames=set(frames))
+    doubt_tracks(clip, path, forget=False)
     if any(instance.track is None for instance in instances):
-        instances = _join_halves(instances, path)
-    return Clip(skeleton, instances, labelled_frames=set(frames))
+        clip.instances = _join_halves(instances, path)
+    return clip
 
 
 def _read_file(file: Path, frame: int) -> list[Instance]:
@@ -190,10 +193,19 @@ def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) 
         default = "25 keypoints are taken for those of BODY_25, OpenPose's default model"
         warn(path, f"{default}; if it was BODY_25B, say so with --skeleton body_25b")
         return BODY_25
+    known = presets_of(count)
+    if len(known) == 1:
+        warn(path, f"{count} keypoints are taken for those of {known[0]}; if not, say so with --skeleton")
+        return PRESETS[known[0]]
+    what = (
+        f"{count} keypoints may be those of {' or '.join(known)}"
+        if known
+        else f"no model with {count} keypoints is known"
+    )
     warn(
         path,
-        f"no model with {count} keypoints is known; they are named keypoint_0, keypoint_1, ...; "
-        "if they are those of another known skeleton, name it (--skeleton)",
+        f"{what}; they are named keypoint_0, keypoint_1, ...; "
+        "if they are those of a known skeleton, name it (--skeleton)",
     )
     return Skeleton(tuple(f"keypoint_{k}" for k in range(count)))
 

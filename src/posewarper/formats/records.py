@@ -8,8 +8,9 @@ import importlib
 import io
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,15 +70,15 @@ def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> st
     """Return a text file without its byte order mark; the errors say what it is read for.
 
     Raises:
-        LabelsError: if the file cannot be read, is empty or is not UTF-8.
+        LabelsError: if the file cannot be read, is empty or is neither UTF-8 nor UTF-16.
     """
     kind, formats, anew = _KINDS[what]
     data = read_bytes(path, what)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding_of(data))
     except UnicodeDecodeError as error:
         raise LabelsError(
-            "the file is not text in UTF-8",
+            "the file is not text in UTF-8 or UTF-16",
             path=path,
             expected=f"a {kind}: {formats}",
             got=f"byte 0x{data[error.start]:02x} at position {error.start}",
@@ -90,16 +91,35 @@ def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> st
     return text
 
 
-def read_csv(text: str, path: PathLike, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
-    """Yield the place and the cells of each row of a CSV file.
+def encoding_of(data: bytes) -> str:
+    """Return the encoding of a text by its first bytes: UTF-16, as Excel writes it, or UTF-8."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if len(data) > 3 and 0 in data[:2]:  # no byte order mark, but text begins with a letter of one byte
+        return "utf-16-le" if data[1] == 0 else "utf-16-be"
+    return "utf-8-sig"
+
+
+def read_csv(text: str, path: PathLike) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the cells of each row of a table, with quotation marks or without.
+
+    Commas, semicolons, tabs or bars separate, by the first row, or as Excel's line ``sep=;`` says.
 
     Raises:
         LabelsError: if quotation marks do not pair.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    text = text.lstrip("\r\n ")
+    first, _, rest = text.partition("\n")
+    stated = re.fullmatch(r'"?sep=(.)"?', first.strip("\r"), re.IGNORECASE)
+    top = re.sub('"[^"]*"', "", rest.lstrip().partition("\n")[0] if stated else first)
+    separator = stated[1] if stated else max(",;\t|", key=top.count)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
     try:
-        for cells in reader:
-            yield f"line {reader.line_num}", cells
+        for n, cells in enumerate(reader):
+            if not (stated and n == 0):
+                yield f"line {reader.line_num}", cells
     except csv.Error as error:
         raise LabelsError(
             f"line {reader.line_num}: the file is no valid CSV",
@@ -108,6 +128,23 @@ def read_csv(text: str, path: PathLike, delimiter: str = ",") -> Iterator[tuple[
             got=error,
             fix="save it as CSV, and check the quotation marks",
         ) from error
+
+
+def read_numbers(cells: Iterable[str]) -> Callable[[str], float]:
+    """Return what turns a cell of a table into a number, NaN for an empty one; commas may be decimal.
+
+    They separate thousands, which is refused, where all have three digits behind and other cells no comma.
+    """
+    some = [cell for cell in cells if re.match("[-+]?[0-9]*[.,]?[0-9]", cell)]
+    commas = [cell for cell in some if "," in cell]
+    thousands = len(commas) < len(some) and all(re.fullmatch("[1-9][0-9]{0,2},[0-9]{3}", c) for c in commas)
+
+    def read(cell: str) -> float:
+        if not cell or cell.lower() in ("nan", "na", "none", "null"):
+            return np.nan
+        return float(cell if thousands else cell.replace(",", "."))
+
+    return read
 
 
 def write_csv(path: PathLike, rows: Iterable[Sequence[object]]) -> None:
@@ -334,9 +371,11 @@ def import_extra(name: str, path: PathLike, *, instead: str = "") -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the warnings of other packages from the user's terminal."""
+    """Keep the warnings of other packages from the user's terminal, and our own as they are."""
+    filters = [f for f in warnings.filters if issubclass(PosewarperWarning, f[2]) and not f[1] and not f[3]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        warnings.simplefilter(filters[0][0] if filters else "default", PosewarperWarning)
         yield
 
 

@@ -22,6 +22,7 @@ from posewarper.formats.clips import (
     Clip,
     Instance,
     VideoFacts,
+    choose_skeleton,
     each_instance,
     has_one_nameless_track,
     identify_tracks,
@@ -63,10 +64,12 @@ class _Project:
         return (int(row["video"]), int(row["frame_idx"])) in self.negative
 
 
-def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
+def read_clip(
+    path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | str | None = None
+) -> Clip:
     """Return what a SLEAP project says about one video.
 
-    The opened video picks one of several. ``skeleton`` is not used, since the project has its own.
+    The opened video picks one of several, and ``skeleton`` one of several skeletons.
 
     Raises:
         LabelsError: if the file is damaged, or sleap-io is not installed.
@@ -86,9 +89,10 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     with reading(path, _WHAT, _FIX):
         ids, track_names = identify_tracks([str(track.name) for track in project.labels.tracks])
         rows = [row for row in rows if index_of[int(row["video"])] == number]
-        clip, images, offset = _describe_video(project.labels.videos[number], _read_skeleton(project, rows))
+        chosen, own = _read_skeleton(project, rows, path, skeleton)
+        clip, images, offset = _describe_video(project.labels.videos[number], chosen)
         clip.track_names = track_names
-        left_out = _read_frames(project, rows, clip, offset, ids)
+        left_out = _read_frames(project, rows, clip, offset, ids, own)
     if left_out:
         warn(path, f"{left_out} predictions beside labels in the same frame are left out")
     settle(clip, path, "correct it in SLEAP and save again")
@@ -188,32 +192,45 @@ def _find_images(clip: Clip, images: Sequence[str], path: PathLike, video: Video
 # --- frames -----------------------------------------------------------------------------------------------
 
 
-def _read_skeleton(project: _Project, frames: Sequence[np.void]) -> Skeleton:
-    """Return the skeleton that the video's instances have."""
+def _read_skeleton(
+    project: _Project, frames: Sequence[np.void], path: PathLike, wanted: Skeleton | str | None
+) -> tuple[Skeleton, list[int]]:
+    """Return the skeleton of the instances, or the one that is wanted of several, and its numbers."""
     used = {int(row["skeleton"]) for frame in frames for row in project.instances_of(frame)} or {0}
-    names = {tuple(project.labels.skeletons[i].node_names) for i in used}
-    if len(names) > 1:
-        raise ValueError("the instances of this video have several skeletons")
-    skeleton = project.labels.skeletons[min(used)]
-    pairs = [tuple(pair) for pair in skeleton.symmetry_inds]
-    return Skeleton(
-        tuple(skeleton.node_names),
-        tuple(skeleton.edge_inds),
-        tuple(pairs) if pairs else None,  # type: ignore[arg-type]  # None: read from the names
-        name=skeleton.name or "animal",
-    )
+    found = {}
+    for number in sorted(used):
+        skeleton = project.labels.skeletons[number]
+        pairs = [tuple(pair) for pair in skeleton.symmetry_inds]
+        found[number] = Skeleton(
+            tuple(skeleton.node_names),
+            tuple(skeleton.edge_inds),
+            tuple(pairs) if pairs else None,  # type: ignore[arg-type]  # None: read from the names
+            name=skeleton.name or "animal",
+        )
+    chosen = choose_skeleton(path, list(found.values()), wanted)
+    return chosen, [number for number, skeleton in found.items() if skeleton.names == chosen.names]
 
 
 def _read_frames(
-    project: _Project, frames: Sequence[np.void], clip: Clip, offset: tuple[int, int], ids: Sequence[int]
+    project: _Project,
+    frames: Sequence[np.void],
+    clip: Clip,
+    offset: tuple[int, int],
+    ids: Sequence[int],
+    skeletons: Sequence[int],
 ) -> int:
-    """Put the instances and labelled frames into the clip; return how many predictions are left out."""
+    """Put the instances of some skeletons (by number) and the labelled frames into the clip.
+
+    Returns:
+        How many predictions are left out.
+    """
     left_out = 0
     for frame in frames:
         index = int(frame["frame_idx"])
         if index > LARGEST_INDEX:
             raise ValueError(f"frame {index} is out of reach")
         rows = project.instances_of(frame)
+        rows = rows[np.isin(rows["skeleton"], skeletons)]
         by_user = rows[rows["instance_type"] == _USER]
         predicted = rows[rows["instance_type"] == _PREDICTED]
         if len(by_user):

@@ -9,19 +9,20 @@ time is nearest.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from posewarper.errors import LabelsError
-from posewarper.formats.clips import Clip, Instance, VideoFacts, each_instance
+from posewarper.formats.clips import Clip, Instance, VideoFacts, doubt_tracks, each_instance
 from posewarper.formats.records import (
     LARGEST_COORDINATE,
     LARGEST_INDEX,
     PathLike,
     read_csv,
+    read_numbers,
     read_text,
     warn,
     write_csv,
@@ -44,6 +45,7 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "expected_error": ("expected_error_px",),
     "labelled": ("labeled", "is_labeled", "is_labelled"),
 }
+_OURS = {"track", "visibility", "labelled"}  # columns by which a table of this program is told
 _FIX = "correct the cell, or write the table again"
 _COLUMNS = {name: (column, n) for column, o in _SYNONYMS.items() for n, name in enumerate((column, *o))}
 
@@ -55,7 +57,7 @@ class _Row:
     path: PathLike
     where: str
     cells: Mapping[str, str]
-    has_decimal_commas: bool
+    to_number: Callable[[str], float]
 
     def problem(self, what: str, fix: str, expected: object = None, got: object = None) -> LabelsError:
         """Return the error that names this row."""
@@ -68,14 +70,11 @@ class _Row:
 
     def number(self, column: str, largest: float = LARGEST_COORDINATE) -> float:
         """Return the number in a cell, NaN if the cell is empty."""
-        cell = self.cells.get(column, "")
-        if not cell or cell.lower() in ("nan", "na", "none", "null"):
-            return np.nan
         try:
-            number = float(cell.replace(",", ".") if self.has_decimal_commas else cell)
+            number = self.to_number(self.cells.get(column, ""))
         except ValueError:
             number = np.inf
-        if not abs(number) <= largest:
+        if abs(number) > largest:
             raise self.wrong(column, "a number")
         return number
 
@@ -83,16 +82,11 @@ class _Row:
 def is_table(text: str) -> bool:
     """Return whether a text begins with a header of such a table."""
     try:
-        _, header = next(read_csv(text.lstrip(), "", _find_separator(text)), ("", []))
+        _, header = next(read_csv(text, ""), ("", []))
     except LabelsError:
         return False
     columns = set(_name_columns(header))
     return {"keypoint", "x", "y"} <= columns and bool(columns & {"frame", "time"})
-
-
-def _find_separator(text: str) -> str:
-    header = next(iter(text.lstrip().splitlines()), "")
-    return max((",", ";", "\t"), key=header.count)
 
 
 def _name_columns(header: Sequence[str]) -> list[str | None]:
@@ -135,16 +129,35 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
         names = skeleton.names
     if not names:
         raise LabelsError("the table has no keypoints", path=path, fix="label at least one frame")
+    filled = _without_row_numbers(filled, path)
     ids, track_names = _identify([row for row, _ in filled])
     instances = _gather(filled, names, ids)
-    return Clip(Skeleton(names), instances, labelled_frames=labelled, track_names=track_names)
+    clip = Clip(Skeleton(names), instances, labelled_frames=labelled, track_names=track_names)
+    if not rows[0].cells.keys() >= _OURS:
+        doubt_tracks(clip, path, forget=not track_names)
+    return clip
+
+
+def _without_row_numbers(rows: list[tuple[_Row, int]], path: PathLike) -> list[tuple[_Row, int]]:
+    """Return rows (with their frames) without their track, where it numbers the rows instead of instances.
+
+    It does if no two rows share it, or if it is a number that stands for one and the same keypoint.
+    """
+    tracks = [row.cells.get("track", "") for row, _ in rows]
+    keypoints = {(track, row.cells["keypoint"]) for track, (row, _) in zip(tracks, rows, strict=True)}
+    n_names, n_tracks = len({name for _, name in keypoints}), len(set(tracks))
+    owned = {(frame, track) for track, (_, frame) in zip(tracks, rows, strict=True)}
+    numbers = n_tracks == len(rows) or (n_tracks == len(keypoints) and None not in map(_as_id, tracks))
+    if "" in tracks or n_tracks == 1 or n_names == 1 or len(owned) < len(rows) or not numbers:
+        return rows
+    warn(path, "the column of the track numbers the rows, not the individuals, and is not used")
+    return [(replace(row, cells={**row.cells, "track": ""}), frame) for row, frame in rows]
 
 
 def _read_rows(text: str, path: PathLike) -> list[_Row]:
     """Return the rows that are not empty."""
-    separator = _find_separator(text)
-    table = read_csv(text.lstrip(), path, separator)
-    header = next(table)[1]
+    table = read_csv(text, path)
+    header = next(table, ("", []))[1]
     columns = _name_columns(header)
     known = [column for column in columns if column is not None]
     missing = [column for column in ("keypoint", "x", "y") if column not in known]
@@ -165,13 +178,15 @@ def _read_rows(text: str, path: PathLike) -> list[_Row]:
     if unused:
         warn(path, f"columns that are not used: {', '.join(unused)[:200]}")
     rows = []
-    for where, cells in table:
-        if any(cell.strip() for cell in cells):
-            named = {c: cell.strip() for c, cell in zip(columns, cells, strict=False) if c}
-            rows.append(_Row(path, where, named, separator != ","))
-            if len(cells) != len(columns):
-                what, expected = "the row has another length than the header", f"{len(columns)} cells"
-                raise rows[-1].problem(what, _FIX, expected, len(cells))
+    filled = [(where, cells) for where, cells in table if any(cell.strip() for cell in cells)]
+    axes = [i for i, column in enumerate(columns) if column in ("x", "y")]
+    to_number = read_numbers(cells[i].strip() for _, cells in filled for i in axes if i < len(cells))
+    for where, cells in filled:
+        named = {c: cell.strip() for c, cell in zip(columns, cells, strict=False) if c}
+        rows.append(_Row(path, where, named, to_number))
+        if len(cells) != len(columns):
+            what, expected = "the row has another length than the header", f"{len(columns)} cells"
+            raise rows[-1].problem(what, _FIX, expected, len(cells))
     return rows
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from posewarper.crops import Image
 from posewarper.errors import PosewarperWarning, VideoError
-from posewarper.video.images import FrameCache
+from posewarper.video.images import SAMPLES, FrameCache, as_8_bits, white_of
 from posewarper.video.indexing import (
     NO_TIME,
     FrameIndex,
@@ -34,6 +34,7 @@ _LATE = 16  # a frame that is overtaken by more than this many will not come
 _WORTH_SEEKING = 8  # up to this many frames ahead, decoding on is quicker than a seek
 # The colour matrices that FFmpeg's scaler takes, by FFmpeg's numbers; others count as unspecified.
 _KNOWN_MATRICES, _UNSPECIFIED = (0, 1, 2, 4, 5, 6, 7, 9), 2
+_DEEP = "rgb48le"
 _STEP_BACK = 5.0  # seconds, where a seek has landed too late
 
 
@@ -63,6 +64,11 @@ class FileFrames:
             start = range(min(_CHECKED_AT_START, len(self.index)))
             if any(self._next()[0] != i for i in start):
                 self._use(index_by_decoding(path, packets))
+        first = self._frame(0)
+        if first.format.components[0].bits == 16:  # which may hold 10, 12 or 14 bits
+            some = np.unique(np.linspace(0, len(self.index) - 1, SAMPLES, dtype=int)).tolist()
+            found = [self._frame(i).reformat(format=_DEEP).to_ndarray() for i in some]
+            self._upright.white = white_of(found)
         height, width = self.read(0).shape[:2]
         self.image_size: tuple[int, int] = (height, width)
 
@@ -222,6 +228,7 @@ class UprightConverter:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.white: float | None = None  # what is shown as 255, for frames of 16 bits
         self._size: tuple[int, int] | None = None
         self._warned_of_size = False
         self._reformatter = VideoReformatter()
@@ -242,8 +249,10 @@ class UprightConverter:
         if frame.colorspace not in _KNOWN_MATRICES:
             frame.colorspace = _UNSPECIFIED
         height, width = self._size
-        converted = self._reformatter.reformat(frame, width=width, height=height, format="rgb24")
-        image = np.asarray(converted.to_ndarray(), np.uint8)
+        form = "rgb24" if self.white is None else _DEEP
+        converted = self._reformatter.reformat(frame, width=width, height=height, format=form)
+        image = converted.to_ndarray()
+        image = np.asarray(image if self.white is None else as_8_bits(image, self.white), np.uint8)
         matrix = self._matrix_of(frame)
         if matrix is not None:
             # (a, b, u, c, d, v, ...) takes x to (a, b) and y to (c, d), y down.

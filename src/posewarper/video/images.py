@@ -50,42 +50,112 @@ class FrameCache(Generic[T]):
 
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_ORIENTATION = 274  # the EXIF tag
+_ORIENTATION, _REDUCED, _DESCRIPTION = 274, 254, 270  # EXIF and TIFF tags
+_STACKS = ("TIFF", "PNG", "WEBP")  # formats that may hold several images, as Pillow calls them
+SAMPLES = 24  # images of a clip that tell which value is white
 
 
-def read_image(path: str | os.PathLike[str], *, upright: bool = True) -> Image:
+def is_image_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is an image, or several, by its suffix or its first bytes; a GIF is a video."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    is_tiff = head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    is_other = head.startswith(b"\x89PNG") or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    return is_tiff or is_other or os.fspath(path).lower().endswith(IMAGE_SUFFIXES)
+
+
+def _decode(path: str | os.PathLike[str], page: int, *, upright: bool) -> np.ndarray:
+    """Return a page of an image as RGB (H, W, 3) of the type that it is stored in.
+
+    Raises:
+        ValueError: if it cannot be decoded.
+    """
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    # Read by numpy: OpenCV cannot open names outside the code page on Windows.
+    data = np.fromfile(path, np.uint8) if page == 0 else np.memmap(path, np.uint8, "r")
+    if not data.size:
+        raise ValueError("an empty file")
+    if data[:2].tobytes() in (b"II", b"MM"):
+        try:
+            with PIL.Image.open(path) as opened:
+                if opened.mode in ("F", "I"):  # grey numbers of 32 bits
+                    flags = cv2.IMREAD_UNCHANGED
+        except PIL.UnidentifiedImageError:
+            pass
+    if page:
+        found, pages = cv2.imdecodemulti(data, flags, range=(page, page + 1))
+        image = pages[0] if found else None
+    else:
+        image = cv2.imdecode(data, flags)
+    if image is None:
+        raise ValueError("another format, or a damaged file")
+    return image[..., None].repeat(3, -1) if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def white_of(images: Sequence[np.ndarray]) -> float:
+    """Return which value of images that hold more than 8 bits is to be shown as white, one for all of them.
+
+    Whole numbers have 8, 10, 12, 14 or 16 bits, by the largest; fractions go up to 1, a half, a quarter, ...
+
+    Raises:
+        ValueError: if the values are no brightness.
+    """
+    finite = [np.where(np.isfinite(image), image, 0) for image in images]
+    least, most = min(float(i.min()) for i in finite), max(float(i.max()) for i in finite)
+    is_fraction = images[0].dtype.kind == "f" and any((image % 1 != 0).any() for image in finite)
+    # Filters overshoot a little.
+    if not (least >= -0.05 * most and most < 2**16) or (is_fraction and 1.5 < most < 16):
+        raise ValueError(
+            f"values from {least:g} to {most:g}, where brightness goes from 0 to 1, 255 or 65535"
+        )
+    if images[0].dtype.kind == "f" and most <= 1.5:
+        return float(2.0 ** min(np.ceil(np.log2(most)), 0)) if most > 0 else 1.0
+    return float(2 ** next(bits for bits in (8, 10, 12, 14, 16) if most < 2**bits) - 1)
+
+
+def as_8_bits(image: np.ndarray, white: float) -> Image:
+    """Return an image as uint8, ``white`` as 255; numbers that are not finite are black."""
+    scaled = np.nan_to_num(image.astype(np.float32), posinf=0, neginf=0) * np.float32(255 / white)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def read_image(
+    path: str | os.PathLike[str], *, upright: bool = True, page: int = 0, white: float | None = None
+) -> Image:
     """Read an image of any kind as (H, W, 3) uint8 RGB.
 
     ``upright`` turns it as its EXIF orientation says; PoseTrack's labels are on images that are not turned.
+    ``page`` picks one of the images that a TIFF holds. Of more than 8 bits ``white`` is shown as 255, by
+    default what :func:`white_of` says of this image.
 
     Raises:
-        VideoError: if the file is missing or no image.
+        VideoError: if the file is missing or no image, or its values are no brightness.
     """
-    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        # Read by numpy: OpenCV cannot open names outside the code page on Windows.
-        data = np.fromfile(path, np.uint8)
-        if not data.size:
-            raise ValueError("an empty file")
-        image = cv2.imdecode(data, flags)
-        if image is None:
-            raise ValueError("another format, or a damaged file")
+        image = _decode(path, page, upright=upright)
+        if image.dtype != np.uint8:
+            image = as_8_bits(image, white_of([image]) if white is None else white)
     except (OSError, ValueError, cv2.error) as error:
-        raise VideoError(
-            "this image cannot be read",
-            path=path,
-            expected=f"an image: {', '.join(IMAGE_SUFFIXES)}",
-            got=error,
-            fix="replace the file or take it away",
-        ) from error
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        raise _unreadable(path, error) from error
+    return np.asarray(image, np.uint8)
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> VideoError:
+    return VideoError(
+        "this image cannot be read",
+        path=path,
+        expected=f"an image: {', '.join(IMAGE_SUFFIXES)}",
+        got=error,
+        fix="replace the file, for instance by one of 8 bits a colour, or take it away",
+    )
 
 
 class FolderFrames:
     """The frames of a folder of images, in natural order of the names (frame2 before frame10).
 
-    The folder may be a single image. Hidden files, other files than images and folders inside are skipped; at
-    most ``cache_bytes`` of images are kept.
+    The folder may be a single image file, which may hold several: the pages of a TIFF, or an animated PNG or
+    WebP. Hidden files, other files than images and folders inside are skipped; at most ``cache_bytes`` of
+    images are kept. Images of more than 8 bits are brightened alike.
 
     Raises:
         VideoError: if there is no image, one cannot be read, or sizes differ.
@@ -93,42 +163,123 @@ class FolderFrames:
 
     def __init__(self, folder: str, cache_bytes: int, fps: float) -> None:
         self._cache: FrameCache[Image] = FrameCache(cache_bytes)
-        self._files = [Path(folder)] if os.path.isfile(folder) else _images_in(folder)
-        self.fps = fps
-        self.times = np.arange(len(self._files)) / fps
-        self.frame_names = tuple(file.name for file in self._files)
-        expected = _upright_size(self._files[0])
-        for file in self._files[1:]:
-            self._check_size(file, expected, _upright_size(file))
-        height, width = read_image(self._files[0]).shape[:2]
+        files = [Path(folder)] if os.path.isfile(folder) else _images_in(folder)
+        self._animation: PIL.Image.Image | None = None
+        pages, expected, form = _look_at(files[0])
+        self._places = [(files[0], page) for page in pages]
+        for file in files[1:]:
+            others, size, _ = _look_at(file)
+            self._check_size(file, files[0], expected, size)
+            self._places.append((file, 0))
+            pages = max(pages, others, key=len)
+        if len(files) > 1 and len(pages) > 1:
+            raise VideoError(
+                "an image of this folder holds several images",
+                path=folder,
+                expected="one frame a file",
+                got=f"{len(pages)} in one of {len(files)} files",
+                fix="name this file alone as the video, or write each of its images to a file",
+            )
+        self.fps, self.times = fps, np.arange(len(self._places)) / fps
+        # What is several frames in one file is a video, whose frames have no names.
+        self.frame_names = tuple(file.name for file in files) if len(pages) == 1 else ()
+        self._depth, self._white = np.dtype(np.uint8), None
+        if len(pages) > 1 and form != "TIFF":
+            self._play(files[0], pages)
+            height, width = self.read(0).shape[:2]
+        else:
+            height, width = self._find_white()
         self.image_size: tuple[int, int] = (height, width)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._places)
 
     def read(self, i: int) -> Image:
         """Return image i as (H, W, 3) uint8 RGB, upright.
 
         Raises:
-            VideoError: if the image cannot be read any more, or its size has changed.
+            VideoError: if the image cannot be read any more, or its size or kind has changed.
         """
         image = self._cache.get(i)
         if image is None:
-            image = read_image(self._files[i])
-            self._check_size(self._files[i], self.image_size, image.shape[:2])
+            file, page = self._places[i]
+            if self._animation is not None:
+                image = self._show(page)
+            else:
+                image = self._decode(i)
+                self._check_size(file, self._places[0][0], self.image_size, image.shape[:2])
+                if image.dtype != np.uint8:
+                    image = as_8_bits(image, self._white or 255)
             self._cache.put(i, image, image.nbytes)
         return image.copy()
 
     def close(self) -> None:
         """Forget the images kept."""
         self._cache.clear()
+        if self._animation is not None:
+            self._animation.close()
 
-    def _check_size(self, file: Path, expected: tuple[int, ...], got: tuple[int, ...]) -> None:
+    def _decode(self, i: int) -> np.ndarray:
+        """Return image i as it is stored."""
+        file, page = self._places[i]
+        try:
+            image = _decode(file, page, upright=True)
+        except (OSError, ValueError, cv2.error) as error:
+            raise _unreadable(file, error) from error
+        if i and image.dtype != self._depth:
+            raise VideoError(
+                "this frame holds another kind of numbers than the first",
+                path=file,
+                expected=f"{self._depth}, as {self._places[0][0].name}",
+                got=image.dtype,
+                fix="put frames of one kind into the folder, such as 8 bits a colour",
+            )
+        return image
+
+    def _find_white(self) -> tuple[int, int]:
+        """Find out which value is white, and return (height, width) of the first image."""
+        first = self._decode(0)
+        self._depth = first.dtype
+        if self._depth != np.uint8:
+            last = len(self) - 1
+            some = [
+                first,
+                *(self._decode(i) for i in np.unique(np.linspace(0, last, SAMPLES, dtype=int))[1:]),
+            ]
+            try:
+                self._white = white_of(some)
+            except ValueError as error:
+                raise _unreadable(self._places[0][0], error) from error
+        return first.shape[0], first.shape[1]
+
+    def _play(self, file: Path, pages: Sequence[int]) -> None:
+        """Open an animated image, and see when each of its images is shown."""
+        self._animation = PIL.Image.open(file)
+        steps = []
+        for page in pages:
+            self._show(page)
+            steps.append(float(self._animation.info.get("duration") or 0) / 1000)
+        if min(steps) > 0:
+            self.times = np.concatenate([[0.0], np.cumsum(steps[:-1])])
+            self.fps = len(steps) / sum(steps)
+
+    def _show(self, page: int) -> Image:
+        """Return an image of the animation."""
+        assert self._animation is not None
+        try:
+            self._animation.seek(page)
+            if self._animation.mode.startswith(("I", "F")):
+                raise ValueError("an animation of more than 8 bits")
+            return np.asarray(self._animation.convert("RGB"), np.uint8)
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise _unreadable(self._places[0][0], error) from error
+
+    def _check_size(self, file: Path, first: Path, expected: tuple[int, ...], got: tuple[int, ...]) -> None:
         if got != expected:
             raise VideoError(
                 "this frame has another size than the first",
                 path=file,
-                expected=f"{expected[0]} x {expected[1]} (height x width), as {self.frame_names[0]}",
+                expected=f"{expected[0]} x {expected[1]} (height x width), as {first.name}",
                 got=f"{got[0]} x {got[1]}",
                 fix="put frames of one size into the folder, and nothing else",
             )
@@ -191,13 +342,50 @@ def _images_in(folder: str) -> list[Path]:
     return sorted(images, key=natural)
 
 
-def _upright_size(file: Path) -> tuple[int, int]:
-    """Return (height, width) from the header of an image, which is quick."""
+def _look_at(file: Path) -> tuple[list[int], tuple[int, int], str]:
+    """Return the numbers of the pages of an image, the first's (height, width), and its format as a name.
+
+    The headers tell, which is quick. Previews among the pages are left out.
+    """
     try:
         with PIL.Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) and image.format != "TIFF"
-            return (width, height) if turned else (height, width)
-    except (OSError, ValueError, SyntaxError):
+            (width, height), form = image.size, image.format or ""
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) and form != "TIFF"
+            size = (width, height) if turned else (height, width)
+            count = getattr(image, "n_frames", 1) if form in _STACKS else 1
+            if form != "TIFF":
+                # The cover of an animated PNG is none of its images.
+                return (
+                    list(range(int(bool(image.info.get("default_image")) and count > 1), count)),
+                    size,
+                    form,
+                )
+            text = str(getattr(image, "tag_v2", {}).get(_DESCRIPTION, ""))
+            pages = [0]
+            for page in range(1, count):
+                image.seek(page)
+                if getattr(image, "tag_v2", {}).get(_REDUCED, 0) & 5:  # a small copy, or a mask
+                    continue
+                if image.size[::-1] != size:
+                    raise _odd_stack(file, "pages of one size", f"{size} and {image.size[::-1]}")
+                pages.append(page)
+    except (OSError, ValueError, SyntaxError, EOFError):
         height, width = read_image(file).shape[:2]
-        return height, width
+        return list(range(max(cv2.imcount(str(file)), 1))), (height, width), "TIFF"
+    stated = {
+        key: int(value) for key, value in re.findall(r"^(images|channels)=([0-9]+)", text, re.MULTILINE)
+    }
+    if stated.get("images", len(pages)) > len(pages) or stated.get("channels", 1) > 1:
+        got = ", ".join(f"{key}={value}" for key, value in stated.items())
+        raise _odd_stack(file, "one page a frame", f"{len(pages)} pages of an ImageJ stack with {got}")
+    return pages, size, form
+
+
+def _odd_stack(file: Path, expected: str, got: str) -> VideoError:
+    return VideoError(
+        "the pages of this file are not the frames of a video",
+        path=file,
+        expected=expected,
+        got=got,
+        fix="save the frames as images of one size, one a file or a page",
+    )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from posewarper.crops import Image
 from posewarper.errors import VideoError, few_of, no_such_file, wrong_type
 from posewarper.video.decoding import FileFrames, UprightConverter
-from posewarper.video.images import IMAGE_SUFFIXES, ArrayFrames, FolderFrames
+from posewarper.video.images import ArrayFrames, FolderFrames, is_image_file
 
 CACHE_BYTES = 256 * 2**20
 FOLDER_FPS = 25.0
@@ -159,11 +159,12 @@ def open_video(path: Openable, *, cache_bytes: int = CACHE_BYTES, folder_fps: fl
     Frame indices count from 0 in order of presentation, and count what the decoder really shows. Frames that
     are damaged keep their place and show the frame before; where the picture size changes, frames are scaled
     to the size of the first. The display rotation is applied, and EXIF orientation for images; the aspect
-    ratio of the pixels is not.
+    ratio of the pixels is not. Pictures of more than 8 bits a colour are shown in full brightness, all alike.
 
     Args:
-        path: a file that FFmpeg reads; a folder of jpg, png, bmp, tif or webp images; one such image; or
-            frames in memory: (F, H, W, 3) uint8 RGB, or a list of images (H, W, 3).
+        path: a file that FFmpeg reads; a folder of jpg, png, bmp, tif or webp images; one such image, each
+            page or moving picture of which is a frame; or frames in memory: (F, H, W, 3) uint8 RGB, or a list
+            of images (H, W, 3).
         cache_bytes: most bytes of decoded frames that are kept for the next access.
         folder_fps: frames a second of a folder of frames, or of frames in memory, from which its times come.
 
@@ -194,7 +195,7 @@ def open_video(path: Openable, *, cache_bytes: int = CACHE_BYTES, folder_fps: fl
             got=os.path.splitext(name)[1],
             fix="give the video as VIDEO, and this file as labels",
         )
-    if folder or name.lower().endswith(IMAGE_SUFFIXES):
+    if folder or is_image_file(name):
         return Video(name, FolderFrames(name, cache_bytes, folder_fps))
     return Video(name, FileFrames(name, cache_bytes))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from label_documents import NAMES, FakeVideo, a_document, plain, save, two_video
 
 from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.formats.catalogue import detect_format
-from posewarper.formats.labels import read_annotations, read_labels
+from posewarper.formats.labels import read_annotations, read_labels, write_labels
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels, Track
 
 
 def test_native_file_is_read(tmp_path):
@@ -159,12 +163,16 @@ def test_the_category_with_keypoints_counts(tmp_path):
     )
     with pytest.raises(LabelsError, match="several skeletons") as error:
         read_labels(save(tmp_path, document))
-    assert "person (3 keypoints), dog (1 keypoints)" in str(error.value)
+    assert "1: person (3 keypoints), 2: dog (1 keypoints)" in str(error.value)
+    path = tmp_path / "labels.json"
+    assert len(read_labels(path, skeleton="person").tracks) == 2
+    for choice in ("dog", "2"):
+        assert read_labels(path, skeleton=choice).skeleton.names == ("tail",)
 
 
 def test_wrong_edges_are_left_out_with_a_warning(tmp_path):
     document = a_document()
-    document["categories"][0]["skeleton"] = [[0, 1], [1, 2], [3, 4], "ab"]
+    document["categories"][0]["skeleton"] = [[1, 2], [3, 4], [2, 2], "ab"]
     with pytest.warns(PosewarperWarning, match="edges of the skeleton are left out"):
         labels = read_labels(save(tmp_path, document))
     assert labels.skeleton.edges == ((0, 1),)
@@ -209,3 +217,93 @@ def test_ten_thousand_annotations_are_read(tmp_path):
     path = save(tmp_path, document)
     labels = read_labels(path)
     assert len(labels.tracks[0].frames) == 5000
+
+
+@pytest.mark.parametrize(
+    ("edges", "expected", "said"),
+    [
+        ([[0, 1], [1, 2]], ((0, 1), (1, 2)), "counted from 0"),
+        ([[1, 0], [0, 2], [2, 9]], ((1, 0), (0, 2)), "counted from 0|left out"),
+        ([[1, 2], [2, 3]], ((0, 1), (1, 2)), None),
+        ([[1, 2]], ((0, 1),), None),  # either way: COCO counts from 1
+        ([[0, 1], [2, 3]], (), "left out"),  # neither way
+        ([["nose", "left_eye"]], ((0, 1),), None),
+        ([[1, 2], [2, 2], [7, 1], "ab"], ((0, 1),), "left out"),
+    ],
+)
+def test_edges_are_counted_as_the_file_shows(tmp_path, edges, expected, said):
+    document = a_document()
+    document["categories"][0]["skeleton"] = edges
+    path = save(tmp_path, document)
+    with pytest.warns(PosewarperWarning, match=said) if said else nullcontext():
+        assert read_labels(path).skeleton.edges == expected
+
+
+def test_edges_from_0_are_told_by_left_and_right(tmp_path):
+    names = ["tip", "left_a", "right_a", "left_b", "right_b", "end"]
+    document = a_document()
+    document["categories"][0] |= {"keypoints": names, "skeleton": [[1, 3], [2, 4], [1, 2], [3, 4]]}
+    for annotation in document["annotations"]:
+        annotation["keypoints"] *= 2
+    with pytest.warns(PosewarperWarning, match="counted from 0"):
+        labels = read_labels(save(tmp_path, document))
+    assert labels.skeleton.edges == ((1, 3), (2, 4), (1, 2), (3, 4))
+    document["categories"][0]["skeleton"] = [[2, 4], [3, 5], [2, 3], [4, 5]]
+    assert read_labels(save(tmp_path, document)).skeleton.edges == labels.skeleton.edges
+
+
+def test_one_category_shows_how_the_edges_of_all_are_counted(tmp_path):
+    document = a_document()
+    document["categories"][0]["skeleton"] = [[1, 2]]
+    document["categories"].append({"id": 2, "name": "dog", "keypoints": ["a", "b"], "skeleton": [[0, 1]]})
+    with pytest.warns(PosewarperWarning, match=r"categories\[1\] \(id 2\): the edges of the skeletons"):
+        assert read_labels(save(tmp_path, document)).skeleton.edges == ((1, 2),)
+
+
+@pytest.mark.parametrize("lacking", [{}, {"keypoints": None}, {"keypoints": [], "num_keypoints": None}])
+def test_boxes_beside_keypoints_are_left_out_with_a_warning(tmp_path, lacking):
+    document = a_document()
+    box = {"id": 77, "image_id": 1003, "category_id": 1, "bbox": [1, 2, 3, 4]} | lacking
+    document["annotations"].insert(0, box)
+    with pytest.warns(PosewarperWarning, match=r"left out: 1, the first is annotations\[0\] \(id 77\)"):
+        labels = read_labels(save(tmp_path, document))
+    assert {i: t.frames.tolist() for i, t in labels.tracks.items()} == {0: [3, 10], 1: [3, 10]}
+    box["num_keypoints"] = 3  # keypoints that have got lost
+    with pytest.raises(LabelsError, match="keypoints is missing"):
+        read_labels(save(tmp_path, document))
+
+
+def test_track_ids_that_number_the_annotations_are_not_used(tmp_path):
+    document = a_document(frames=(3, 10, 17))
+    for n, annotation in enumerate(document["annotations"]):
+        annotation["track_id"] = n
+    with pytest.warns(PosewarperWarning, match="6 tracks on 3 frames|linked over time"):
+        labels = read_labels(save(tmp_path, document))
+    assert [track.frames.tolist() for track in labels.tracks.values()] == [[3, 10, 17]] * 2
+
+
+def test_tracks_that_this_program_wrote_stay_as_they_are(tmp_path):
+    point = [[[9.0, 8.0]]]
+    labels = Labels(Skeleton(("nose",)), {4: Track([3], point), 6: Track([10], point)})
+    for format in ("posetrack", "coco", "csv"):
+        path = tmp_path / f"labels.{'csv' if format == 'csv' else 'json'}"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*cannot hold")
+            write_labels(path, labels, format=format)
+        assert list(read_labels(path).tracks) == [4, 6]
+
+
+def test_keypoints_without_names_are_those_of_the_only_preset_of_their_number(tmp_path):
+    document = a_document(tracks=(0,))
+    del document["categories"][0]["keypoints"], document["categories"][0]["skeleton"]
+    for count, names in ((26, ("head", "neck", "hip")), (17, None)):
+        for annotation in document["annotations"]:
+            annotation["keypoints"] = [20.0, 30.0, 2] * count
+        path = save(tmp_path, document)
+        if names is None:
+            with pytest.raises(LabelsError, match="17 keypoints, as coco, posetrack, h36m"):
+                read_labels(path)
+        else:
+            with pytest.warns(PosewarperWarning, match="26 are taken for those of halpe_26"):
+                assert read_labels(path).skeleton.names[17:20] == names
+    assert read_labels(path, skeleton="h36m").skeleton.names[0] == "root"

@@ -95,7 +95,7 @@ def test_damage_is_named(tmp_path, name):
         (b"  \n", "the file is empty"),
         (b'{"images": [', "breaks off at its end"),
         ('{"images": "\u00e9"}'.encode("latin-1"), "not text in UTF-8"),
-        ("{}".encode("utf-16"), "not text in UTF-8"),
+        ("{}".encode("utf-16"), "images is missing"),
         (b"[" * 100_000, "no valid JSON"),
         (b'{"images": [1' + b"0" * 5000 + b"]}", "no valid JSON"),
         (b"hello", "no label file in a known format"),

@@ -216,3 +216,36 @@ def test_what_the_table_cannot_hold_is_named(tmp_path):
         assert lost in said
     assert "nobody" in said and "numbered otherwise" in said and "ignore" not in said
     assert "labeled-data/clip/000004.jpg,1.0,2.0,3.0,4.0" in (tmp_path / "out.csv").read_text()
+
+
+def decimal_commas(text: str) -> str:
+    """Commas in the numbers and semicolons between the cells."""
+    top, rows = text.split("coords,x,y,x,y\n")
+    rows = rows.replace(",", ";").replace("0.", "0,").replace("1.5", "1,5").replace("2.25", "2,25")
+    return top.replace(",", ";") + "coords;x;y;x;y\n" + rows
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ONE.replace(",", ";").encode(),
+        ONE.replace(",", "\t").replace("\n", "\r\n").encode("utf-8-sig"),
+        ONE.replace(",", "|").replace("\n", "\r").encode(),
+        decimal_commas(ONE).encode(),
+        ("sep=;\r\n" + decimal_commas(ONE)).encode("utf-16"),
+        b"\xef\xbb\xbf" + ('"SEP=,"\n' + ONE).encode(),
+        ONE.encode("utf-16-le"),
+        ONE.encode("utf-16-be"),
+        "\n".join(",".join(f'"{cell}"' for cell in row.split(",")) for row in ONE.splitlines()).encode(),
+        ONE.replace("\n", ",,\n").encode(),  # filled up by Excel
+        ONE.replace(",,", ",NA,NA").replace("NA,,", "NA,NA,NA").encode(),
+    ],
+)
+def test_tables_that_excel_and_r_have_saved(tmp_path, data):
+    path = tmp_path / "CollectedData_Ann.csv"
+    path.write_bytes(data)
+    assert detect_format(path) == "deeplabcut"
+    labels = read_labels(path)
+    assert labels.labelled_frames.tolist() == [4, 12]
+    assert labels.tracks[0].keypoints[0].tolist() == [[1.5, 2.25], [100.123456789012, 7]]
+    assert labels.tracks[0].visibility.tolist() == [[2, 2], [2, 0]]

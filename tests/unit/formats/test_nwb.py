@@ -420,3 +420,17 @@ def test_the_command_line_converts_there_and_back(file, tmp_path, capsys):
     file.write_bytes(file.read_bytes()[:3000])
     assert run_command("convert", file, tmp_path / "more.json") == 2
     assert "fix:" in capsys.readouterr().err
+
+
+def test_edges_from_1_and_several_skeletons(tmp_path):
+    path = save_estimation(tmp_path / "e.nwb", np.ones((3, 2)), starting_time=0.0, rate=25.0)
+    with h5py.File(path, "r+") as opened:
+        places: list[str] = []
+        opened.visititems(lambda name, node: places.append(name) if name.endswith("/edges") else None)
+        for place in places:
+            group, name = place.rsplit("/", 1)
+            del opened[group][name]
+            opened[group].create_dataset(name, data=np.array([[1, 2]], np.uint8))
+    assert places
+    with pytest.warns(PosewarperWarning, match="counted from 1"):
+        assert read_annotations(path).skeleton.edges == ((0, 1),)

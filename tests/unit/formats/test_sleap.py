@@ -395,3 +395,20 @@ def test_the_command_line_converts_there_and_back(project, tmp_path, capsys):
     project.write_bytes(project.read_bytes()[:3000])
     assert run_command("convert", project, tmp_path / "more.json") == 2
     assert "fix:" in capsys.readouterr().err
+
+
+def test_one_of_several_skeletons_is_chosen(tmp_path):
+    fly = sleap_io.Skeleton(["head", "wing"], edges=[("wing", "head")], name="fly")
+    other = sleap_io.Instance.from_numpy(np.array([[5.0, 6], [7, 8]]), skeleton=fly)
+    video = a_video()
+    path = save(tmp_path / "a.slp", [frame(video, 4, user()), frame(video, 9, other, user())])
+    with pytest.raises(LabelsError, match=r"several skeletons(.|\n)*1: rat \(3 keypoints\), 2: fly \(2 key"):
+        read_labels(path)
+    for choice in ("fly", "2"):
+        labels = read_labels(path, skeleton=choice)
+        assert (labels.skeleton.names, labels.skeleton.edges) == (("head", "wing"), ((1, 0),))
+        assert labels.labelled_frames.tolist() == [9]
+    with pytest.warns(PosewarperWarning, match="never labelled"):
+        assert read_labels(path, skeleton="rat").labelled_frames.tolist() == [4, 9]
+    with pytest.raises(LabelsError, match="unknown skeleton"):
+        read_labels(path, skeleton="mouse")

@@ -214,3 +214,88 @@ def test_times_are_written_if_the_video_is_known(tmp_path):
     for video in (FakeVideo(n_frames=4), FakeVideo(frame_names=("a.png",))):
         write_labels(path, some_labels(), format="csv", video=video)
         assert path.read_text().startswith("frame,track,")
+
+
+def numbered(column: str, number, animals: int = 1) -> str:
+    """A table of head and tail on three frames, whose column numbers something: number(frame, n, k)."""
+    rows = [
+        f"{frame},{number(frame, n, k)},{name},{30 + 90 * n + frame + 4 * k},{20 + k}"
+        for frame in (2, 10, 18)
+        for n in range(animals)
+        for k, name in enumerate(("head", "tail"))
+    ]
+    return "\n".join([f"frame,{column},bodypart,x,y", *rows]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("column", "number", "animals", "said"),
+    [
+        ("id", lambda f, n, k: 10 * f + k, 1, "numbers the rows"),
+        ("track", lambda f, n, k: f"row{10 * f + k}", 1, "numbers the rows"),
+        ("id", lambda f, n, k: k, 1, "numbers the rows"),  # anew in each frame
+        ("instance", lambda f, n, k: f, 1, "single instance each"),
+        ("track_id", lambda f, n, k: 100 + f, 1, "single instance each"),
+        ("id", lambda f, n, k: 10 * f + n, 2, "single instance each"),
+    ],
+)
+def test_numbers_of_rows_and_detections_are_no_tracks(tmp_path, column, number, animals, said):
+    path = save(tmp_path, numbered(column, number, animals))
+    with pytest.warns(PosewarperWarning) as caught:
+        labels = read_labels(path)
+    assert any(said in str(warning.message) for warning in caught)
+    assert {i: track.frames.tolist() for i, track in labels.tracks.items()} == {
+        n: [2, 10, 18] for n in range(animals)
+    }
+
+
+def test_rows_of_two_animals_that_are_numbered_are_refused(tmp_path):
+    path = save(tmp_path, numbered("id", lambda f, n, k: 10 * f + 2 * n + k, 2))
+    with (
+        pytest.raises(LabelsError, match="head is in frame 2 twice"),
+        pytest.warns(PosewarperWarning, match="numbers the rows"),
+    ):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "number"),
+    [
+        ("id", lambda f, n, k: 7 + n),
+        ("individual", lambda f, n, k: "ab"[n]),
+        ("individual", lambda f, n, k: {2: "ann", 10: "bob", 18: "eve"}[f] + "xy"[n]),  # each seen once
+    ],
+)
+def test_tracks_that_individuals_have_stay(tmp_path, column, number):
+    path = save(tmp_path, numbered(column, number, 2))
+    assert len(read_labels(path).tracks) == len({number(f, n, 0) for f in (2, 10, 18) for n in (0, 1)})
+
+
+def test_names_that_are_numbered_stay_with_a_warning(tmp_path):
+    path = save(tmp_path, numbered("individual", lambda f, n, k: f"mouse{f}"))
+    with pytest.warns(PosewarperWarning, match="3 tracks on 3 frames.*the tracks are kept"):
+        assert len(read_labels(path).tracks) == 3
+
+
+def test_one_instance_a_frame_that_cannot_be_one_individual_is_said(tmp_path):
+    text = "frame,keypoint,x,y\n" + "".join(
+        f"{frame},{name},{x + k},20\n"
+        for frame, x in ((0, 10), (1, 500), (2, 12))
+        for k, name in ((0, "head"), (9, "tail"))
+    )
+    with pytest.warns(PosewarperWarning, match="frames 0 and 1 are far apart"):
+        assert len(read_labels(save(tmp_path, text)).tracks) == 1
+
+
+def test_points_without_a_size_are_linked(tmp_path):
+    rows = [f"{f},dot,{x},{y + 3 * f}" for f in (0, 8) for x, y in ((10, 5), (300, 200))]
+    text = "frame,id,keypoint,x,y\n" + "".join(f"{r.replace(',', f',{n},', 1)}\n" for n, r in enumerate(rows))
+    with pytest.warns(PosewarperWarning, match="single instance each|linked over time"):
+        assert {i: len(t.frames) for i, t in read_labels(save(tmp_path, text)).tracks.items()} == {0: 2, 1: 2}
+
+
+def test_thousands_are_refused_and_decimal_commas_are_not(tmp_path):
+    head = "frame;keypoint;x;y\n"
+    with pytest.raises(LabelsError, match="line 2: x is wrong"):
+        read_labels(save(tmp_path, head + "0;nose;1,024;600\n1;nose;700;2,000\n"))
+    labels = read_labels(save(tmp_path, head + "0;nose;1,024;60,500\n1;nose;7,125;2,000\n"))
+    np.testing.assert_array_equal(labels.tracks[0].keypoints[:, 0], [[1.024, 60.5], [7.125, 2]])

@@ -169,3 +169,28 @@ def test_errors_of_files_that_are_not_text_speak_of_boxes(tmp_path: Path) -> Non
         with pytest.raises(LabelsError, match=said) as caught:
             read_video_boxes(tmp_path / name)
         assert "label" not in str(caught.value)
+
+
+def test_ids_that_number_the_boxes_are_no_tracks(tmp_path: Path) -> None:
+    path = _write(tmp_path, "1,7,1,2,3,4\n2,8,1,2,3,4\n2,9,5,6,3,4\n", "det.txt")
+    with pytest.warns(PosewarperWarning, match="every box has an id of its own"):
+        assert [boxes.tracks.tolist() for boxes in read_video_boxes(path).values()] == [[-1], [-1, -1]]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"3,1,10.5,20,30,40,0.5\n1,-1,1,2,3,4,1\n",
+        b"3 1 10.5 20 30 40 0.5\n1 -1 1 2 3 4 1\n",
+        b"3;1;10,5;20;30;40;0,5\r\n1;-1;1;2;3;4;1\r\n",
+        b'"3","1","10.5","20","30","40","0.5"\n"1","-1","1","2","3","4","1"\n',
+        b"sep=;\n3;1;10.5;20;30;40;0.5\n1;-1;1;2;3;4;1\n",
+        "3\t1\t10.5\t20\t30\t40\t0.5\n1\t-1\t1\t2\t3\t4\t1\n".encode("utf-16"),
+    ],
+)
+def test_lines_with_any_separator(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "det.txt"
+    path.write_bytes(data)
+    found = read_video_boxes(path)
+    assert found[2].boxes.tolist() == [[9.5, 19, 30, 40]] and found[2].scores.tolist() == [0.5]
+    assert found[0].tracks.tolist() == [-1] and found[2].tracks.tolist() == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -107,3 +108,103 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"")
     with pytest.raises(VideoError, match="an empty file"):
         open_video(tmp_path)
+
+
+def scene(i: int) -> np.ndarray:
+    """A grey image (H, W) from 0 to 0.9, the brightness of whose left part rises with i."""
+    image = np.zeros((H, W))
+    image[:, : W // 2] = 0.1 * i
+    image[4:8, 20:26] = 0.9
+    return image
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "white"),
+    [
+        ("clip.tif", np.uint8, 255),
+        ("clip.tif", np.uint16, 1023),
+        ("clip.tiff", np.uint16, 4095),
+        ("clip.stk", np.uint16, 16383),  # told by its content
+        ("clip", np.uint16, 65535),
+        ("clip.tif", np.int32, 4095),
+        ("clip.tif", np.float32, 1),
+        ("clip.tif", np.float32, 0.0625),
+        ("clip.tif", np.float32, 255),
+        ("clip.tif", np.float32, 4095),
+        ("clip.png", np.uint8, 255),
+        ("clip.webp", np.uint8, 255),
+    ],
+)
+def test_all_images_of_a_file_are_frames_in_full_brightness(tmp_path: Path, name, dtype, white) -> None:
+    pages = [Image.fromarray((scene(i) * white + (dtype != np.float32) / 2).astype(dtype)) for i in range(7)]
+    form = {".png": "PNG", ".webp": "WEBP"}.get(Path(name).suffix, "TIFF")
+    more = {"duration": 50, "lossless": True} if form != "TIFF" else {}
+    pages = [page.convert("RGB") for page in pages] if form == "WEBP" else pages
+    pages[0].save(tmp_path / name, format=form, save_all=True, append_images=pages[1:], **more)
+    with open_video(tmp_path / name) as video:
+        assert (video.n_frames, video.image_size, video.frame_names) == (7, (H, W), ())
+        assert video.fps == (20 if more else 25)
+        for i in (3, 0, 6, 5):
+            expected = np.repeat(scene(i)[..., None] * 255, 3, -1)
+            np.testing.assert_allclose(video[i], expected, atol=1.01)
+
+
+def test_a_folder_of_deep_images_has_one_white(tmp_path: Path) -> None:
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), ((scene(i) if i else scene(0) / 4) * 4095).astype(np.uint16))
+    with open_video(tmp_path) as video:
+        assert [int(image.max()) for _, image in video.frames(range(3))] == [57, 229, 229]
+    cv2.imwrite(str(tmp_path / "3.png"), (scene(1) * 255).astype(np.uint8))
+    with pytest.raises(VideoError, match="another kind of numbers"):
+        open_video(tmp_path)
+
+
+def test_previews_and_covers_are_no_frames(tmp_path: Path) -> None:
+    pages = [Image.fromarray(picture(10 * i)) for i in range(4)]
+    pages[0].save(tmp_path / "a.png", save_all=True, append_images=pages[1:], default_image=True)
+    assert open_video(tmp_path / "a.png").n_frames == 3
+    small = pages[0].resize((W // 2, H // 2))
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=[small, pages[1]])
+    assert open_video(tmp_path / "a.tif").n_frames == 2
+
+
+@pytest.mark.parametrize(
+    ("pages", "more", "message"),
+    [
+        ([scene(1) * 4 - 2], {}, "values from -2 to 1.6"),
+        ([scene(1) * 9], {}, "values from 0 to 8.1"),
+        ([scene(1), scene(2)[:9]], {}, "pages of one size"),
+        ([scene(1)], {"description": "ImageJ=1.53t\nimages=900\nframes=900\n"}, "images=900"),
+        ([scene(1), scene(2)], {"description": "ImageJ=1.53t\nimages=2\nchannels=2\n"}, "channels=2"),
+    ],
+)
+def test_stacks_that_are_no_video_are_refused(tmp_path: Path, pages, more, message) -> None:
+    images = [Image.fromarray(page.astype(np.float32)) for page in pages]
+    images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:], **more)
+    with pytest.raises(VideoError, match=message) as error:
+        open_video(tmp_path / "a.tif")
+    assert "a.tif" in str(error.value) and "fix:" in str(error.value)
+
+
+def test_a_folder_with_several_stacks_is_refused(tmp_path: Path) -> None:
+    images = [Image.fromarray(picture(i)) for i in range(3)]
+    for name in ("a.tif", "b.tif"):
+        images[0].save(tmp_path / name, save_all=True, append_images=images[1:])
+    with pytest.raises(VideoError, match="holds several images"):
+        open_video(tmp_path)
+
+
+@pytest.mark.parametrize(("form", "white"), [("gray16le", 4095), ("gray16le", 65535), ("rgb48le", 1023)])
+def test_videos_of_16_bits_are_shown_in_full_brightness(tmp_path: Path, form: str, white: int) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = W, H, form
+        for i in range(4):
+            image = (scene(i) * white).astype(np.uint16)
+            image = image if form == "gray16le" else np.stack([image] * 3, -1)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format=form)))
+        out.mux(stream.encode())
+    with open_video(tmp_path / "a.mkv") as video:
+        for i in (2, 0, 3):
+            np.testing.assert_allclose(video[i][..., 1], scene(i) * 255, atol=2)
