@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -46,3 +47,16 @@ def test_bad_input_is_explained(capsys, tmp_path):
     assert code == 2 and "no labels of posetrack18" in err and "annotations/val/" in err
     code, _, err = command(capsys, "prepare", "posetrack19", tmp_path, "--out", tmp_path / "out")
     assert code == 2 and "posetrack18" in err
+
+
+def test_info_shows_a_prepared_dataset_split_by_split(capsys, tmp_path):
+    tree = write_posetrack_tree(tmp_path / "tree", n_videos=(2, 1), n_frames=6, size=(48, 64))
+    assert command(capsys, "prepare", "posetrack18", tree, "--out", tmp_path / "out", "--quiet")[0] == 0
+    code, said, err = command(capsys, "info", tmp_path / "out", "--json", tmp_path / "facts.json")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in said.splitlines()]
+    assert ["train", "2", "12"] in [row[:3] for row in rows] and ["val", "1", "6"] in [
+        row[:3] for row in rows
+    ]
+    facts = json.loads((tmp_path / "facts.json").read_text())["dataset"]
+    assert facts["kind"] == "posetrack18" and facts["splits"][1]["labelled frames"] == 4

@@ -59,7 +59,7 @@ def run(
     device: common.UnusedDevice = common.DeviceName.AUTO,
     seed: common.UnusedSeed = 0,
 ) -> None:
-    """Show versions and devices, or what is in a video, a label file or a checkpoint.
+    """Show versions and devices, or what is in a video, a label file, a dataset or a checkpoint.
 
     With a video and labels it also measures whether labels that lie close in time come too early or too
     late; --picture draws the labels, so that a wrong skeleton, rotation or frame shift shows.
@@ -165,7 +165,8 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
     video = None
     is_label_file = path is not None and _is_labels(path)
     is_model = path is not None and (is_checkpoint(path) or path.suffix.lower() == ".onnx")
-    is_video = path is not None and not is_label_file and not is_model
+    is_dataset = path is not None and (path / "dataset.json").is_file()
+    is_video = path is not None and not is_label_file and not is_model and not is_dataset
     if picture is not None and (not is_video or labels is None):
         raise ConfigError(
             "--picture draws labels on the frames of a video, and needs both",
@@ -173,7 +174,9 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
             got="no labels" if is_video else "no video",
             fix="name the labels with --labels" if is_video else "name the video that was labelled",
         )
-    if path is not None and is_label_file:
+    if path is not None and is_dataset:
+        facts["dataset"] = _describe_dataset(path)
+    elif path is not None and is_label_file:
         facts["labels"] = _describe_labels(path, None)
     elif path is not None and is_checkpoint(path):
         from posewarper.model.checkpoint import describe_checkpoint
@@ -194,6 +197,24 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
         if video is not None:
             facts["labels"] |= _describe_fit(labels, video, picture)
     return facts or {"environment": _describe_environment()}
+
+
+def _describe_dataset(path: Path) -> Facts:
+    """Return what a dataset that `prepare` made holds, split by split."""
+    from posewarper.posetrack.dataset import open_dataset, read_index
+
+    dataset, summary = open_dataset(path), read_index(path)["summary"]
+    return {
+        "path": str(path),
+        "kind": dataset.kind,
+        "frames from": str(dataset.images.resolve()),
+        "boxes of": {split: str(file) for split, file in dataset.box_files.items()},
+        "never labelled": summary["never_labelled"],
+        "splits": [
+            {"split": split, **{name.replace("n_", "").replace("_", " "): n for name, n in counts.items()}}
+            for split, counts in summary["splits"].items()
+        ],
+    }
 
 
 def _is_labels(path: Path) -> bool:
