@@ -135,7 +135,7 @@ CLIP = "data.clips=[{{video: {clip}, labels: {fish}}}]"
         ("warper", (), "model.start=CHECKPOINT"),
         ("warper", (CLIP, "model.start={pose}"), "the pose network has other keypoints"),
         ("retraining", (CLIP, "data.pseudo.model={warper}"), "this model has other keypoints"),
-        ("pose", (CLIP.replace("clips", "validation_clips"),), "both learned from and validated on"),
+        ("pose", (CLIP.replace("clips", "validation_clips"),), "in both lists"),
         ("pose", ("data.clips=[{{video: {clip}, labels: {labels}}}, {{video: {clip}, labels: {fish}}}]",),
          "other keypoints than those of the first video"),
         ("pose", ("data.clips_file=nowhere.csv",), "cannot read this list of videos"),

@@ -34,7 +34,7 @@ def run(
 
     if out.suffix.lower() != ONNX_SUFFIX:
         raise ConfigError(
-            "models are exported to ONNX",
+            "a model can only be exported to ONNX",
             expected=f"a name that ends in {ONNX_SUFFIX}",
             got=out.name,
             fix=f"name it {out.with_suffix(ONNX_SUFFIX).name}" if out.name.strip(".") else "name a file",

@@ -130,7 +130,7 @@ def read_video_boxes(
     if category_id is not None:
         found = [box for box in found if box.category in (None, category_id)]
     elif len(categories := {box.category for box in found} - {None}) > 1:
-        warn(path, f"boxes of several categories ({', '.join(sorted(map(str, categories)))}) are used alike")
+        warn(path, f"boxes of several categories ({', '.join(sorted(map(str, categories)))}) are all used")
     beyond = [] if n_frames is None else [box for box in found if box.frame >= n_frames]
     if beyond:
         more = f" and {len(beyond) - 1} more boxes" if len(beyond) > 1 else ""
@@ -326,7 +326,7 @@ def _keys(boxes: BoxList, table: InstanceTable) -> Sequence[str | int]:
         return table.frame_names
     if table.image_ids is None:
         raise LabelsError(
-            "the boxes know their frames by image_id, but these annotations have no ids",
+            "the boxes name their frames by image_id, but these annotations have no image ids",
             expected="boxes with image_name",
             got=f"video {table.video} without image ids",
             fix="give boxes with image names, or annotations in PoseTrack18's form",

@@ -1,7 +1,7 @@
-"""The formats of labels: what each is, how it is told, read and written, and what it cannot hold.
+"""The table of label formats: how each is recognised, read and written, and what it cannot hold.
 
-A new format is one line here and one file beside, whose ``read_clip`` gives a :class:`Clip` and whose
-``write_labels`` takes :class:`Labels`.
+A new format is an entry in ``FORMATS`` here, and a file in this folder with ``read_clip``, which returns a
+:class:`Clip`, and ``write_labels``, which takes :class:`Labels`.
 """
 
 from __future__ import annotations

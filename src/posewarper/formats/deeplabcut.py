@@ -337,7 +337,7 @@ class _PlainUnpickler(pickle.Unpickler):
 def _copy_group(h5py: Any, old: Any, new: Any, depth: int = 0) -> None:
     """Copy what a group of an HDF5 file holds, and refuse what PyTables would run as code."""
     if depth > _DEEPEST:
-        raise ValueError("groups in groups without end")
+        raise ValueError("its groups are nested too deeply")
     _copy_attributes(old, new)
     for name in old:
         name.encode("utf-8")  # fails for a name that is no text, which would crash PyTables
@@ -465,7 +465,7 @@ def _find_tables(config: Path, scorer: Any) -> dict[str, Path]:
         own = [path for path in found if path.stem == f"CollectedData_{scorer}"] or found
         if len({path.stem for path in own}) > 1:
             raise LabelsError(
-                "the labels of a video are there from several scorers",
+                "several scorers have labelled the same video",
                 path=folder,
                 expected=f"a table CollectedData_{scorer}" if scorer else "the setting scorer in config.yaml",
                 got=", ".join(path.name for path in own)[:200],

@@ -338,7 +338,7 @@ def _leave_out_moved(clip: Clip, offset: int, path: PathLike, n_frames: int) -> 
         return
     clip.instances = [instance for instance in clip.instances if instance.frame not in moved]
     clip.labelled_frames -= moved
-    warn(path, f"frames that the offset moves beyond the last one are left out: {len(moved)}")
+    warn(path, f"the offset moves some frames beyond the last one; they are left out: {len(moved)}")
 
 
 def _warn_of_outside(clip: Clip, path: PathLike) -> None:

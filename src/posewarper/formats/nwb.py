@@ -183,7 +183,7 @@ def _read_training(group: Any, content: _Content) -> None:
                 seen = np.asarray(instance["node_visibility"][()], bool)
             visibility = np.where(is_there(points), np.where(seen, 2, 1), 0).astype(np.uint8)
             if not len(points) == len(skeleton) == len(visibility):
-                raise ValueError(f"{name} has not the points of its skeleton")
+                raise ValueError(f"{name} does not have as many points as its skeleton")
             points[visibility == 0] = np.nan
             track = int(instance.attrs["id"]) if "id" in instance.attrs else None
             where = f"frame {index}, instance {number + 1}"
@@ -250,7 +250,7 @@ def _read_series(series: Any) -> tuple[Floats, Floats, Floats]:
     if "confidence" in series:
         scores = np.asarray(series["confidence"][()], np.float64)
     if not len(times) == len(points) == len(scores) or not np.isfinite(times).all():
-        raise ValueError(f"{where} has not one time and one confidence for each point")
+        raise ValueError(f"{where} does not have a time and a confidence for each point")
     return times, points, scores
 
 

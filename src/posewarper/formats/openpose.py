@@ -200,7 +200,7 @@ def _choose_skeleton(path: PathLike, count: int | None, given: Skeleton | None) 
     what = (
         f"{count} keypoints may be those of {' or '.join(known)}"
         if known
-        else f"no model with {count} keypoints is known"
+        else f"no model of OpenPose with {count} keypoints is known"
     )
     warn(
         path,

@@ -173,7 +173,7 @@ def _read_rows(text: str, path: PathLike) -> list[_Row]:
     repeated = sorted({column for column in known if known.count(column) > 1})
     if repeated:
         got = ", ".join(repeated)
-        raise LabelsError("line 1: columns are there twice", path=path, got=got, fix="remove one of them")
+        raise LabelsError("line 1: some columns appear twice", path=path, got=got, fix="remove one of them")
     unused = [cell.strip()[:40] for cell, column in zip(header, columns, strict=True) if column is None]
     if unused:
         warn(path, f"columns that are not used: {', '.join(unused)[:200]}")
@@ -217,7 +217,7 @@ def _find_frames(times: Floats, rows: Sequence[_Row], path: PathLike, video: Vid
     """
     if np.isnan(times).any():
         row = rows[int(np.argmax(np.isnan(times)))]
-        raise row.problem("neither frame nor time is there", fix="give every row a frame or a time")
+        raise row.problem("the row has neither a frame nor a time", fix="give every row a frame or a time")
     if video is None or video.frame_names:
         folder = "" if video is None else f"{Path(video.path).name}, a folder, whose images have no times"
         raise LabelsError(

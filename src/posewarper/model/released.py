@@ -1,4 +1,6 @@
-"""Released weights, of the original and of mmpose 0.x, read strictly: every tensor has its place or a reason.
+"""Weights that others have released: the original's and those of mmpose 0.x.
+
+Reading is strict: each tensor of a file either finds its place in our network or is named as not used.
 
 What these files do not say is taken from the original's setup: crops of 384 x 288, sigma 3, colours
 normalised as for ImageNet, and PoseTrack's keypoints where there are 17.

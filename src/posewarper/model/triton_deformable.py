@@ -1,4 +1,6 @@
-"""The deformable convolution on a CUDA GPU: one kernel forward, one backward, which write results only.
+"""The deformable convolution on a CUDA GPU: a Triton kernel forward and one backward.
+
+Neither keeps intermediate results in the GPU's memory.
 
 Both work on tiles of some taps (of the 9 * C of an image) by some pixels: offsets are read once, the four
 neighbours of each tap come from the caches, taps stay in registers and meet the dense kernel in a matrix

@@ -1,4 +1,4 @@
-"""Interpolation of labels over time: what can be had without looking at the video."""
+"""Interpolates labels over time: nearest, linear and PCHIP. The video itself is not looked at."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def _labelled(table: InstanceTable, keep: Collection[int] | None) -> list[int]:
     strangers = sorted(set(keep) - set(labelled))
     if strangers:
         raise LabelsError(
-            f"frames of {table.video} are to count as labelled and are not",
+            f"frames of {table.video} were named as labelled, but they are not",
             expected="numbers of labelled frames",
             got=strangers[:10],
             fix="select labelled frames only",

@@ -1,4 +1,6 @@
-"""Predictions as result files, a file a video: as the original wrote them, and as test servers take them.
+"""Writes predictions of PoseTrack as result files, one for each video.
+
+The files have the form of the original, or the form that PoseTrack's test server takes.
 
 All functions take predictions as they stand: callers first apply the rule of the neck (``apply_neck_rule``)
 and the product of scores (``paper_scores``).

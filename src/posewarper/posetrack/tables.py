@@ -1,4 +1,4 @@
-"""PoseTrack's annotations and predictions, whatever the form: a file, a folder or a zip file of them."""
+"""Reads PoseTrack's annotations or predictions into tables, from a file, a folder or a zip file."""
 
 from __future__ import annotations
 

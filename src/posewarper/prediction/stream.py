@@ -1,4 +1,4 @@
-"""Poses of a video as its frames come: each is decoded once, and seen by the network as seldom as can be.
+"""Predicts the poses of a video while its frames come, and computes each heatmap only once where it can.
 
 A frame's poses are there as soon as the window's later frames are; with a causal window that is at once. What
 is kept are the frames of one window and their heatmaps, however long the video is.

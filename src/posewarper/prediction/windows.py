@@ -67,7 +67,12 @@ def make_window(radius: int, *, causal: bool = False) -> Window:
         ConfigError: if the radius is negative.
     """
     if radius < 0:
-        raise ConfigError("a window has no such radius", expected="0 or more", got=radius, fix="correct it")
+        raise ConfigError(
+            "a window's radius cannot be negative",
+            expected="0 or more",
+            got=radius,
+            fix="give 0 or a positive number",
+        )
     by_distance = [PAPER_WEIGHTS[0], *(PAPER_WEIGHTS[1] * _FALL**n for n in range(radius))]
     before, after = range(-1, -radius - 1, -1), range(1, 1 if causal else radius + 1)
     offsets = (0, *before, *after)

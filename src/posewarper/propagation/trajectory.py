@@ -1,4 +1,4 @@
-"""One trajectory from all evidence: labels, optical flow, and what networks see on each frame.
+"""Fits one trajectory to all evidence: labels, optical flow, and what networks see on each frame.
 
 For every keypoint of a stretch of frames a robust least-squares problem is solved: labels are hard, a
 prediction draws the more the surer it is, consecutive frames are tied by the measured motion, and a weak

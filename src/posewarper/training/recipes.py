@@ -32,7 +32,7 @@ def choose_clips(data: DataSettings) -> tuple[list[ClipSettings], list[ClipSetti
     for clip in validation:
         if os.path.realpath(clip.video) in known:
             raise ConfigError(
-                "this video is both learned from and validated on",
+                "this video is in both lists: the one for training and the one for validation",
                 path=clip.video,
                 expected="a split by video, so that the figures tell how well others are done",
                 got="the same video in both lists",

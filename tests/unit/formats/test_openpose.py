@@ -82,7 +82,7 @@ def test_a_folder_of_frames_gives_the_indices(tmp_path):
 
 @pytest.mark.parametrize(
     ("count", "skeleton", "said"),
-    [(25, BODY_25, "--skeleton body_25b"), (18, COCO_18, None), (2, None, "no model with 2 keypoints")],
+    [(25, BODY_25, "--skeleton body_25b"), (18, COCO_18, None), (2, None, "OpenPose with 2 keypoints")],
 )
 @pytest.mark.filterwarnings("ignore:.*never labelled")
 def test_the_number_of_keypoints_tells_the_model(tmp_path, count, skeleton, said):

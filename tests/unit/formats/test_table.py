@@ -127,7 +127,7 @@ def test_times_that_do_not_fit_the_video(tmp_path):
         ((0.0, 3.5), r"line 3: this time is not within the video"),
         ((-0.2, 0.0), r"line 2: this time is not within the video"),
         ((0.21, 0.25), "line 3: two times belong to the same frame"),
-        ((0.04, ""), "line 3: neither frame nor time is there"),
+        ((0.04, ""), "line 3: the row has neither a frame nor a time"),
         ((0.04, "x"), "line 3: time is wrong"),
     ):
         with pytest.raises(LabelsError, match=message):
@@ -146,7 +146,7 @@ def test_the_frame_counts_before_the_time(tmp_path):
     [
         ("keypoint,", "place,", "line 1: the header lacks columns"),
         ("frame,", "number,", "name the columns that are frame"),
-        ("visibility", "x", "line 1: columns are there twice"),
+        ("visibility", "x", "line 1: some columns appear twice"),
         ("3,0,nose,1.5,2.25,2,", "3,0,nose,1.5,2.25,", "line 2: the row has another length"),
         ("3,0,nose", "3.5,0,nose", "line 2: frame is wrong"),
         ("3,0,nose", ",0,nose", "line 2: frame is wrong"),

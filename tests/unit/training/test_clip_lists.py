@@ -78,7 +78,7 @@ def test_a_video_may_not_be_in_both_lists(tmp_path, monkeypatch):
         {"video": "a.mp4", "labels": "a.json"},
         {"video": str(tmp_path / "link.mp4"), "labels": "b.json"},
     )
-    with pytest.raises(ConfigError, match="both learned from and validated on"):
+    with pytest.raises(ConfigError, match="in both lists"):
         choose_clips(DataSettings(clips=(one,), validation_clips=(same,)))  # type: ignore[arg-type]
     other = {"video": "b.mp4", "labels": "b.json"}
     clips, validation = choose_clips(DataSettings(clips=(one,), validation_clips=(other,)))  # type: ignore[arg-type]
