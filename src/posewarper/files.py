@@ -17,6 +17,7 @@ from typing import Any
 
 from posewarper.errors import OutputError, PosewarperError, few_of
 
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 _LEAST_BYTES = 2**16  # a disk with less counts as full
 
 
@@ -48,13 +49,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             "cannot write this file", path=target, got=error, fix="name another place"
         ) from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            error.filename = os.fspath(target)
-            raise
+        number = error.errno if isinstance(error, OSError) else None
         # Other libraries say in their own ways that a disk is full.
         if not isinstance(error, PosewarperError) and shutil.disk_usage(target.parent).free < _LEAST_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(target)) from error
-        raise
+            number = errno.ENOSPC
+        if number not in _OF_DISKS:
+            raise
+        raise OSError(number, os.strerror(number), os.fspath(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,8 +66,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or os.fspath(path)
-        raise
+        raise OSError(error.errno, error.strerror, error.filename or os.fspath(path)) from error
 
 
 def leftovers(folder: Path, name: str = "*") -> list[Path]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 
 from posewarper.errors import OutputError
@@ -145,7 +146,8 @@ def test_a_full_disk_names_the_file_whatever_the_library_says(tmp_path, monkeypa
         full(tmp_path / "a.h5", RuntimeError("cannot flush"))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    for error in (RuntimeError("cannot flush"), OSError("Can't write data")):
+    of_av = av.error.OSError(errno.ENOSPC, "No space left on device", "a.partial.h5")
+    for error in (RuntimeError("cannot flush"), OSError("Can't write data"), of_av):
         with pytest.raises(OSError, match="No space left") as caught:
             full(tmp_path / "a.h5", error)
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.h5"))
