@@ -375,7 +375,8 @@ def quiet() -> Iterator[None]:
     filters = [f for f in warnings.filters if issubclass(PosewarperWarning, f[2]) and not f[1] and not f[3]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter(filters[0][0] if filters else "default", PosewarperWarning)
+        action: Any = filters[0][0] if filters else "default"
+        warnings.simplefilter(action, PosewarperWarning)
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Generic, TypeVar
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from posewarper.crops import Image
-from posewarper.errors import VideoError, few_of
+from posewarper.errors import PosewarperWarning, VideoError, few_of
 
 T = TypeVar("T")
 
@@ -51,6 +53,7 @@ class FrameCache(Generic[T]):
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _ORIENTATION, _REDUCED, _DESCRIPTION = 274, 254, 270  # EXIF and TIFF tags
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
 _STACKS = ("TIFF", "PNG", "WEBP")  # formats that may hold several images, as Pillow calls them
 SAMPLES = 24  # images of a clip that tell which value is white
 
@@ -59,9 +62,8 @@ def is_image_file(path: str | os.PathLike[str]) -> bool:
     """Return whether a file is an image, or several, by its suffix or its first bytes; a GIF is a video."""
     with open(path, "rb") as file:
         head = file.read(12)
-    is_tiff = head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
     is_other = head.startswith(b"\x89PNG") or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
-    return is_tiff or is_other or os.fspath(path).lower().endswith(IMAGE_SUFFIXES)
+    return head[:4] in _TIFF or is_other or os.fspath(path).lower().endswith(IMAGE_SUFFIXES)
 
 
 def _decode(path: str | os.PathLike[str], page: int, *, upright: bool) -> np.ndarray:
@@ -75,12 +77,12 @@ def _decode(path: str | os.PathLike[str], page: int, *, upright: bool) -> np.nda
     data = np.fromfile(path, np.uint8) if page == 0 else np.memmap(path, np.uint8, "r")
     if not data.size:
         raise ValueError("an empty file")
-    if data[:2].tobytes() in (b"II", b"MM"):
+    if data[:4].tobytes() in _TIFF:
         try:
-            with PIL.Image.open(path) as opened:
+            with warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as opened:
                 if opened.mode in ("F", "I"):  # grey numbers of 32 bits
                     flags = cv2.IMREAD_UNCHANGED
-        except PIL.UnidentifiedImageError:
+        except Exception:  # another kind, or damage, of which OpenCV will say more
             pass
     if page:
         found, pages = cv2.imdecodemulti(data, flags, range=(page, page + 1))
@@ -270,7 +272,7 @@ class FolderFrames:
             self._animation.seek(page)
             if self._animation.mode.startswith(("I", "F")):
                 raise ValueError("an animation of more than 8 bits")
-            return np.asarray(self._animation.convert("RGB"), np.uint8)
+            return np.asarray(PIL.ImageOps.exif_transpose(self._animation).convert("RGB"), np.uint8)
         except (OSError, ValueError, EOFError, SyntaxError) as error:
             raise _unreadable(self._places[0][0], error) from error
 
@@ -348,7 +350,7 @@ def _look_at(file: Path) -> tuple[list[int], tuple[int, int], str]:
     The headers tell, which is quick. Previews among the pages are left out.
     """
     try:
-        with PIL.Image.open(file) as image:
+        with warnings.catch_warnings(action="ignore"), PIL.Image.open(file) as image:
             (width, height), form = image.size, image.format or ""
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) and form != "TIFF"
             size = (width, height) if turned else (height, width)
@@ -369,9 +371,16 @@ def _look_at(file: Path) -> tuple[list[int], tuple[int, int], str]:
                 if image.size[::-1] != size:
                     raise _odd_stack(file, "pages of one size", f"{size} and {image.size[::-1]}")
                 pages.append(page)
-    except (OSError, ValueError, SyntaxError, EOFError):
-        height, width = read_image(file).shape[:2]
-        return list(range(max(cv2.imcount(str(file)), 1))), (height, width), "TIFF"
+    except VideoError:
+        raise
+    except Exception as error:  # Pillow does not know this kind, or fails at damage in a way of its own
+        size, count = read_image(file).shape[:2], 1
+        if file.read_bytes()[:4] in _TIFF:
+            count = max(cv2.imcount(str(file)), 1)
+            if not isinstance(error, PIL.UnidentifiedImageError):
+                text = f"{file}: the file is damaged or cut off; {count} images can be read"
+                warnings.warn(text, PosewarperWarning, stacklevel=2)
+        return list(range(count)), (size[0], size[1]), "TIFF"
     stated = {
         key: int(value) for key, value in re.findall(r"^(images|channels)=([0-9]+)", text, re.MULTILINE)
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posewarper.errors import VideoError
+from posewarper.errors import PosewarperWarning, VideoError
 from posewarper.video.images import read_image
 from posewarper.video.source import open_video
 
@@ -208,3 +208,27 @@ def test_videos_of_16_bits_are_shown_in_full_brightness(tmp_path: Path, form: st
     with open_video(tmp_path / "a.mkv") as video:
         for i in (2, 0, 3):
             np.testing.assert_allclose(video[i][..., 1], scene(i) * 255, atol=2)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp"])
+def test_all_images_of_a_file_are_turned(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn clockwise
+    pages = [Image.fromarray(picture(20 * i)) for i in range(4)]
+    more = {"lossless": True} if name == "a.webp" else {}
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], exif=exif, **more)
+    with open_video(tmp_path / name) as video:
+        assert (video.n_frames, video.image_size) == (4, (W, H))
+        for i in (3, 1):
+            np.testing.assert_array_equal(video[i], np.rot90(picture(20 * i), -1))
+
+
+def test_a_stack_that_breaks_off_is_said(tmp_path: Path) -> None:
+    pages = [Image.fromarray(picture(20 * i)) for i in range(6)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.warns(PosewarperWarning, match="cut off; [345] images can be read"):
+        video = open_video(tmp_path / "a.tif")
+    assert video.n_frames in (3, 4, 5)
+    np.testing.assert_array_equal(video[2], picture(40))
