@@ -298,11 +298,11 @@ class ArrayFrames:
 
     def __init__(self, frames: np.ndarray | Sequence[np.ndarray], fps: float) -> None:
         one = isinstance(frames, np.ndarray) and frames.ndim == 3 and frames.shape[-1] == 3
-        self._frames = [frames] if one else list(frames)
+        self._frames: list[np.ndarray] = [np.asarray(frames)] if one else list(frames)
         kinds = sorted({f"{np.shape(f)} {getattr(f, 'dtype', type(f).__name__)}" for f in self._frames})
         first = self._frames[0] if self._frames else None
         is_image = isinstance(first, np.ndarray) and first.ndim == 3 and first.shape[-1] == 3 and first.size
-        if len(kinds) != 1 or not is_image or first.dtype != np.uint8:
+        if first is None or len(kinds) != 1 or not is_image or first.dtype != np.uint8:
             raise VideoError(
                 "these arrays are no frames",
                 expected="(F, H, W, 3) uint8 in RGB, or a list of such images, all of one size",
@@ -311,7 +311,7 @@ class ArrayFrames:
             )
         self.fps = fps
         self.times = np.arange(len(self._frames)) / fps
-        self.image_size: tuple[int, int] = first.shape[:2]
+        self.image_size: tuple[int, int] = (first.shape[0], first.shape[1])
 
     def __len__(self) -> int:
         return len(self._frames)
