@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,9 @@ PathLike = str | os.PathLike[str]
 
 # Frames come once and in order: what the decoder keeps would only be memory that grows with the video.
 _CACHE_BYTES = 32 * 2**20
+_NO_HEAD = (
+    "the warp head of this model was never trained: each frame is predicted by itself (--aggregate none)"
+)
 _KEPT_EVERY = 50  # frames; a run that resumes does at most so many again
 _CHUNK = 8  # frames together, where boxes do not depend on poses
 # Distances are counted by range, 2 percent wide, so that what is kept does not grow with the video.
@@ -112,6 +116,10 @@ def predict(
     network = open_model(model, device) if isinstance(model, str | os.PathLike) else model
     if not hasattr(network, "spec"):
         raise wrong_type("the model", model, "a model's file, or what fit and load_model return")
+    falls_back = config.aggregate != "none" and config.window > 0 and "warp" not in network.spec.trained
+    if falls_back:
+        config = config.model_copy(update={"aggregate": "none"})
+        warnings.warn(_NO_HEAD, PosewarperWarning, stacklevel=2)
     check_window(network, _window(config))
     given = [boxes is not None, labels is not None, detector is not None, whole_frame]
     if sum(given) != 1:
@@ -140,7 +148,8 @@ def predict(
                 detect_every=detect_every,
                 follows=detect_every > 1,
             )
-        return predict_clip(frames, network, source, config=config, log=log, batch=batch, progress=progress)
+        result = predict_clip(frames, network, source, config=config, log=log, batch=batch, progress=progress)
+        return replace(result, notes=(_NO_HEAD, *result.notes)) if falls_back else result
 
 
 def predict_clip(
