@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from posewarper.version import __version__
 
 _HOMES = {
+    "LabelFile": "formats.records",
     "Labels": "structures",
     "Poses": "structures",
     "Skeleton": "skeletons",
@@ -26,6 +27,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "LabelFile",
     "Labels",
     "Poses",
     "Skeleton",
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from posewarper.evaluation.protocols import evaluate
     from posewarper.fitting import fit, propagate
     from posewarper.formats.labels import read_labels, write_labels
+    from posewarper.formats.records import LabelFile
     from posewarper.model.checkpoint import load_model
     from posewarper.prediction.video import predict
     from posewarper.skeletons import Skeleton

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from posewarper.errors import ConfigError, did_you_mean, unknown_name
 
@@ -102,7 +102,7 @@ def effort_config(effort: str) -> FitConfig:
 
 MIN_SCORE = 0.2
 """A propagated keypoint becomes a label if it scores more than this, as in the original."""
-SOURCES = ("dataset", "made_up", "clips", "clips_file")
+SOURCES = ("dataset", "made_up", "clips", "clips_file", "images")
 """The settings of ``data`` that say what is learned from; one of them is given."""
 STAGES = ("pose", "warper", "sparse_pose", "sparse_warper", "retraining")
 
@@ -125,7 +125,16 @@ class ClipSettings(Settings):
 
     video: str
     labels: str
+    labels_of: str | None = Field(default=None, description="which video of the label file is meant")
+    frame_number: int | None = Field(default=None, description="which number in images' names is the frame")
     pseudo_labels: str | None = Field(default=None, description="poses.json of `posewarper propagate`")
+
+
+class ImageSettings(Settings):
+    """Separate labelled images, of any videos and sizes."""
+
+    labels: str = Field(description="a DeepLabCut or Lightning Pose project or table, or COCO keypoints JSON")
+    folder: str | None = Field(default=None, description="where the names of images begin, if not found")
 
 
 class PseudoSettings(Settings):
@@ -156,6 +165,8 @@ class DataSettings(Settings):
     clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to learn from")
     validation_clips: tuple[ClipSettings, ...] = Field(default=(), description="videos to validate on")
     clips_file: str | None = Field(default=None, description="CSV of video, labels, split (train or val)")
+    images: tuple[ImageSettings, ...] = Field(default=(), description="separate labelled images")
+    held_out: float = Field(default=0.1, ge=0, lt=1, description="share of separate images to validate on")
     split: str = "train"
     validation: str | None = Field(default="val", description="split to validate on; none to leave it out")
     selection: str | None = Field(default=None, description="the original's file of frames: stem or path")
@@ -164,6 +175,12 @@ class DataSettings(Settings):
     subset_seed: int = Field(default=0, ge=0, description="by which V and N are drawn")
     pseudo_labels: str | None = Field(default=None, description="folder or file of poses that join labels")
     pseudo: PseudoSettings | None = Field(default=None, description="make such poses first")
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _name_labels(cls, value: Any) -> Any:
+        values = value if isinstance(value, list | tuple) else [value]
+        return [{"labels": one} if isinstance(one, str) else one for one in values]
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -351,13 +351,13 @@ class RecordLog:
                     raise self.damaged(f"line {number}: {error}") from error
 
 
-def describe_inputs(**paths: Path | None) -> dict[str, Any]:
+def describe_inputs(**paths: str | os.PathLike[str] | None) -> dict[str, Any]:
     """Return path and hash of each input by its name, None for those not given.
 
     What cannot be read has None for a hash: whoever goes on to read it says what is wrong.
     """
     return {
-        name: None if path is None else {"path": str(path), "sha256": _digest(path)}
+        name: None if path is None else {"path": str(path), "sha256": _digest(Path(path))}
         for name, path in paths.items()
     }
 

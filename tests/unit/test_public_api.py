@@ -31,7 +31,7 @@ def test_every_public_name_loads_and_is_documented(name):
 
 def test_the_public_names_are_these():
     assert set(posewarper.__all__) == {
-        *("Labels", "Poses", "Skeleton", "__version__"),
+        *("LabelFile", "Labels", "Poses", "Skeleton", "__version__"),
         *(
             "evaluate",
             "fit",

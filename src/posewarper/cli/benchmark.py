@@ -57,6 +57,8 @@ def run(
         str | None,
         typer.Option(metavar="NAMES", help="Methods, with commas in between; all of them if left out."),
     ] = None,
+    labels_of: common.LabelsOf = None,
+    frame_number: common.FrameNumber = None,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Use one track alone.")] = None,
     json_file: common.JsonFile = None,
     cache: Annotated[
@@ -85,12 +87,13 @@ def run(
 
     from posewarper.benchmark import compare, describe_machine, usable_methods
     from posewarper.formats.labels import read_labels
+    from posewarper.formats.records import LabelFile
     from posewarper.options import NetworkConfig
     from posewarper.video.source import open_video
 
     names = usable_methods(effort) if methods is None else common.read_names(methods)
     with open_video(video) as opened:
-        dense = read_labels(labels, video=opened)
+        dense = read_labels(LabelFile(labels, labels_of, frame_number), video=opened)
     if track is not None:
         dense = dense.only_track(track)
     with common.progress_bar(quiet) as progress:

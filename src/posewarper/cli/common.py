@@ -58,6 +58,22 @@ JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file as JSON too.")
 ]
 
+LabelsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--labels-of",
+        metavar="NAME",
+        help="Which video of the label file is meant, where it is about several or another one.",
+    ),
+]
+FrameNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--frame-number",
+        metavar="N",
+        help="Which number in the names of labelled images is the frame: 1 for the first, -1 for the last.",
+    ),
+]
 BackboneWeights = Annotated[
     str,
     typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from posewarper.cli import common
 from posewarper.cli.common import (
     DeviceName,
     Overwrite,
@@ -59,6 +60,8 @@ def run(
             "all), or which of several skeletons in IN to take, by its name or number.",
         ),
     ] = None,
+    labels_of: common.LabelsOf = None,
+    frame_number: common.FrameNumber = None,
     every: Annotated[
         int | None,
         typer.Option(metavar="K", min=1, help="Keep the labels on frames k//2, k//2 + k, ... alone."),
@@ -119,19 +122,25 @@ def run(
         foreign = {"--from": from_format, "--to": to_format, "--video": video, "--every": every}
         foreign |= {"--track": track is not None, "--frame-offset": frame_offset, "--min-score": min_score}
         foreign |= {"--labels-only": labels_only}
+        foreign |= {"--labels-of": labels_of, "--frame-number": frame_number}
         _refuse_options(foreign, "weights")
         _convert_weights(source, out, skeleton, crop_size, overwrite)
         return
     _refuse_options({"--crop-size": crop_size}, "labels")
     from posewarper.formats.catalogue import format_to_write
     from posewarper.formats.labels import read_annotations, write_labels
+    from posewarper.formats.records import LabelFile
     from posewarper.video.source import open_video
 
     to_format = format_to_write(out, to_format)
     refuse_existing(out, overwrite)
     opened = None if video is None else open_video(video)
     labels = read_annotations(
-        source, format=from_format, video=opened, skeleton=skeleton, frame_offset=frame_offset
+        LabelFile(source, labels_of, frame_number),
+        format=from_format,
+        video=opened,
+        skeleton=skeleton,
+        frame_offset=frame_offset,
     )
     if labels_only:
         if not labels.labelled_frames.size:

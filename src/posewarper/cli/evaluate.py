@@ -48,6 +48,8 @@ def run(
     sigmas: Annotated[
         str | None, typer.Option(metavar="S,S,...", help="oks: one for each keypoint, or one for all.")
     ] = None,
+    labels_of: common.LabelsOf = None,
+    frame_number: common.FrameNumber = None,
     json_file: common.JsonFile = None,
     overwrite: common.Overwrite = False,
     quiet: common.UnusedQuiet = False,
@@ -64,9 +66,10 @@ def run(
         common.refuse_existing(json_file, overwrite)
 
     from posewarper.evaluation.protocols import evaluate, format_score
+    from posewarper.formats.records import LabelFile
 
     score = evaluate(
-        ground_truth,
+        LabelFile(ground_truth, labels_of, frame_number),
         predictions,
         metric=metric,
         neck=neck,

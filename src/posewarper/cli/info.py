@@ -18,6 +18,7 @@ from posewarper.files import write_text
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from posewarper.formats.records import LabelFile
     from posewarper.model.network import PoseWarper
     from posewarper.structures import Labels
     from posewarper.video.source import Video
@@ -39,6 +40,8 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="A label file, checked against the video where one is given."),
     ] = None,
+    labels_of: common.LabelsOf = None,
+    frame_number: common.FrameNumber = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Draw the labels on their frames, or the offsets.")
     ] = None,
@@ -78,7 +81,7 @@ def run(
     if offsets and path is not None:
         facts = {"offsets": _describe_offsets(path, video, frames, labels, picture)}
     else:
-        facts = _gather(path, labels, picture)
+        facts = _gather(path, labels, picture, (labels_of, frame_number))
     for title, values in facts.items():
         _show(title, values)
     if json_file is not None:
@@ -159,8 +162,12 @@ def _see_frames(model: PoseWarper, path: Path, frames: str, labels: Path | None)
     return source, target
 
 
-def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Facts:
-    """Return the facts to show by their title."""
+def _gather(
+    path: Path | None, labels: Path | None, picture: Path | None, choice: tuple[str | None, int | None]
+) -> Facts:
+    """Return the facts to show by their title; ``choice`` says what label files do not."""
+    from posewarper.formats.records import LabelFile
+
     facts: Facts = {}
     video = None
     is_label_file = path is not None and _is_labels(path)
@@ -177,7 +184,7 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
     if path is not None and is_dataset:
         facts["dataset"] = _describe_dataset(path)
     elif path is not None and is_label_file:
-        facts["labels"] = _describe_labels(path, None)
+        facts["labels"] = _describe_labels(LabelFile(path, *choice), None)
     elif path is not None and is_checkpoint(path):
         from posewarper.model.checkpoint import describe_checkpoint
 
@@ -193,9 +200,10 @@ def _gather(path: Path | None, labels: Path | None, picture: Path | None) -> Fac
         facts["video"] = _describe_video(video)
     if labels is not None:
         # A label file named twice, as PATH and as --labels, is described once more.
-        facts["labels"] = _describe_labels(labels, video)
+        file = LabelFile(labels, *choice)
+        facts["labels"] = _describe_labels(file, video)
         if video is not None:
-            facts["labels"] |= _describe_fit(labels, video, picture)
+            facts["labels"] |= _describe_fit(file, video, picture)
     return facts or {"environment": _describe_environment()}
 
 
@@ -290,7 +298,7 @@ def _describe_video(video: Video) -> Facts:
     return facts | {name: value for name, value in stored.items() if value is not None}
 
 
-def _describe_labels(path: Path, video: Video | None) -> Facts:
+def _describe_labels(path: LabelFile, video: Video | None) -> Facts:
     """Return format, skeleton, tracks and keypoints of a label file."""
     import numpy as np
 
@@ -324,7 +332,7 @@ def _describe_labels(path: Path, video: Video | None) -> Facts:
     }
 
 
-def _describe_fit(path: Path, video: Video, picture: Path | None) -> Facts:
+def _describe_fit(path: LabelFile, video: Video, picture: Path | None) -> Facts:
     """Return by how many frames the labels should be moved, where that can be told, and draw them if asked.
 
     Warns:

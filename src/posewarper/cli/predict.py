@@ -53,6 +53,8 @@ def run(
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Labels of some frames, at which tracks begin.")
     ] = None,
+    labels_of: common.LabelsOf = None,
+    frame_number: common.FrameNumber = None,
     detector: Annotated[
         str | None,
         typer.Option(
@@ -191,7 +193,8 @@ _OF_DATASETS = {
     name: _DEFAULTS[name] for name in ("split", "ends", "box_threshold", "neck", "all_frames", "skip_missing")
 }
 _FOR_VIDEOS = ("window", "causal", "crops", "hold", "flip", "precision", "patience", "no_overlay")
-_OF_VIDEOS = {name: _DEFAULTS[name] for name in (*_WHERE, *_FOR_VIDEOS)}
+_CHOICE = ("labels_of", "frame_number")
+_OF_VIDEOS = {name: _DEFAULTS[name] for name in (*_WHERE, *_CHOICE, *_FOR_VIDEOS)}
 
 
 def _predict_dataset(
@@ -269,12 +272,14 @@ def _predict_videos(
     device: str,
 ) -> None:
     """Predict one video, or each of a folder or list of videos into a folder of its own."""
+    from posewarper.formats.records import LabelFile
     from posewarper.model.export import open_model
     from posewarper.prediction.video import ClipPredictionConfig
     from posewarper.video.images import IMAGE_SUFFIXES
 
     overlay = not settings.pop("no_overlay")
     where = {"boxes": boxes, **{name: settings.pop(name) for name in _WHERE}}
+    labels_of, frame_number = (settings.pop(name) for name in _CHOICE)
     if settings["nms_oks"] is None:
         del settings["nms_oks"]
     config = ClipPredictionConfig.read(settings)
@@ -297,7 +302,10 @@ def _predict_videos(
     network = open_model(model, device)
 
     def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
-        own = {**where, "boxes": job.boxes or where["boxes"], "labels": job.labels or where["labels"]}
+        labels = job.labels or where["labels"]
+        if labels is not None:
+            labels = LabelFile(labels, job.labels_of or labels_of, frame_number)
+        own = {**where, "boxes": job.boxes or where["boxes"], "labels": labels}
         options = {"where": own, "config": config, "batch": batch}
         _predict_one(job.video, network, model, place, options, overwrite, overlay, quietly)
 
@@ -316,6 +324,7 @@ def _predict_one(
     quiet: bool,
 ) -> None:
     from posewarper.formats.labels import write_poses
+    from posewarper.formats.records import LabelFile
     from posewarper.prediction.video import predict
     from posewarper.reporting.report import write_report
     from posewarper.video.source import is_live, open_video
@@ -331,6 +340,8 @@ def _predict_one(
         "where": {name: value for name, value in where.items() if name not in paths},
         "config": config.model_dump(),
     }
+    if isinstance(labels := where["labels"], LabelFile) and (labels.video or labels.frame_number):
+        request |= {"labels_of": labels.video, "frame_number": labels.frame_number}
     with claim(
         out,
         request,

@@ -44,6 +44,8 @@ def run(
     model: Annotated[
         Path | None, typer.Option(metavar="CKPT", help="Use this model instead of training one.")
     ] = None,
+    labels_of: common.LabelsOf = None,
+    frame_number: common.FrameNumber = None,
     effort: common.Effort = "normal",
     method: Annotated[
         str, typer.Option(metavar="NAME", help="Method; `posewarper benchmark` compares them.")
@@ -93,6 +95,8 @@ def run(
         settings: dict[str, Any] = {"method": method, "effort": effort, "extend": extend, "seed": seed}
         settings |= {} if backbone_weights == "none" else {"backbone_weights": backbone_weights}
         settings |= {} if frames is None else {"frames": frames}
+        choice = {"labels_of": job.labels_of or labels_of, "frame_number": frame_number}
+        settings |= {name: value for name, value in choice.items() if value is not None}
         _propagate_one(
             Path(job.video), own, model, place, settings, device.value, overwrite=overwrite, quiet=quietly
         )
@@ -168,6 +172,7 @@ def write_results(
     """
     from posewarper.fitting import propagate
     from posewarper.formats.labels import write_poses
+    from posewarper.formats.records import LabelFile
     from posewarper.model.checkpoint import load_model
     from posewarper.options import NetworkConfig
     from posewarper.reporting.report import write_report
@@ -180,7 +185,7 @@ def write_results(
     with open_video(video) as opened:
         result = propagate(
             opened,
-            labels,
+            LabelFile(labels, settings.get("labels_of"), settings.get("frame_number")),
             model=None if model is None else load_model(model),
             network=None if weights is None else NetworkConfig(backbone_weights=weights),
             device=device,

@@ -21,10 +21,6 @@ if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
 
 RESULTS = ("poses.json", "overlay.mp4", "sheet.jpg", "report.html")
 _LISTS = (".csv", ".tsv", ".txt")
-_VIDEOS = {
-    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv"),
-    *(".flv", ".ogv", ".3gp", ".mjpeg"),
-}
 _SHEET_FRAMES = 8
 
 
@@ -35,6 +31,7 @@ class VideoJob:
     video: str
     labels: Path | None = None
     boxes: Path | None = None
+    labels_of: str | None = None
 
 
 class VideoWork(Protocol):
@@ -51,9 +48,9 @@ class VideoWork(Protocol):
 def list_videos(name: str) -> list[VideoJob] | None:
     """Return the videos of a list or of a folder of videos; None where the name is that of one video.
 
-    A list is a .csv or .tsv file with the columns ``video`` and, if need be, ``labels`` and ``boxes``, or a
-    .txt file with a video a line; paths begin at its folder. A folder is one of videos if it holds no images
-    but files that are videos by their suffix, or folders of frames.
+    A list is a .csv or .tsv file with the columns ``video`` and, if need be, ``labels``, ``labels_of`` and
+    ``boxes``, or a .txt file with a video a line; paths begin at its folder. A folder is one of videos if it
+    holds no images but files that are videos by their suffix, or folders of frames.
 
     Raises:
         ConfigError: if a list cannot be read or names nothing.
@@ -63,9 +60,11 @@ def list_videos(name: str) -> list[VideoJob] | None:
         from posewarper.formats.lists import read_list
 
         jobs = []
-        for _, row in read_list(place, ("video", "labels", "boxes")):
+        for _, row in read_list(place, ("video", "labels", "boxes", "labels_of")):
+            labels_of = row.pop("labels_of", None)
             paths = {key: place.parent / value for key, value in row.items()}
-            jobs.append(VideoJob(str(paths["video"]), paths.get("labels"), paths.get("boxes")))
+            own = paths.get("labels"), paths.get("boxes"), labels_of
+            jobs.append(VideoJob(str(paths["video"]), *own))
     elif place.is_dir():
         jobs = [VideoJob(str(path)) for path in _videos_in(place)]
         if not jobs:
@@ -87,6 +86,7 @@ def list_videos(name: str) -> list[VideoJob] | None:
 
 def _videos_in(folder: Path) -> list[Path]:
     """Return the videos and folders of frames in a folder; none if it holds images itself."""
+    from posewarper.formats.records import VIDEO_SUFFIXES
     from posewarper.video.images import IMAGE_SUFFIXES
 
     def has_images(place: Path) -> bool:
@@ -95,7 +95,7 @@ def _videos_in(folder: Path) -> list[Path]:
     if has_images(folder):
         return []
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return [p for p in entries if (has_images(p) if p.is_dir() else p.suffix.lower() in _VIDEOS)]
+    return [p for p in entries if (has_images(p) if p.is_dir() else p.suffix.lower() in VIDEO_SUFFIXES)]
 
 
 def work_on(jobs: Sequence[VideoJob] | None, video: str, out: Path, work: VideoWork, *, quiet: bool) -> None:

@@ -268,6 +268,37 @@ def choose_skeleton(path: PathLike, skeletons: Sequence[Skeleton], wanted: Skele
     )
 
 
+def join_loose(clips: Sequence[Clip], path: PathLike) -> Clip:
+    """Return the loose images of several videos as one, numbered on; their tracks keep their ids.
+
+    Raises:
+        LabelsError: if there are none, or their skeletons differ.
+    """
+    first, frames = 0, []
+    for clip in clips:
+        if clip.skeleton.names != clips[0].skeleton.names:
+            raise LabelsError(
+                "the labels of two videos have different keypoints",
+                path=path,
+                expected=", ".join(clips[0].skeleton.names),
+                got=", ".join(clip.skeleton.names),
+                fix="give the labels of one skeleton",
+            )
+        for instance in clip.instances:
+            instance.frame += first
+        frames += [{frame + first: name for frame, name in clip.frame_names.items()}]
+        clip.labelled_frames = {frame + first for frame in clip.labelled_frames}
+        first += len(clip.frame_names)
+    if not clips:
+        raise LabelsError("no video of the project has labels", path=path, fix="label some frames and save")
+    return Clip(
+        clips[0].skeleton,
+        [instance for clip in clips for instance in clip.instances],
+        set().union(*(clip.labelled_frames for clip in clips)),
+        frame_names={frame: name for own in frames for frame, name in own.items()},
+    )
+
+
 def need_all_tracks(instances: Sequence[Instance], path: PathLike) -> None:
     """Forget the tracks, in place, if only some instances have one; they are then linked by distance.
 

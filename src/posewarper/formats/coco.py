@@ -20,15 +20,18 @@ from posewarper.errors import LabelsError
 from posewarper.files import replacing
 from posewarper.formats.clips import Clip, Instance, VideoFacts, choose_skeleton, doubt_tracks, read_edges
 from posewarper.formats.frame_names import (
+    base_name,
     choose_video,
     find_frame_indices,
-    folder_name,
+    is_telling,
     video_stem,
+    videos_of_images,
     warn_of_numbers,
 )
 from posewarper.formats.records import (
     LARGEST_COORDINATE,
     LARGEST_INDEX,
+    LabelFile,
     PathLike,
     Record,
     as_numbers,
@@ -251,7 +254,7 @@ def read_clip(
         skeleton,
         instances,
         {f for f, flag in flags.items() if (native or f in shown_frames if flag is None else flag)},
-        _read_sides(list(chosen.values())),
+        _read_sides(list(chosen.values()), isinstance(path, LabelFile) and path.loose),
         max((n for n in counts if n is not None), default=None),
         name,
         {frame_of[i]: file for i, image in chosen.items() if (file := image.text("file_name"))},
@@ -377,18 +380,23 @@ def choose_images(
     Raises:
         LabelsError: if there are several videos and none is picked.
     """
+    if isinstance(path, LabelFile) and path.loose:
+        return dict(images), None
+    files = [image.text("file_name") or "" for image in images.values()]
+    is_numbered = any("frame_id" in image.values for image in images.values())
+    keys, told = videos_of_images(path, files, video, alike=is_numbered)
     groups: dict[str, dict[int | str, Record]] = {}
     names: dict[str, set[str]] = {}
-    for name, image in images.items():
-        folder = folder_name(image.text("file_name") or "") or ""
+    for (name, image), folder in zip(images.items(), keys, strict=True):
         vid = image.identifier("vid_id")
         key = folder if vid is None else str(vid)
         groups.setdefault(key, {})[name] = image
-        names.setdefault(key, set()).update({folder} - {""})
-    key = choose_video(path, names, video)
+        names.setdefault(key, set()).update(told[folder])
     if isinstance(stated, str) and stated and len(groups) == 1:
-        return groups[key], stated
-    return groups[key], min(names[key], default=None) or key or None
+        choose_video(path, {stated: {stated} if is_telling(stated) else ()}, video)
+        return next(iter(groups.values())), stated
+    key = choose_video(path, names, video, of_images=True)
+    return groups[key], min(map(base_name, names[key]), default=None) or base_name(key) or None
 
 
 def read_frames(
@@ -415,10 +423,10 @@ def read_frames(
     return dict(zip(images, frames, strict=True))
 
 
-def _read_sides(images: Sequence[Record]) -> tuple[int, int] | None:
+def _read_sides(images: Sequence[Record], may_differ: bool) -> tuple[int, int] | None:
     """Return (height, width), the same for all images; None where the file does not tell."""
     first: tuple[Record, tuple[int, int]] | None = None
-    for image in images:
+    for image in images if not may_differ else ():
         height, width = image.whole("height"), image.whole("width")
         if not height or not width:  # CVAT writes 0 where it does not know
             continue

@@ -18,7 +18,7 @@ import pickle
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from posewarper.errors import LabelsError
+from posewarper.errors import LabelsError, few_of
 from posewarper.files import replacing
 from posewarper.formats.clips import (
     Clip,
@@ -34,6 +34,7 @@ from posewarper.formats.clips import (
     VideoFacts,
     frames_to_write,
     has_one_nameless_track,
+    join_loose,
     name_all_tracks,
 )
 from posewarper.formats.frame_names import (
@@ -41,14 +42,18 @@ from posewarper.formats.frame_names import (
     choose_video,
     find_frame_indices,
     folder_name,
+    is_telling,
+    or_train_on,
     stem_of,
     video_stem,
+    videos_of_images,
     warn_of_numbers,
 )
 from posewarper.formats.records import (
     LARGEST_COORDINATE,
     LARGEST_INDEX,
     SIGNATURE,
+    LabelFile,
     PathLike,
     import_extra,
     open_hdf5,
@@ -74,7 +79,7 @@ _NOT_OURS = "the header is not DeepLabCut's"
 # The individual that holds the keypoints which no animal has, in projects of several animals.
 _SINGLE = "single"
 _DEEPEST = 20  # groups in groups of an HDF5 file; pandas makes two
-_CONFIG = "config.yaml"
+_CONFIG, _IMAGES = "config.yaml", "labeled-data"
 _KEYS = ("video_sets", "bodyparts", "multianimalbodyparts")
 
 
@@ -94,8 +99,13 @@ def is_config(text: str) -> bool:
 
 
 def is_project(path: PathLike) -> bool:
-    """Return whether a path is the folder of a DeepLabCut project."""
-    return Path(path).is_dir() and (Path(path) / _CONFIG).is_file()
+    """Return whether a path is the folder of a project, DeepLabCut's or Lightning Pose's."""
+    return Path(path).is_dir() and ((Path(path) / _CONFIG).is_file() or bool(_tables_at_top(Path(path))))
+
+
+def _tables_at_top(folder: Path) -> list[Path]:
+    """Return the tables of a Lightning Pose project, which lie beside ``labeled-data``, one for each view."""
+    return sorted(folder.glob("CollectedData*.csv")) if (folder / _IMAGES).is_dir() else []
 
 
 def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleton | None = None) -> Clip:
@@ -111,11 +121,13 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
         PosewarperWarning: about coordinates that stand alone, and if nothing tells whether the labelled
             images of a project were cut out of their frames.
     """
-    if Path(path).is_dir():
-        return _read_project(Path(path) / _CONFIG, video)
-    if Path(path).suffix.lower() in (".yaml", ".yml"):
-        return _read_project(Path(path), video)
-    return _read_table(path, video)
+    file = path if isinstance(path, LabelFile) else LabelFile(path)
+    place = Path(path)
+    if place.is_dir() and not (place / _CONFIG).is_file() and len(tables := _tables_at_top(place)) < 2:
+        return _read_table(replace(file, path=(*tables, place / _CONFIG)[0]), video)
+    if place.is_dir():
+        return _read_project(replace(file, path=place / _CONFIG), video)
+    return (_read_project if place.suffix.lower() in (".yaml", ".yml") else _read_table)(file, video)
 
 
 # --- tables -----------------------------------------------------------------------------------------------
@@ -139,7 +151,8 @@ class _Header:
 _Table = tuple[_Header, list[str | int], list[str], Floats]
 
 
-def _read_table(path: PathLike, video: VideoFacts | None) -> Clip:
+def _read_table(path: LabelFile, video: VideoFacts | None, folder: str | None = None) -> Clip:
+    """Return what a table says of a video, or, in a project, of that whose ``folder`` it lies in."""
     is_hdf5 = read_bytes(path, count=len(SIGNATURE)) == SIGNATURE
     header, images, where, cells = _read_hdf5(path) if is_hdf5 else _parse_csv(read_text(path), path)
     if not images:
@@ -161,9 +174,21 @@ def _read_table(path: PathLike, video: VideoFacts | None) -> Clip:
         warn(path, f"{where[row]}: {what}")
     points[~there] = np.nan
 
-    folders = [folder_name(str(image)) or "" for image in images]
-    chosen = choose_video(path, {folder: () for folder in folders}, video)
-    keep = [i for i, folder in enumerate(folders) if folder == chosen]
+    stated = _video_of(path, header.scorer)
+    keep, chosen = list(range(len(images))), folder
+    if not path.loose:
+        files = [image if isinstance(image, str) else "" for image in images]
+        keys, told = videos_of_images(path, files, video, by_folder=True, alike="" in files)
+        if told.keys() == {_IMAGES} and path.video is None and not (video and video.frame_names):
+            _refuse_loose(path, images[0], video)
+        elif folder is None:
+            if told.keys() == {""} and stated is not None:
+                told[""] = {stated.rstrip("_")}
+            chosen = choose_video(path, told, video, of_images=True)
+        elif folder not in told:
+            warn(path, f"the table lies in the folder {folder}, and names images of {few_of(list(told))}")
+        if chosen in told:
+            keep = [i for i, key in enumerate(keys) if key == chosen]
     images = [images[i] for i in keep]
     frames = find_frame_indices(
         path,
@@ -192,9 +217,23 @@ def _read_table(path: PathLike, video: VideoFacts | None) -> Clip:
         instances,
         labelled_frames={instance.frame for instance in instances} if scores is None else set(),
         n_frames=len(images) if is_whole else None,
-        video=chosen or _video_of(path, header.scorer),
+        video=chosen or stated,
         frame_names={f: image for f, image in zip(frames, images, strict=True) if isinstance(image, str)},
         track_names={n: name for n, name in names if name not in ("", _default_individual(n))},
+    )
+
+
+def _refuse_loose(path: PathLike, image: object, video: VideoFacts | None) -> None:
+    """Refuse the images of many videos as labels of one, and warn where no video is opened."""
+    what = f"the images lie in {_IMAGES} itself, not in the folder of a video"
+    if video is None:
+        return warn(path, f"{what}: separate images, whose numbers may be no frames of a video")
+    raise LabelsError(
+        what,
+        path=path,
+        expected=f"images like {_IMAGES}/{Path(video.path).stem}/img0012.png",
+        got=image,
+        fix=f"if all are frames of this video, say so with --labels-of {_IMAGES}{or_train_on(path)}",
     )
 
 
@@ -232,9 +271,20 @@ def _read_header(path: PathLike, where: str, levels: Sequence[Sequence[str]]) ->
 
 
 def _video_of(path: PathLike, scorer: str) -> str | None:
-    """Return the video that a table of predictions is about: in its file's name the scorer's follows."""
-    video, found, _ = Path(path).stem.partition(scorer) if scorer else ("", "", "")
-    return video if found and video else None
+    """Return the video that a table is about, whose rows do not say so.
+
+    In the name of a file of predictions the scorer's name follows, which begins with DLC as a rule; Lightning
+    Pose's have the name of the video alone. Labels lie in the folder of the video.
+    """
+    place = Path(path)
+    if place.parent.parent.name == _IMAGES:
+        return place.parent.name
+    for begin in (scorer, "DLC_"):
+        video, found, _ = place.stem.partition(begin) if begin else ("", "", "")
+        if found and video:
+            return video
+    # Its networks are called heatmap_tracker, heatmap_mhcrnn_tracker, ...
+    return place.stem if scorer.endswith("_tracker") and is_telling(place.stem) else None
 
 
 def _default_individual(n: int) -> str:
@@ -378,7 +428,8 @@ def _check_pickle(value: bytes) -> None:
 # --- projects ---------------------------------------------------------------------------------------------
 
 
-def _read_project(path: Path, video: VideoFacts | None) -> Clip:
+def _read_project(file: LabelFile, video: VideoFacts | None) -> Clip:
+    path = Path(file)
     try:
         # The loader of plain texts, lists and dicts: names such as "no" or "1e3" stay what they are.
         config = yaml.load(read_text(path), Loader=yaml.BaseLoader)
@@ -402,10 +453,15 @@ def _read_project(path: Path, video: VideoFacts | None) -> Clip:
         for name, settings in entries.items():
             crops[name] = crops.get(name) or (settings.get("crop") if isinstance(settings, dict) else None)
     tables = _find_tables(path, config.get("scorer"))
-    names = {folder: {base_name(v) for v in crops if stem_of(v) == folder} for folder in tables}
-    names |= {stem_of(v): {base_name(v)} for v in crops if stem_of(v) not in names}
-    folder = choose_video(path, names, video, tables)
-    clip = _read_table(tables[folder], video)
+    if file.loose:
+        clips = [_read_table(replace(file, path=table), None) for table in tables.values()]
+        for clip in clips:
+            _take_skeleton(clip, config, path)
+        return join_loose(clips, path)
+    names = {folder: {folder, *(v for v in crops if stem_of(v) == folder)} for folder in tables}
+    names |= {stem_of(v): {v} for v in crops if stem_of(v) not in names}
+    folder = choose_video(replace(file, path=path), names, video, tables, of_images=True)
+    clip = _read_table(replace(file, path=tables[folder], video=None), video, folder)
 
     _take_skeleton(clip, config, path)
     entry = next((name for name in crops if stem_of(name) == folder), None)
@@ -460,7 +516,7 @@ def _find_tables(config: Path, scorer: Any) -> dict[str, Path]:
     """Return folder of a video -> its table: the project's scorer's, and as CSV, where there are several."""
     tables: dict[str, Path] = {}
     scorer = scorer if isinstance(scorer, str) else ""
-    for folder in sorted(path for path in (config.parent / "labeled-data").glob("*") if path.is_dir()):
+    for folder in sorted(path for path in (config.parent / _IMAGES).glob("*") if path.is_dir()):
         found = sorted(path for path in folder.glob("CollectedData_*") if path.suffix in (".csv", ".h5"))
         own = [path for path in found if path.stem == f"CollectedData_{scorer}"] or found
         if len({path.stem for path in own}) > 1:

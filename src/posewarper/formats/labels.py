@@ -17,8 +17,7 @@ from posewarper.errors import LabelsError, need_path, wrong_type
 from posewarper.formats import coco
 from posewarper.formats.catalogue import FORMATS, detect_format, format_to_write, known_format
 from posewarper.formats.clips import PIECES, Clip, VideoFacts, group_by_track
-from posewarper.formats.frame_names import base_name, stem_of
-from posewarper.formats.records import LARGEST_INDEX, VIDEO_SUFFIXES, PathLike, warn
+from posewarper.formats.records import LARGEST_INDEX, LabelFile, PathLike, warn
 from posewarper.skeletons import PRESETS, Skeleton, named_skeleton
 from posewarper.structures import Floats, Labels, Poses, RunResult, Track
 
@@ -60,7 +59,8 @@ def read_labels(
 
         with open_video(video) as opened:
             return read_labels(path, format=format, video=opened, skeleton=skeleton)
-    clip = _read(need_path(path, "the label file"), format, video, skeleton)
+    need_path(path, "the label file")
+    clip = _read(path, format, video, skeleton)
     labels = _build(clip, path, video, frame_offset=0).only_labelled()
     if not labels.tracks:
         predicted = sum(instance.frame not in clip.labelled_frames for instance in clip.instances)
@@ -189,6 +189,8 @@ def _read(
     if isinstance(skeleton, str) and (skeleton in PRESETS or not FORMATS[name].chooses):
         skeleton = named_skeleton(skeleton)
     clip = FORMATS[name].read(path, video, skeleton)
+    if isinstance(path, LabelFile) and path.loose:
+        _take_as_loose(clip, path)
     if not isinstance(skeleton, Skeleton):
         return clip
     found, wanted = clip.skeleton.names, skeleton.names
@@ -207,18 +209,27 @@ def _read(
     return clip
 
 
+def _take_as_loose(clip: Clip, path: PathLike) -> None:
+    """Number the instances of each image, since nobody is followed from one to another, in place."""
+    if not clip.labelled_frames <= clip.frame_names.keys():
+        raise LabelsError(
+            "these labels do not name the images that they were made on",
+            path=path,
+            expected="file names of images, as COCO keypoints JSON and CollectedData tables have them",
+            fix="export the labels together with the images, or train on the video itself (data.clips)",
+        )
+    seen: dict[int, int] = {}
+    for instance in clip.instances:
+        instance.track = seen[instance.frame] = seen.get(instance.frame, -1) + 1
+    clip.track_names, clip.image_size = {}, None
+
+
 def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset: int) -> Labels:
     """Return what was read as labels, checked against the video."""
     if frame_offset:
         _shift(clip, frame_offset, path)
     if video is not None:
         check_image_size(clip.image_size, video.image_size, path=path)
-        opened, named = Path(video.path), clip.video or ""
-        # A name without a suffix may be that of any folder.
-        is_file_name = Path(named).suffix.lower() in VIDEO_SUFFIXES
-        if is_file_name and opened.is_file() and stem_of(named) != opened.stem:
-            text = f"the labels name the video {base_name(named)}, and this is {opened.name}"
-            warn(path, f"{text}; check that they belong together")
         if clip.n_frames not in (None, video.n_frames):
             text = f"the labels were made on a video of {clip.n_frames} frames, this one has {video.n_frames}"
             warn(path, f"{text}; check that they belong together")

@@ -24,6 +24,7 @@ from posewarper.formats.clips import (
     name_all_tracks,
     settle,
 )
+from posewarper.formats.frame_names import choose_video, is_telling
 from posewarper.formats.records import PathLike, import_extra, open_hdf5, quiet, reading
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Ints, Labels
@@ -50,10 +51,10 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
         pass  # refuses what reaches out of the file
     with reading(path, _WHAT, _FIX), xarray.open_dataset(path, engine=_ENGINE) as opened:
         data = opened.load().rename({old: new for old, new in _SINGULAR.items() if old in opened.dims})
-        return _read(data, path)
+        return _read(data, path, video)
 
 
-def _read(data: Any, path: PathLike) -> Clip:
+def _read(data: Any, path: PathLike, video: VideoFacts | None) -> Clip:
     if data.sizes.get("space") != 2:
         raise ValueError(f"its space is {data.space.values.tolist()}, not x and y")
     points = np.asarray(data.position.sel(space=["x", "y"]).transpose(*_DIMENSIONS), np.float64)
@@ -84,6 +85,8 @@ def _read(data: Any, path: PathLike) -> Clip:
         )
         for t, n in np.argwhere(visibility.any(1)).tolist()
     ]
+    name = str(data.attrs.get("video", ""))
+    choose_video(path, {name: {name} if is_telling(name) else ()}, video)
     size = data.attrs.get("image_size")
     edges = np.asarray(data.attrs.get("edges", ()), np.int64).reshape(-1, 2).tolist()
     clip = Clip(
@@ -92,7 +95,7 @@ def _read(data: Any, path: PathLike) -> Clip:
         set(frames[is_label].tolist()),
         None if size is None else (int(size[0]), int(size[1])),
         shape[0] if "frame" in data and data.attrs.get("is_whole", 0) else None,
-        str(data.attrs["video"]) if "video" in data.attrs else None,
+        name or None,
         track_names=dict(track_names),
     )
     return settle(clip, path, _FIX)

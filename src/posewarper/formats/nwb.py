@@ -273,7 +273,8 @@ def read_clip(
     with open_hdf5(path, _WHAT, _FIX) as file:
         content = _read_content(file)
     keys = {key for key, _ in content.frames} | {estimation.movie for estimation in content.estimations}
-    names = {key: {base_name(key), stem_of(key)} - {""} for key in content.movies}
+    # Without a suffix it is the name of the series, which nobody chose.
+    names = {key: {key} if stem_of(key) != base_name(key) else set() for key in content.movies}
     chosen = choose_video(path, names, video, keys)
     movie = content.movies[chosen]
     estimations = [e for e in content.estimations if e.movie == chosen]

@@ -13,6 +13,7 @@ centres of the first and of the last pixels fall together.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -31,7 +32,13 @@ from posewarper.formats.clips import (
     frames_to_write,
     need_all_tracks,
 )
-from posewarper.formats.frame_names import find_frame_indices, video_stem
+from posewarper.formats.frame_names import (
+    choose_video,
+    find_frame_indices,
+    is_telling,
+    video_stem,
+    videos_of_images,
+)
 from posewarper.formats.records import (
     LARGEST_COORDINATE,
     PathLike,
@@ -114,6 +121,13 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
         expected = "files like clip_000000000012_keypoints.json"
         raise LabelsError("the folder has no files of OpenPose's", path=path, expected=expected, fix=fix)
     names = [f"{p.stem.removesuffix(_SUFFIX)}.json" for p in files]
+    # The files are called after the video, frame by frame.
+    keys, told = videos_of_images(path, names, video)
+    if len(told) == 1 and all(re.fullmatch(".+_[0-9]{12}.json", name) for name in names):
+        told = {"": set(filter(is_telling, [names[0][: -len("_000000000000.json")]]))}
+    chosen = choose_video(path, told, video)
+    kept = [i for i, key in enumerate(keys) if chosen in ("", key)]
+    files, names = [files[i] for i in kept], [names[i] for i in kept]
     frames = find_frame_indices(path, [p.name for p in files], names, [None] * len(files), video)
     instances = [i for file, frame in zip(files, frames, strict=True) for i in _read_file(file, frame)]
     lengths = {len(instance.keypoints): instance for instance in reversed(instances)}

@@ -22,10 +22,41 @@ from posewarper.errors import LabelsError, PosewarperError, PosewarperWarning
 from posewarper.files import replacing
 
 PathLike = str | os.PathLike[str]
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv"),
+    *(".flv", ".ogv", ".3gp", ".mjpeg", ".h264", ".hevc"),
+)
 LARGEST_INDEX = 2**31 - 1
 # Pixels; no image is that large, so a coordinate beyond it is damage rather than a keypoint off the image.
 LARGEST_COORDINATE = 1e6
+
+
+@dataclass(frozen=True)
+class LabelFile(os.PathLike[str]):
+    """A label file with what it does not tell itself; stands wherever the path of one does.
+
+    Args:
+        path: the file or folder.
+        video: which of several videos in it is meant, by its name or the end of its path there.
+        frame_number: which number in the names of images is the frame's: 1 for the first, -1 for the last.
+        loose: take each image as a frame of its own, whatever video it is from.
+
+    Example:
+        >>> labels = read_labels(LabelFile("labels.json", frame_number=-1))
+        >>> len(labels.labelled_frames)
+        3
+    """
+
+    path: PathLike
+    video: str | None = None
+    frame_number: int | None = None
+    loose: bool = False
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return os.fspath(self.path)
 
 
 def warn(path: PathLike, text: str) -> None:

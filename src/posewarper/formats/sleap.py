@@ -30,7 +30,14 @@ from posewarper.formats.clips import (
     name_all_tracks,
     settle,
 )
-from posewarper.formats.frame_names import base_name, choose_video, find_frame_indices, folder_name, stem_of
+from posewarper.formats.frame_names import (
+    base_name,
+    choose_video,
+    find_frame_indices,
+    folder_name,
+    is_telling,
+    stem_of,
+)
 from posewarper.formats.records import LARGEST_INDEX, PathLike, import_extra, open_hdf5, quiet, reading, warn
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, is_there
@@ -82,8 +89,9 @@ def read_clip(
         index_of = _index_videos(project)
         frames = project.tables["frames"]
         rows = [row for row in frames if len(project.instances_of(row)) or project.is_negative(row)]
-        names = [_names_of(v) for v in project.labels.videos]
-        keys = [f"{all_names[0]} (video {i + 1})" for i, all_names in enumerate(names)]
+        paths = [_paths_of(v) for v in project.labels.videos]
+        keys = [f"{p[0]} (video {i + 1})" if p in paths[:i] else p[0] for i, p in enumerate(paths)]
+        names = [list(filter(is_telling, p)) for p in paths]
         labelled = {keys[index_of[int(row["video"])]] for row in rows}
     number = keys.index(choose_video(path, dict(zip(keys, names, strict=True)), video, labelled))
     with reading(path, _WHAT, _FIX):
@@ -141,15 +149,15 @@ def _origin(video: Any) -> Any:
     return video if video.original_video is None else video.original_video  # an empty one counts as false
 
 
-def _names_of(video: Any) -> list[str]:
-    """Return the names that a video goes by, the best first."""
-    names = []
+def _paths_of(video: Any) -> list[str]:
+    """Return the paths that a video goes by, the best first; of a folder of images the folder's."""
+    paths = []
     for file_name in (_origin(video).filename, video.filename):
-        if isinstance(file_name, str):
-            names += [base_name(file_name), stem_of(file_name)]
-        else:  # a folder of images
-            names.append(folder_name(str(file_name[0])) or stem_of(str(file_name[0])))
-    return list(dict.fromkeys(names))
+        if not isinstance(file_name, str):
+            first = str(file_name[0]).replace("\\", "/")
+            file_name = first.rpartition("/")[0] or stem_of(first)
+        paths.append(file_name)
+    return list(dict.fromkeys(paths))
 
 
 def _describe_video(video: Any, skeleton: Skeleton) -> tuple[Clip, list[str], tuple[int, int]]:
@@ -163,7 +171,7 @@ def _describe_video(video: Any, skeleton: Skeleton) -> tuple[Clip, list[str], tu
     count = (facts.get("source_shape") or facts.get("shape") or [None])[0]
     is_packed = origin is video and facts.get("has_embedded_images")
     n_frames = int(count) if count and not is_packed else None
-    clip = Clip(skeleton, [], set(), size, n_frames, _names_of(video)[0])
+    clip = Clip(skeleton, [], set(), size, n_frames, base_name(_paths_of(video)[0]))
     return clip, list(map(str, images)), (int(crop[0]), int(crop[1])) if crop else (0, 0)
 
 
@@ -177,10 +185,13 @@ def _find_images(clip: Clip, images: Sequence[str], path: PathLike, video: Video
             "a label lies beyond the last image", path=path, expected=expected, got=beyond[0], fix=_FIX
         )
     clip.frame_names = dict(enumerate(images))
-    if video is None or not video.frame_names:
+    if video is None or (not video.frame_names and len(images) == video.n_frames):
         return
     places = [f"frame {frame}" for frame in used]
-    found = find_frame_indices(path, places, [images[frame] for frame in used], used, video)
+    # Places in the list are frames of the folder; of the video file from which the images were taken, the
+    # numbers in their names are.
+    given = used if video.frame_names else [None] * len(used)
+    found = find_frame_indices(path, places, [images[frame] for frame in used], given, video)
     place = dict(zip(used, found, strict=True))
     for instance in clip.instances:
         instance.frame = place[instance.frame]

@@ -17,6 +17,7 @@ import numpy as np
 
 from posewarper.errors import LabelsError
 from posewarper.formats.clips import Clip, Instance, VideoFacts, doubt_tracks, each_instance
+from posewarper.formats.frame_names import base_name, choose_video
 from posewarper.formats.records import (
     LARGEST_COORDINATE,
     LARGEST_INDEX,
@@ -37,6 +38,16 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "time": ("t", "seconds", "time_s", "time_sec", "time (s)", "time [s]", "timestamp", "sec"),
     "track": ("track_id", "individual", "individuals", "id", "animal", "person", "instance", "subject"),
     "track_name": ("individual_name",),
+    "video": (
+        "video_name",
+        "video_file",
+        "video_path",
+        "video_id",
+        "source_video",
+        "movie",
+        "clip",
+        "recording",
+    ),
     "keypoint": ("keypoints", "bodypart", "bodyparts", "body_part", "node", "joint", "landmark", "marker"),
     "x": ("x_px", "x (px)", "x [px]"),
     "y": ("y_px", "y (px)", "y [px]"),
@@ -114,6 +125,9 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     rows = _read_rows(read_text(path), path)
     if not rows:
         raise LabelsError("the table has no rows", path=path, fix="label some frames and export again")
+    videos = [row.cells.get("video", "") for row in rows]
+    chosen = choose_video(path, {name: {name} - {""} for name in videos}, video)
+    rows = [row for row, name in zip(rows, videos, strict=True) if name == chosen]
     frames = _frames_of(rows, path, video)
     labelled = _read_flags(rows, frames)
     filled = [
@@ -132,7 +146,9 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     filled = _without_row_numbers(filled, path)
     ids, track_names = _identify([row for row, _ in filled])
     instances = _gather(filled, names, ids)
-    clip = Clip(Skeleton(names), instances, labelled_frames=labelled, track_names=track_names)
+    clip = Clip(
+        Skeleton(names), instances, labelled, video=base_name(chosen) or None, track_names=track_names
+    )
     if not rows[0].cells.keys() >= _OURS:
         doubt_tracks(clip, path, forget=not track_names)
     return clip

@@ -12,6 +12,7 @@ import yaml
 
 from posewarper.errors import ConfigError, did_you_mean, unknown_name
 from posewarper.formats.lists import read_list
+from posewarper.formats.records import LabelFile
 from posewarper.options import SOURCES, STAGES, ClipSettings, DataSettings, ExperimentSettings, Recipe
 
 SPLITS = ("train", "val")
@@ -41,6 +42,11 @@ def choose_clips(data: DataSettings) -> tuple[list[ClipSettings], list[ClipSetti
     return clips, validation
 
 
+def label_file(clip: ClipSettings) -> LabelFile:
+    """Return the labels of a clip with what the recipe says about them."""
+    return LabelFile(clip.labels, clip.labels_of, clip.frame_number)
+
+
 def read_clip_list(path: str | os.PathLike[str]) -> dict[str, list[ClipSettings]]:
     """Read a list of videos and their labels; returns ``train`` and ``val`` -> clips, in its order.
 
@@ -53,13 +59,13 @@ def read_clip_list(path: str | os.PathLike[str]) -> dict[str, list[ClipSettings]
     """
     place = Path(path)
     found: dict[str, list[ClipSettings]] = {split: [] for split in SPLITS}
-    rows = read_list(place, ("video", "labels", "split", "pseudo_labels"), ("video", "labels"))
+    rows = read_list(place, ("video", "labels", "split", "pseudo_labels", "labels_of"), ("video", "labels"))
     for where, values in rows:
         split = values.pop("split", "train")
         if split not in SPLITS:
             raise unknown_name(f"unknown split in {where} of this list", split, SPLITS, path=place)
-        paths = {name: str(place.parent / value) for name, value in values.items()}
-        found[split].append(ClipSettings(**paths))
+        paths = {name: str(place.parent / value) for name, value in values.items() if name != "labels_of"}
+        found[split].append(ClipSettings(**paths, labels_of=values.get("labels_of")))
     if not found["train"]:
         raise ConfigError(
             "this list names no video to learn from",

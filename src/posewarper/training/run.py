@@ -42,8 +42,9 @@ from posewarper.training.engine import (
     make_accelerator,
     request_of,
 )
+from posewarper.training.loose_images import samples_of_images
 from posewarper.training.pseudo_labels import load_warper, propagate_clips, propagate_samples
-from posewarper.training.recipes import choose_clips
+from posewarper.training.recipes import choose_clips, label_file
 from posewarper.training.samples import TrainingSamples, samples_of_clips, samples_of_dataset, unpack_videos
 from posewarper.training.steps import BATCH_NORMS
 from posewarper.training.validation import (
@@ -109,15 +110,24 @@ def build_data(
         return samples, [] if data.validation in (None, "none") else videos_of_dataset(
             dataset, data.validation
         )
+    if data.images:
+        if recipe.train.stage == "warper" or data.pseudo is not None:
+            raise ConfigError(
+                "separate images have no neighbours in time, from which a warper learns",
+                expected="train.stage=pose, without data.pseudo",
+                got=f"train.stage={recipe.train.stage}",
+                fix="train the pose network on them, and the warper on videos (data.clips)",
+            )
+        return samples_of_images(data.images, width / height, held_out=data.held_out, seed=data.subset_seed)
     chosen, held_out = choose_clips(data)
     if not chosen:
         raise ConfigError(
             "the recipe names nothing to learn from",
-            expected="data.dataset, data.clips, data.clips_file or data.made_up",
+            expected="data.dataset, data.clips, data.clips_file, data.images or data.made_up",
             fix="add data.dataset=FOLDER, a folder that `posewarper prepare` made, or videos of your own: "
             "data.clips='[{video: a.mp4, labels: a.json}]'",
         )
-    clips = [(clip.video, clip.labels) for clip in chosen]
+    clips, others = ([(clip.video, label_file(clip)) for clip in own] for own in (chosen, held_out))
     files: Sequence[str | Path | None] = [clip.pseudo_labels for clip in chosen]
     if data.pseudo is not None:
         files = _propagate(data.pseudo, partial(propagate_clips, clips), out, engine, progress)
@@ -128,7 +138,7 @@ def build_data(
         unpack(progress)
     engine.wait_for_everyone()
     # By now all frames are there: the others write none.
-    return unpack(), videos_of_clips([(clip.video, clip.labels) for clip in held_out])
+    return unpack(), videos_of_clips(others)
 
 
 def _propagate(

@@ -49,8 +49,8 @@ PathLike = str | os.PathLike[str]
 class VideoFrames:
     """How the frames of one video are read; plain values that travel to other processes.
 
-    ``path`` is the folder of ``files``, the images of PoseTrack, which are not turned as EXIF says; without
-    files it is a video file or folder that ``open_video`` opens.
+    ``path`` is the folder of ``files``, images that are turned as EXIF says only if ``upright``, unlike
+    PoseTrack's; without files it is a video file or folder that ``open_video`` opens.
     """
 
     path: str
@@ -58,6 +58,7 @@ class VideoFrames:
     n_frames: int  # frames of the video, with those that are missing
     files: tuple[str, ...] = ()
     missing: frozenset[int] = frozenset()  # numbers of frames without a file
+    upright: bool = False
 
     def exists(self, number: int) -> bool:
         """Whether there is a frame of this number."""
@@ -98,7 +99,7 @@ class FrameReader:
         frames = self._videos[video]
         place = number - frames.first
         if frames.files:
-            return read_image(Path(frames.path, frames.files[place]), upright=False)
+            return read_image(Path(frames.path, frames.files[place]), upright=frames.upright)
         if self._process != os.getpid():
             # After a fork a file opened by the parent would be read at the parent's place. It is not closed
             # either: that would wait for its decoder's threads, which stayed behind.
@@ -148,7 +149,7 @@ def join_samples(parts: Sequence[TrainingSamples]) -> TrainingSamples:
     return replace(parts[-1], **columns)
 
 
-def _whole(samples: TrainingSamples, path: PathLike) -> TrainingSamples:
+def whole(samples: TrainingSamples, path: PathLike) -> TrainingSamples:
     """Return the samples without videos that have none; LabelsError, with ``path``, if there are none."""
     if not len(samples):
         raise LabelsError(
@@ -237,7 +238,7 @@ def samples_of_dataset(
     if path is not None:
         propagated = _propagated(videos, aspect_ratio, path, samples, min_score)
         samples = join_samples([samples, _with_files(propagated, frames, path)])
-    return _whole(samples, dataset.root)
+    return whole(samples, dataset.root)
 
 
 def labelled_frames(samples: TrainingSamples, dataset: Dataset) -> dict[str, set[int]]:
@@ -370,39 +371,44 @@ def samples_of_clips(
     for v, (path, labels_path) in enumerate(clips):
         with open_video(path) as video:
             labels = read_labels(labels_path, video=video)
-            if parts and labels.skeleton.names != parts[0].skeleton.names:
-                raise LabelsError(
-                    "the labels have other keypoints than those of the first video",
-                    path=labels_path,
-                    expected=", ".join(parts[0].skeleton.names),
-                    got=", ".join(labels.skeleton.names),
-                    fix="train on videos of one skeleton, with its keypoints in one order",
-                )
+            need_same_keypoints(parts, labels, labels_path)
             videos.append(VideoFrames(os.path.abspath(video.path), 0, video.n_frames))
-            parts.append(_of_tracks(video, labels, labels.labelled_frames.tolist(), aspect_ratio, v))
+            parts.append(samples_of_tracks(video.image_size, labels, labels.labelled_frames, aspect_ratio, v))
             extra = pseudo_labels[v] if v < len(pseudo_labels) else None
             if extra is not None:
                 poses = read_annotations(extra, video=video, skeleton=labels.skeleton)
                 free = np.setdiff1d(range(video.n_frames), labels.labelled_frames).tolist()
-                parts.append(_of_tracks(video, poses, free, aspect_ratio, v, min_score))
+                parts.append(samples_of_tracks(video.image_size, poses, free, aspect_ratio, v, min_score))
     # The first labels' edges stand for all: only names were compared.
     together = replace(join_samples(parts), videos=tuple(videos), skeleton=parts[0].skeleton)
-    return _whole(together, clips[0][1])
+    return whole(together, clips[0][1])
 
 
-def _of_tracks(
-    video: Video,
+def need_same_keypoints(parts: Sequence[TrainingSamples], labels: Labels, path: PathLike) -> None:
+    """Raise LabelsError unless labels have the keypoints of the samples before them, in their order."""
+    if parts and labels.skeleton.names != parts[0].skeleton.names:
+        raise LabelsError(
+            "the labels have other keypoints than those of the first video",
+            path=path,
+            expected=", ".join(parts[0].skeleton.names),
+            got=", ".join(labels.skeleton.names),
+            fix="train on videos of one skeleton, with its keypoints in one order",
+        )
+
+
+def samples_of_tracks(
+    image_size: tuple[int, int],
     labels: Labels,
-    frames: Iterable[int],
+    frames: Iterable[int] | Ints,
     aspect_ratio: float,
     v: int,
     min_score: float | None = None,
 ) -> TrainingSamples:
-    """Return the samples of some frames; with ``min_score`` these are propagated poses."""
+    """Return the samples of some frames (of ``(height, width)``); with ``min_score`` of propagated poses."""
     is_pseudo = min_score is not None
     parts = [(np.zeros(0, np.int64), np.zeros((0, len(labels.skeleton), 2)), np.zeros((0, 4)))]
     for track in labels.at(frames).tracks.values():
-        track = without_strays(track, video.image_size)
+        track = without_strays(track, image_size)
         boxes = track.boxes
         if min_score is not None:
             low = track.keypoint_scores <= min_score

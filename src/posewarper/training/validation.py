@@ -12,6 +12,7 @@ from posewarper.evaluation.pairing import table_of_labels
 from posewarper.evaluation.pck import score_pck
 from posewarper.evaluation.posetrack import score_posetrack
 from posewarper.formats.labels import read_labels
+from posewarper.formats.records import PathLike
 from posewarper.model.network import PoseWarper
 from posewarper.paper.prediction import dataset_frames, predict_video
 from posewarper.posetrack.dataset import Dataset
@@ -40,7 +41,7 @@ def videos_of_dataset(dataset: Dataset, split: str) -> list[ValidationVideo]:
     ]
 
 
-def videos_of_clips(clips: Sequence[tuple[str | Path, str | Path]]) -> list[ValidationVideo]:
+def videos_of_clips(clips: Sequence[tuple[PathLike, PathLike]]) -> list[ValidationVideo]:
     """Return clips of one's own, (video, labels) each; labels marked as hidden are not scored."""
     found = []
     for n, (path, labels) in enumerate(clips):

@@ -344,6 +344,11 @@ def _images_in(folder: str) -> list[Path]:
     return sorted(images, key=natural)
 
 
+def upright_size(file: Path) -> tuple[int, int]:
+    """Return (height, width) of an image, by its header where that tells it, which is quick."""
+    return _look_at(file)[1]
+
+
 def _look_at(file: Path) -> tuple[list[int], tuple[int, int], str]:
     """Return the numbers of the pages of an image, the first's (height, width), and its format as a name.
 

@@ -170,7 +170,7 @@ def test_coordinates_that_are_no_pixels_are_noticed(tmp_path):
         ("a_1_keypoints.json", [person(1, 2, 1), person(3, 4, 1, 5, 6, 1)], "different numbers of keypoints"),
         ("a_1_keypoints.json", '{"people": [', "no valid JSON"),
         ("a_keypoints.json", [person(1, 2, 1)], "cannot tell which frame"),
-        ("b_0_keypoints.json", [person(1, 2, 1)], "same frame as another"),
+        ("b_0_keypoints.json", [person(1, 2, 1)], "labels of 2 videos"),
     ],
 )
 def test_damage_is_named(tmp_path, name, content, message):

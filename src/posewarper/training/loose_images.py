@@ -1,0 +1,135 @@
+"""Separate labelled images, of several videos and sizes: what a project holds without its videos."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from posewarper.errors import ConfigError, LabelsError, PosewarperWarning, few_of
+from posewarper.evaluation.pairing import table_of_labels
+from posewarper.formats.frame_names import folder_name
+from posewarper.formats.labels import read_labels
+from posewarper.formats.records import LabelFile
+from posewarper.options import ImageSettings
+from posewarper.structures import Labels
+from posewarper.training.samples import (
+    TrainingSamples,
+    VideoFrames,
+    join_samples,
+    need_same_keypoints,
+    samples_of_tracks,
+    whole,
+)
+from posewarper.training.validation import ValidationVideo
+from posewarper.video.images import read_image, upright_size
+from posewarper.video.source import FrameSource
+
+_ABOVE = (
+    2  # folders above that of the labels in which images are looked for: annotations/a.json beside images/
+)
+
+
+def samples_of_images(
+    images: Sequence[ImageSettings], aspect_ratio: float, *, held_out: float = 0.0, seed: int = 0
+) -> tuple[TrainingSamples, list[ValidationVideo]]:
+    """Return the samples of separate images, and those held out to validate on.
+
+    A crop lies around the labelled keypoints, or is the given box where there are fewer than two. The images
+    of whole videos (folders) are held out where there are enough of them, else single images.
+
+    Args:
+        images: label files that name images, of one skeleton.
+        aspect_ratio: width divided by height of the crop.
+        held_out: share to validate on; at least one image, if it is not 0.
+        seed: by which they are drawn.
+
+    Raises:
+        LabelsError: if labels cannot be used, skeletons differ, or no image is there.
+
+    Warns:
+        PosewarperWarning: about images that are not there.
+    """
+    parts: list[TrainingSamples] = []
+    videos: list[VideoFrames] = []
+    validation: list[ValidationVideo] = []
+    for v, given in enumerate(images):
+        labels = read_labels(LabelFile(given.labels, loose=True))
+        need_same_keypoints(parts, labels, given.labels)
+        files = _find_files(labels, given)
+        chosen = _draw(labels, list(files), held_out, np.random.default_rng([seed, v]))
+        names = tuple(str(files.get(frame, "")) for frame in range(max(files) + 1))
+        videos.append(VideoFrames("", 0, len(names), names, upright=True))
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for frame, file in files.items():
+            by_size.setdefault(upright_size(file), []).append(frame)
+        for size, frames in by_size.items():
+            learned = [frame for frame in frames if frame not in chosen]
+            parts.append(samples_of_tracks(size, labels, learned, aspect_ratio, v))
+            if own := sorted(chosen.intersection(frames)):
+                truth = table_of_labels(labels.at(own), only_visible=True, n_frames=len(names))
+                source = FrameSource(partial(_read, names), 0, len(names))
+                stem = f"{v}_{size[1]}x{size[0]}"
+                validation.append(ValidationVideo(stem, replace(truth, image_size=size), source))
+    if not parts:
+        raise ConfigError("there are no images to learn from", fix="list label files that name images")
+    together = replace(join_samples(parts), videos=tuple(videos), skeleton=parts[0].skeleton)
+    return whole(together, images[0].labels), validation
+
+
+def _read(names: Sequence[str], number: int) -> np.ndarray:
+    return read_image(names[number])
+
+
+def _find_files(labels: Labels, given: ImageSettings) -> dict[int, Path]:
+    """Return the file of each labelled image, by its frame, without those that are not there."""
+    place = Path(given.labels).absolute()
+    place = place if place.is_dir() else place.parent
+    roots = [place, *list(place.parents)[:_ABOVE]] if given.folder is None else [Path(given.folder)]
+    frames = labels.labelled_frames.tolist()
+    names = {frame: labels.frame_names.get(frame, "").replace("\\", "/") for frame in frames}
+    lone = len({folder_name(name) for name in names.values()}) == 1
+    found: dict[int, Path] = {}
+    for frame, name in names.items():
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if not parts or ".." in parts:
+            continue
+        # As it is named, in the folder that it is named in, and by its name alone where that is sure.
+        ends = ["/".join(parts), "/".join(parts[-2:]), *([parts[-1]] if lone else [])]
+        candidates = (root / sub / end for end in ends for root in roots for sub in ("", "images"))
+        file = next((path for path in candidates if path.is_file()), None)
+        if file is not None:
+            found[frame] = file
+    missing = [
+        names[frame] or f"an image without a name (number {frame + 1})"
+        for frame in frames
+        if frame not in found
+    ]
+    if not found:
+        raise LabelsError(
+            "none of the labelled images is there",
+            path=given.labels,
+            expected=f"images under {few_of(roots)}",
+            got=few_of(missing),
+            fix=f"say where they lie: data.images='[{{labels: {given.labels}, folder: FOLDER}}]'",
+        )
+    if missing:
+        text = (
+            f"{given.labels}: {len(missing)} of {len(frames)} labelled images are left out, as they are not "
+        )
+        warnings.warn(f"{text}there: {few_of(missing, 10)}", PosewarperWarning, stacklevel=3)
+    return found
+
+
+def _draw(labels: Labels, frames: list[int], share: float, rng: np.random.Generator) -> set[int]:
+    """Return the frames that are held out."""
+    folders = {frame: folder_name(labels.frame_names[frame]) or "" for frame in frames}
+    units: list[list[int]] = [[frame] for frame in frames]
+    if share * len(set(folders.values())) >= 1:
+        units = [[f for f in frames if folders[f] == name] for name in sorted(set(folders.values()))]
+    count = min(max(1, round(share * len(units))), len(units) - 1) if share else 0
+    return {frame for n in rng.permutation(len(units))[:count].tolist() for frame in units[n]}
