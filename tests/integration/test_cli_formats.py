@@ -91,7 +91,7 @@ def test_an_offset_moves_what_networks_labelled_out_of_the_video(capsys, scored,
     clip = write_clip(tmp_path)
     out = tmp_path / "out.json"
     code, _, err = command(capsys, "convert", scored, out, "--frame-offset", 1, "--video", clip)
-    assert code == 0 and "beyond the last one are left out: 1" in err
+    assert code == 0 and "beyond the last one; they are left out: 1" in err
     assert read_labels(out).labelled_frames.tolist() == list(range(1, N_FRAMES))
     # What may come from a person is not left out.
     write_labels(tmp_path / "human.json", some_labels(range(N_FRAMES)))

@@ -20,6 +20,7 @@ from posewarper.cli.common import (
     refuse_existing,
 )
 from posewarper.errors import ConfigError, LabelsError
+from posewarper.skeletons import PRESETS
 
 if TYPE_CHECKING:
     from posewarper.structures import Labels
@@ -56,8 +57,8 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The keypoints that IN has (coco, posetrack, body_25, halpe_26, ...; docs/formats.md lists "
-            "all), or which of several skeletons in IN to take, by its name or number.",
+            help=f"The keypoints that IN has ({', '.join(PRESETS)}), "
+            "or which of several skeletons in IN to take, by its name or number.",
         ),
     ] = None,
     labels_of: common.LabelsOf = None,
