@@ -94,9 +94,8 @@ def propagate_clips(
             for video, labels in clips
         ],
     }
-    names = sorted({path.name for path in (*files, *folder.glob("[0-9]*_*.json"))})
     found: list[Path | None] = []
-    with claim(folder, request, names, overwrite=None) as run:
+    with claim(folder, request, ("[0-9]*_*.json",), overwrite=None) as run:
         run.begin()
         for n, ((video_path, labels_path), path) in enumerate(zip(clips, files, strict=True)):
             progress(_WORK, n, len(clips))
