@@ -137,6 +137,44 @@ def test_info_of_a_video_with_its_labels(run, shared_data, tmp_path):
     assert run("info", tmp_path / "none.mp4")[0] == 2
 
 
+def collected_data(folder: Path, videos: dict[str, int]) -> str:
+    """A table of Lightning Pose: two keypoints on some images of several videos."""
+    rows = ["scorer,me,me,me,me", "bodyparts,nose,nose,tail,tail", "coords,x,y,x,y"]
+    for video, count in videos.items():
+        (folder / "labeled-data" / video).mkdir(parents=True, exist_ok=True)
+        rows += [f"labeled-data/{video}/img{5 * n:03}.png,{n},1,2,3" for n in range(count)]
+    return "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize("named", ["folder", "table"])
+def test_info_of_several_videos_is_a_table(run, tmp_path, named):
+    table = tmp_path / "CollectedData.csv"
+    table.write_text(collected_data(tmp_path, {"run_a": 3, "run_b": 5}))
+    path = tmp_path if named == "folder" else table
+    code, out, err = run("info", path, "--json", tmp_path / "facts.json")
+    assert code == 0, err
+    rows = [line.split() for line in out.splitlines()]
+    assert ["run_a", "3", "1", "2"] in rows and ["run_b", "5", "1", "2"] in rows
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert next(iter(facts.values()))["labels of videos"] == 2
+    code, out, _ = run("info", path, "--labels-of", "run_b")
+    assert code == 0 and "labelled frames 5" in " ".join(out.split())
+
+
+def test_info_of_a_project_of_several_videos_is_a_table(run, tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "Task: t\nscorer: me\nbodyparts: [nose, tail]\nskeleton: []\n"
+        "video_sets: {videos/run_a.mp4: {crop: '0, 64, 0, 48'}, videos/run_b.mp4: {crop: '0, 64, 0, 48'}}\n"
+    )
+    for video, count in {"run_a": 2, "run_b": 4}.items():
+        text = collected_data(tmp_path, {video: count})
+        (tmp_path / "labeled-data" / video / "CollectedData_me.csv").write_text(text)
+    code, out, err = run("info", tmp_path)
+    assert code == 0, err
+    rows = [line.split() for line in out.splitlines()]
+    assert ["run_a", "2", "1", "2"] in rows and ["run_b", "4", "1", "2"] in rows
+
+
 def test_info_of_this_machine(run, tmp_path):
     code, out, _ = run("info", "--json", tmp_path / "facts.json")
     assert code == 0 and "torchvision" in out

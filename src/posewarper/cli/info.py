@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from posewarper.cli import common
 from posewarper.cli.convert import is_checkpoint
-from posewarper.errors import ConfigError, PosewarperWarning
+from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.files import write_text
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 _PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
 _LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".hdf5", ".slp", ".nwb", ".nc")
+_LIGHTNING = "CollectedData*.csv"
+_MOST_VIDEOS = 100  # of a file with several that are read, each anew
 _OFFSETS = "posewarper info CKPT --offsets [--video VIDEO --frames A,B] [--picture OUT.png]"
 
 
@@ -184,7 +187,10 @@ def _gather(
     if path is not None and is_dataset:
         facts["dataset"] = _describe_dataset(path)
     elif path is not None and is_label_file:
-        facts["labels"] = _describe_labels(LabelFile(path, *choice), None)
+        # A folder of Lightning Pose has tables of its own.
+        for table in sorted(path.glob(_LIGHTNING)) or [path]:
+            title = "labels" if table == path else table.name
+            facts[title] = _describe_labels(LabelFile(table, *choice), None)
     elif path is not None and is_checkpoint(path):
         from posewarper.model.checkpoint import describe_checkpoint
 
@@ -231,7 +237,7 @@ def _is_labels(path: Path) -> bool:
         return path.is_file() and path.suffix.lower() in _LABEL_SUFFIXES
     from posewarper.formats.catalogue import is_label_folder
 
-    return is_label_folder(path)
+    return is_label_folder(path) or any(path.glob(_LIGHTNING))
 
 
 def _describe_environment() -> Facts:
@@ -303,9 +309,17 @@ def _describe_labels(path: LabelFile, video: Video | None) -> Facts:
     import numpy as np
 
     from posewarper.formats.catalogue import detect_format
+    from posewarper.formats.frame_names import SeveralVideos
     from posewarper.formats.labels import read_annotations
 
-    labels = read_annotations(path, video=video)
+    try:
+        labels = read_annotations(path, video=video)
+    except SeveralVideos as several:
+        if video is not None:
+            raise
+        rows = [_describe_one(replace(path, video=name)) for name in several.videos[:_MOST_VIDEOS]]
+        count = len(several.videos)
+        return {"path": str(path), "format": detect_format(path), "labels of videos": count, "videos": rows}
     skeleton, names = labels.skeleton, labels.skeleton.names
     frames = labels.labelled_frames.tolist()
     height, width = (None, None) if labels.image_size is None else labels.image_size
@@ -330,6 +344,19 @@ def _describe_labels(path: LabelFile, video: Video | None) -> Facts:
         "tracks": _describe_tracks(labels),
         "keypoints": _describe_keypoints(labels),
     }
+
+
+def _describe_one(path: LabelFile) -> Facts:
+    """Return what a file says of one of its videos, in a line."""
+    from posewarper.formats.labels import read_annotations
+
+    facts: Facts = {"video": path.video}
+    try:
+        labels = read_annotations(path)
+    except LabelsError as error:
+        return {**facts, "labelled frames": f"cannot be read: {error.what}", "tracks": "-", "keypoints": "-"}
+    found = {"labelled frames": len(labels.labelled_frames), "tracks": len(labels.tracks)}
+    return {**facts, **found, "keypoints": len(labels.skeleton)}
 
 
 def _describe_fit(path: LabelFile, video: Video, picture: Path | None) -> Facts:

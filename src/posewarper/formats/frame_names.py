@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from posewarper.errors import LabelsError, few_of, unknown_name
 from posewarper.formats.clips import VideoFacts
@@ -417,6 +418,14 @@ def or_train_on(path: PathLike) -> str:
     return f"; to learn from separate images, of whatever videos: {command}"
 
 
+class SeveralVideos(LabelsError):
+    """Labels of several videos, of which nothing chooses one; ``videos`` are the names that do."""
+
+    def __init__(self, what: str, *, videos: Sequence[str], **more: Any) -> None:
+        super().__init__(what, **more)
+        self.videos = videos
+
+
 def choose_video(
     path: PathLike,
     names: Mapping[str, Iterable[str]],
@@ -479,7 +488,7 @@ def choose_video(
                 f"together (--labels-of {_quoted(told)} says that they do)",
             )
         return chosen
-    raise LabelsError(
+    raise SeveralVideos(
         f"the file holds labels of {len(names)} videos",
         path=path,
         expected="labels of one video, or a video whose name is one of them",
@@ -487,6 +496,7 @@ def choose_video(
         + (f"the video opened is {opened.name}" if opened else "no video opened"),
         fix=f"choose one with --labels-of, such as --labels-of {_quoted(_tell_apart(names)[0])}, or give the "
         f"video that is named like it{or_train_on(path) if of_images else ''}",
+        videos=_tell_apart(names),
     )
 
 
