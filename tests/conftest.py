@@ -1,4 +1,4 @@
-"""What the tests share: the folder of real clips and parity vectors, where it exists."""
+"""What the tests share: the folders of real clips, parity vectors and cases, where they exist."""
 
 from __future__ import annotations
 
@@ -34,3 +34,9 @@ def parity_dir() -> Path:
 def shared_data() -> Path:
     """The real clips with dense labels."""
     return _folder("POSEWARPER_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def cases_dir() -> Path:
+    """The scripts that make odd input and say whether it is taken rightly."""
+    return _folder("POSEWARPER_CASES", "cases")

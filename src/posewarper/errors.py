@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
+from collections import Counter
 from collections.abc import Iterable, Sequence
+
+_LONGEST = 1000  # letters of what was found that a message shows
 
 
 class PosewarperError(Exception):
@@ -38,7 +42,8 @@ class PosewarperError(Exception):
         if expected is not None:
             lines.append(f"  expected: {expected}")
         if got is not None:
-            lines.append(f"  got:      {got}")
+            text = str(got)
+            lines.append(f"  got:      {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}")
         lines.append(f"  fix:      {fix}")
         super().__init__("\n".join(lines))
 
@@ -67,6 +72,11 @@ def few_of(names: Sequence[object], most: int = 5) -> str:
     """Return the first of some names for a message: ``a, b, c and 4 more``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that are there more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def did_you_mean(got: object, known: Iterable[str], otherwise: str = "use one of the names expected") -> str:
@@ -101,7 +111,24 @@ def no_such_file(
     fix: str = "check the path",
 ) -> PosewarperError:
     """Return the error for a file or folder that does not exist; ``expected`` says what it should be."""
-    return error("there is no such file or folder", path=path, expected=expected, fix=fix)
+    what, got = "there is no such file or folder", what_stands_at(path)
+    if got is not None:
+        what = "this is neither a file nor a folder"
+    return error(what, path=path, expected=expected, got=got, fix=fix)
+
+
+def what_stands_at(path: str | os.PathLike[str]) -> str | None:
+    """Return what stands at a path that is neither a file nor a folder, such as a pipe; None for others.
+
+    Whoever opened a pipe would wait for somebody to write to it, perhaps for ever.
+    """
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a link to nothing"}
+    kinds |= {stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    try:
+        mode = (os.stat if os.path.exists(path) else os.lstat)(path).st_mode
+    except (OSError, ValueError):
+        return None
+    return kinds.get(stat.S_IFMT(mode))
 
 
 def wrong_type(what: str, got: object, expected: str) -> ConfigError:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -101,13 +102,13 @@ def _is_running(process: int) -> bool:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text as UTF-8, whole or not at all.
+    """Write a text as UTF-8, whole or not at all; file names that are no UTF-8 are escaped.
 
     Raises:
         OutputError: if the place cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -117,6 +118,14 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
         OutputError: if the place cannot be written.
     """
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def refuse_bomb(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError if a zip file unpacks to far more than it holds, as no sound one does."""
+    size = sum(entry.file_size for entry in archive.infolist())
+    packed = sum(entry.compress_size for entry in archive.infolist())
+    if size > 2**28 + 100 * packed:
+        raise ValueError(f"{packed} bytes that would unpack to {size}")
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

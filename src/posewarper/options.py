@@ -28,11 +28,14 @@ class Settings(BaseModel):
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
+            given = first["input"]
             raise ConfigError(
                 f"setting {'.'.join(map(str, first['loc']))} has an impossible value",
                 path=path,
                 expected=first["msg"].removeprefix("Value error, "),
-                got=", ".join(given) or "nothing" if isinstance(given := first["input"], dict) else given,
+                got=", ".join(map(str, given)) or "nothing"
+                if isinstance(given := first["input"], dict)
+                else given,
                 fix="give a value within the limits",
             ) from error
 

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from posewarper.errors import OutputError, few_of
+from posewarper.errors import OutputError, few_of, what_stands_at
 from posewarper.files import leftovers, naming, sha256_of, write_json
 
 if TYPE_CHECKING:  # numpy would slow `posewarper --help` down
@@ -390,6 +390,8 @@ def peak_memory() -> int | None:
 
 
 def _digest(path: Path) -> str | None:
+    if what_stands_at(path):  # a pipe, on which one would wait for ever
+        return None
     try:
         if path.is_dir():  # of a folder of frames: over names and contents
             parts = [f"{p.name} {_digest(p)}" for p in sorted(path.iterdir()) if p.is_file()]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from posewarper.errors import LabelsError, unknown_name, wrong_type
+from posewarper.errors import LabelsError, few_of, repeated, unknown_name, wrong_type
 
 # How names mark a side, each with what the other side would be called. The patterns look for whole words
 # ("left_knee"), for one letter set off by a separator ("paw_l"), by a capital ("LKnee", "wingL") or by a
@@ -66,10 +66,9 @@ class Skeleton:
         object.__setattr__(self, "flip_pairs", self._pairs(pairs))
         if not self.names:
             raise LabelsError("a skeleton has no keypoints", fix="name at least one keypoint")
-        repeated = sorted({n for n in self.names if self.names.count(n) > 1})
-        if repeated:
+        if twice := repeated(self.names):
             raise LabelsError(
-                "a skeleton names keypoints twice", got=", ".join(repeated), fix="make the names unique"
+                "a skeleton names keypoints twice", got=few_of(twice), fix="make the names unique"
             )
         for a, b in (*self.edges, *self.flip_pairs):
             if not (0 <= a < len(self.names) and 0 <= b < len(self.names)):
@@ -113,8 +112,9 @@ class Skeleton:
     @property
     def halves(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Indices of the upper and of the lower body; the lower is empty when the names do not tell."""
-        lower = tuple(k for k, name in enumerate(self.names) if _LOWER_BODY.search(name))
-        return tuple(k for k in range(len(self)) if k not in lower), lower
+        is_low = [bool(_LOWER_BODY.search(name)) for name in self.names]
+        upper, lower = (tuple(k for k, low in enumerate(is_low) if low == wanted) for wanted in (False, True))
+        return upper, lower
 
 
 def _flip_pairs_of(names: Sequence[str]) -> tuple[tuple[int, int], ...]:

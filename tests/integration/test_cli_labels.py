@@ -193,7 +193,11 @@ def test_info_of_this_machine(run, tmp_path):
             "interrupted: 12 of 40 frames are kept in out\n",
         ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (OSError(errno.ENOSPC, "x", "out/poses.json"), 1, "error: out/poses.json: No space left on device\n"),
+        (
+            OSError(errno.ENOSPC, "x", "out/poses.json"),
+            1,
+            "error: out/poses.json: No space left on device\n  fix:      make room, and run this again\n",
+        ),
     ],
 )
 def test_failures_end_in_one_message_and_their_exit_code(capsys, raised, code, message):
@@ -209,13 +213,49 @@ def test_failures_end_in_one_message_and_their_exit_code(capsys, raised, code, m
     assert capsys.readouterr().err == message
 
 
-def test_faults_of_the_program_keep_their_traceback(monkeypatch, labels_file, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (KeyError("odd"), "KeyError: 'odd', in test_cli_labels.py:"),
+        (RecursionError(), "RecursionError"),
+        (MemoryError(), "more memory than there is"),
+        (OSError(errno.ELOOP, "odd", "loop/data"), "loop/data: "),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), "surrogates"),
+    ],
+)
+@pytest.mark.parametrize("place", [None, 0, 1, 3])
+def test_what_nobody_has_foreseen_is_a_message_with_the_input(
+    monkeypatch, capsys, labels_file, tmp_path, error, says, place
+):
     def fail(number: int, what: str) -> str:
-        raise OSError(errno.EPERM, "odd")
+        raise error
 
     monkeypatch.setattr(convert, "count_of", fail)
-    with pytest.raises(OSError, match="odd"):
-        command_line.app(["convert", str(labels_file), str(tmp_path / "out.json")])
+    words = ["convert", str(labels_file), str(tmp_path / "out.json")]
+    if place is not None:
+        words.insert(place, "--debug")
+    with pytest.raises(SystemExit) as left:
+        command_line.app(words)
+    err = capsys.readouterr().err
+    assert left.value.code == 2 and says in err and "\n  fix:" in err
+    assert str(labels_file) in err or "loop" in err
+    assert err.startswith("error: ") is (place is None) and ("Traceback" in err) is (place is not None)
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "a\x07\x9b2J", "\u202egpj", "\rerror: forged"])
+def test_names_cannot_steer_the_terminal(capsys, tmp_path, name):
+    document = {
+        "images": [{"id": 1, "file_name": "0.jpg", "width": 9, "height": 8}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "keypoints": [1, 2, 2, 3, 4, 0]}],
+        "categories": [{"id": 1, "name": name, "keypoints": ["nose", name], "skeleton": []}],
+    }
+    path = tmp_path / "l.json"
+    for document["categories"][0]["keypoints"] in (["nose", name], [name, name]):
+        path.write_text(json.dumps(document))
+        with pytest.raises(SystemExit):
+            command_line.app(["info", str(path)])
+        said = "".join(capsys.readouterr())
+        assert name not in said and "\\" in said and not set("\x1b\x07\x9b\u202e\r") & set(said)
 
 
 def test_each_warning_is_shown_once(capsys):

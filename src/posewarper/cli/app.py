@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -20,12 +22,18 @@ from posewarper.cli import (
     propagate,
     train,
 )
-from posewarper.cli.common import reported_errors
+from posewarper.cli.common import DEBUG, print_line, reported_errors, take_words
 from posewarper.version import __version__
 
 
 class _Commands(TyperGroup):
     """The commands, each with our handling of errors around it."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **others: Any) -> Any:
+        """Run the command line, with ``--debug`` anywhere in it."""
+        if args is None:
+            sys.argv[1:] = take_words(sys.argv[1:])
+        return super().main(None if args is None else take_words(args), *more, **others)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -46,7 +54,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"posewarper {__version__}")
+        print_line(f"posewarper {__version__}")
         raise typer.Exit
 
 
@@ -55,6 +63,9 @@ def _root(
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version and leave.", callback=_show_version, is_eager=True),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show the traceback of an error; anywhere in the command.")
     ] = False,
 ) -> None:
     pass

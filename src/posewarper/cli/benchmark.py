@@ -117,7 +117,7 @@ def run(
         given |= {} if backbone_weights == "none" else {"backbone_weights": backbone_weights}
         head = {"clip": rows[0]["clip"], "version": __version__, **given}
         write_json(json_file, {**head, "machine": describe_machine(device.value), "rows": rows})
-        print(f"wrote {json_file}")
+        common.print_line(f"wrote {json_file}")
 
 
 def parse_gaps(text: str) -> list[int]:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from posewarper.errors import ConfigError, Interrupted, OutputError, PosewarperError, PosewarperWarning
+from posewarper.errors import (
+    ConfigError,
+    Interrupted,
+    OutputError,
+    PosewarperError,
+    PosewarperWarning,
+    few_of,
+    first_sentence,
+)
 from posewarper.files import remove_leftovers
 from posewarper.runs import duration
 
@@ -28,6 +40,8 @@ if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
 Stage = tuple[str, int | None, float]
 _FIRST_LINE, _NEXT_LINE = 10, 30  # seconds until progress is told in a log, and from then on
 BAD_MACHINE, BAD_INPUT, INTERRUPTED = 1, 2, 130
+DEBUG = "--debug"
+_SMALLER = "give a smaller or shorter input, or use a machine with more memory"
 # The machine is at fault, not the user and not the program: one message, no traceback.
 _MACHINE_ERRORS = {
     getattr(errno, name)
@@ -90,28 +104,76 @@ UnusedOverwrite = Annotated[bool, typer.Option("--overwrite", hidden=True)]
 UnusedQuiet = Annotated[bool, typer.Option("--quiet", hidden=True)]
 
 
+_words: ContextVar[tuple[str, ...]] = ContextVar("words", default=())  # of the command line, with --debug
+_OUTPUTS = ("--out", "--json", "--picture")
+# What moves a terminal's cursor, sets its title or turns the direction of what follows.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def take_words(words: Sequence[str]) -> list[str]:
+    """Note the words of the command line for messages, and return them without ``--debug``."""
+    _words.set(tuple(words))
+    end = words.index("--") if "--" in words else len(words)
+    # Whatever a name holds, printing it never fails.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    return [word for n, word in enumerate(words) if word != DEBUG or n > end]
+
+
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Run a command; end it with one message and the right exit code where no traceback is due.
+    """Run a command; end it with one message and the right exit code, and never with a traceback.
 
-    Bad input ends with 2, Ctrl-C with 130 and what was kept, a failing machine (disk full) with 1. Any other
-    exception is a fault of the program and keeps its traceback.
+    Bad input ends with 2, Ctrl-C with 130 and what was kept, a failing machine (disk full) with 1. What
+    nobody has foreseen counts as bad input, whose files are named. ``--debug`` shows the traceback as well.
     """
     try:
         with _shown_warnings():
             yield
-    except PosewarperError as error:
-        _say(f"error: {error}")
-        raise SystemExit(BAD_INPUT) from None
     except KeyboardInterrupt as error:
         _say(f"interrupted: {error.kept}" if isinstance(error, Interrupted) else "interrupted")
         raise SystemExit(INTERRUPTED) from None
-    except OSError as error:
-        if not is_of_machine(error):
+    except Exception as error:
+        # Typer ends with these itself, also where nobody reads the output any more.
+        if isinstance(error, typer.Abort | BrokenPipeError) or hasattr(error, "exit_code"):
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        _say(f"error: {place}{os.strerror(error.errno or 0)}")
-        raise SystemExit(BAD_MACHINE) from None
+        report(error)
+        raise SystemExit(BAD_MACHINE if is_of_machine(error) else BAD_INPUT) from None
+
+
+def report(error: Exception, path: str | None = None) -> None:
+    """Say what went wrong, and with ``--debug`` where; ``path`` is the input if it is known."""
+    if DEBUG in _words.get():
+        _say("".join(traceback.format_exception(error)))
+    known = error if isinstance(error, PosewarperError) else _explain(error, path or _name_inputs())
+    _say(f"error: {known}")
+
+
+def _explain(error: Exception, path: str | None) -> PosewarperError:
+    """Return what to say of an error that no place in the program has foreseen."""
+    if isinstance(error, OSError) and error.errno is not None:
+        at_fault = path if error.filename is None else os.fsdecode(error.filename)
+        fix = "make room, and run this again" if is_of_machine(error) else "name another place"
+        return PosewarperError(error.strerror or os.strerror(error.errno), path=at_fault, fix=fix)
+    *_, place = traceback.extract_tb(error.__traceback__)
+    got = f"{type(error).__name__}: {first_sentence(error)}, in {Path(place.filename).name}:{place.lineno}"
+    if isinstance(error, MemoryError):
+        return PosewarperError("this needs more memory than there is", path=path, got=got, fix=_SMALLER)
+    what = "posewarper cannot use this input, for a reason that it does not know"
+    fix = f"check the input; if it is sound, run this again with {DEBUG} and report the traceback"
+    return PosewarperError(what, path=path, got=got, fix=fix)
+
+
+def _name_inputs() -> str | None:
+    """Return the files and folders that the command line names, without those to be written."""
+    named, last = [], ""
+    for word in _words.get()[1:]:
+        option, _, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        if not {option, last} & set(_OUTPUTS) and value and os.path.lexists(value):
+            named.append(value)
+        last = word
+    return few_of(named) or None
 
 
 def is_of_machine(error: Exception) -> bool:
@@ -120,7 +182,12 @@ def is_of_machine(error: Exception) -> bool:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print_line(text, file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters, but line ends and tabs, are shown and have no effect."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 @contextmanager
@@ -228,16 +295,16 @@ def _bars(console: Console) -> Iterator[Progress]:
         def progress(what: str, done: int, total: int) -> None:
             name, _, note = what.partition("\t")
             if name not in tasks:
-                tasks[name] = bars.add_task(escape(name), total=total or None)
-            shown = escape(f"{name}, {note}" if note else name)
+                tasks[name] = bars.add_task(escape(printable(name)), total=total or None)
+            shown = escape(printable(f"{name}, {note}" if note else name))
             bars.update(tasks[name], completed=done, total=total or None, description=shown)
 
         yield progress
 
 
-def print_line(line: str) -> None:
-    """Print a line at once, also where stdout is a file."""
-    print(line, flush=True)
+def print_line(line: str, file: TextIO | None = None) -> None:
+    """Print a line at once, also where stdout is a file; names in it cannot steer the terminal."""
+    print(printable(line), file=file, flush=True)
 
 
 def count_of(number: int, what: str) -> str:

@@ -17,6 +17,7 @@ from posewarper.cli.common import (
     UnusedQuiet,
     UnusedSeed,
     count_of,
+    print_line,
     refuse_existing,
 )
 from posewarper.errors import ConfigError, LabelsError
@@ -159,14 +160,14 @@ def run(
     if every is not None:
         labels = _keep_every(labels, every, source)
     write_labels(out, labels, format=to_format, video=opened)
-    predicted = sum(frame not in set(labels.labelled_frames.tolist()) for frame in labels.instance_frames)
+    predicted = len(set(labels.instance_frames.tolist()) - set(labels.labelled_frames.tolist()))
     parts = [
         count_of(len(labels.labelled_frames), "labelled frame"),
         *([f"{predicted} predicted"] if predicted else []),
         count_of(len(labels.tracks), "track"),
         count_of(len(labels.skeleton), "keypoint"),
     ]
-    print(f"wrote {out}: {', '.join(parts)} ({to_format})")
+    print_line(f"wrote {out}: {', '.join(parts)} ({to_format})")
 
 
 def _convert_weights(
@@ -196,17 +197,17 @@ def _convert_weights(
     save_model(out, model)
     spec, has_head = model.spec, bool(model.spec.trained.get("warp"))
     height, width = spec.crop_size
-    print(
+    print_line(
         f"wrote {out}: {spec.provenance.get('weights', 'checkpoint of posewarper')}, {spec.backbone}, "
         f"{len(spec.skeleton)} keypoints, crops of {height} x {width}, "
         f"{'with' if has_head else 'without'} a trained warp head"
     )
     if not has_head:
-        print("its new head returns heatmaps as they are: train it before you aggregate or propagate")
+        print_line("its new head returns heatmaps as they are: train it before you aggregate or propagate")
     for line in spec.provenance.get("unused", ()):
-        print(f"not used: {line}")
+        print_line(f"not used: {line}")
     if assumed := spec.provenance.get("assumed"):
-        print(f"the file does not say, so taken from the original's setup: {', '.join(assumed)}")
+        print_line(f"the file does not say, so taken from the original's setup: {', '.join(assumed)}")
 
 
 def _refuse_options(given: Mapping[str, object], what: str) -> None:
@@ -219,13 +220,15 @@ def _refuse_options(given: Mapping[str, object], what: str) -> None:
 
 def _keep_every(labels: Labels, every: int, source: Path) -> Labels:
     """Return the labels of every k-th frame, beginning in the middle of the first k frames."""
-    last = max([*labels.labelled_frames.tolist(), *labels.instance_frames.tolist()], default=-1)
-    kept = labels.at(range(every // 2, last + 1, every))
+    import numpy as np
+
+    frames = np.union1d(labels.labelled_frames, labels.instance_frames)
+    kept = labels.at(frames[frames % every == every // 2].tolist())
     if not kept.tracks:
         raise LabelsError(
             f"no labels are left on frames {every // 2}, {every // 2 + every}, ...",
             path=source,
-            got=f"labels on {len(labels.instance_frames)} frames, the last is frame {last}",
+            got=f"labels on {len(frames)} frames, the last is frame {frames[-1]}",
             fix="give a smaller --every",
         )
     return kept

@@ -63,7 +63,7 @@ def run(
         dense = _write_clip(clip, labels, truth, seed, progress)
         options = {"labels": labels, "out": out, "effort": effort, "device": device.value, "seed": seed}
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        print(shlex.join(["posewarper", "propagate", str(clip), *words, "--overwrite"]))
+        common.print_line(shlex.join(["posewarper", "propagate", str(clip), *words, "--overwrite"]))
         rows: list[Row] = []
 
         def score(result: RunResult) -> list[Row]:

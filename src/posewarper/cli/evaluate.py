@@ -77,11 +77,11 @@ def run(
         thresholds=_parse_numbers("--thresholds", thresholds),
         sigmas=_parse_numbers("--sigmas", sigmas),
     )
-    print(format_score(score))
+    common.print_line(format_score(score))
     if json_file is not None:
         given = {"ground_truth": str(ground_truth), "predictions": str(predictions), "metric": metric}
         write_json(json_file, {"version": __version__, **given, "neck": neck, **score.to_dict()})
-        print(f"wrote {json_file}")
+        common.print_line(f"wrote {json_file}")
 
 
 def _parse_numbers(option: str, text: str | None) -> list[float] | None:

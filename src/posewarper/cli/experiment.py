@@ -103,7 +103,7 @@ def run(
         tables = run_experiments(workshop, names)
     for table in tables:
         _show(table, kind.value)
-    print(f"wrote {out / 'figures.json'}")
+    common.print_line(f"wrote {out / 'figures.json'}")
 
 
 def _show(table: ResultTable, kind: str) -> None:
@@ -111,13 +111,13 @@ def _show(table: ResultTable, kind: str) -> None:
     from posewarper.experiments import GROUPS, NOTES, published_rows
 
     known = published_rows(kind, table.experiment)
-    print(f"\n{table.experiment} ({kind}), official AP")
-    print(" " * 31 + "".join(f"{heading:>6}" for heading in _HEADINGS))
+    common.print_line(f"\n{table.experiment} ({kind}), official AP")
+    common.print_line(" " * 31 + "".join(f"{heading:>6}" for heading in _HEADINGS))
     for row in dict.fromkeys([*table.rows, *known]):
         figures = table.rows.get(row, {})
-        print(_line(row, [figures.get(group) for group in GROUPS]))
+        common.print_line(_line(row, [figures.get(group) for group in GROUPS]))
         if row in known:
-            print(_line("  published", known[row]))
+            common.print_line(_line("  published", known[row]))
     for note in (*table.notes, NOTES[table.experiment]):
         print(textwrap.fill(note, 79, initial_indent="  ", subsequent_indent="  "))
 

@@ -52,10 +52,14 @@ def run(
     for file in written:
         takes = f"crops of {height} x {width}" if file.part == POSE else "heatmaps of two frames"
         size = file.path.stat().st_size / 1e6
-        print(f"wrote {file.path} ({size:.1f} MB): the {file.part}, {takes} to heatmaps of {maps}")
+        common.print_line(
+            f"wrote {file.path} ({size:.1f} MB): the {file.part}, {takes} to heatmaps of {maps}"
+        )
         if file.difference is None:
-            print('  not compared with PyTorch: for that, pip install "posewarper[export]"')
+            common.print_line('  not compared with PyTorch: for that, pip install "posewarper[export]"')
         else:
-            print(f"  differs from PyTorch by at most {file.difference:.1e}")
+            common.print_line(f"  differs from PyTorch by at most {file.difference:.1e}")
     if len(written) == 1:
-        print("without a warper: this model's head was never trained, so each frame is predicted alone")
+        common.print_line(
+            "without a warper: this model's head was never trained, so each frame is predicted alone"
+        )

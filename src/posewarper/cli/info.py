@@ -272,10 +272,14 @@ def _describe_environment() -> Facts:
 
 def _describe_video(video: Video) -> Facts:
     """Return length and size of a video; of a file also speed and codec, of a folder which files."""
+    from contextlib import suppress
+
     import av
     import numpy as np
+    from av.error import FFmpegError
 
     from posewarper.video.images import is_image_file
+    from posewarper.video.indexing import open_stream
 
     height, width = video.image_size
     facts: Facts = {"path": str(video.path), "frames": video.n_frames, "width": width, "height": height}
@@ -290,11 +294,11 @@ def _describe_video(video: Video) -> Facts:
     }
     if Path(video.path).is_dir() or is_image_file(video.path):
         return facts | {"container": "an image file with several images"}
-    with av.open(str(video.path)) as container:
-        stream = container.streams.best("video")
-        if stream is None:
-            return facts
-        frame = next(container.decode(stream), None)
+    container, stream = open_stream(video.path)
+    with container:
+        frame = None
+        with suppress(FFmpegError):  # the first frame is damaged
+            frame = next(container.decode(stream), None)
         stored = {
             "container": container.format.name,
             "codec": stream.codec_context.name,
@@ -470,4 +474,4 @@ def _as_text(value: object) -> str:
         text = "yes" if value else "no"
     else:
         text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return escape(text.encode("utf-8", "backslashreplace").decode())
+    return escape(common.printable(text.encode("utf-8", "backslashreplace").decode()))

@@ -247,16 +247,18 @@ def _predict_dataset(
     }
     write_json(out / FACTS, facts)
     again = f", {result.reused} of them done before" if result.reused else ""
-    print(
+    common.print_line(
         f"{common.count_of(result.instances, 'pose')} on {common.count_of(result.frames, 'frame')} of "
         f"{common.count_of(result.videos, 'video')}{again}"
     )
     if boxes is None:
-        print("boxes of the labels were used: figures are not comparable with published ones")
-    print(f"wrote {out / 'results'}, {out / 'poses'} and {out / 'submission.zip'}")
+        common.print_line("boxes of the labels were used: figures are not comparable with published ones")
+    common.print_line(f"wrote {out / 'results'}, {out / 'poses'} and {out / 'submission.zip'}")
     if split != "test":
         truth = dataset / "annotations" / split
-        print(f"figures: posewarper evaluate --ground-truth {truth} --predictions {out / 'results'}")
+        common.print_line(
+            f"figures: posewarper evaluate --ground-truth {truth} --predictions {out / 'results'}"
+        )
 
 
 def _predict_videos(
@@ -371,14 +373,14 @@ def _predict_one(
         shutil.rmtree(out / RECORDS, ignore_errors=True)
     poses = result.poses
     posed = sum(len(track.frames) for track in poses.tracks.values())
-    print(
+    common.print_line(
         f"{common.count_of(posed, 'pose')} of {common.count_of(len(poses.tracks), 'track')} on "
         f"{common.count_of(poses.n_frames, 'frame')}"
     )
     if gaps := describe_gaps(poses):
-        print(gaps)
-    print(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
+        common.print_line(gaps)
+    common.print_line(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
     for note in result.notes:
-        print(note)
+        common.print_line(note)
     seen = " and ".join(str(out / name) for name in looks)
-    print(f"wrote {out / 'poses.json'}" + (f"; look at {seen}" if seen else ""))
+    common.print_line(f"wrote {out / 'poses.json'}" + (f"; look at {seen}" if seen else ""))

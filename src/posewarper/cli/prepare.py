@@ -92,12 +92,14 @@ def _show(dataset: Dataset, summary: Summary) -> None:
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     for row in (titles, *rows):
         cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        print("  ".join(cells))
-    print(f"frames: {dataset.images.resolve()}")
+        common.print_line("  ".join(cells))
+    common.print_line(f"frames: {dataset.images.resolve()}")
     if summary.never_labelled:
-        print(f"never labelled: {', '.join(summary.never_labelled)}")
+        common.print_line(f"never labelled: {', '.join(summary.never_labelled)}")
     for split, path in dataset.box_files.items():
-        print(f"boxes of {split}: {path}")
+        common.print_line(f"boxes of {split}: {path}")
     if summary.n_kept:
-        print(f"unchanged since the last run: {common.count_of(summary.n_kept, 'video')}")
-    print(f"wrote {dataset.root}: {common.count_of(len(dataset.videos), 'video')} ({dataset.kind})")
+        common.print_line(f"unchanged since the last run: {common.count_of(summary.n_kept, 'video')}")
+    common.print_line(
+        f"wrote {dataset.root}: {common.count_of(len(dataset.videos), 'video')} ({dataset.kind})"
+    )

@@ -212,11 +212,11 @@ def write_results(
     poses, n_labelled = result.poses, len(result.poses.labelled_frames)
     posed = sum(len(track.frames) for track in poses.tracks.values())
     n_frames = opened.n_frames if span is None else len(span)
-    print(
+    common.print_line(
         f"{common.count_of(n_labelled, 'labelled frame')} -> {common.count_of(posed, 'pose')} of "
         f"{common.count_of(len(poses.tracks), 'track')} on {common.count_of(n_frames, 'frame')}"
     )
     if gaps:
-        print(gaps)
-    print(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
-    print(f"wrote {out / 'poses.json'}; look at {out / 'report.html'} and {out / 'overlay.mp4'}")
+        common.print_line(gaps)
+    common.print_line(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
+    common.print_line(f"wrote {out / 'poses.json'}; look at {out / 'report.html'} and {out / 'overlay.mp4'}")

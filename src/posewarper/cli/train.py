@@ -61,4 +61,4 @@ def run(
     if is_first_process():
         score, epoch = result.best, result.best_epoch
         best = "" if score is None else f"; best validation {score:.1f} after epoch {epoch}"
-        print(f"wrote {place / 'model.pt'}{best}")
+        print_line(f"wrote {place / 'model.pt'}{best}")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from posewarper.cli.common import count_of, is_of_machine
-from posewarper.errors import ConfigError, PosewarperError, few_of
+from posewarper.cli.common import count_of, is_of_machine, print_line, report
+from posewarper.errors import ConfigError, few_of, repeated
 from posewarper.runs import DoneBefore, describe_process, duration, peak_memory
 
 if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
@@ -72,7 +71,7 @@ def list_videos(name: str) -> list[VideoJob] | None:
     else:
         return None
     stems = [Path(job.video).stem for job in jobs]
-    doubles = sorted({stem for stem in stems if stems.count(stem) > 1})
+    doubles = repeated(stems)
     if doubles or not jobs:
         raise ConfigError(
             "two videos would be written to one folder" if doubles else "this names no video",
@@ -118,21 +117,20 @@ def work_on(jobs: Sequence[VideoJob] | None, video: str, out: Path, work: VideoW
     for number, job in enumerate(mine, start=1):
         left = (time.monotonic() - begun) * (len(mine) - number + 1) / max(n_done, 1)
         about = f", about {duration(left)} left for all" if n_done else ""
-        print(f"[{number}/{len(mine)}] {job.video}{about}", flush=True)
+        print_line(f"[{number}/{len(mine)}] {job.video}{about}")
         try:
             work(job, out / Path(job.video).stem, quietly=quiet or world > 1)
             n_done += 1
         except DoneBefore:
-            print("skipped: this video is done already", flush=True)
+            print_line("skipped: this video is done already")
         except Exception as error:
             if is_of_machine(error):  # which would spoil the others too
                 raise
             failed.append(job.video)
-            if not isinstance(error, PosewarperError):
-                traceback.print_exc()
-            print(f"error: {error}\nskipped: {job.video}", file=sys.stderr, flush=True)
+            report(error, job.video)
+            print_line(f"skipped: {job.video}", file=sys.stderr)
     if failed:
-        print(f"{len(failed)} of {len(mine)} videos failed: {few_of(failed, 10)}", file=sys.stderr)
+        print_line(f"{len(failed)} of {len(mine)} videos failed: {few_of(failed, 10)}", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -25,7 +25,8 @@ from posewarper.structures import Floats, Ints, Labels, Track
 # their size, and this many more for each frame in between: sparse labels are far apart in time, so a runner
 # may have moved by more than its own length.
 _FARTHEST_LINK, _FASTEST_LINK = 1.5, 0.25
-_MOST_FRAMES = 10_000_000
+# Of what a format writes for each frame: so much always, and beyond it so many times what there is to write.
+_MOST_FRAMES, _MOST_ROOM, _MOST_GAPS = 10_000_000, 20_000_000, 100
 
 
 class VideoFacts(Protocol):
@@ -354,11 +355,13 @@ def name_all_tracks(labels: Labels, default: Callable[[int], str] = _default_tra
     :func:`identify_tracks` undoes it.
     """
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for track in labels.tracks:
         name = labels.track_names.get(track) or default(track)
-        while name in names.values():
+        while name in taken:
             name += "_"
         names[track] = name
+        taken.add(name)
     return names
 
 
@@ -483,19 +486,23 @@ def frames_of_times(
     return frames.astype(np.int64)
 
 
-def frames_to_write(path: PathLike, labels: Labels, what: str) -> int:
+def frames_to_write(path: PathLike, labels: Labels, what: str, room: int = 1) -> int:
     """Return how many frames a format has that writes something (``what``) for each frame of the video.
 
+    ``room`` is the number of values that a frame takes, whether there are any or not.
+
     Raises:
-        OutputError: if there are more than in days of video, as a wrong frame index makes them.
+        OutputError: if there are more than in days of video, or next to nothing in many of them, as a wrong
+            frame index makes them.
     """
     count = _count_frames(labels)
-    if count > _MOST_FRAMES:
+    held = labels.labelled_frames.size + sum(len(track.frames) for track in labels.tracks.values())
+    if count > _MOST_FRAMES or count * room > max(_MOST_ROOM, _MOST_GAPS * held * room):
         raise OutputError(
             f"too many {what}, one for each frame",
             path=path,
-            expected=f"{_MOST_FRAMES} frames at most",
-            got=f"{count}, by the number of frames or the last labelled one",
+            expected=f"{_MOST_FRAMES} frames at most, and something in more than every {_MOST_GAPS}th",
+            got=f"{count} by the number of frames or the last labelled one, and {held} instances",
             fix="correct the frame indices, or write a format that lists labelled frames alone",
         )
     return count

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from posewarper.errors import LabelsError
+from posewarper.errors import LabelsError, few_of, repeated
 from posewarper.files import replacing
 from posewarper.formats.clips import Clip, Instance, VideoFacts, choose_skeleton, doubt_tracks, read_edges
 from posewarper.formats.frame_names import (
@@ -133,11 +133,8 @@ def _read_category(record: Record, first: int) -> Skeleton:
             got=str(names[:10])[:80],
             fix="name each keypoint with a text",
         )
-    if len(set(names)) < len(names):
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        raise record.problem(
-            "keypoints are named twice", got=", ".join(repeated)[:200], fix="make the names unique"
-        )
+    if twice := repeated(names):
+        raise record.problem("keypoints are named twice", got=few_of(twice), fix="make the names unique")
     mirrored = record.items("flip_pairs") or []
     stated = record.values.get("flip_pairs") is not None  # an empty list says that there are none
     flip_pairs = _read_pairs(mirrored, len(names)) if stated else None
@@ -532,9 +529,10 @@ def _iterate_images(source: Labels | Poses) -> Iterator[_Entry]:
         yield image
 
 
-def _iterate_track(source: Labels | Poses, track_id: int, track: Track) -> Iterator[_Entry]:
+def _iterate_track(
+    source: Labels | Poses, track_id: int, track: Track, labelled: set[int]
+) -> Iterator[_Entry]:
     rounded = isinstance(source, Poses)
-    labelled = set(source.labelled_frames.tolist())
     whole_scores = track.instance_scores
     for i, frame in enumerate(track.frames.tolist()):
         xy, visibility = track.keypoints[i], track.visibility[i]
@@ -602,8 +600,9 @@ def category_of(skeleton: Skeleton) -> _Entry:
 def _write(path: PathLike, source: Labels | Poses, *, plain: bool = False) -> None:
     """Write a document, image by image and annotation by annotation: those of a long video are too many."""
     images = _iterate_images(source)
+    labelled = set(source.labelled_frames.tolist())
     annotations = heapq.merge(
-        *(_iterate_track(source, i, track) for i, track in source.tracks.items()),
+        *(_iterate_track(source, i, track, labelled) for i, track in source.tracks.items()),
         key=lambda entry: (entry["image_id"], entry["track_id"]),
     )
     if plain:

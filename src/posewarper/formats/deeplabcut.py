@@ -14,6 +14,7 @@ tells whether they were cut out of their frames.
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import re
 import tempfile
@@ -24,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 
 from posewarper.errors import LabelsError, few_of
 from posewarper.files import replacing
@@ -56,6 +56,7 @@ from posewarper.formats.records import (
     LabelFile,
     PathLike,
     import_extra,
+    load_yaml,
     open_hdf5,
     quiet,
     read_bytes,
@@ -68,6 +69,7 @@ from posewarper.formats.records import (
 )
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Labels, is_there
+from posewarper.video.images import stored_size
 
 _ONE_ANIMAL = ("scorer", "bodyparts", "coords")
 _SEVERAL_ANIMALS = ("scorer", "individuals", "bodyparts", "coords")
@@ -251,14 +253,15 @@ def _read_header(path: PathLike, where: str, levels: Sequence[Sequence[str]]) ->
     scorers, parts, coords = levels[0], levels[-2], levels[-1]
     owners = levels[1] if len(levels) == len(_SEVERAL_ANIMALS) else [""] * len(parts)
     individuals, names = tuple(dict.fromkeys(owners)), tuple(dict.fromkeys(parts))
-    unknown = ", ".join(sorted(set(coords) - set(_COORDS)))[:80]
-    if unknown:
-        raise _problem(path, where, "the header is wrong", "coords x, y and likelihood", unknown)
+    if unknown := sorted(set(coords) - set(_COORDS)):
+        got = ", ".join(map(repr, unknown))[:80]
+        raise _problem(path, where, "the header is wrong", "coords x, y and likelihood", got)
     if len(set(scorers)) > 1:
         got = ", ".join(dict.fromkeys(scorers))[:80]
         raise _problem(path, where, "the table mixes several scorers", "the columns of one scorer", got)
+    owner_of, part_of = ({name: n for n, name in enumerate(each)} for each in (individuals, names))
     places = [
-        (individuals.index(owner), names.index(part), _COORDS.index(coord))
+        (owner_of[owner], part_of[part], _COORDS.index(coord))
         for owner, part, coord in zip(owners, parts, coords, strict=True)
     ]
     known = set(places)
@@ -391,8 +394,6 @@ def _copy_group(h5py: Any, old: Any, new: Any, depth: int = 0) -> None:
     _copy_attributes(old, new)
     for name in old:
         name.encode("utf-8")  # fails for a name that is no text, which would crash PyTables
-        if isinstance(old.get(name, getlink=True), h5py.ExternalLink):
-            raise _not_plain(f"{name} is a link to another file")
         node = old[name]
         if isinstance(node, h5py.Group):
             _copy_group(h5py, node, new.create_group(name), depth + 1)
@@ -430,12 +431,8 @@ def _check_pickle(value: bytes) -> None:
 
 def _read_project(file: LabelFile, video: VideoFacts | None) -> Clip:
     path = Path(file)
-    try:
-        # The loader of plain texts, lists and dicts: names such as "no" or "1e3" stay what they are.
-        config = yaml.load(read_text(path), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        got = " ".join(str(error).split())[:200]
-        raise LabelsError("the file is no valid YAML", path=path, got=got, fix=_FIX_PROJECT) from error
+    # The loader of plain texts, lists and dicts: names such as "no" or "1e3" stay what they are.
+    config = load_yaml(read_text(path, "project"), path, "project", yaml.BaseLoader)
     if not isinstance(config, dict) or not any(key in config for key in _KEYS):
         raise LabelsError(
             "this is no DeepLabCut project",
@@ -551,7 +548,7 @@ def _undo_crop(clip: Clip, stated: Any, table: Path, config: Path, video: VideoF
             got=f"{whole[1]} x {whole[0]} pixels",
             fix="use the video that the labels were made on",
         )
-    sizes = {frame: _size_of(table.parent / base_name(image)) for frame, image in clip.frame_names.items()}
+    sizes = {frame: stored_size(table.parent / base_name(image)) for frame, image in clip.frame_names.items()}
     known = {size for size in sizes.values() if size is not None}
     cut = {size: _is_cut(size, (x1, x2, y1, y2), whole, table) for size in known}
     guess = all(cut.values())
@@ -569,15 +566,6 @@ def _undo_crop(clip: Clip, stated: Any, table: Path, config: Path, video: VideoF
     # A crop that begins at the first pixel is as a rule the whole frame, DeepLabCut's default.
     full = [size for size, is_cut in cut.items() if not is_cut or (whole is None and (x1, y1) == (0, 0))]
     clip.image_size = full[0] if len(full) == 1 else None
-
-
-def _size_of(image: Path) -> tuple[int, int] | None:
-    """Return (height, width) of an image, or None if there is no such image."""
-    try:
-        with Image.open(image) as opened:
-            return opened.height, opened.width
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def _is_cut(
@@ -664,7 +652,8 @@ def write_predictions(path: PathLike, labels: Labels, video: VideoFacts | None =
     """
     stem = Path(path).stem
     scorer = stem[stem.index("DLC") :] if "DLC" in stem else "DLC_posewarper"
-    _write(path, labels, scorer, {f: f for f in range(frames_to_write(path, labels, "rows"))}, _COORDS)
+    room = 3 * len(labels.tracks) * len(labels.skeleton)
+    _write(path, labels, scorer, {f: f for f in range(frames_to_write(path, labels, "rows", room))}, _COORDS)
     labels_alone = labels.only_labelled()
     lost = ["which poses are predictions, and which labels"] if labels_alone.tracks else []
     if any((np.isnan(t.keypoint_scores) & (t.visibility > 0)).any() for t in labels_alone.tracks.values()):
@@ -700,8 +689,9 @@ def _write(
     cells = values[:, n, k, c]
     if Path(path).suffix.lower() not in (".h5", ".hdf5", ".hdf"):
         top = [[title, *level] for title, level in levels.items()]
-        rows = [["" if value != value else repr(value) for value in row] for row in cells.tolist()]
-        write_csv(path, [*top, *([image, *row] for image, row in zip(images.values(), rows, strict=True))])
+        rows = (["" if value != value else repr(value) for value in row.tolist()] for row in cells)
+        body = ([image, *row] for image, row in zip(images.values(), rows, strict=True))
+        write_csv(path, itertools.chain(top, body))
         return
     # As DeepLabCut does: pandas' fixed format, images as three levels of the index.
     _import("tables", path)

@@ -20,6 +20,12 @@ def base_name(name: str) -> str:
     return name.replace("\\", "/").rsplit("/", 1)[-1]
 
 
+def leads_out(name: str) -> bool:
+    """Return whether a path that a file names leads out of the folder in which it begins."""
+    path = name.replace("\\", "/")
+    return path.startswith("/") or path[1:2] == ":" or ".." in path.split("/")
+
+
 def folder_name(name: str) -> str | None:
     """Return the name of the folder that a path's last part lies in, or None."""
     parts = name.replace("\\", "/").split("/")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posewarper.errors import ConfigError, few_of
-from posewarper.formats.records import PathLike, encoding_of, read_csv
+from posewarper.formats.records import PathLike, load_yaml, read_csv, read_text
 
 
 def read_list(
@@ -33,17 +33,7 @@ def read_list(
     place = Path(path)
     optional = [name for name in columns if name not in needed]
     expected = f"columns {', '.join(needed)} and, if you like, {', '.join(optional)}"
-    try:
-        data = place.read_bytes()
-        text = data.decode(encoding_of(data))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "cannot read this list of videos",
-            path=place,
-            expected="a file .csv, .tsv, .txt or .yaml",
-            got=getattr(error, "strerror", None) or error,
-            fix="check the path",
-        ) from error
+    text = read_text(place, "list")
     found = []
     for where, row in _rows(place, text, expected):
         values = {str(key): str(value).strip() for key, value in row.items() if value not in (None, "")}
@@ -79,17 +69,7 @@ def _rows(place: Path, text: str, expected: str) -> Iterator[tuple[str, dict[Any
             if line.strip():
                 yield f"line {number}", {"video": line.strip()}
     else:
-        import yaml
-
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                "this is neither a table nor valid YAML",
-                path=place,
-                got=" ".join(str(error).split())[:200],
-                fix="name a table .csv or .tsv, or correct the YAML",
-            ) from error
+        content = load_yaml(text, place, "list")
         if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
             raise ConfigError(
                 "this is not a list of videos",

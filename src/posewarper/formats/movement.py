@@ -127,7 +127,8 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     """
     xarray = import_extra("xarray", path)
     import_extra(_ENGINE, path)
-    count, k, n = frames_to_write(path, labels, "rows"), len(labels.skeleton), len(labels.tracks)
+    k, n = len(labels.skeleton), len(labels.tracks)
+    count = frames_to_write(path, labels, "rows", room=3 * k * n)
     position = np.full((count, 2, k, n), np.nan)
     confidence, error = np.full((count, k, n), np.nan), np.full((count, k, n), np.nan)
     visibility = np.zeros((count, k, n), np.uint8)

@@ -297,7 +297,7 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     Warns:
         PosewarperWarning: if a track has the id -1, which means "no track" here.
     """
-    count = frames_to_write(path, labels, "files")
+    count = frames_to_write(path, labels, "files", room=100)
     ids = {track: track for track in labels.tracks}
     if -1 in ids:
         ids[-1] = max(-1, *ids) + 1

@@ -6,7 +6,9 @@ import csv
 import errno
 import importlib
 import io
+import itertools
 import json
+import math
 import os
 import re
 import warnings
@@ -14,11 +16,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import yaml
 
-from posewarper.errors import LabelsError, PosewarperError, PosewarperWarning
+from posewarper.errors import (
+    ConfigError,
+    LabelsError,
+    PosewarperError,
+    PosewarperWarning,
+    few_of,
+    first_sentence,
+    what_stands_at,
+)
 from posewarper.files import replacing
 
 PathLike = str | os.PathLike[str]
@@ -64,10 +75,29 @@ def warn(path: PathLike, text: str) -> None:
     warnings.warn(f"{path}: {text}", PosewarperWarning, stacklevel=3)
 
 
-# What a file is read as -> what to call it, and how to write it anew.
-_KINDS = {
-    "labels": ("label file", "JSON or CSV", "export the labels as COCO JSON or DeepLabCut CSV"),
-    "boxes": ("box file", "JSON or MOT text", "write the boxes as JSON"),
+_LONGEST_YAML, _DEEPEST_YAML = 2**21, 100  # letters and brackets; more would take minutes
+_MOST_VALUES = 100_000  # of a YAML file that has aliases
+
+
+class _Kind(NamedTuple):
+    """What to call a file that is read, what it may be, how to write it anew, and how large it may be."""
+
+    name: str
+    formats: str
+    anew: str
+    most_bytes: int
+    error: type[PosewarperError] = LabelsError
+
+
+What = Literal["labels", "boxes", "recipe", "list", "project"]
+_KINDS: Mapping[What, _Kind] = {
+    "labels": _Kind("label file", "JSON or CSV", "export the labels as COCO JSON or DeepLabCut CSV", 2**32),
+    "boxes": _Kind("box file", "JSON or MOT text", "write the boxes as JSON", 2**32),
+    "recipe": _Kind("recipe", "a YAML file", "write it as the shipped ones", 2**20, ConfigError),
+    "list": _Kind(
+        "list of videos", "a file .csv, .tsv, .txt or .yaml", "write it as a table", 2**26, ConfigError
+    ),
+    "project": _Kind("project", "the config.yaml of DeepLabCut", "let DeepLabCut write it again", 2**21),
 }
 
 
@@ -81,44 +111,59 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def read_bytes(path: PathLike, what: Literal["labels", "boxes"] = "labels", count: int = -1) -> bytes:
+def read_bytes(path: PathLike, what: What = "labels", count: int = -1) -> bytes:
     """Return what a file holds, or its first ``count`` bytes.
 
     Raises:
-        LabelsError: if the file cannot be read. A failing disk stays an ``OSError``.
+        PosewarperError: if the file cannot be read, is a pipe or is too large, a LabelsError or ConfigError
+            by what it is. A failing disk stays an ``OSError``.
     """
+    kind = _KINDS[what]
     try:
+        refuse_pipe(path)
+        size = os.path.getsize(path)
+        if size > kind.most_bytes:
+            raise ValueError(
+                f"{size / 2**20:.0f} MB; a {kind.name} has {kind.most_bytes / 2**20:.0f} at most"
+            )
         with Path(path).open("rb") as handle:
             return handle.read(count)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.EIO:
             raise
+        got = getattr(error, "strerror", None) or error
         fix = "name an existing file that you may read"
-        raise LabelsError(f"cannot read this {_KINDS[what][0]}", path=path, got=error, fix=fix) from error
+        what_is_wrong = f"cannot read this {kind.name}"
+        raise kind.error(what_is_wrong, path=path, expected=kind.formats, got=got, fix=fix) from error
 
 
-def read_text(path: PathLike, what: Literal["labels", "boxes"] = "labels") -> str:
+def refuse_pipe(path: PathLike) -> None:
+    """Raise ValueError if what stands at a path is no file: who reads a pipe may wait for ever."""
+    if found := what_stands_at(path):
+        raise ValueError(f"{found}, not a file")
+
+
+def read_text(path: PathLike, what: What = "labels") -> str:
     """Return a text file without its byte order mark; the errors say what it is read for.
 
     Raises:
-        LabelsError: if the file cannot be read, is empty or is neither UTF-8 nor UTF-16.
+        PosewarperError: as :func:`read_bytes`, and if the file is empty or neither UTF-8 nor UTF-16.
     """
-    kind, formats, anew = _KINDS[what]
-    data = read_bytes(path, what)
+    kind, data = _KINDS[what], read_bytes(path, what)
     try:
         text = data.decode(encoding_of(data))
     except UnicodeDecodeError as error:
-        raise LabelsError(
+        raise kind.error(
             "the file is not text in UTF-8 or UTF-16",
             path=path,
-            expected=f"a {kind}: {formats}",
+            expected=f"a {kind.name}: {kind.formats}",
             got=f"byte 0x{data[error.start]:02x} at position {error.start}",
-            fix=f"this looks like a video: give it as VIDEO, and the {kind} as {what}"
+            fix=f"this looks like a video: give it as VIDEO, and the {kind.name} as {what}"
             if Path(path).suffix.lower() in VIDEO_SUFFIXES
-            else f"save it as UTF-8, or {anew}",
+            else f"save it as UTF-8, or {kind.anew}",
         ) from error
     if not text.strip():
-        raise LabelsError("the file is empty", path=path, fix=f"write the {what} again")
+        raise kind.error("the file is empty", path=path, fix=f"write the {what} again")
     return text
 
 
@@ -131,10 +176,51 @@ def encoding_of(data: bytes) -> str:
     return "utf-8-sig"
 
 
+def load_yaml(text: str, path: PathLike, what: What, loader: Any = yaml.SafeLoader) -> Any:
+    """Return the plain values that a YAML text holds.
+
+    Raises:
+        PosewarperError: if it is no YAML or too long, holds a value that is none (a date such as 2001-99-99),
+            or has aliases that repeat one another without end.
+    """
+    try:
+        if len(text) > _LONGEST_YAML:
+            raise ValueError(f"{len(text)} letters; YAML is read up to {_LONGEST_YAML}")
+        steps = ({"[": 1, "{": 1, "]": -1, "}": -1}[bracket] for bracket in re.findall(r"[][{}]", text))
+        if max(itertools.accumulate(steps), default=0) > _DEEPEST_YAML:
+            raise ValueError(f"brackets within brackets, more than {_DEEPEST_YAML} of them")
+        reader = loader(text)
+        node = reader.get_single_node()
+        if _count_values(node, {}) > max(_MOST_VALUES, len(text)):
+            raise ValueError("aliases (*name) that repeat one another to millions of values")
+        return None if node is None else reader.construct_document(node)
+    except Exception as error:  # ValueError for impossible dates, RecursionError for deep nesting, ...
+        got = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else first_sentence(error)
+        kind, fix = _KINDS[what], "correct the line"
+        what_is_wrong = "this is not valid YAML"
+        raise kind.error(what_is_wrong, path=path, expected=kind.formats, got=got[:200], fix=fix) from error
+
+
+def _count_values(node: Any, known: dict[int, float]) -> float:
+    """Return how many values a YAML node stands for, those behind an alias each time that it stands there."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf  # which it stays for a list that holds itself
+        parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
+    return known[id(node)]
+
+
+# A cell that begins so is a formula to a spreadsheet, unless it is a number; an apostrophe makes it a text.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
 def read_csv(text: str, path: PathLike) -> Iterator[tuple[str, list[str]]]:
     """Yield the place and the cells of each row of a table, with quotation marks or without.
 
-    Commas, semicolons, tabs or bars separate, by the first row, or as Excel's line ``sep=;`` says.
+    Commas, semicolons, tabs or bars separate, by the first row, or as Excel's line ``sep=;`` says. The
+    apostrophes of :func:`write_csv` are left out.
 
     Raises:
         LabelsError: if quotation marks do not pair.
@@ -150,6 +236,7 @@ def read_csv(text: str, path: PathLike) -> Iterator[tuple[str, list[str]]]:
     try:
         for n, cells in enumerate(reader):
             if not (stated and n == 0):
+                cells = [c[1:] if c[:1] == "'" and _FORMULA.match(c) else c for c in cells]
                 yield f"line {reader.line_num}", cells
     except csv.Error as error:
         raise LabelsError(
@@ -183,15 +270,36 @@ def write_csv(path: PathLike, rows: Iterable[Sequence[object]]) -> None:
 
     Raises:
         OutputError: if the file cannot be written.
+
+    Warns:
+        PosewarperWarning: if names begin as formulas do; they get an apostrophe, which reading removes.
     """
+    marked: dict[str, None] = {}
+
+    def mark(cell: object) -> object:
+        if not isinstance(cell, str) or not _FORMULA.match(cell) or _is_number(cell):
+            return cell
+        marked[cell] = None
+        return f"'{cell}"
+
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as handle,
     ):
-        csv.writer(handle, lineterminator="\n").writerows(rows)
+        csv.writer(handle, lineterminator="\n").writerows([mark(cell) for cell in row] for row in rows)
+    if marked:
+        text = "names that a spreadsheet would run as formulas are written with an apostrophe before them"
+        warn(path, f"{text}: {few_of(list(marked))}")
 
 
-def load_json(text: str, path: PathLike, what: Literal["labels", "boxes"] = "labels") -> Any:
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def load_json(text: str, path: PathLike, what: What = "labels") -> Any:
     """Return what the text of a JSON file holds.
 
     Raises:
@@ -206,7 +314,7 @@ def load_json(text: str, path: PathLike, what: Literal["labels", "boxes"] = "lab
         raise LabelsError(
             "the file is no valid JSON",
             path=path,
-            expected=f"a {_KINDS[what][0]}: {_KINDS[what][1]}",
+            expected=f"a {_KINDS[what].name}: {_KINDS[what].formats}",
             got=got,
             fix=f"write the {what} again; a file that breaks off at its end was not written completely",
         ) from error
@@ -442,14 +550,41 @@ def reading(path: PathLike, what: str, fix: str) -> Iterator[None]:
 
 @contextmanager
 def open_hdf5(path: PathLike, what: str, fix: str) -> Iterator[Any]:
-    """Give an HDF5 file opened for reading, an ``h5py.File``.
+    """Give an HDF5 file opened for reading, an ``h5py.File`` that holds all its data itself.
 
     Raises:
-        LabelsError: if it cannot be opened, or anything goes wrong while it is read.
+        LabelsError: if it cannot be opened, takes data from other files, or anything goes wrong while it is
+            read.
     """
     h5py = import_extra("h5py", path)
-    with reading(path, what, fix), h5py.File(path, "r") as file:
-        yield file
+    with reading(path, what, fix):
+        refuse_pipe(path)
+        with h5py.File(path, "r") as file:
+            _refuse_other_files(h5py, file)
+            yield file
+
+
+def _refuse_other_files(h5py: Any, file: Any) -> None:
+    """Raise LabelsError if a link or a data set leads out of an HDF5 file: no labels do that."""
+
+    def check(name: str, link: Any) -> str | None:
+        if isinstance(link, h5py.SoftLink):
+            return None
+        if isinstance(link, h5py.HardLink):
+            node = file[name]
+            if not (isinstance(node, h5py.Dataset) and (node.is_virtual or node.external)):
+                return None
+        return name
+
+    # The walk ends at the first name that the check returns.
+    found = file.visititems_links(check)
+    if found is not None:
+        raise LabelsError(
+            "a part of this file takes its data from another file",
+            expected="a file that holds all its data itself",
+            got=found,
+            fix="copy the data into the file, if you trust where they come from",
+        )
 
 
 def tell_format(path: PathLike) -> str:

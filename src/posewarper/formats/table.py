@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posewarper.errors import LabelsError
+from posewarper.errors import LabelsError, few_of, repeated
 from posewarper.formats.clips import Clip, Instance, VideoFacts, doubt_tracks, each_instance
 from posewarper.formats.frame_names import base_name, choose_video
 from posewarper.formats.records import (
@@ -186,9 +186,8 @@ def _read_rows(text: str, path: PathLike) -> list[_Row]:
             got=", ".join(header)[:80],
             fix=f"name the columns that are {', '.join(missing)}",
         )
-    repeated = sorted({column for column in known if known.count(column) > 1})
-    if repeated:
-        got = ", ".join(repeated)
+    if twice := repeated(known):
+        got = few_of(twice)
         raise LabelsError("line 1: some columns appear twice", path=path, got=got, fix="remove one of them")
     unused = [cell.strip()[:40] for cell, column in zip(header, columns, strict=True) if column is None]
     if unused:
@@ -328,6 +327,7 @@ def _gather(
     rows: Sequence[tuple[_Row, int]], names: Sequence[str], ids: Mapping[str, int | None]
 ) -> list[Instance]:
     """Return the instances that rows (with their frames) make up, without those of which nothing is there."""
+    place = {name: k for k, name in enumerate(names)}
     seen: dict[tuple[int, str, str], str] = {}
     found: dict[tuple[int, str], Instance] = {}
     for row, frame in rows:
@@ -345,7 +345,7 @@ def _gather(
             instance = Instance(frame, ids[track], points, unseen, row.where)
             instance.scores, instance.expected_error = np.full((2, len(names)), np.nan)
             found[frame, track] = instance
-        instance, k = found[frame, track], names.index(name)
+        instance, k = found[frame, track], place[name]
         xy = row.number("x"), row.number("y")
         if np.isnan(xy).sum() == 1:
             warn(row.path, f"{row.where}: only one of x and y is there; the keypoint counts as not labelled")

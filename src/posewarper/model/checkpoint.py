@@ -18,6 +18,7 @@ from posewarper.files import replacing, sha256_of
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper, count_parameters
 from posewarper.model.pretrained import read_file, refuse_nan
 from posewarper.model.released import FIX, build_released
+from posewarper.model.warping import count_head
 from posewarper.skeletons import Skeleton
 from posewarper.version import __version__
 
@@ -154,18 +155,26 @@ def _load(
         model = build_released(content, path, sha256_of(path), skeleton=skeleton, crop_size=crop_size)
     fix = "take another checkpoint; the training that wrote this one has failed"
     refuse_nan(model.state_dict(), path, fix)
-    return model.eval(), content.get("version")
+    return model.eval(), str(content.get("version"))[:80] if "version" in content else None
 
 
 def _build_ours(content: Mapping[str, Any], path: str | os.PathLike[str]) -> PoseWarper:
     try:
-        model = PoseWarper(ModelSpec.from_dict(content["spec"]))
-        model.load_state_dict(content["state"])
+        spec, state = ModelSpec.from_dict(content["spec"]), content["state"]
+        # Before a head is built, which a wrong number would make fill the memory.
+        stored = sum(min(value.numel(), value.untyped_storage().nbytes()) for value in state.values())
+        if any(value.is_complex() for value in state.values()):
+            raise ValueError("complex numbers")
+        shape = len(spec.skeleton), spec.head_width, spec.head_blocks, len(spec.head_dilations)
+        if count_head(*shape) > stored:
+            raise ValueError(f"a warp head that is larger than the {stored} numbers in the file")
+        model = PoseWarper(spec)
+        model.load_state_dict(state)
     except (PosewarperError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ModelError(
             "the checkpoint's tensors do not fit its description",
             path=path,
-            got=error.what if isinstance(error, PosewarperError) else str(error)[:500],
+            got=getattr(error, "what", None) or f"{type(error).__name__}: {error}"[:500],
             fix="write the checkpoint again; it was made by another version or is damaged",
         ) from error
     return model

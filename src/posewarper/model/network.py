@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from posewarper.crops import IMAGENET_MEAN, IMAGENET_STD
 from posewarper.model.backbone import STRIDE, build_backbone
 from posewarper.model.warping import PAPER_BLOCKS, PAPER_DILATIONS, PAPER_WIDTH, WarpHead
 from posewarper.skeletons import Skeleton
+
+_LARGEST = 8192  # side of a crop, width of a head, ...: more is damage
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,46 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
-        """Build the specification from the values of :meth:`to_dict`."""
+        """Build the specification from the values of :meth:`to_dict`.
+
+        Raises:
+            ValueError, TypeError, KeyError, LabelsError: if a value is missing or none that a model can have.
+        """
+        if not is_small(values):
+            raise ValueError("a description with other things than a few thousand plain values")
         known = dict(values)
         skeleton = known.pop("skeleton")
         tuples = {n: tuple(known[n]) for n in ("crop_size", "mean", "std", "head_dilations")}
-        return cls(skeleton=Skeleton(**skeleton), **{**known, **tuples})
+        spec = cls(skeleton=Skeleton(**skeleton), **{**known, **tuples})
+        whole = (spec.head_width, *spec.crop_size, *spec.head_dilations, spec.head_blocks + 1)
+        sound = {
+            "crop_size": len(spec.crop_size) == 2,
+            "sizes and blocks": all(type(n) is int and 1 <= n <= _LARGEST for n in whole),
+            "head_dilations": 1 <= len(spec.head_dilations) <= 100,
+            "mean": len(spec.mean) == 3 and all(map(math.isfinite, spec.mean)),
+            "std": len(spec.std) == 3 and all(0 < n < math.inf for n in spec.std),
+            "sigma": 0 < spec.sigma < _LARGEST,
+            "targets": spec.targets in ("paper", "exact"),
+            "trained": all(type(n) is int for n in spec.trained.values()),
+            "provenance": isinstance(spec.provenance, Mapping),
+        }
+        if wrong := [name for name, good in sound.items() if not good]:
+            raise ValueError(f"an impossible {', '.join(wrong)}")
+        return spec
+
+
+def is_small(value: object, most: int = 20_000) -> bool:
+    """Return whether a value holds plain values alone and not too many: a pickle can repeat one endlessly."""
+    left, count = [value], 0
+    while left and count <= most:
+        item, count = left.pop(), count + 1
+        if isinstance(item, Mapping):
+            left += [*item, *item.values()]
+        elif isinstance(item, list | tuple):
+            left += item
+        elif not isinstance(item, str | int | float | None):
+            return False
+    return not left and count <= most
 
 
 class PoseModel(Protocol):

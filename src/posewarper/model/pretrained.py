@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from posewarper.crops import IMAGENET_MEAN, IMAGENET_STD
-from posewarper.errors import ConfigError, ModelError, first_sentence, no_such_file
-from posewarper.files import sha256_of
+from posewarper.errors import ConfigError, ModelError, first_sentence, no_such_file, what_stands_at
+from posewarper.files import refuse_bomb, sha256_of
 from posewarper.model.backbone import build_backbone, trunk_of, trunk_options
 from posewarper.options import NetworkConfig
 
@@ -48,11 +48,14 @@ def read_file(path: PathLike, what: str, fix: str, allowed: Sequence[Any] = ()) 
         ModelError: if the file is missing, cannot be read or holds something else.
     """
     try:
+        if found := what_stands_at(path):
+            raise ValueError(f"{found}, not a file")
         if os.fspath(path).lower().endswith(".safetensors"):
             return load_file(path)
         if zipfile.is_zipfile(path):
             # torch writes check sums and does not look at them: a flipped bit would load as another weight.
             with zipfile.ZipFile(path) as archive:
+                refuse_bomb(archive)
                 damaged = archive.testzip()
             if damaged is not None:
                 raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
@@ -73,6 +76,8 @@ def _what_it_is(path: PathLike, error: Exception) -> str:
     """Say what a file is that cannot be read."""
     if os.path.isdir(path):
         return "a folder; give a file in it"
+    if found := what_stands_at(path):
+        return found
     try:
         with open(path, "rb") as handle:
             begin = handle.read(64)

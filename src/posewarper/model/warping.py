@@ -49,6 +49,12 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.bn2(self.conv2(x)) + skip)
 
 
+def count_head(keypoints: int, width: int, blocks: int, dilations: int) -> int:
+    """Return how many numbers the convolutions of a :class:`WarpHead` have, at least."""
+    stack = 2 * 9 * width**2 * max(blocks - 1, 0)
+    return stack + dilations * 9 * keypoints * (TAPS * 2 * width + keypoints)
+
+
 class WarpHead(nn.Module):
     """Warps K heatmaps from a source frame to a target frame.
 

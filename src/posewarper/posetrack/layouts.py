@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from posewarper.errors import LabelsError, few_of, unknown_name
-from posewarper.formats.frame_names import base_name
+from posewarper.errors import LabelsError, few_of, repeated, unknown_name
+from posewarper.formats.frame_names import base_name, leads_out
 from posewarper.posetrack.dataset import INDEX_NAME, leading_number, list_images
 from posewarper.posetrack.tables import read_table, read_tables
 from posewarper.runs import REQUEST
@@ -207,7 +207,7 @@ def folder_of(table: InstanceTable, path: str | Path) -> str:
     """Return the folder of a video's frames, relative to that of all images.
 
     Raises:
-        LabelsError: if there is no frame, or they lie in several folders.
+        LabelsError: if there is no frame, or they lie in several folders or outside of that of all images.
     """
     folders = sorted({name.rpartition("/")[0] for name in table.frame_names})
     if len(folders) != 1 or not folders[0]:
@@ -217,6 +217,14 @@ def folder_of(table: InstanceTable, path: str | Path) -> str:
             expected="names of frames like images/val/000001_mpii_test/000000.jpg",
             got=", ".join(folders[:3]) or "frames without a folder" if folders else "no frames",
             fix="check that this is a label file of PoseTrack",
+        )
+    if leads_out(folders[0]):
+        raise LabelsError(
+            "the frames of a video lie outside of the download",
+            path=path,
+            expected="names of frames below the folder of images",
+            got=folders[0],
+            fix="correct file_name, or move the frames into the download",
         )
     return folders[0]
 
@@ -233,10 +241,11 @@ def list_videos(labels: SplitLabels) -> list[VideoLabels]:
     official = {folder_of(read_table(path), path): path for path in labels.files}
     folders = [folder_of(table, combined) for table in tables]
     last = [base_name(folder) for folder in folders]
+    twice = set(repeated(last))
     videos = []
     for table, folder, base in zip(tables, folders, last, strict=True):
         path = official.get(folder)
-        stem = path.stem if path else base if last.count(base) == 1 else folder.replace("/", "_")
+        stem = path.stem if path else base if base not in twice else folder.replace("/", "_")
         sources = tuple(source_of(p) for p in (combined, path) if p is not None)
         videos.append(VideoLabels(labels.split, stem, sources, partial(_with_regions, table, path), True))
     return sorted(videos, key=lambda video: video.stem)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from posewarper.errors import Interrupted, LabelsError, OutputError, PosewarperWarning, few_of
 from posewarper.files import write_text
@@ -53,6 +52,7 @@ from posewarper.runs import LOCK, RECORDS, REQUEST, RecordLog, claim, difference
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import Progress, silent
 from posewarper.version import __version__
+from posewarper.video.images import stored_size
 
 Record = dict[str, Any]  # what the index of a dataset says of one video
 
@@ -272,7 +272,7 @@ def _prepare_video(kind: str, video: VideoLabels, images: Path, out: Path, check
     path = video.sources[0][0] if video.sources else images
     folder = folder_of(table, path)
     found = list_images(images / folder)
-    sizes = {name: _size_of(images / folder / name) for name in found} if check_images else {}
+    sizes = {name: stored_size(images / folder / name) for name in found} if check_images else {}
     usual = Counter(size for size in sizes.values() if size is not None).most_common(1)
     damaged = [name for name, size in sizes.items() if not usual or size != usual[0][0]]
     there = [name for name in found if name not in damaged]
@@ -289,7 +289,7 @@ def _prepare_video(kind: str, video: VideoLabels, images: Path, out: Path, check
                 fix="check that this is a label file of PoseTrack",
             )
         seen[number] = name
-    read = (_size_of(images / folder / name) for name in there)
+    read = (stored_size(images / folder / name) for name in there)
     size = next((size for size in read if size is not None), table.image_size)
     table = replace(table, frame_numbers=list(seen), n_frames=frames.n_frames, image_size=size)
     write_posetrack18(labels_path(out, video.split, video.stem), table)
@@ -316,15 +316,6 @@ def _prepare_video(kind: str, video: VideoLabels, images: Path, out: Path, check
         "sources": list(video.sources),
         "listing": _fingerprint(images / folder),
     }
-
-
-def _size_of(path: Path) -> tuple[int, int] | None:
-    """Return (height, width) by an image's header, not turned as EXIF says; None if it is damaged."""
-    try:
-        with PIL.Image.open(path) as image:
-            return image.size[1], image.size[0]
-    except (OSError, ValueError, SyntaxError):
-        return None
 
 
 def _missing_frames(records: Iterable[Record]) -> Iterator[tuple[str, str]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from posewarper.errors import LabelsError, PosewarperWarning, few_of
-from posewarper.formats.records import PathLike, parse_json, read_json, shown
+from posewarper.errors import LabelsError, PosewarperWarning, few_of, first_sentence
+from posewarper.files import refuse_bomb
+from posewarper.formats.records import PathLike, parse_json, read_bytes, read_json, shown
 from posewarper.posetrack.annolist import read_annolist_mat, table_of_annolist
 from posewarper.posetrack.posetrack18 import only_video, tables_of_coco
 from posewarper.structures import InstanceTable
@@ -32,7 +32,7 @@ def read_tables(path: PathLike) -> dict[str, InstanceTable]:
     place = Path(path)
     if place.is_dir():
         return _merge((file, _read_file(file)) for file in _find_files(place))
-    if zipfile.is_zipfile(place):
+    if place.is_file() and zipfile.is_zipfile(place):
         return _read_zip(place)
     return _read_file(place)
 
@@ -43,9 +43,7 @@ def read_table(path: PathLike) -> InstanceTable:
 
 
 def _read_file(path: Path) -> dict[str, InstanceTable]:
-    start = b""
-    with suppress(OSError, ValueError), path.open("rb") as handle:  # reading it as JSON says what is wrong
-        start = handle.read(6)
+    start = read_bytes(path, count=6)
     if path.suffix.lower() == ".mat" or start == b"MATLAB":
         return {path.stem: read_annolist_mat(path)}
     return _tables_of(read_json(path), path)
@@ -96,10 +94,11 @@ def _read_zip(path: Path) -> dict[str, InstanceTable]:
         with zipfile.ZipFile(path) as archive:
             names = sorted(n for n in archive.namelist() if not PurePosixPath(n).name.startswith("."))
             names = [n for n in names if n.lower().endswith(".json") and not n.startswith("__MACOSX/")]
+            refuse_bomb(archive)
             texts = {name: archive.read(name).decode("utf-8-sig") for name in names}
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        fix = "make the zip file again, or unpack it"
-        raise LabelsError("cannot read this zip file", path=path, got=error, fix=fix) from error
+    except Exception as error:  # damaged, encrypted and oddly packed files fail in any way
+        fix, got = "make the zip file again, or unpack it", first_sentence(error)
+        raise LabelsError("cannot read this zip file", path=path, got=got, fix=fix) from error
     if not texts:
         raise LabelsError(
             "the zip file holds no .json files", path=path, expected=_EXPECTED, fix="name another file"

@@ -12,7 +12,7 @@ import yaml
 
 from posewarper.errors import ConfigError, did_you_mean, unknown_name
 from posewarper.formats.lists import read_list
-from posewarper.formats.records import LabelFile
+from posewarper.formats.records import LabelFile, load_yaml, read_text
 from posewarper.options import SOURCES, STAGES, ClipSettings, DataSettings, ExperimentSettings, Recipe
 
 SPLITS = ("train", "val")
@@ -156,28 +156,13 @@ def read_experiment(name: str | os.PathLike[str], changes: Iterable[str] = ()) -
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "cannot read this recipe", path=path, expected="a YAML file", got=error, fix="check the path"
-        ) from error
-    if not isinstance(values := _parse(text, path), dict):
+    values = load_yaml(read_text(path, "recipe"), path, "recipe", _Loader)
+    if not isinstance(values, dict):
         raise ConfigError(
             "this is not a recipe", path=path, expected="settings by name", got=type(values).__name__,
             fix="write it as the shipped ones",
         )  # fmt: skip
     return values
-
-
-def _parse(text: str, path: object) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            "this is not valid YAML", path=str(path), got=" ".join(str(error).split())[:200],
-            fix="correct the line",
-        ) from error  # fmt: skip
 
 
 def _apply(values: dict[str, Any], change: str) -> None:
@@ -199,4 +184,4 @@ def _apply(values: dict[str, Any], change: str) -> None:
         if name in rivals:
             for other in rivals:
                 place.pop(other, None)
-    place[name] = _parse(text, change)
+    place[name] = load_yaml(text, change, "recipe", _Loader)

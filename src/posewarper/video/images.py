@@ -6,7 +6,8 @@ import os
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -16,7 +17,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from posewarper.crops import Image
-from posewarper.errors import PosewarperWarning, VideoError, few_of
+from posewarper.errors import PosewarperWarning, VideoError, few_of, first_sentence
 
 T = TypeVar("T")
 
@@ -51,6 +52,8 @@ class FrameCache(Generic[T]):
         self.n_bytes = 0
 
 
+MOST_PIXELS = 2**27
+"""Most pixels of a frame. A larger one takes gigabytes, and a damaged or hostile header claims any number."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _ORIENTATION, _REDUCED, _DESCRIPTION = 274, 254, 270  # EXIF and TIFF tags
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
@@ -77,9 +80,10 @@ def _decode(path: str | os.PathLike[str], page: int, *, upright: bool) -> np.nda
     data = np.fromfile(path, np.uint8) if page == 0 else np.memmap(path, np.uint8, "r")
     if not data.size:
         raise ValueError("an empty file")
+    stored_size(path)  # refuses what would fill the memory
     if data[:4].tobytes() in _TIFF:
         try:
-            with warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as opened:
+            with warnings.catch_warnings(action="ignore"), _opened(path) as opened:
                 if opened.mode in ("F", "I"):  # grey numbers of 32 bits
                     flags = cv2.IMREAD_UNCHANGED
         except Exception:  # another kind, or damage, of which OpenCV will say more
@@ -355,7 +359,7 @@ def _look_at(file: Path) -> tuple[list[int], tuple[int, int], str]:
     The headers tell, which is quick. Previews among the pages are left out.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), PIL.Image.open(file) as image:
+        with warnings.catch_warnings(action="ignore"), _opened(file) as image:
             (width, height), form = image.size, image.format or ""
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) and form != "TIFF"
             size = (width, height) if turned else (height, width)
@@ -403,3 +407,40 @@ def _odd_stack(file: Path, expected: str, got: str) -> VideoError:
         got=got,
         fix="save the frames as images of one size, one a file or a page",
     )
+
+
+def stored_size(file: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return (height, width) as an image is stored, not turned, by its header; None if that cannot be read.
+
+    Raises:
+        VideoError: if it has more than :data:`MOST_PIXELS`.
+    """
+    try:
+        with _opened(file) as image:
+            return image.size[1], image.size[0]
+    except VideoError:
+        raise
+    except Exception:  # PIL's readers fail in any way on damaged files
+        return None
+
+
+@contextmanager
+def _opened(file: str | os.PathLike[str]) -> Iterator[PIL.Image.Image]:
+    """Open an image without reading its pixels; a VideoError says so if there are too many."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL's own, of many pixels
+            image = PIL.Image.open(file)
+    except PIL.Image.DecompressionBombError as error:
+        raise too_large(file, first_sentence(error)) from error
+    with image:
+        if image.width * image.height > MOST_PIXELS:
+            raise too_large(file, f"{image.width} x {image.height}")
+        yield image
+
+
+def too_large(path: str | os.PathLike[str], got: str) -> VideoError:
+    """Return the error for frames of too many pixels."""
+    what, expected = "the frames are too large", f"{MOST_PIXELS} pixels at most"
+    fix = "make them smaller; if they are not that large, the file is damaged"
+    return VideoError(what, path=path, expected=expected, got=got, fix=fix)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from posewarper.errors import PosewarperWarning, VideoError
 from posewarper.structures import Floats, Ints
+from posewarper.video.images import MOST_PIXELS, too_large
 
 NO_TIME = int(np.iinfo(np.int64).min)
 DEFAULT_FPS = 25.0
@@ -31,6 +32,9 @@ DEFAULT_FPS = 25.0
 _MOST_REORDERED = 32
 # A damaged file ends in an error; and PyAV raises IndexError at the end of one whose streams grow in number.
 _END = (FFmpegError, IndexError)
+# What FFmpeg reads as a video although it only names others, which may lie anywhere.
+_PLAYLISTS = ("hls", "concat", "sdp", "dash", "imf")
+_FIX_LIST = "name the video itself; FFmpeg joins several: ffmpeg -f concat -i LIST -c copy OUT.mp4"
 _FIX = "check that the file plays to its end; writing it anew helps: ffmpeg -i IN -c:v libx264 OUT.mp4"
 
 
@@ -127,6 +131,10 @@ def open_stream(path: str, *, one_thread: bool = False) -> tuple[InputContainer,
     except (FFmpegError, OSError, ValueError) as error:
         what = "cannot be read as a video"
         raise VideoError(what, path=path, expected=expected, got=error, fix=_FIX) from error
+    if container.format.name in _PLAYLISTS:
+        container.close()
+        what = "this is a list that names other files or addresses, not a video"
+        raise VideoError(what, path=path, expected=expected, got=container.format.long_name, fix=_FIX_LIST)
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams or streams[0].codec_context is None:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams"
@@ -134,6 +142,9 @@ def open_stream(path: str, *, one_thread: bool = False) -> tuple[InputContainer,
         what = "holds a video that no decoder here can read" if streams else "holds no video"
         fix = "name another file, or convert it"
         raise VideoError(what, path=path, expected=expected, got=kinds, fix=fix)
+    if streams[0].width * streams[0].height > MOST_PIXELS:
+        container.close()
+        raise too_large(path, f"{streams[0].width} x {streams[0].height}")
     best = container.streams.best("video")
     stream = next((s for s in streams if best is not None and s.index == best.index), streams[0])
     if one_thread:

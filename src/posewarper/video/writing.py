@@ -41,7 +41,10 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]
     shape: tuple[int, ...] | None = None
     with (
         replacing(path) as temporary,
-        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+        # Absolute, for FFmpeg would take what stands before a colon in a relative name for a protocol.
+        av.open(
+            os.path.abspath(temporary), "w", format="mp4", options={"movflags": "+faststart"}
+        ) as container,
     ):
         stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
         stream.pix_fmt = "yuv420p"

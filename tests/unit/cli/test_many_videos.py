@@ -27,7 +27,8 @@ def test_whatever_goes_wrong_with_one_video_the_others_are_done(tmp_path, capsys
         work_on(jobs, "list.csv", tmp_path, work, quiet=True)
     said, err = capsys.readouterr()
     assert left.value.code == 2 and done == [tmp_path / "good"] and said.count("is done already") == 1
-    assert "Traceback" in err and "skipped: odd.mp4" in err and "1 of 3 videos failed" in err
+    assert "error: odd.mp4: " in err and "ValueError: nobody thought of this" in err and "fix:" in err
+    assert "skipped: odd.mp4" in err and "1 of 3 videos failed" in err and "Traceback" not in err
 
 
 def test_a_list_tells_how_long_the_rest_takes(tmp_path, capsys, monkeypatch) -> None:

@@ -201,7 +201,7 @@ def test_other_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("video_sets:", "video_sets: [", "no valid YAML"),
+        ("video_sets:", "video_sets: [", "not valid YAML"),
         (CONFIG, "Task: reach\n", "no DeepLabCut project"),
         (CONFIG, "video_sets: 3\n", "video_sets is wrong"),
         (CONFIG, "- Task\n- video_sets\n", "no DeepLabCut project"),
@@ -265,4 +265,4 @@ def test_the_command_line_converts_a_project(tmp_path, capsys):
     broken = tmp_path / "config.yaml"
     broken.write_text("video_sets: [")
     assert run_command("convert", broken, tmp_path / "more.json") == 2
-    assert "no valid YAML" in capsys.readouterr().err
+    assert "not valid YAML" in capsys.readouterr().err

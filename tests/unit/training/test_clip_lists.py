@@ -54,9 +54,9 @@ def test_propagated_poses_may_be_listed(tmp_path):
         ("list.csv", "video,labels\na.mp4,a.json,val\n", "unknown more"),
         ("list.csv", "video,labels,split\na.mp4,a.json,test\n", "got: +test"),
         ("list.csv", "video,labels,split\na.mp4,a.json,val\n", "no video to learn from"),
-        ("list.csv", "", "no video to learn from"),
+        ("list.csv", "", "the file is empty"),
         ("list.yaml", "video: a.mp4\n", "not a list of videos"),
-        ("list.yaml", "- {video: [}\n", "neither a table nor valid YAML"),
+        ("list.yaml", "- {video: [}\n", "not valid YAML"),
         ("list.yaml", "- {video: a.mp4}\n", "row 1"),
     ],
 )
