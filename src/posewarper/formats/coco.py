@@ -393,6 +393,9 @@ def choose_images(
         choose_video(path, {stated: {stated} if is_telling(stated) else ()}, video)
         return next(iter(groups.values())), stated
     key = choose_video(path, names, video, of_images=True)
+    silent = [other or "those without a folder" for other in names if other != key and not names[other]]
+    if silent:
+        warn(path, f"images that do not tell their video are left out: {few_of(silent)}")
     return groups[key], min(map(base_name, names[key]), default=None) or base_name(key) or None
 
 

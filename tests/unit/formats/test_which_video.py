@@ -206,6 +206,16 @@ def test_one_of_several_videos_is_chosen_by_the_name_that_the_error_lists(tmp_pa
         read_annotations(LabelFile(path, video="nobody"), video=video)
 
 
+def test_images_that_tell_no_video_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    path = coco(tmp_path / "l.json", ["clip/img0002.png", "img0010.png", "clip/img0018.png"])
+    (tmp_path / "clip.mp4").touch()
+    with pytest.warns(
+        PosewarperWarning, match="do not tell their video are left out: those without a folder"
+    ):
+        labels = read_annotations(path, video=FakeVideo(path=str(tmp_path / "clip.mp4")))
+    assert labels.labelled_frames.tolist() == [2, 18]
+
+
 def test_the_path_of_the_video_is_compared_from_its_end(tmp_path: Path) -> None:
     path = SEVERAL["COCO folders"][0](tmp_path)
     for place, frames in (("s1", [2, 18]), ("s2", [10])):
