@@ -65,7 +65,7 @@ def read_clip_list(path: str | os.PathLike[str]) -> dict[str, list[ClipSettings]
         if split not in SPLITS:
             raise unknown_name(f"unknown split in {where} of this list", split, SPLITS, path=place)
         paths = {name: str(place.parent / value) for name, value in values.items() if name != "labels_of"}
-        found[split].append(ClipSettings(**paths, labels_of=values.get("labels_of")))
+        found[split].append(ClipSettings.model_validate(paths | {"labels_of": values.get("labels_of")}))
     if not found["train"]:
         raise ConfigError(
             "this list names no video to learn from",
