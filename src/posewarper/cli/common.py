@@ -233,7 +233,8 @@ class _TimeLeft:
             self._name, self._entered, self._first = what, now, done
             self._frames = self._frames or total
         self._done = done
-        if done <= self._first or not total:
+        # The first steps often hold work that the others do not, such as reading up to the first label.
+        if done - self._first < max(2, total / 50) or not total:
             return None
         left = (total - done) * (now - self._entered) / (done - self._first)
         usual = [(self._frames if steps is None else steps) * each for _, steps, each in self._plan]
@@ -270,8 +271,8 @@ def progress_bar(quiet: bool, plan: Sequence[Stage] = ()) -> Iterator[Progress]:
                 _say(f"{what} ..." if total == 0 else f"{what} ({total}) ...")
             elif done != total and time.monotonic() >= next_line:
                 next_line = time.monotonic() + _NEXT_LINE
-                of = f" of {total}, about {duration(left)} left" if total and left is not None else ""
-                _say(f"{what}: {done}{of}")
+                of = f" of {total}" if total else ""
+                _say(f"{what}: {done}{of}" + ("" if left is None else f", about {duration(left)} left"))
 
         yield tell
 
