@@ -35,7 +35,7 @@ def videos(tmp_path_factory) -> Path:
     write_clip(folder)
     shutil.copy(folder / "clip.mp4", folder / "other.mp4")
     write_labels(folder / "labels.json", some_labels())
-    write_labels(folder / "other.json", some_labels((0, 12)))
+    write_labels(folder / "other.json", some_labels((0, 12), video="other.mp4"))
     (folder / "clips.csv").write_text("video,labels,split\nclip.mp4,labels.json,\nother.mp4,other.json,val\n")
     return folder
 

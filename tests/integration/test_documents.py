@@ -131,7 +131,7 @@ def add_files(sample: Path, path: Path) -> None:
         (sample / "new.mp4").write_bytes((sample / "clip.mp4").read_bytes())
     if path.name == "own_training.md":
         (sample / "other.mp4").write_bytes((sample / "clip.mp4").read_bytes())
-        write_labels(sample / "other.json", some_labels((0, 9)))
+        write_labels(sample / "other.json", some_labels((0, 9), video="other.mp4"))
         (sample / "clips.csv").write_text(dict(blocks_of(path))["csv"], encoding="utf-8")
 
 

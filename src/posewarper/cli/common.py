@@ -155,7 +155,7 @@ def _explain(error: Exception, path: str | None) -> PosewarperError:
     if isinstance(error, OSError) and error.errno is not None:
         at_fault = path if error.filename is None else os.fsdecode(error.filename)
         fix = "make room, and run this again" if is_of_machine(error) else "name another place"
-        return PosewarperError(error.strerror or os.strerror(error.errno), path=at_fault, fix=fix)
+        return PosewarperError(os.strerror(error.errno), path=at_fault, fix=fix)
     *_, place = traceback.extract_tb(error.__traceback__)
     got = f"{type(error).__name__}: {first_sentence(error)}, in {Path(place.filename).name}:{place.lineno}"
     if isinstance(error, MemoryError):

@@ -215,7 +215,7 @@ def test_the_layout_of_old_versions(tmp_path):
         ({"unit": "meters", "rate": 30.0}, "not in pixels"),
         ({"data": np.zeros((3, 3)), "rate": 30.0}, "not x and y"),
         ({"data": np.full((3, 2), 1e9), "rate": 30.0}, "a coordinate is wrong"),
-        ({"timestamps": np.array([0, 1, NAN, 3])}, "not one time"),
+        ({"timestamps": np.array([0, 1, NAN, 3])}, "does not have a time"),
         ({"timestamps": np.array([0, 1, -2.0, 3])}, "do not tell the frames"),
     ],
 )

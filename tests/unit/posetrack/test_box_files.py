@@ -61,7 +61,7 @@ def test_coco_results_are_found_by_id(tmp_path: Path) -> None:
     assert {row: at.tolist() for row, at in boxes_of_frames(boxes, sample_table()).items()} == {3: [0]}
     assert boxes_without_frame(boxes, [sample_table()]).tolist() == [1]
     assert boxes_without_frame(boxes.take([1, 0]), [sample_table()]).tolist() == [0]
-    with pytest.raises(LabelsError, match="have no ids"):
+    with pytest.raises(LabelsError, match="have no image ids"):
         boxes_of_frames(boxes, sample_table(image_ids=None))
 
 

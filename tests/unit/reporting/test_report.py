@@ -321,7 +321,7 @@ def test_the_file_appears_whole_or_not_at_all(report, clip, tmp_path, monkeypatc
 
     with monkeypatch.context() as patched, open_video(clip) as video:
         patched.setattr(os, "replace", full)
-        with pytest.raises(OSError, match="full"):
+        with pytest.raises(OSError, match="No space left"):
             write_report(tmp_path / "report.html", video, made_result(), FACTS)
     assert os.listdir(tmp_path) == []
 
