@@ -91,4 +91,7 @@ app.command("info")(info.run)
 
 def main() -> None:
     """Run the command line; the entry point of ``posewarper``."""
+    if DEBUG not in sys.argv:
+        # Libraries complain of damaged files also while Python lets go of them, when nothing can be caught.
+        sys.unraisablehook = lambda unraisable: None
     app(prog_name="posewarper")

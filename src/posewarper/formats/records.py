@@ -53,7 +53,8 @@ class LabelFile(os.PathLike[str]):
         loose: take each image as a frame of its own, whatever video it is from.
 
     Example:
-        >>> labels = read_labels(LabelFile("labels.json", frame_number=-1))
+        >>> import posewarper
+        >>> labels = posewarper.read_labels(posewarper.LabelFile("labels.json", frame_number=-1))
         >>> len(labels.labelled_frames)
         3
     """
