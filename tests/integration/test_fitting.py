@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +193,8 @@ def test_ctrl_c_keeps_the_model(video, tmp_path, stage, trained):
     assert os.listdir(tmp_path) == ["model.pt"]
     model = load_model(tmp_path / "model.pt")
     assert model.spec.trained == trained
-    with pytest.warns(PosewarperWarning, match="stopped at"):
+    complete = trained == {"pose": 4, "warp": 2}  # Ctrl-C came after the last iteration
+    with nullcontext() if complete else pytest.warns(PosewarperWarning, match="stopped at"):
         result = propagate(video, some_labels(), model=model, device="cpu")
     assert np.isfinite(result.poses.dense()).all()
     with pytest.raises(Interrupted, match="not written"):
