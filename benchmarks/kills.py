@@ -172,7 +172,10 @@ def _without_times(value: Any) -> Any:
 def content_of(path: Path) -> Any:
     """Return what a whole file holds, times apart; raises where it is not whole."""
     if path.suffix == ".json":
-        return _without_times(json.loads(path.read_text()))
+        text = path.read_text()
+        if path.name == "dataset.json":  # it holds the times of the files that it was made from, in ns
+            text = re.sub(r"\b[0-9]{19}\b", "0", text)
+        return _without_times(json.loads(text))
     if path.suffix == ".html":
         text = path.read_text()
         assert text.rstrip().endswith("</html>"), "cut off"
