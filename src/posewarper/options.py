@@ -33,9 +33,7 @@ class Settings(BaseModel):
                 f"setting {'.'.join(map(str, first['loc']))} has an impossible value",
                 path=path,
                 expected=first["msg"].removeprefix("Value error, "),
-                got=", ".join(map(str, given)) or "nothing"
-                if isinstance(given := first["input"], dict)
-                else given,
+                got=", ".join(map(str, given)) or "nothing" if isinstance(given, dict) else given,
                 fix="give a value within the limits",
             ) from error
 

@@ -246,7 +246,7 @@ class Labels:
         )
 
     def fingerprint(self) -> str:
-        """Return a hash over all that they say, the same for equal labels."""
+        """Return a hash over keypoints, boxes, frames and skeleton, the same for equal labels."""
         skeleton, digest = self.skeleton, hashlib.sha256()
         size = None if self.image_size is None else [int(n) for n in self.image_size]
         head = [skeleton.names, skeleton.edges, skeleton.flip_pairs, size, self.n_frames]

@@ -232,7 +232,11 @@ def test_ctrl_c_in_training_keeps_the_model_and_the_run_goes_on(
     monkeypatch.setattr(clip_room, "carry_labels", None)
     with pytest.MonkeyPatch.context() as counted:
         stop_at(counted, batch, 99, calls := [])
+        code, _, err = propagate("--resume", "--overwrite")
+        assert code == 2 and "exclude each other" in err
         assert propagate("--resume")[0] == 0
+        code, _, err = propagate("--resume")
+        assert code == 2 and "no stopped run to resume" in err
     assert len(calls) == {("pose_batch", 2): 4, ("pose_batch", 5): 1, ("pair_batch", 2): 1}[batch, call]
     for name in ("model.pt", "poses.json"):
         assert sha256_of(out / name) == sha256_of(whole / name), name

@@ -92,6 +92,11 @@ app.command("info")(info.run)
 def main() -> None:
     """Run the command line; the entry point of ``posewarper``."""
     if DEBUG not in sys.argv:
-        # Libraries complain of damaged files also while Python lets go of them, when nothing can be caught.
-        sys.unraisablehook = lambda unraisable: None
+        sys.unraisablehook = _tell_unraisable
     app(prog_name="posewarper")
+
+
+def _tell_unraisable(unraisable: Any) -> None:
+    # h5py complains of damaged files also while Python lets go of them, when nothing can be caught.
+    if "h5py" not in repr(unraisable.object):
+        sys.__unraisablehook__(unraisable)

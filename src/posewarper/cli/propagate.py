@@ -64,7 +64,8 @@ def run(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Resume a run in DIR that was stopped, as the same command does alone."
+            "--resume",
+            help="Resume a run in DIR that was stopped; unlike the same command alone, never begin anew.",
         ),
     ] = False,
     overwrite: common.Overwrite = False,
@@ -102,7 +103,18 @@ def run(
         )
 
     jobs = None if video.is_dir() else list_videos(str(video))
-    work_on(jobs, str(video), out or Path(f"{video.stem}_poses"), work, quiet=quiet)
+    folder = out or Path(f"{video.stem}_poses")
+    if resume and (overwrite or (jobs is None and not (folder / RECORDS).is_dir())):
+        raise ConfigError(
+            "--resume and --overwrite exclude each other"
+            if overwrite
+            else "there is no stopped run to resume",
+            path=folder,
+            fix="leave --overwrite out"
+            if overwrite
+            else "leave --resume out, or name the folder of that run",
+        )
+    work_on(jobs, str(video), folder, work, quiet=quiet)
 
 
 def _propagate_one(

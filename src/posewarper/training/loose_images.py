@@ -29,9 +29,8 @@ from posewarper.training.validation import ValidationVideo
 from posewarper.video.images import read_image, upright_size
 from posewarper.video.source import FrameSource
 
-_ABOVE = (
-    2  # folders above that of the labels in which images are looked for: annotations/a.json beside images/
-)
+# Folders above that of the labels in which images are looked for: annotations/a.json beside images/.
+_ABOVE = 2
 
 
 def samples_of_images(

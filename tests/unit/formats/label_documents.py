@@ -85,3 +85,17 @@ def two_videos() -> dict[str, Any]:
         "images": document["images"] + other["images"],
         "annotations": document["annotations"] + other["annotations"],
     }
+
+
+def write_coco(path: Path, names: list[str]) -> Path:
+    """Write plain COCO with a keypoint on each of some images."""
+    document = {
+        "images": [{"id": n + 1, "file_name": name} for n, name in enumerate(names)],
+        "annotations": [
+            {"id": n + 1, "image_id": n + 1, "category_id": 1, "keypoints": [5 + n, 6, 2]}
+            for n in range(len(names))
+        ],
+        "categories": [{"id": 1, "name": "animal", "keypoints": ["head"]}],
+    }
+    path.write_text(json.dumps(document))
+    return path

@@ -8,26 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from label_documents import FakeVideo
+from label_documents import FakeVideo, write_coco
 
 from posewarper.errors import LabelsError, PosewarperWarning
 from posewarper.formats.labels import read_labels
 from posewarper.formats.records import LabelFile
 
 FRAMES = [3, 12, 20]
-
-
-def write_coco(folder: Path, names: list[str]) -> Path:
-    document = {
-        "images": [{"id": n + 1, "file_name": name} for n, name in enumerate(names)],
-        "annotations": [
-            {"id": n + 1, "image_id": n + 1, "category_id": 1, "keypoints": [5 + n, 6, 2]}
-            for n in range(len(names))
-        ],
-        "categories": [{"id": 1, "name": "animal", "keypoints": ["head"]}],
-    }
-    (folder / "labels.json").write_text(json.dumps(document))
-    return folder / "labels.json"
 
 
 def a_hash(frame: int) -> str:
@@ -62,7 +49,7 @@ def a_uuid(frame: int) -> str:
     ],
 )
 def test_the_number_that_varies_as_an_index_is_the_frame(tmp_path: Path, name: Callable[[int], str]) -> None:
-    labels = read_labels(write_coco(tmp_path, [name(f) for f in FRAMES]))
+    labels = read_labels(write_coco(tmp_path / "labels.json", [name(f) for f in FRAMES]))
     assert labels.labelled_frames.tolist() == FRAMES
 
 
@@ -77,7 +64,7 @@ def test_the_number_that_varies_as_an_index_is_the_frame(tmp_path: Path, name: C
     ],
 )
 def test_of_a_single_image_the_words_tell(tmp_path: Path, name: str, frame: int) -> None:
-    assert read_labels(write_coco(tmp_path, [name])).labelled_frames.tolist() == [frame]
+    assert read_labels(write_coco(tmp_path / "labels.json", [name])).labelled_frames.tolist() == [frame]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +79,7 @@ def test_of_a_single_image_the_words_tell(tmp_path: Path, name: str, frame: int)
     ],
 )
 def test_two_readings_are_asked_about_and_the_answer_counts(tmp_path: Path, names: list[str]) -> None:
-    path = write_coco(tmp_path, names)
+    path = write_coco(tmp_path / "labels.json", names)
     with pytest.raises(
         LabelsError, match=r"(?s)several numbers.*\(--frame-number [12]\) or .*fix:.*-1 for the last"
     ):
@@ -102,12 +89,12 @@ def test_two_readings_are_asked_about_and_the_answer_counts(tmp_path: Path, name
 
 
 def test_the_length_of_the_video_decides_between_frames_and_times(tmp_path: Path) -> None:
-    path = write_coco(tmp_path, [f"{f:04d}_{40 * f}.png" for f in FRAMES])
+    path = write_coco(tmp_path / "labels.json", [f"{f:04d}_{40 * f}.png" for f in FRAMES])
     with pytest.raises(LabelsError, match="several numbers"):
         read_labels(path)
     assert read_labels(path, video=FakeVideo(n_frames=24)).labelled_frames.tolist() == FRAMES
     # What is called a frame is not passed over because the video is too short: it is another video.
-    path = write_coco(tmp_path, [f"frame_{100 * f}_{f}.png" for f in FRAMES])
+    path = write_coco(tmp_path / "labels.json", [f"frame_{100 * f}_{f}.png" for f in FRAMES])
     with pytest.raises(LabelsError, match="several numbers"):
         read_labels(path, video=FakeVideo(n_frames=24))
 
@@ -121,7 +108,7 @@ def test_the_length_of_the_video_decides_between_frames_and_times(tmp_path: Path
 )
 def test_names_without_an_index_are_refused(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(LabelsError, match=r"(?s)cannot tell which frame.*loose_images\.yaml"):
-        read_labels(write_coco(tmp_path, names))
+        read_labels(write_coco(tmp_path / "labels.json", names))
 
 
 @pytest.mark.parametrize(
@@ -133,17 +120,17 @@ def test_names_without_an_index_are_refused(tmp_path: Path, names: list[str]) ->
 )
 def test_copies_of_one_frame_are_no_frames_of_their_own(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(LabelsError, match="same frame as another"):
-        read_labels(write_coco(tmp_path, names))
+        read_labels(write_coco(tmp_path / "labels.json", names))
 
 
 @pytest.mark.parametrize("number", [0, 3, -3])
 def test_a_number_that_is_not_there_is_refused(tmp_path: Path, number: int) -> None:
     with pytest.raises(LabelsError, match=f"has no number {number}\n.*1 to 2"):
-        read_labels(LabelFile(write_coco(tmp_path, ["1_2.png"]), frame_number=number))
+        read_labels(LabelFile(write_coco(tmp_path / "labels.json", ["1_2.png"]), frame_number=number))
 
 
 def test_places_in_a_folder_of_some_frames_are_told_where_the_video_is_opened(tmp_path: Path) -> None:
-    path = write_coco(tmp_path, [f"img{f:04d}.png" for f in FRAMES])
+    path = write_coco(tmp_path / "labels.json", [f"img{f:04d}.png" for f in FRAMES])
     document = json.loads(path.read_text())
     for place, image in enumerate(document["images"]):
         image["frame_id"] = place
@@ -159,4 +146,4 @@ def test_places_in_a_folder_of_some_frames_are_told_where_the_video_is_opened(tm
 
 def test_a_very_long_name_takes_no_time(tmp_path: Path) -> None:
     names = ["1a" * 100_000 + f"_{f:04d}.png" for f in FRAMES]
-    assert read_labels(write_coco(tmp_path, names)).labelled_frames.tolist() == FRAMES
+    assert read_labels(write_coco(tmp_path / "labels.json", names)).labelled_frames.tolist() == FRAMES

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from label_documents import FakeVideo
+from label_documents import FakeVideo, write_coco
 from label_samples import run_command
 
 from posewarper.errors import LabelsError, PosewarperWarning
@@ -23,19 +23,6 @@ FRAMES = [2, 10, 18]
 def labels_of(video: str) -> Labels:
     track = Track(np.array(FRAMES), np.full((3, 2, 2), 7.0) + np.arange(2)[:, None])
     return Labels(Skeleton(("head", "tail")), {0: track}, np.array(FRAMES), (480, 640), video=video)
-
-
-def coco(path: Path, names: list[str]) -> Path:
-    document = {
-        "images": [{"id": n + 1, "file_name": name} for n, name in enumerate(names)],
-        "annotations": [
-            {"id": n + 1, "image_id": n + 1, "category_id": 1, "keypoints": [5 + n, 6, 2]}
-            for n in range(len(names))
-        ],
-        "categories": [{"id": 1, "name": "animal", "keypoints": ["head"]}],
-    }
-    path.write_text(json.dumps(document))
-    return path
 
 
 def table(path: Path, images: list[str], scorer: str = "me") -> Path:
@@ -86,9 +73,11 @@ def project_file(path: Path, video: str) -> Path:
 
 # What makes a file of labels of a video called so, in each format.
 MAKERS = {
-    "COCO, by folder": lambda d, v: coco(d / "a.json", [f"images/{v}/img{f:04d}.png" for f in FRAMES]),
-    "COCO, folder with suffix": lambda d, v: coco(d / "a.json", [f"{v}.mp4/{f:04d}.png" for f in FRAMES]),
-    "Roboflow": lambda d, v: coco(d / "a.json", [f"{v}_mp4-{f:04d}_jpg.rf.a1b2.jpg" for f in FRAMES]),
+    "COCO, by folder": lambda d, v: write_coco(d / "a.json", [f"images/{v}/img{f:04d}.png" for f in FRAMES]),
+    "COCO, folder with suffix": lambda d, v: write_coco(
+        d / "a.json", [f"{v}.mp4/{f:04d}.png" for f in FRAMES]
+    ),
+    "Roboflow": lambda d, v: write_coco(d / "a.json", [f"{v}_mp4-{f:04d}_jpg.rf.a1b2.jpg" for f in FRAMES]),
     "DLC table": lambda d, v: table(d / "t.csv", [f"labeled-data/{v}/img{f:04d}.png" for f in FRAMES]),
     "DLC table of Windows": lambda d, v: table(
         d / "t.csv", [f"labeled-data\\{v}\\img{f:04d}.png" for f in FRAMES]
@@ -137,25 +126,27 @@ def test_labels_of_the_video_itself_are_read_without_a_word(tmp_path: Path, form
 @pytest.mark.parametrize("folder", ["images", "train", "frames", "extracted_frames", "clip_frames", "01"])
 def test_folders_of_frames_need_not_be_called_as_the_video(tmp_path: Path, folder: str) -> None:
     (tmp_path / "clip.mp4").touch()
-    path = coco(tmp_path / "a.json", [f"{folder}/img{f:04d}.png" for f in FRAMES])
+    path = write_coco(tmp_path / "a.json", [f"{folder}/img{f:04d}.png" for f in FRAMES])
     assert len(read_annotations(path, video=FakeVideo(path=str(tmp_path / "clip.mp4"))).labelled_frames) == 3
 
 
 SEVERAL = {
     "COCO folders": (
-        lambda d: coco(d / "a.json", ["s1/cam/img0002.png", "s2/cam/img0010.png", "s1/cam/img0018.png"]),
+        lambda d: write_coco(
+            d / "a.json", ["s1/cam/img0002.png", "s2/cam/img0010.png", "s1/cam/img0018.png"]
+        ),
         {"s1/cam": [2, 18], "s2/cam": [10]},
     ),
     "COCO vid_id": (
-        lambda d: write_vids(coco(d / "a.json", ["a/img0002.png", "b/img0010.png", "a/img0018.png"])),
+        lambda d: write_vids(write_coco(d / "a.json", ["a/img0002.png", "b/img0010.png", "a/img0018.png"])),
         {"7/a": [2, 18], "9/b": [10]},
     ),
     "names that begin otherwise": (
-        lambda d: coco(d / "a.json", ["mouse1_0002.png", "mouse2_0010.png", "mouse1_0018.png"]),
+        lambda d: write_coco(d / "a.json", ["mouse1_0002.png", "mouse2_0010.png", "mouse1_0018.png"]),
         {"mouse1": [2, 18], "mouse2": [10]},
     ),
     "Roboflow": (
-        lambda d: coco(
+        lambda d: write_coco(
             d / "a.json", [f"{v}_mp4-{f:04d}_jpg.rf.a.jpg" for v, f in zip("aba", FRAMES, strict=True)]
         ),
         {"a": [2, 18], "b": [10]},
@@ -207,7 +198,7 @@ def test_one_of_several_videos_is_chosen_by_the_name_that_the_error_lists(tmp_pa
 
 
 def test_images_that_tell_no_video_are_not_left_out_in_silence(tmp_path: Path) -> None:
-    path = coco(tmp_path / "l.json", ["clip/img0002.png", "img0010.png", "clip/img0018.png"])
+    path = write_coco(tmp_path / "l.json", ["clip/img0002.png", "img0010.png", "clip/img0018.png"])
     (tmp_path / "clip.mp4").touch()
     with pytest.warns(
         PosewarperWarning, match="do not tell their video are left out: those without a folder"
