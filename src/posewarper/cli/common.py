@@ -77,7 +77,7 @@ LabelsOf = Annotated[
     typer.Option(
         "--labels-of",
         metavar="NAME",
-        help="Which video of the label file is meant, where it is about several or another one.",
+        help="Which video of the label file to take, whatever the one that is given is called.",
     ),
 ]
 FrameNumber = Annotated[

@@ -198,7 +198,7 @@ def _frames_of(records: Sequence[Record], document: Mapping[str, Any], path: Pat
     images = coco.read_images(document, path) if "images" in document else {}
     of_image: Mapping[Any, int] = {}
     if images:
-        chosen, _ = coco.choose_images(images, None, path, None)
+        chosen, _, _ = coco.choose_images(images, None, path, None)
         of_image = coco.read_frames(chosen, path, None, by_id=True)
     frames = []
     for record in records:

@@ -75,7 +75,10 @@ class Instance:
 
 @dataclass
 class Clip:
-    """The content of a label file for one video. The fields are those of :class:`Labels`."""
+    """The content of a label file for one video. The fields are those of :class:`Labels`.
+
+    ``another_video`` is what the file calls the video, where the opened one is called otherwise.
+    """
 
     skeleton: Skeleton
     instances: list[Instance]
@@ -86,6 +89,7 @@ class Clip:
     frame_names: dict[int, str] = field(default_factory=dict)
     ignore_regions: dict[int, tuple[Floats, ...]] = field(default_factory=dict)
     track_names: dict[int, str] = field(default_factory=dict)
+    another_video: str | None = None
 
 
 def group_by_track(instances: Sequence[Instance], path: PathLike) -> dict[int, list[Instance]]:

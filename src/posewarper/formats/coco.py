@@ -230,7 +230,7 @@ def read_clip(
     if official:
         visibility = np.where(visibility > 0, 2, 0)
 
-    chosen, name = choose_images(images, info.get("video"), path, video)
+    chosen, name, another = choose_images(images, info.get("video"), path, video)
     frame_of = read_frames(chosen, path, video, by_id=native and not official)
     kept = [
         (record, _read_instance(record, frame_of[image_id], points, seen))
@@ -257,6 +257,7 @@ def read_clip(
         {frame_of[i]: file for i, image in chosen.items() if (file := image.text("file_name"))},
         {frame_of[i]: regions for i, image in chosen.items() if (regions := read_regions(image))},
         track_names,
+        another,
     )
     if info.get("description") != _OURS:
         doubt_tracks(clip, path, forget=not track_names)
@@ -369,16 +370,17 @@ def _read_instance(record: Record, frame: int, keypoints: Floats, visibility: np
 
 def choose_images(
     images: Mapping[int | str, Record], stated: object, path: PathLike, video: VideoFacts | None
-) -> tuple[dict[int | str, Record], str | None]:
+) -> tuple[dict[int | str, Record], str | None, str | None]:
     """Return those of a file's images that are of the video that is meant, and the video's name.
 
-    ``stated`` is its name as the file states it beside the images; the opened video picks one of several.
+    The third is that name if the opened video is called otherwise. ``stated`` is the name as the file states
+    it beside the images; the opened video picks one of several.
 
     Raises:
         LabelsError: if there are several videos and none is picked.
     """
     if isinstance(path, LabelFile) and path.loose:
-        return dict(images), None
+        return dict(images), None, None
     files = [image.text("file_name") or "" for image in images.values()]
     is_numbered = any("frame_id" in image.values for image in images.values())
     keys, told = videos_of_images(path, files, video, alike=is_numbered)
@@ -390,13 +392,14 @@ def choose_images(
         groups.setdefault(key, {})[name] = image
         names.setdefault(key, set()).update(told[folder])
     if isinstance(stated, str) and stated and len(groups) == 1:
-        choose_video(path, {stated: {stated} if is_telling(stated) else ()}, video)
-        return next(iter(groups.values())), stated
-    key = choose_video(path, names, video, of_images=True)
+        _, another = choose_video(path, {stated: {stated} if is_telling(stated) else ()}, video)
+        return next(iter(groups.values())), stated, another
+    key, another = choose_video(path, names, video, of_images=True)
     silent = [other or "those without a folder" for other in names if other != key and not names[other]]
     if silent:
         warn(path, f"images that do not tell their video are left out: {few_of(silent)}")
-    return groups[key], min(map(base_name, names[key]), default=None) or base_name(key) or None
+    name = min(map(base_name, names[key]), default=None) or base_name(key) or None
+    return groups[key], name, another
 
 
 def read_frames(

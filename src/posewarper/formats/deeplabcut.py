@@ -177,7 +177,7 @@ def _read_table(path: LabelFile, video: VideoFacts | None, folder: str | None = 
     points[~there] = np.nan
 
     stated = _video_of(path, header.scorer)
-    keep, chosen = list(range(len(images))), folder
+    keep, chosen, another = list(range(len(images))), folder, None
     if not path.loose:
         files = [image if isinstance(image, str) else "" for image in images]
         keys, told = videos_of_images(path, files, video, by_folder=True, alike="" in files)
@@ -186,7 +186,7 @@ def _read_table(path: LabelFile, video: VideoFacts | None, folder: str | None = 
         elif folder is None:
             if told.keys() == {""} and stated is not None:
                 told[""] = {stated.rstrip("_")}
-            chosen = choose_video(path, told, video, of_images=True)
+            chosen, another = choose_video(path, told, video, of_images=True)
         elif folder not in told:
             warn(path, f"the table lies in the folder {folder}, and names images of {few_of(list(told))}")
         if chosen in told:
@@ -222,6 +222,7 @@ def _read_table(path: LabelFile, video: VideoFacts | None, folder: str | None = 
         video=chosen or stated,
         frame_names={f: image for f, image in zip(frames, images, strict=True) if isinstance(image, str)},
         track_names={n: name for n, name in names if name not in ("", _default_individual(n))},
+        another_video=another,
     )
 
 
@@ -457,12 +458,12 @@ def _read_project(file: LabelFile, video: VideoFacts | None) -> Clip:
         return join_loose(clips, path)
     names = {folder: {folder, *(v for v in crops if stem_of(v) == folder)} for folder in tables}
     names |= {stem_of(v): {v} for v in crops if stem_of(v) not in names}
-    folder = choose_video(replace(file, path=path), names, video, tables, of_images=True)
+    folder, another = choose_video(replace(file, path=path), names, video, tables, of_images=True)
     clip = _read_table(replace(file, path=tables[folder], video=None), video, folder)
 
     _take_skeleton(clip, config, path)
     entry = next((name for name in crops if stem_of(name) == folder), None)
-    clip.video = base_name(entry) if entry is not None else folder
+    clip.video, clip.another_video = base_name(entry) if entry is not None else folder, another
     if entry is not None and crops[entry] is not None:
         _undo_crop(clip, crops[entry], tables[folder], path, video)
     return clip

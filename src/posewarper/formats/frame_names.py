@@ -8,11 +8,16 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from posewarper.errors import LabelsError, few_of, unknown_name
-from posewarper.formats.clips import VideoFacts
+import numpy as np
+
+from posewarper.crops import Image
+from posewarper.errors import LabelsError, VideoError, few_of, unknown_name
+from posewarper.formats.clips import Clip, VideoFacts
 from posewarper.formats.records import LARGEST_INDEX, VIDEO_SUFFIXES, LabelFile, PathLike, warn
+from posewarper.video.comparison import show_the_same
+from posewarper.video.images import read_image
 
 
 def base_name(name: str) -> str:
@@ -432,6 +437,13 @@ class SeveralVideos(LabelsError):
         self.videos = videos
 
 
+class VideoChoice(NamedTuple):
+    """The key of the video that is meant, and its name if the opened file is called otherwise."""
+
+    key: str
+    another: str | None
+
+
 def choose_video(
     path: PathLike,
     names: Mapping[str, Iterable[str]],
@@ -439,8 +451,8 @@ def choose_video(
     labelled: Collection[str] | None = None,
     *,
     of_images: bool = False,
-) -> str:
-    """Return the key of the video that is meant, of those that a label file or a project is about.
+) -> VideoChoice:
+    """Return which video is meant, of those that a label file or a project is about.
 
     ``names`` gives for each key the names or paths that this video goes by in the file. The user's word
     (``LabelFile.video``) picks one, else the path of the opened video, compared from its end. ``labelled``
@@ -449,9 +461,6 @@ def choose_video(
 
     Raises:
         LabelsError: if none has labels, several have and none is picked, or the one picked has none.
-
-    Warns:
-        PosewarperWarning: if the only one goes by another name than the opened file.
     """
     asked = path.video if isinstance(path, LabelFile) else None
     opened = Path(video.path).absolute() if video is not None else None
@@ -487,13 +496,7 @@ def choose_video(
         chosen = meant[0] if meant else next(iter(names))
         told = max(map(base_name, names[chosen]), key=len, default="")
         is_file = opened is not None and (opened.is_file() or opened.parent.name == "labeled-data")
-        if not meant and told and opened is not None and is_file:
-            warn(
-                path,
-                f"the labels name the video {told}, and this is {opened.name}; check that they belong "
-                f"together (--labels-of {_quoted(told)} says that they do)",
-            )
-        return chosen
+        return VideoChoice(chosen, told if not meant and told and is_file else None)
     raise SeveralVideos(
         f"the file holds labels of {len(names)} videos",
         path=path,
@@ -523,3 +526,102 @@ def _tell_apart(names: Mapping[str, Iterable[str]]) -> list[str]:
         ends = ["/".join(parts[-n:]) for n in range(1, len(parts) + 1)]
         found.append(next((end for end in ends if _meant(end, names) == [key]), key))
     return sorted(found)
+
+
+# --- whether labels of a video that is called otherwise are of this one all the same ------------------------
+
+_COMPARED = 5  # labelled frames that are compared
+_ABOVE = 2  # folders above that of the labels in which images and videos are looked for
+
+
+def folders_near(path: PathLike) -> list[Path]:
+    """Return the folder of a label file and those above it, in which what it names may lie."""
+    place = Path(path).absolute()
+    place = place if place.is_dir() else place.parent
+    return [place, *list(place.parents)[:_ABOVE]]
+
+
+def find_images(folders: Sequence[Path], names: Mapping[int, str]) -> dict[int, Path]:
+    """Return the files of images (frame -> name as labels have it), of those that are in the folders.
+
+    They may lie as they are named, in the folder that they are named in, or by their names alone where that
+    is sure. What leads out of the folders is not looked for.
+    """
+    slashed = {frame: name.replace("\\", "/") for frame, name in names.items()}
+    is_lone = len({folder_name(name) for name in slashed.values()}) == 1
+    found: dict[int, Path] = {}
+    for frame, name in slashed.items():
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if not parts or ".." in parts:
+            continue
+        ends = ["/".join(parts), "/".join(parts[-2:]), *([parts[-1]] if is_lone else [])]
+        candidates = (folder / sub / end for end in ends for folder in folders for sub in ("", "images"))
+        file = next((path for path in candidates if path.is_file()), None)
+        if file is not None:
+            found[frame] = file
+    return found
+
+
+def check_video(clip: Clip, path: PathLike, video: VideoFacts, frame_offset: int = 0) -> None:
+    """Decide whether labels that name another video are of this one, which may be a renamed copy.
+
+    The labelled images tell, compared with the frames at their numbers, or else the frames of a video of that
+    name beside the labels or the opened one. ``frame_offset`` will be added to the frames of the clip.
+
+    Raises:
+        LabelsError: if they show something else.
+
+    Warns:
+        PosewarperWarning: if they show the same, or nothing can be compared.
+    """
+    from posewarper.video.source import Video, open_video  # heavy, and needed in few cases
+
+    name, opened = clip.another_video, Path(video.path).absolute()
+    if name is None:
+        return
+    every = clip.labelled_frames or {instance.frame for instance in clip.instances}
+    frames = sorted(frame for frame in every if 0 <= frame + frame_offset < video.n_frames)
+    folders = folders_near(path)
+    images = find_images(folders, {f: clip.frame_names[f] for f in frames if f in clip.frame_names})
+    named = None if images else _find_video(name, [*folders, opened.parent], opened)
+    frames = [f for f in frames if f in images or named is not None]
+    frames = [frames[round(n)] for n in np.linspace(0, len(frames) - 1, min(_COMPARED, len(frames)))]
+    is_same = None
+    try:
+        pictures: list[Image] = []
+        if images:
+            pictures = [read_image(images[frame]) for frame in frames]
+        elif named is not None:
+            with open_video(named) as other:
+                pictures = [image for _, image in other.frames(frame + frame_offset for frame in frames)]
+        if isinstance(video, Video):
+            own = video.frames(frame + frame_offset for frame in frames)
+            is_same = show_the_same(pictures, [image for _, image in own]) if pictures else None
+    except (VideoError, IndexError):  # damaged, or the other is shorter: nothing can be compared
+        pass
+    told = f"the labels name the video {name}, and this is {opened.name}"
+    shown = f"the labelled images ({images[frames[0]].name})" if images else f"those of {named}"
+    says_so = f"--labels-of {_quoted(name)}"
+    if is_same:
+        warn(path, f"{told}, whose frames look like {shown}: it is taken for a copy of the same video")
+    elif is_same is None and named is None:
+        warn(path, f"{told}; check that they belong together ({says_so} says that they do)")
+    else:
+        raise LabelsError(
+            "the labels are of another video than the one opened",
+            path=path,
+            expected=f"the video {name}, which the labels name",
+            got=f"{opened.name}" + ("" if is_same is None else f", whose frames do not look like {shown}"),
+            fix=f"give {named or f'the video {name}'}; if they belong to {opened.name} all the same, say so "
+            f"with {says_so}",
+        )
+
+
+def _find_video(name: str, folders: Iterable[Path], opened: Path) -> Path | None:
+    """Return a video of that name in one of the folders, or in ``videos`` in one, unless it is the opened."""
+    for folder in dict.fromkeys(place / sub for place in folders for sub in ("", "videos")):
+        for file in sorted(folder.glob("*")):
+            is_video = file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()
+            if is_video and _agreement(str(file), name) >= 1 and not file.samefile(opened):
+                return file
+    return None

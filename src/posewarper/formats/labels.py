@@ -17,6 +17,7 @@ from posewarper.errors import LabelsError, need_path, wrong_type
 from posewarper.formats import coco
 from posewarper.formats.catalogue import FORMATS, detect_format, format_to_write, known_format
 from posewarper.formats.clips import PIECES, Clip, VideoFacts, group_by_track
+from posewarper.formats.frame_names import check_video
 from posewarper.formats.records import LARGEST_INDEX, LabelFile, PathLike, warn
 from posewarper.skeletons import PRESETS, Skeleton, named_skeleton
 from posewarper.structures import Floats, Labels, Poses, RunResult, Track
@@ -226,6 +227,8 @@ def _take_as_loose(clip: Clip, path: PathLike) -> None:
 
 def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset: int) -> Labels:
     """Return what was read as labels, checked against the video."""
+    if clip.another_video is not None and video is not None:
+        check_video(clip, path, video, frame_offset)
     if frame_offset:
         _shift(clip, frame_offset, path)
     if video is not None:

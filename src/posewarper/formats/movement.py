@@ -86,7 +86,7 @@ def _read(data: Any, path: PathLike, video: VideoFacts | None) -> Clip:
         for t, n in np.argwhere(visibility.any(1)).tolist()
     ]
     name = str(data.attrs.get("video", ""))
-    choose_video(path, {name: {name} if is_telling(name) else ()}, video)
+    _, another = choose_video(path, {name: {name} if is_telling(name) else ()}, video)
     size = data.attrs.get("image_size")
     edges = np.asarray(data.attrs.get("edges", ()), np.int64).reshape(-1, 2).tolist()
     clip = Clip(
@@ -97,6 +97,7 @@ def _read(data: Any, path: PathLike, video: VideoFacts | None) -> Clip:
         shape[0] if "frame" in data and data.attrs.get("is_whole", 0) else None,
         name or None,
         track_names=dict(track_names),
+        another_video=another,
     )
     return settle(clip, path, _FIX)
 

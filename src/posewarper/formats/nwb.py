@@ -275,7 +275,7 @@ def read_clip(
     keys = {key for key, _ in content.frames} | {estimation.movie for estimation in content.estimations}
     # Without a suffix it is the name of the series, which nobody chose.
     names = {key: {key} if stem_of(key) != base_name(key) else set() for key in content.movies}
-    chosen = choose_video(path, names, video, keys)
+    chosen, another = choose_video(path, names, video, keys)
     movie = content.movies[chosen]
     estimations = [e for e in content.estimations if e.movie == chosen]
     found = [(own, instance) for key, own, instance in content.instances if key == chosen]
@@ -303,6 +303,7 @@ def read_clip(
     if size is not None and video is not None and size[::-1] == tuple(video.image_size):
         size = size[1], size[0]
     clip = Clip(skeleton, instances, labelled, size, movie.n_frames, name, track_names=dict(track_names))
+    clip.another_video = another
     return settle(clip, path, _FIX)
 
 

@@ -125,7 +125,7 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     keys, told = videos_of_images(path, names, video)
     if len(told) == 1 and all(re.fullmatch(".+_[0-9]{12}.json", name) for name in names):
         told = {"": set(filter(is_telling, [names[0][: -len("_000000000000.json")]]))}
-    chosen = choose_video(path, told, video)
+    chosen, another = choose_video(path, told, video)
     kept = [i for i, key in enumerate(keys) if chosen in ("", key)]
     files, names = [files[i] for i in kept], [names[i] for i in kept]
     frames = find_frame_indices(path, [p.name for p in files], names, [None] * len(files), video)
@@ -141,7 +141,7 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
         default = "run OpenPose with its default, --keypoint_scale 0"
         warn(path, f"all coordinates lie between -1 and 1, and are no pixels; {default}")
     need_all_tracks(instances, path)
-    clip = Clip(skeleton, instances, labelled_frames=set(frames))
+    clip = Clip(skeleton, instances, labelled_frames=set(frames), another_video=another)
     doubt_tracks(clip, path, forget=False)
     if any(instance.track is None for instance in instances):
         clip.instances = _join_halves(instances, path)

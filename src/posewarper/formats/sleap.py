@@ -93,13 +93,14 @@ def read_clip(
         keys = [f"{p[0]} (video {i + 1})" if p in paths[:i] else p[0] for i, p in enumerate(paths)]
         names = [list(filter(is_telling, p)) for p in paths]
         labelled = {keys[index_of[int(row["video"])]] for row in rows}
-    number = keys.index(choose_video(path, dict(zip(keys, names, strict=True)), video, labelled))
+    key, another = choose_video(path, dict(zip(keys, names, strict=True)), video, labelled)
+    number = keys.index(key)
     with reading(path, _WHAT, _FIX):
         ids, track_names = identify_tracks([str(track.name) for track in project.labels.tracks])
         rows = [row for row in rows if index_of[int(row["video"])] == number]
         chosen, own = _read_skeleton(project, rows, path, skeleton)
         clip, images, offset = _describe_video(project.labels.videos[number], chosen)
-        clip.track_names = track_names
+        clip.track_names, clip.another_video = track_names, another
         left_out = _read_frames(project, rows, clip, offset, ids, own)
     if left_out:
         warn(path, f"{left_out} predictions beside labels in the same frame are left out")

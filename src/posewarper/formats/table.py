@@ -126,7 +126,7 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     if not rows:
         raise LabelsError("the table has no rows", path=path, fix="label some frames and export again")
     videos = [row.cells.get("video", "") for row in rows]
-    chosen = choose_video(path, {name: {name} - {""} for name in videos}, video)
+    chosen, another = choose_video(path, {name: {name} - {""} for name in videos}, video)
     rows = [row for row, name in zip(rows, videos, strict=True) if name == chosen]
     frames = _frames_of(rows, path, video)
     labelled = _read_flags(rows, frames)
@@ -147,7 +147,12 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
     ids, track_names = _identify([row for row, _ in filled])
     instances = _gather(filled, names, ids)
     clip = Clip(
-        Skeleton(names), instances, labelled, video=base_name(chosen) or None, track_names=track_names
+        Skeleton(names),
+        instances,
+        labelled,
+        video=base_name(chosen) or None,
+        track_names=track_names,
+        another_video=another,
     )
     if not rows[0].cells.keys() >= _OURS:
         doubt_tracks(clip, path, forget=not track_names)

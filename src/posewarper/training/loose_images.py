@@ -12,7 +12,7 @@ import numpy as np
 
 from posewarper.errors import ConfigError, LabelsError, PosewarperWarning, few_of
 from posewarper.evaluation.pairing import table_of_labels
-from posewarper.formats.frame_names import folder_name
+from posewarper.formats.frame_names import find_images, folder_name, folders_near
 from posewarper.formats.labels import read_labels
 from posewarper.formats.records import LabelFile
 from posewarper.options import ImageSettings
@@ -28,9 +28,6 @@ from posewarper.training.samples import (
 from posewarper.training.validation import ValidationVideo
 from posewarper.video.images import read_image, upright_size
 from posewarper.video.source import FrameSource
-
-# Folders above that of the labels in which images are looked for: annotations/a.json beside images/.
-_ABOVE = 2
 
 
 def samples_of_images(
@@ -86,23 +83,10 @@ def _read(names: Sequence[str], number: int) -> np.ndarray:
 
 def _find_files(labels: Labels, given: ImageSettings) -> dict[int, Path]:
     """Return the file of each labelled image, by its frame, without those that are not there."""
-    place = Path(given.labels).absolute()
-    place = place if place.is_dir() else place.parent
-    roots = [place, *list(place.parents)[:_ABOVE]] if given.folder is None else [Path(given.folder)]
+    roots = folders_near(given.labels) if given.folder is None else [Path(given.folder)]
     frames = labels.labelled_frames.tolist()
-    names = {frame: labels.frame_names.get(frame, "").replace("\\", "/") for frame in frames}
-    lone = len({folder_name(name) for name in names.values()}) == 1
-    found: dict[int, Path] = {}
-    for frame, name in names.items():
-        parts = [part for part in name.split("/") if part not in ("", ".")]
-        if not parts or ".." in parts:
-            continue
-        # As it is named, in the folder that it is named in, and by its name alone where that is sure.
-        ends = ["/".join(parts), "/".join(parts[-2:]), *([parts[-1]] if lone else [])]
-        candidates = (root / sub / end for end in ends for root in roots for sub in ("", "images"))
-        file = next((path for path in candidates if path.is_file()), None)
-        if file is not None:
-            found[frame] = file
+    names = {frame: labels.frame_names.get(frame, "") for frame in frames}
+    found = find_images(roots, names)
     missing = [
         names[frame] or f"an image without a name (number {frame + 1})"
         for frame in frames

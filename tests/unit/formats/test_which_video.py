@@ -6,6 +6,7 @@ import json
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from label_documents import FakeVideo, write_coco
@@ -16,6 +17,8 @@ from posewarper.formats.labels import read_annotations, write_labels
 from posewarper.formats.records import LabelFile
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Track
+from posewarper.video.source import open_video
+from posewarper.video.writing import write_video
 
 FRAMES = [2, 10, 18]
 
@@ -252,3 +255,130 @@ def test_the_options_work_on_the_command_line(capsys: pytest.CaptureFixture[str]
     assert "2 labelled frames" in capsys.readouterr().out
     assert run_command("info", path, "--labels-of", "180607_004") == 0
     assert "180607_004" in capsys.readouterr().out
+
+
+def picture(frame: int, film: int) -> np.ndarray:
+    """A frame (120, 160, 3) of a film: one room, and in each film the animal goes its own way."""
+    x = 10 + 7 * frame % 140
+    ways = [(x, 30), (160 - x, 80)]
+    image = np.full((120, 160, 3), 150, np.uint8)
+    image[:, ::20] = 110
+    cv2.circle(image, ways[film], 8, (30, 20, 20), -1)
+    return image
+
+
+def film(path: Path, number: int, n_frames: int = 20) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, (picture(frame, number) for frame in range(n_frames)), fps=25)
+    return path
+
+
+def with_images(folder: Path, names: list[str]) -> None:
+    for name, frame in zip(names, FRAMES, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), picture(frame, 0))
+
+
+def coco_with_images(folder: Path) -> Path:
+    names = [f"first/img{frame:04d}.png" for frame in FRAMES]
+    with_images(folder / "images", names)
+    (folder / "annotations").mkdir()
+    return write_coco(folder / "annotations" / "a.json", [f"images/{name}" for name in names])
+
+
+def project_with_images(folder: Path) -> Path:
+    path = project(folder, ["WILL BE UPDATED BY DEMO CODE"], labelled=["first"])
+    with_images(folder, [f"labeled-data/first/img{frame:04d}.png" for frame in FRAMES])
+    return path
+
+
+def table_with_images(folder: Path) -> Path:
+    return project_with_images(folder).parent / "labeled-data" / "first" / "CollectedData_me.csv"
+
+
+def sleap_of_images(folder: Path) -> Path:
+    sio = pytest.importorskip("sleap_io")
+    names = [f"first/img{frame:04d}.png" for frame in FRAMES]
+    with_images(folder, names)
+    facts = {"type": "ImageVideo", "filename": names[0], "filenames": names, "shape": [3, 120, 160, 3]}
+    video = sio.Video(filename=names, open_backend=False, backend_metadata=facts)
+    skeleton = sio.Skeleton(["head"])
+    frames = [
+        sio.LabeledFrame(
+            video=video,
+            frame_idx=n,
+            instances=[sio.Instance.from_numpy(np.array([[5.0, 6.0]]), skeleton=skeleton)],
+        )
+        for n in range(3)
+    ]
+    labels = sio.Labels(frames, videos=[video], skeletons=[skeleton])
+    sio.save_slp(labels, str(folder / "a.slp"), embed=False, verbose=False)
+    return folder / "a.slp"
+
+
+WITH_IMAGES = {
+    "COCO": coco_with_images,
+    "DLC project": project_with_images,
+    "DLC table": table_with_images,
+    "SLEAP": sleap_of_images,
+}
+
+
+@pytest.mark.parametrize("form", WITH_IMAGES)
+def test_the_labelled_images_tell_whether_the_video_was_renamed(tmp_path: Path, form: str) -> None:
+    path = WITH_IMAGES[form](tmp_path)
+    with (
+        open_video(film(tmp_path / "v" / "renamed.mp4", 0)) as video,
+        pytest.warns(PosewarperWarning, match=r"name the video first.*look like the labelled images.*a copy"),
+    ):
+        assert read_annotations(path, video=video).labelled_frames.tolist() == FRAMES
+    with open_video(film(tmp_path / "v" / "second.mp4", 1)) as video:
+        with pytest.raises(LabelsError, match="of another video") as error:
+            read_annotations(path, video=video)
+        for part in ("the video first", "second.mp4", "img0002.png", "--labels-of first"):
+            assert part in str(error.value)
+        # Whoever says so is believed.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = read_annotations(LabelFile(path, video="first"), video=video)
+        assert found.labelled_frames.tolist() == FRAMES
+
+
+@pytest.mark.parametrize("place", ["first.avi", "videos/first.avi", "elsewhere/first.mp4"])
+@pytest.mark.parametrize("form", ["native", "SLEAP", "NWB", "OpenPose", "long table", "DLC results"])
+def test_without_images_the_video_that_is_named_is_compared(tmp_path: Path, form: str, place: str) -> None:
+    path = MAKERS[form](tmp_path, "first")
+    n_frames = 100 if form == "DLC results" else 20
+    # Beside the labels, or beside the video that is opened.
+    film(tmp_path / "first.mp4", 0, n_frames).rename(film(tmp_path / place, 0))
+    with open_video(film(tmp_path / "elsewhere" / "second.mp4", 1, n_frames)) as video:
+        with pytest.raises(LabelsError, match="of another video") as error:
+            read_annotations(path, video=video)
+        assert f"give {tmp_path / place}; " in str(error.value)
+    copy = film(tmp_path / "elsewhere" / "copy.mp4", 0, n_frames)
+    with open_video(copy) as video, pytest.warns(PosewarperWarning, match="a copy of the same video"):
+        try:
+            read_annotations(path, video=video)
+        except LabelsError as other:  # these labels are of larger frames, which is said later
+            assert "another size" in str(other)
+
+
+def test_a_video_that_bears_the_name_and_cannot_be_compared_is_named(tmp_path: Path) -> None:
+    path = MAKERS["long table"](tmp_path, "first")
+    (tmp_path / "first.mp4").write_bytes(b"no video")
+    with (
+        open_video(film(tmp_path / "second.mp4", 1)) as video,
+        pytest.raises(LabelsError, match=r"give .*first.mp4; .*--labels-of first"),
+    ):
+        read_annotations(path, video=video)
+
+
+def test_images_cut_out_of_frames_are_not_compared(tmp_path: Path) -> None:
+    path = table_with_images(tmp_path)
+    for file in path.parent.glob("*.png"):
+        cv2.imwrite(str(file), cv2.imread(str(file))[:60])
+    with (
+        open_video(film(tmp_path / "v" / "second.mp4", 1)) as video,
+        pytest.warns(PosewarperWarning, match="check that they belong together"),
+    ):
+        read_annotations(path, video=video)
