@@ -85,15 +85,15 @@ class _Group:
 
     def __init__(self, evidence: Evidence, keypoints: tuple[int, ...], flip_order: Sequence[int]) -> None:
         self.keypoints, self.size = keypoints, evidence.size
-        self.places = _choose_candidates(evidence, keypoints)
+        self.places, columns = _choose_candidates(evidence, keypoints)
         costs = []
-        for n, keypoint in enumerate(keypoints):
+        for keypoint in keypoints:
             mirror = int(flip_order[keypoint])
             cost = _place_costs(evidence, self.places, keypoint, None if mirror == keypoint else mirror)
-            # A label has a place of its own, at the end, and no other.
-            labelled = is_there(evidence.anchors[:, keypoint])
+            # A label has a place of its own, and no other.
+            labelled = np.flatnonzero(is_there(evidence.anchors[:, keypoint]))
             cost[labelled] = _NEVER
-            cost[labelled, -1 - n] = 0.0
+            cost[labelled, columns[keypoint][labelled]] = 0.0
             costs.append(cost)
         self.costs = costs
         self.motion = evidence.trust_in_flow * _motion_costs(evidence, self.places)
@@ -128,8 +128,11 @@ class _Group:
         return total
 
 
-def _choose_candidates(evidence: Evidence, keypoints: Sequence[int]) -> Floats:
-    """Return (t, n, 2): the likeliest places that lie apart from each other, labels last."""
+def _choose_candidates(evidence: Evidence, keypoints: Sequence[int]) -> tuple[Floats, dict[int, Ints]]:
+    """Return (t, n, 2): the likeliest places that lie apart from each other, the likelier first, then labels.
+
+    With them, for each keypoint, (t,) at which of them its label is, where it has one.
+    """
     points, weights = [], []
     warped = () if evidence.warped is None else evidence.warped.single
     for keypoint in keypoints:
@@ -147,13 +150,18 @@ def _choose_candidates(evidence: Evidence, keypoints: Sequence[int]) -> Floats:
     places = np.full((t, _CANDIDATES, 2), np.nan)
     if points:
         places = _thin_out(np.concatenate(points, 1), np.concatenate(weights, 1), _APART * evidence.size)
-    for n, keypoint in enumerate(keypoints):
+    # Labels follow the candidates of their frame, or replace the last: columns that no frame uses cost time.
+    rows = np.arange(t)
+    column = np.minimum(is_there(places).sum(1), _CANDIDATES - len(keypoints))
+    columns = {keypoint: column + n for n, keypoint in enumerate(keypoints)}
+    for keypoint in keypoints:
         labelled = is_there(evidence.anchors[:, keypoint])
-        places[labelled, -1 - n] = evidence.anchors[labelled, keypoint]
+        places[rows[labelled], columns[keypoint][labelled]] = evidence.anchors[labelled, keypoint]
     nowhere = ~is_there(places).any(1)
     for n, keypoint in enumerate(keypoints):
         places[nowhere, n] = evidence.rough[nowhere, keypoint]
-    return places
+    used = max(1, 1 + max(np.flatnonzero(is_there(places).any(0)), default=0))
+    return places[:, :used], columns
 
 
 def _thin_out(points: Floats, weights: Floats, radius: Floats) -> Floats:

@@ -15,7 +15,7 @@ from posewarper.files import replacing
 from posewarper.formats.labels import check_image_size
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Poses, Progress, Track, is_there, silent
-from posewarper.video.source import Video
+from posewarper.video.source import Video, ahead
 from posewarper.video.writing import write_video
 
 Image = NDArray[np.uint8]
@@ -72,15 +72,17 @@ def draw_pose(
     region, points = _region(drawn, points, there, 4 * thickness + 4)
     if not region.size:
         return drawn
+    places = _fixed(points)
     for n, opacity in enumerate(_OPACITIES):
         if not np.any(there & (level == n)):
             continue
         layer = region.copy()
         for a, b in skeleton.edges:
             if there[a] and there[b] and min(level[a], level[b]) == n:
-                _draw_limb(layer, points[[a, b]], colours[a] if sides[a] == sides[b] else colour, thickness)
+                limb = colours[a] if sides[a] == sides[b] else colour
+                _draw_limb(layer, places[a], places[b], limb, thickness)
         for k in np.flatnonzero(there & (level == n)):
-            _draw_dot(layer, points[k], colours[k], 1.1 * thickness + 0.9, ring=bool(shown[k] == 1))
+            _draw_dot(layer, places[k], colours[k], 1.1 * thickness + 0.9, ring=bool(shown[k] == 1))
         region[:] = cv2.addWeighted(layer, opacity, region, 1 - opacity, 0)
     return drawn
 
@@ -108,24 +110,22 @@ def _region(image: Image, points: Floats, there: NDArray[np.bool_], margin: int)
     return image[low[1] : high[1], low[0] : high[0]], points - low
 
 
-def _fixed(values: ArrayLike) -> tuple[int, ...]:
+def _fixed(points: Floats) -> list[tuple[int, int]]:
     # cv2 counts pixel centres as whole numbers, as we do; far points are kept within its integers.
-    scaled = np.rint(np.asarray(values, np.float64) * (1 << _SHIFT))
-    return tuple(int(v) for v in np.clip(scaled, -(2**24), 2**24))
+    scaled = np.rint(np.nan_to_num(points) * (1 << _SHIFT))
+    return [(x, y) for x, y in np.clip(scaled, -(2**24), 2**24).astype(int).tolist()]
 
 
-def _draw_limb(image: Image, ends: Floats, colour: Colour, thickness: int) -> None:
-    a, b = _fixed(ends[0]), _fixed(ends[1])
+def _draw_limb(image: Image, a: tuple[int, int], b: tuple[int, int], colour: Colour, thickness: int) -> None:
     if thickness > 1:
         cv2.line(image, a, b, _DARK, thickness + 2, cv2.LINE_AA, _SHIFT)
     cv2.line(image, a, b, colour, thickness, cv2.LINE_AA, _SHIFT)
 
 
-def _draw_dot(image: Image, point: Floats, colour: Colour, radius: float, *, ring: bool) -> None:
-    centre = _fixed(point)
+def _draw_dot(image: Image, centre: tuple[int, int], colour: Colour, radius: float, *, ring: bool) -> None:
     discs = [(radius + 1, _DARK), (radius, colour), (radius * 0.55, _DARK)]
     for extent, fill in discs if ring else discs[:2]:
-        cv2.circle(image, centre, _fixed([extent])[0], fill, -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(image, centre, round(extent * (1 << _SHIFT)), fill, -1, cv2.LINE_AA, _SHIFT)
 
 
 def write_text(
@@ -159,13 +159,10 @@ def instances_on(poses: Poses, frame: int) -> Iterator[tuple[int, Track, int, Co
             yield track_id, track, row, TRACK_COLOURS[n % len(TRACK_COLOURS)]
 
 
-def _drawn_frame(
-    image: Image, i: int, poses: Poses, extents: Mapping[int, float], size: tuple[int, int]
-) -> Image:
-    """Return a frame in the given (height, width) with every instance, its track's id and a badge."""
-    factor = np.array([size[1] / image.shape[1], size[0] / image.shape[0]])
-    if size != image.shape[:2]:
-        image = np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+def _drawn_frame(image: Image, i: int, poses: Poses, extents: Mapping[int, float]) -> Image:
+    """Return a frame, shrunk already, with every instance, its track's id and a badge."""
+    size = image.shape[:2]
+    factor = np.array([size[1] / poses.image_size[1], size[0] / poses.image_size[0]])
     text_height = max(12, round(max(size) / 50))
     tags: list[tuple[str, Floats, Colour]] = []
     for track_id, track, row, colour in instances_on(poses, i):
@@ -225,11 +222,11 @@ def write_overlay(
 
     def drawn() -> Iterator[Image]:
         wanted = span or range(video.n_frames)
-        for n, (i, image) in enumerate(video.frames(wanted), start=1):
-            yield _drawn_frame(image, i, poses, extents, size)
+        for n, (i, image) in enumerate(ahead((i, video.shrunk(i, size)) for i in wanted), start=1):
+            yield _drawn_frame(image, i, poses, extents)
             progress("overlay", n, len(wanted))
 
-    write_video(path, drawn(), fps=video.fps)
+    write_video(path, drawn(), fps=video.fps, preset="superfast")
 
 
 def write_sheet(
@@ -264,7 +261,7 @@ def write_sheet(
     sheet = np.full((rows * cell[0], columns * cell[1], 3), 32, np.uint8)
     for n, i in enumerate(frames):
         y, x = n // columns * cell[0], n % columns * cell[1]
-        sheet[y : y + cell[0], x : x + cell[1]] = _drawn_frame(video[i], i, poses, extents, cell)
+        sheet[y : y + cell[0], x : x + cell[1]] = _drawn_frame(video.shrunk(i, cell), i, poses, extents)
     write_picture(path, sheet)
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from itertools import dropwhile
 
 import av
+import cv2
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -35,6 +36,12 @@ _WORTH_SEEKING = 8  # up to this many frames ahead, decoding on is quicker than 
 # The colour matrices that FFmpeg's scaler takes, by FFmpeg's numbers; others count as unspecified.
 _KNOWN_MATRICES, _UNSPECIFIED = (0, 1, 2, 4, 5, 6, 7, 9), 2
 _DEEP = "rgb48le"
+# Formats of 8 bits whose first plane is the brightness of every pixel.
+_BRIGHTNESS_FIRST = frozenset(
+    ("gray", "nv12", *(f"yuv{full}{kind}p" for full in ("", "j") for kind in ("420", "422", "444")))
+)
+# Other videos than those of full range say black by 16 and white by 235.
+_FROM_LIMITED = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
 _STEP_BACK = 5.0  # seconds, where a seek has landed too late
 
 
@@ -85,9 +92,13 @@ class FileFrames:
         """Frames a second on average."""
         return self.index.fps
 
-    def read(self, i: int) -> Image:
-        """Return frame i, which must exist, as (H, W, 3) uint8 RGB, upright."""
-        return self._upright.convert(self._frame(i))
+    def read(self, i: int, size: tuple[int, int] | None = None) -> Image:
+        """Return frame i, which must exist, as (H, W, 3) uint8 RGB, upright, shrunk to ``size`` if given."""
+        return self._upright.convert(self._frame(i), size)
+
+    def read_grey(self, i: int) -> NDArray[np.uint8]:
+        """Return the brightness of frame i, which must exist, as (H, W) uint8, upright."""
+        return self._upright.convert_grey(self._frame(i))
 
     def close(self) -> None:
         """Close the file and forget the frames kept."""
@@ -234,8 +245,10 @@ class UprightConverter:
         self._reformatter = VideoReformatter()
         self._matrices: dict[int, NDArray[np.int32] | None] = {}
 
-    def convert(self, frame: VideoFrame) -> Image:
+    def convert(self, frame: VideoFrame, shown: tuple[int, int] | None = None) -> Image:
         """Return a frame, as the decoder gives it, as RGB (H, W, 3) of its own memory.
+
+        With ``shown`` it is shrunk to that (height, width), upright, in the same step.
 
         Warns:
             PosewarperWarning: of the first frame that has another size than those before.
@@ -249,19 +262,47 @@ class UprightConverter:
         if frame.colorspace not in _KNOWN_MATRICES:
             frame.colorspace = _UNSPECIFIED
         height, width = self._size
+        if shown is not None:
+            height, width = shown[::-1] if self._lies(frame) else shown
         form = "rgb24" if self.white is None else _DEEP
-        converted = self._reformatter.reformat(frame, width=width, height=height, format=form)
+        how = {} if shown is None else {"interpolation": Interpolation.AREA}
+        converted = self._reformatter.reformat(frame, width=width, height=height, format=form, **how)
         image = converted.to_ndarray()
         image = np.asarray(image if self.white is None else as_8_bits(image, self.white), np.uint8)
+        image = self._turn(image, frame)
+        # A frame that needed no conversion may be kept: it must not be handed out to be drawn upon.
+        return image.copy(order="C") if converted is frame else np.ascontiguousarray(image)
+
+    def convert_grey(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """Return the brightness of a frame as (H, W) uint8 of its own memory, upright, from black to white.
+
+        Where the decoder gives it, nothing is converted; else it is that of the colours.
+        """
+        known = frame.format.name in _BRIGHTNESS_FIRST and (frame.height, frame.width) == self._size
+        if not known:
+            return np.asarray(cv2.cvtColor(self.convert(frame), cv2.COLOR_RGB2GRAY), np.uint8)
+        plane = frame.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        grey = self._turn(rows[:, : plane.width], frame)
+        if frame.color_range == ColorRange.JPEG or frame.format.name.startswith(("gray", "yuvj")):
+            return grey.copy(order="C")
+        return np.asarray(cv2.LUT(np.ascontiguousarray(grey), _FROM_LIMITED), np.uint8)
+
+    def _turn(self, image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
+        """Return a view of an image (H, W) or (H, W, 3) that is upright by the frame's display matrix."""
         matrix = self._matrix_of(frame)
         if matrix is not None:
             # (a, b, u, c, d, v, ...) takes x to (a, b) and y to (c, d), y down.
             a, b, c, d = (int(matrix[k]) for k in (0, 1, 3, 4))
-            if abs(b) + abs(c) > abs(a) + abs(d):
+            if self._lies(frame):
                 image, a, d = image.swapaxes(0, 1), c, b
             image = image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-        # A frame that needed no conversion may be kept: it must not be handed out to be drawn upon.
-        return image.copy(order="C") if converted is frame else np.ascontiguousarray(image)
+        return image
+
+    def _lies(self, frame: VideoFrame) -> bool:
+        """Tell whether rows of the file become columns."""
+        matrix = self._matrix_of(frame)
+        return matrix is not None and bool(abs(matrix[[1, 3]]).sum() > abs(matrix[[0, 4]]).sum())
 
     def _matrix_of(self, frame: VideoFrame) -> NDArray[np.int32] | None:
         # Reading a frame's side data keeps the frame in memory until the garbage collector comes, since PyAV

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Self, TypeVar, cast
 
 import av
+import cv2
 import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
@@ -135,13 +136,33 @@ class Video:
         return self._frames.times
 
     def __getitem__(self, i: int) -> Image:
+        return self._frames.read(self._checked(i))
+
+    def _checked(self, i: int) -> int:
         i = operator.index(i)
         if self._closed:
             raise ValueError(f"{self.path} is closed; open it again to read frames")
         if not 0 <= i < len(self):
             last = len(self) - 1
             raise IndexError(f"{self.path}: there is no frame {i}; the frames go from 0 to {last}")
-        return self._frames.read(i)
+        return i
+
+    def shrunk(self, i: int, size: tuple[int, int]) -> Image:
+        """Return frame i shrunk to (height, width), for which a video file is not converted in full."""
+        i = self._checked(i)
+        if size == self.image_size:
+            return self._frames.read(i)
+        if isinstance(self._frames, FileFrames):
+            return self._frames.read(i, size)
+        image = cv2.resize(self._frames.read(i), size[::-1], interpolation=cv2.INTER_AREA)
+        return np.asarray(image, np.uint8)
+
+    def grey(self, i: int) -> NDArray[np.uint8]:
+        """Return the brightness of frame i as (H, W) uint8, which is quicker to have than its colours."""
+        i = self._checked(i)
+        if isinstance(self._frames, FileFrames):
+            return self._frames.read_grey(i)
+        return np.asarray(cv2.cvtColor(self._frames.read(i), cv2.COLOR_RGB2GRAY), np.uint8)
 
     def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Image]]:
         """Yield (index, frame) in the order given; quickest when the indices rise."""

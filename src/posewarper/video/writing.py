@@ -10,7 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from posewarper.errors import VideoError
@@ -19,7 +19,13 @@ from posewarper.files import replacing
 _BT709, _LIMITED = 1, 1  # as FFmpeg numbers matrices, primaries and transfer curves, and ranges
 
 
-def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]], *, fps: float) -> None:
+def write_video(
+    path: str | os.PathLike[str],
+    frames: Iterable[NDArray[np.uint8]],
+    *,
+    fps: float,
+    preset: str = "veryfast",
+) -> None:
     """Write frames as H.264 in mp4 (yuv420p, BT.709, index at the front).
 
     The file appears when it is complete; if ``frames`` raises midway nothing is left behind. An odd height
@@ -28,6 +34,7 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]
     Args:
         path: where to write, a name that ends in .mp4.
         frames: (H, W, 3) uint8 RGB, all of one size.
+        preset: of x264, from ``ultrafast`` on: the slower, the smaller the file.
         fps: frames a second; figures such as 29.97 become the fraction that they stand for.
 
     Raises:
@@ -46,11 +53,12 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]
             os.path.abspath(temporary), "w", format="mp4", options={"movflags": "+faststart"}
         ) as container,
     ):
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": preset})
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED
+        reformatter = VideoReformatter()  # one for all: it keeps its tables
         for n, image in enumerate(frames):
             if shape is None:
                 shape = image.shape
@@ -65,8 +73,11 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]
                 )
             if shape[0] % 2 or shape[1] % 2:
                 image = np.pad(image, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            frame = reformatter.reformat(
+                VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
             )
             frame.pts, frame.time_base = n, 1 / rate
             container.mux(stream.encode(frame))

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
@@ -218,6 +219,15 @@ def test_display_rotation(tmp_path: Path, matrix: tuple[int, ...], upright) -> N
         assert video.image_size == expected.shape[:2]
         assert video[9].flags.c_contiguous
         np.testing.assert_array_equal(video[9], expected)
+        # Its brightness, and shrunk in one step: both turned alike.
+        of_colours = video[9].astype(float) @ (0.299, 0.587, 0.114)
+        grey = video.grey(9)
+        assert grey.shape == video.image_size and grey.flags.c_contiguous and grey.flags.writeable
+        assert np.abs(grey - of_colours).mean() < 2
+        size = video.image_size[0] // 2, video.image_size[1] // 2
+        small = cv2.resize(video[9], size[::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(video.shrunk(9, size).astype(float) - small).mean() < 3
+        np.testing.assert_array_equal(video.shrunk(9, video.image_size), video[9])
     with av.open(str(plain)) as container:  # the sign agrees with what FFmpeg calls the angle
         angle = next(container.decode(video=0)).rotation
     if matrix in ((0, 1, -1, 0), (0, -1, 1, 0)):
@@ -312,6 +322,17 @@ def test_drawing_on_a_frame_does_not_change_it_for_others(tmp_path: Path, option
     with open_video(make_clip(tmp_path / "clip.mov", 5, **options)) as video:
         video[3][:] = 0
         assert number_of(video[3]) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"codec": "ffv1", "pix_fmt": "bgr0"}])
+def test_brightness_and_small_pictures_are_those_of_the_colours(tmp_path: Path, options: dict) -> None:
+    path = make_clip(tmp_path / "clip.mkv", 6, **options)
+    with open_video(path) as video, open_video(np.stack([video[i] for i in range(6)])) as frames:
+        assert np.abs(video.grey(3).astype(float) - frames.grey(3)).mean() < 2
+        assert np.abs(video.shrunk(3, (20, 30)).astype(float) - frames.shrunk(3, (20, 30))).mean() < 3
+        for read in (video.grey, frames.grey, lambda i: video.shrunk(i, (20, 30))):
+            with pytest.raises(IndexError, match="no frame 6"):
+                read(6)
 
 
 def test_index_errors_leave_the_video_usable(tmp_path: Path) -> None:
