@@ -123,3 +123,9 @@ def test_impossible_skeletons_are_refused(arguments, message):
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(LabelsError, match="coco, posetrack, body_25b"):
         named_skeleton("dog")
+
+
+@pytest.mark.parametrize("name", ["jrdb", "blazepose"])
+def test_every_keypoint_has_an_edge(name):
+    skeleton = PRESETS[name]
+    assert {k for edge in skeleton.edges for k in edge} == set(range(len(skeleton)))

@@ -164,8 +164,8 @@ def _make_table(rows: Sequence[Row], width: int) -> Table:
 
     first = rows[0]
     table = Table(
-        title=f"{first['clip']}, every {first['every']}: {first['n_labels']} labelled frames kept, "
-        f"{first['n']} keypoints scored",
+        title=f"{common.as_cell(first['clip'])}, every {first['every']}: "
+        f"{first['n_labels']} labelled frames kept, {first['n']} keypoints scored",
         title_justify="left",
         title_style="",
         box=box.SIMPLE_HEAD,

@@ -190,6 +190,13 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def as_cell(text: str) -> str:
+    """Return a text for a table of rich's: printable, and without what rich takes for markup."""
+    from rich.markup import escape
+
+    return escape(printable(text.encode("utf-8", "backslashreplace").decode()))
+
+
 @contextmanager
 def _shown_warnings() -> Iterator[None]:
     """Show our own warnings as plain lines, each text once; those of others stay as Python shows them."""
@@ -280,7 +287,6 @@ def progress_bar(quiet: bool, plan: Sequence[Stage] = ()) -> Iterator[Progress]:
 @contextmanager
 def _bars(console: Console) -> Iterator[Progress]:
     from rich import progress as parts
-    from rich.markup import escape
 
     columns = (
         parts.TextColumn("{task.description}"),
@@ -296,8 +302,8 @@ def _bars(console: Console) -> Iterator[Progress]:
         def progress(what: str, done: int, total: int) -> None:
             name, _, note = what.partition("\t")
             if name not in tasks:
-                tasks[name] = bars.add_task(escape(printable(name)), total=total or None)
-            shown = escape(printable(f"{name}, {note}" if note else name))
+                tasks[name] = bars.add_task(as_cell(name), total=total or None)
+            shown = as_cell(f"{name}, {note}" if note else name)
             bars.update(tasks[name], completed=done, total=total or None, description=shown)
 
         yield progress

@@ -74,7 +74,7 @@ def run(
         propagate.write_results(
             claimed, clip, labels, settings, inputs, device.value, progress, started, score=score
         )
-    print()
+    common.print_line("")
     show_rows(Console(), rows)
 
 

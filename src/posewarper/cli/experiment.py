@@ -119,7 +119,7 @@ def _show(table: ResultTable, kind: str) -> None:
         if row in known:
             common.print_line(_line("  published", known[row]))
     for note in (*table.notes, NOTES[table.experiment]):
-        print(textwrap.fill(note, 79, initial_indent="  ", subsequent_indent="  "))
+        common.print_line(textwrap.fill(note, 79, initial_indent="  ", subsequent_indent="  "))
 
 
 def _line(name: str, values: Iterable[float | None]) -> str:

@@ -439,7 +439,7 @@ def _show(title: str, facts: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left")
+    table = Table(box=box.SIMPLE, show_header=False, title=_as_text(title), title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     lists = []
@@ -452,7 +452,7 @@ def _show(title: str, facts: Mapping[str, Any]) -> None:
     for rows in lists:
         inner = Table(box=box.SIMPLE)
         for i, column in enumerate(rows[0]):
-            inner.add_column(column, justify="right" if i else "left")
+            inner.add_column(_as_text(column), justify="right" if i else "left")
         for row in rows:
             inner.add_row(*[_as_text(value) for value in row.values()])
         console.print(inner)
@@ -468,10 +468,8 @@ def _flatten(facts: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 def _as_text(value: object) -> str:
     """Return a value for a table cell, without what a terminal or rich would choke on."""
-    from rich.markup import escape
-
     if isinstance(value, bool):
         text = "yes" if value else "no"
     else:
         text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return escape(common.printable(text.encode("utf-8", "backslashreplace").decode()))
+    return common.as_cell(text)

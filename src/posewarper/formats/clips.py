@@ -273,6 +273,18 @@ def choose_skeleton(path: PathLike, skeletons: Sequence[Skeleton], wanted: Skele
     )
 
 
+def need_same_keypoints(first: Skeleton, other: Skeleton, path: PathLike) -> None:
+    """Raise LabelsError unless labels have the keypoints of the ``first`` ones, in their order."""
+    if other.names != first.names:
+        raise LabelsError(
+            "the labels have other keypoints than those of the first video",
+            path=path,
+            expected=", ".join(first.names),
+            got=", ".join(other.names),
+            fix="give labels of one skeleton, with its keypoints in one order",
+        )
+
+
 def join_loose(clips: Sequence[Clip], path: PathLike) -> Clip:
     """Return the loose images of several videos as one, numbered on; their tracks keep their ids.
 
@@ -281,14 +293,7 @@ def join_loose(clips: Sequence[Clip], path: PathLike) -> Clip:
     """
     first, frames = 0, []
     for clip in clips:
-        if clip.skeleton.names != clips[0].skeleton.names:
-            raise LabelsError(
-                "the labels of two videos have different keypoints",
-                path=path,
-                expected=", ".join(clips[0].skeleton.names),
-                got=", ".join(clip.skeleton.names),
-                fix="give the labels of one skeleton",
-            )
+        need_same_keypoints(clips[0].skeleton, clip.skeleton, path)
         for instance in clip.instances:
             instance.frame += first
         frames += [{frame + first: name for frame, name in clip.frame_names.items()}]

@@ -12,6 +12,7 @@ import numpy as np
 
 from posewarper.errors import ConfigError, LabelsError, PosewarperWarning, few_of
 from posewarper.evaluation.pairing import table_of_labels
+from posewarper.formats.clips import need_same_keypoints
 from posewarper.formats.frame_names import find_images, folder_name, folders_near
 from posewarper.formats.labels import read_labels
 from posewarper.formats.records import LabelFile
@@ -21,7 +22,6 @@ from posewarper.training.samples import (
     TrainingSamples,
     VideoFrames,
     join_samples,
-    need_same_keypoints,
     samples_of_tracks,
     whole,
 )
@@ -55,7 +55,8 @@ def samples_of_images(
     validation: list[ValidationVideo] = []
     for v, given in enumerate(images):
         labels = read_labels(LabelFile(given.labels, loose=True))
-        need_same_keypoints(parts, labels, given.labels)
+        if parts:
+            need_same_keypoints(parts[0].skeleton, labels.skeleton, given.labels)
         files = _find_files(labels, given)
         chosen = _draw(labels, list(files), held_out, np.random.default_rng([seed, v]))
         names = tuple(str(files.get(frame, "")) for frame in range(max(files) + 1))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from posewarper.crops import Image
 from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.files import replacing
+from posewarper.formats.clips import need_same_keypoints
 from posewarper.formats.labels import read_annotations, read_labels
 from posewarper.geometry import paper_center_scale
 from posewarper.options import MIN_SCORE, DataSettings
@@ -371,7 +372,8 @@ def samples_of_clips(
     for v, (path, labels_path) in enumerate(clips):
         with open_video(path) as video:
             labels = read_labels(labels_path, video=video)
-            need_same_keypoints(parts, labels, labels_path)
+            if parts:
+                need_same_keypoints(parts[0].skeleton, labels.skeleton, labels_path)
             videos.append(VideoFrames(os.path.abspath(video.path), 0, video.n_frames))
             parts.append(samples_of_tracks(video.image_size, labels, labels.labelled_frames, aspect_ratio, v))
             extra = pseudo_labels[v] if v < len(pseudo_labels) else None
@@ -382,18 +384,6 @@ def samples_of_clips(
     # The first labels' edges stand for all: only names were compared.
     together = replace(join_samples(parts), videos=tuple(videos), skeleton=parts[0].skeleton)
     return whole(together, clips[0][1])
-
-
-def need_same_keypoints(parts: Sequence[TrainingSamples], labels: Labels, path: PathLike) -> None:
-    """Raise LabelsError unless labels have the keypoints of the samples before them, in their order."""
-    if parts and labels.skeleton.names != parts[0].skeleton.names:
-        raise LabelsError(
-            "the labels have other keypoints than those of the first video",
-            path=path,
-            expected=", ".join(parts[0].skeleton.names),
-            got=", ".join(labels.skeleton.names),
-            fix="train on videos of one skeleton, with its keypoints in one order",
-        )
 
 
 def samples_of_tracks(

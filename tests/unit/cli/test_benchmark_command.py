@@ -126,3 +126,20 @@ def test_best_in_bold_and_fitting_named(tmp_path):
     assert bold("85.0") in default and bold("80.0") not in linear
     assert "…" not in "".join(lines) and " - " in linear and "12345.6" in linear
     assert any("fitting: 63 s, once for warper, default" in line for line in lines)
+
+
+def test_the_name_of_a_clip_cannot_steer_the_terminal(tmp_path):
+    figures = {"mean": 1.0, "median": 1.0, "p95": 9.0, "pck05": 80.0, "pck10": 90.0, "coverage": 100.0}
+    row = {
+        "clip": "a\x1b]0;evil\x07[bold]",
+        "every": 7,
+        "n_labels": 3,
+        "n": 40,
+        "method": "linear",
+        **figures,
+    }
+    row |= {"between_mean": None, "beyond_mean": None, "seconds": 1.0, "fit_seconds": 0.0}
+    console = Console(record=True, width=80, file=(tmp_path / "shown").open("w"))
+    show_rows(console, [row])
+    said = console.export_text()
+    assert "a\\x1b]0;evil\\x07[bold], every 7" in said and not set("\x1b\x07") & set(said)
