@@ -217,11 +217,10 @@ class PoseStream:
             for first in range(0, len(waiting), self.chunk):
                 yield from self._work(waiting[first : first + self.chunk])
 
-    def glance(self, image: Image, box: Floats) -> tuple[Floats, Floats]:
-        """Return keypoints (K, 2) and maxima (K,) of what is in one box (4,) of one image, by it alone."""
-        where = InstanceCrops.around(self.engine.spec, box[None])
-        points, maxima = where.find(self.engine.heatmaps(where.cut(image)).cpu().numpy())
-        return points[0], maxima[0]
+    def glance(self, image: Image, boxes: Floats) -> tuple[Floats, Floats]:
+        """Return keypoints (n, K, 2) and maxima (n, K) of what is in boxes (n, 4) of one image alone."""
+        where = InstanceCrops.around(self.engine.spec, boxes)
+        return where.find(self.engine.heatmaps(where.cut(image)).cpu().numpy())
 
     def _work(self, numbers: list[int]) -> Iterator[FramePoses]:
         """Yield the poses of frames that follow each other, and let go of what is not needed any more."""

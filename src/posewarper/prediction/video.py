@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,13 @@ from posewarper.model.network import PoseModel
 from posewarper.options import ClipPredictionConfig
 from posewarper.prediction.boxes import (
     DEFAULT_DETECTOR,
-    NOBODY,
     BoxSource,
     boxes_of_arrays,
     boxes_of_labels,
     detect,
     load_detector,
 )
+from posewarper.prediction.search import find_instance
 from posewarper.prediction.stream import CropKeeper, FramePoses, PoseStream
 from posewarper.prediction.tracker import Tracker, single_poses
 from posewarper.prediction.windows import WINDOWS, Window, check_window, make_window
@@ -40,7 +41,6 @@ from posewarper.runs import RecordLog
 from posewarper.skeletons import Skeleton
 from posewarper.structures import NO_TRACK, Floats, Labels, Poses, Progress, RunResult, Track, silent
 from posewarper.video.source import Frames, LiveVideo, Openable, Video, ahead, is_live, open_video
-from posewarper.video.track_crops import instance_boxes
 
 PathLike = str | os.PathLike[str]
 
@@ -53,6 +53,7 @@ _KEPT_EVERY = 50  # frames; a run that resumes does at most so many again
 _CHUNK = 8  # frames together, where boxes do not depend on poses
 # Distances are counted by range, 2 percent wide, so that what is kept does not grow with the video.
 _ERROR_EDGES = np.geomspace(1e-3, 1e4, 701)
+_SEARCHED_EVERY = 10  # frames: a search of the frame for somebody small takes as long as a hundred poses
 _AUDITED_EVERY = 61  # frames: held crops are compared with exact ones on so few that it costs little
 
 
@@ -297,12 +298,14 @@ class _Run:
         found = self.source.find(frame, image, new_scene, self.tracker)
         if len(found) or not self.source.whole_frame:
             return found
-        # A box around what the network takes the one instance for, which it sees better closer by.
-        height, width = image.shape[:2]
-        keypoints, scores = self.stream.glance(image, np.array([-0.5, -0.5, width, height]))
-        sure = scores >= max(self.config.keypoint_score, 0.5 * scores.max())
-        box = instance_boxes(np.where(sure[:, None], keypoints, np.nan)[None])
-        return box if np.isfinite(box).all() else NOBODY
+        height, width = self.stream.engine.spec.crop_size
+        return find_instance(
+            partial(self.stream.glance, image),
+            image.shape[:2],
+            width / height,
+            keypoint_score=self.config.keypoint_score,
+            thorough=new_scene or frame % _SEARCHED_EVERY == 0,
+        )
 
     def _record(self, poses: FramePoses) -> dict[str, Any]:
         stays = np.ones(len(poses.boxes), bool)

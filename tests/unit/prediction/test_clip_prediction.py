@@ -12,6 +12,7 @@ import torch
 from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWarning
 from posewarper.model.network import ModelSpec
 from posewarper.prediction.boxes import BoxSource, boxes_of_labels
+from posewarper.prediction.search import find_instance, frame_pieces
 from posewarper.prediction.video import ClipPredictionConfig, predict_clip
 from posewarper.runs import RecordLog
 from posewarper.skeletons import Skeleton
@@ -209,3 +210,73 @@ def test_progress_is_told_before_the_records_are_opened(tmp_path) -> None:
         progress=lambda what, done, total: seen.append((done, log.exists())),
     )  # fmt: skip
     assert seen == [(0, False), (1, True), (2, True), (3, True)]
+
+
+@dataclass
+class NearFinder:
+    """What a network sees that knows an animal with head and tail only where it about fills the crop.
+
+    Elsewhere it takes something for the animal: two places in the middle of the crop, and is half sure.
+    """
+
+    head: np.ndarray = field(default_factory=lambda: np.array([171.0, 60.0]))
+    tail: np.ndarray = field(default_factory=lambda: np.array([195.0, 68.0]))
+    looks: list[int] = field(default_factory=list)
+
+    def __call__(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.looks.append(len(boxes))
+        points, maxima = [], []
+        for x, y, w, h in boxes:
+            inside = all(x <= p[0] <= x + w and y <= p[1] <= y + h for p in (self.head, self.tail))
+            knows = inside and 0.4 < 24 / max(w, h) < 1.01
+            middle = np.array([x + w / 2, y + h / 2])
+            points.append([self.head, self.tail] if knows else [middle - 2, middle + 2])
+            maxima.append([0.9, 0.8] if knows else [0.6 if w > 100 else 0.1] * 2)
+        return np.array(points), np.array(maxima)
+
+
+@pytest.mark.parametrize("aspect", [1.0, 0.75])
+def test_a_small_animal_is_found_in_a_large_frame(aspect: float) -> None:
+    look = NearFinder()
+    box = find_instance(look, (160, 240), aspect, keypoint_score=0.2, thorough=True)
+    assert np.allclose(box, [[171, 56, 24, 16]])
+    assert len(look.looks) == 2  # all crops of a round go through the network together
+    few = NearFinder()
+    box = find_instance(few, (160, 240), aspect, keypoint_score=0.2, thorough=False)
+    assert few.looks == [1, 1] and not len(box)
+
+
+def test_pieces_cover_the_frame_and_overlap_by_a_half() -> None:
+    for size, aspect in (((480, 640), 1.0), ((480, 640), 0.75), ((1000, 100), 1.3), ((64, 64), 1.0)):
+        for level in frame_pieces(size, aspect):
+            assert np.allclose(level[:, :2].min(0), -0.5)
+            assert np.allclose((level[:, :2] + level[:, 2:]).max(0), np.array(size[::-1]) - 0.5)
+            for axis in (0, 1):
+                steps = np.diff(np.unique(level[:, axis]))
+                assert (steps <= level[0, 2 + axis] / 2 + 1e-6).all()
+    assert frame_pieces((20, 20), 1.0) == []
+
+
+def test_somebody_small_who_enters_is_found_within_ten_frames() -> None:
+    looked: list[int] = []
+
+    class Counting(DotFinder):
+        def heatmaps(self, crops):
+            looked.append(len(crops))
+            return super().heatmaps(crops)
+
+    def entering(frame: int) -> np.ndarray:
+        image = np.zeros((240, 360, 3), np.uint8)
+        if frame >= 13:
+            image[100:130, 200:290] = picture(frame)[:30]
+        return image
+
+    shown = Shown(30, entering, image_size=(240, 360))
+    config = PLAIN.model_copy(update={"window": 0})
+    found = predict_clip(shown, Counting(), BoxSource(follows=True, whole_frame=True), config=config)
+    (track,) = found.poses.tracks.values()
+    truth = np.stack([true_points(frame)[0] + (200, 100) for frame in track.frames])
+    assert track.frames[0] <= 20 and track.frames[-1] == 29
+    assert np.median(np.linalg.norm(track.keypoints - truth, axis=-1)) < 1
+    # While nobody is there, pieces of the frame are looked at on every tenth frame alone.
+    assert sum(looked) < 30 * 30
