@@ -56,7 +56,7 @@ def run(
             f"wrote {file.path} ({size:.1f} MB): the {file.part}, {takes} to heatmaps of {maps}"
         )
         if file.difference is None:
-            common.print_line('  not compared with PyTorch: for that, pip install "posewarper[export]"')
+            common.print_line("  not compared with PyTorch: for that, pip install onnxruntime")
         else:
             common.print_line(f"  differs from PyTorch by at most {file.difference:.1e}")
     if len(written) == 1:

@@ -20,7 +20,7 @@ from posewarper.cli.videos import (
     work_on,
     write_pictures,
 )
-from posewarper.errors import ConfigError, VideoError
+from posewarper.errors import ConfigError, LabelsError, ModelError, VideoError
 from posewarper.files import write_json
 from posewarper.runs import FACTS, RECORDS, claim, describe_inputs, describe_process, peak_memory
 
@@ -274,6 +274,15 @@ def _predict_videos(
     device: str,
 ) -> None:
     """Predict one video, or each of a folder or list of videos into a folder of its own."""
+    from posewarper.video.source import is_live
+
+    if not is_live(video):
+        common.check_there(video, "a video file or a folder of frames", VideoError)
+    common.check_there(model, "a checkpoint of posewarper, or an exported model", ModelError)
+    common.check_there(boxes, "boxes of a detector")
+    common.check_there(settings["labels"], "labels of some frames", LabelsError)
+    common.check_there(settings["detector_weights"], "weights of the detector")
+
     from posewarper.formats.records import LabelFile
     from posewarper.model.export import open_model
     from posewarper.prediction.video import ClipPredictionConfig

@@ -22,7 +22,7 @@ from posewarper.cli.videos import (
     work_on,
     write_pictures,
 )
-from posewarper.errors import ConfigError
+from posewarper.errors import ConfigError, LabelsError, ModelError, VideoError
 from posewarper.runs import RECORDS, Run, claim, describe_inputs
 
 if TYPE_CHECKING:
@@ -129,6 +129,9 @@ def _propagate_one(
     quiet: bool,
 ) -> None:
     started = time.perf_counter()
+    common.check_there(video, "a video file or a folder of frames", VideoError)
+    common.check_there(labels, "labels of a few of its frames", LabelsError)
+    common.check_there(model, "a checkpoint of posewarper", ModelError)
     inputs = describe_inputs(video=video, labels=labels, model=model)
     weights = settings.get("backbone_weights")
     if weights not in (None, "imagenet") and os.path.isfile(weights):
@@ -182,6 +185,7 @@ def write_results(
         started: when the run began, by ``time.perf_counter``.
         score: result -> rows of errors for the report.
     """
+    progress("starting", 0, 0)  # importing takes seconds
     from posewarper.fitting import propagate
     from posewarper.formats.labels import write_poses
     from posewarper.formats.records import LabelFile
@@ -190,6 +194,7 @@ def write_results(
     from posewarper.reporting.report import write_report
     from posewarper.video.source import open_video
 
+    progress("starting", 1, 1)
     out, weights = claimed.folder, settings.get("backbone_weights")
     if (out / RECORDS).is_dir() and not claimed.anew:
         common.print_line("resuming the run that was stopped here")

@@ -36,17 +36,16 @@ from posewarper.files import replacing
 from posewarper.heatmaps import encode
 from posewarper.model.checkpoint import load_model
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper
+from posewarper.model.onnx_graph import TOLERANCE, open_session
 from posewarper.model.runtime import resolve_device
 from posewarper.structures import Progress, silent
 from posewarper.version import __version__
 
-if TYPE_CHECKING:  # an extra
+if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 ONNX_SUFFIX = ".onnx"
 POSE, WARPER = "pose network", "warper"
-TOLERANCE = 1e-4
-"""How far an exported network may be from the original, as a share of the highest value (at least 1)."""
 # The description's key in the metadata of an ONNX file, and the format that it names.
 _KEY, _FORMAT = "posewarper", "posewarper export"
 # Sizes of the batch that a network is traced with, and of the one that it is compared with afterwards.
@@ -196,22 +195,17 @@ def describe_onnx(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[InferenceSession, ExportedFacts]:
-    """Return a session of onnxruntime with as many threads as PyTorch has, and the file's description."""
+    """Return a session of onnxruntime for a file, and the file's description."""
+    if not Path(path).is_file():
+        raise no_such_file(path, "an exported model", error=ModelError)
     try:
-        import onnxruntime
+        session = open_session(os.fspath(path))
     except ImportError as error:
         raise ModelError(
             "exported models need onnxruntime, which is not installed",
             path=path,
-            fix='pip install "posewarper[export]", or give the checkpoint that was exported',
+            fix="pip install onnxruntime, or give the checkpoint that was exported",
         ) from error
-    if not Path(path).is_file():
-        raise no_such_file(path, "an exported model", error=ModelError)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only
-    try:
-        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # damaged files fail in any way
         raise ModelError(
             "cannot read this exported model",

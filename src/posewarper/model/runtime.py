@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch.utils.deterministic
 
 from posewarper.errors import ConfigError
 
+_ISAS_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # Larger than the blocks that a training step asks for, and small enough that what lies idle stays bounded.
 # Older versions of glibc take no mmap threshold above 32 MB and refuse larger ones.
@@ -73,10 +75,18 @@ def resolve_device(name: str) -> torch.device:
 
 
 def half_precision(device: torch.device) -> bool:
-    """Tell whether bfloat16 is worth using: any CUDA GPU that has it, or a CPU that multiplies in it."""
+    """Tell whether bfloat16 is worth using: any CUDA GPU that has it, or a CPU that multiplies in it.
+
+    ``ONEDNN_MAX_CPU_ISA`` and ``ATEN_CPU_CAPABILITY`` make PyTorch act on a large processor as on an ordinary
+    one, without bfloat16.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     if device.type != "cpu":
+        return False
+    # oneDNN's levels below AVX512_CORE_BF16, under its present and its former name.
+    level = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    if level.upper() in _ISAS_WITHOUT_BF16 or os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):
         return False
     capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capability.get("amx_bf16") or capability.get("avx512_bf16"))

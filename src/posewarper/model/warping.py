@@ -127,7 +127,12 @@ class WarpHead(nn.Module):
         moved = [self.branch(n, values, features) for n in range(len(self.dilations))]
         return torch.stack(moved).mean(0)
 
-    def still_offsets(self, height: int, width: int) -> tuple[Tensor, ...]:
+    def read_offsets(self, source: Tensor, target: Tensor) -> list[Tensor]:
+        """Return the offsets (B, K * 18, H, W) of each dilation, for :meth:`move`; arguments as above."""
+        features = self.features(source, target)
+        return [self.branch_offsets(n, features) for n in range(len(self.dilations))]
+
+    def still_offsets(self, height: int, width: int) -> list[Tensor]:
         """Return the offsets of a frame warped to itself: the same for every frame of this size.
 
         Source and target are equal there, so that features and offsets depend on parameters and size alone.
@@ -139,7 +144,7 @@ class WarpHead(nn.Module):
             width: W of the heatmaps.
 
         Returns:
-            (1, K * 18, H, W) for each dilation, for :meth:`warp_still`.
+            (1, K * 18, H, W) for each dilation, for :meth:`move`.
 
         Raises:
             RuntimeError: if the head is in training mode, where batch norms depend on the whole batch.
@@ -151,15 +156,15 @@ class WarpHead(nn.Module):
         like = self.kernels[0]
         nothing = like.new_zeros(1, like.shape[1], height, width)
         with torch.no_grad(), full_precision(like.device.type):
-            features = self.residual_stack(nothing)
-            return tuple(self.branch_offsets(n, features) for n in range(len(self.dilations)))
+            return self.read_offsets(nothing, nothing)
 
-    def warp_still(self, values: Tensor, offsets: Sequence[Tensor]) -> Tensor:
-        """Return what :meth:`forward` returns when source and target are the same heatmaps.
+    def move(self, values: Tensor, offsets: Sequence[Tensor]) -> Tensor:
+        """Return what :meth:`forward` returns for values and the offsets of each dilation.
 
         Args:
             values: (B, K, H, W).
-            offsets: from :meth:`still_offsets`, for the same size.
+            offsets: (B or 1, K * 18, H, W) for each dilation, from :meth:`read_offsets` or, where source and
+                target are the same heatmaps, from :meth:`still_offsets`.
 
         Returns:
             (B, K, H, W) in float32 (float64 for float64 values).

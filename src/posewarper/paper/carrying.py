@@ -19,7 +19,7 @@ from torchvision.models.optical_flow import RAFT
 from posewarper.crops import Image
 from posewarper.errors import ConfigError, LabelsError, ModelError, unknown_name
 from posewarper.heatmaps import decode
-from posewarper.model.heatmap_runner import InstanceCrops, batches, see_crops
+from posewarper.model.heatmap_runner import HeatmapEngine, InstanceCrops
 from posewarper.model.network import PoseWarper
 from posewarper.motion.flow import Flow, dense_flow, raft_flow, sample_flow, to_grey, working_scale
 from posewarper.posetrack.samples import Samples, samples_from_labels
@@ -139,19 +139,21 @@ def propagate_video(
         points = table.keypoints[own]
         filled.append(_Filled(number, own, points, _ones(points), True))
 
+    engine = None if model is None else HeatmapEngine(model, precision="float32", batch=batch)
+
     def carry(job: _Job, images: Sequence[Image]) -> Carried:
         labels = table.keypoints[samples.instances[job.places]]
         centers, scales = samples.centers[job.places], samples.scales[job.places]
         if method == "copy":
             points = np.repeat(labels[None], len(job.numbers), axis=0)
             return Carried(points, _ones(points))
-        if model is not None and method in _WITH_MODEL:
-            where = InstanceCrops(model.spec, centers, scales)
+        if engine is not None and method in _WITH_MODEL:
+            where = InstanceCrops(engine.spec, centers, scales)
             crops = np.concatenate([where.cut(image) for image in images])
-            heatmaps = see_crops(model, crops, batch=batch).unflatten(0, (len(images), len(labels)))
+            heatmaps = engine.heatmaps(crops).unflatten(0, (len(images), len(labels)))
             if method == "frame":
                 return _decode(heatmaps[1:].cpu().numpy(), where, is_there(labels))
-            return carry_by_warping(model, heatmaps, labels, where, cycle=cycle, batch=batch)
+            return carry_by_warping(engine, heatmaps, labels, where, cycle=cycle)
         network = raft if method == "raft" else None
         sides = 200.0 * scales.max(axis=-1)
         return carry_by_flow(images[0], images[1:], labels, sides, subject=subject, raft=network, cycle=cycle)
@@ -286,56 +288,44 @@ def _fill(
 
 
 def carry_by_warping(
-    model: PoseWarper,
-    heatmaps: Tensor,
-    keypoints: Floats,
-    where: InstanceCrops,
-    *,
-    cycle: bool = False,
-    batch: int | None = None,
+    engine: HeatmapEngine, heatmaps: Tensor, keypoints: Floats, where: InstanceCrops, *, cycle: bool = False
 ) -> Carried:
     """Warp the labels of a frame to other frames: the paper's propagation.
 
     Args:
-        model: its head warps, from the labelled frame as source to each other frame as target.
+        engine: its head warps, from the labelled frame as source to each other frame as target.
         heatmaps: (1 + m, n, K, h, w) seen by the network in the crops ``where``, the labelled frame first.
         keypoints: (n, K, 2) labels in image pixels.
         cycle: also warp back, see :func:`cycle_error`.
-        batch: pairs at a time; None for what suits the device.
 
     Returns:
         Keypoints with the warped maximum as score. A keypoint without label, or whose target leaves no
         trace in the crop, is absent.
     """
-    values = torch.from_numpy(where.draw(keypoints)).to(model.device, model.dtype)
+    values = torch.from_numpy(where.draw(keypoints)).to(heatmaps)
     m = len(heatmaps) - 1
-    pairs = [
+    value, source, target = (
         tensor.flatten(0, 1)
         for tensor in (values.expand(m, *values.shape), heatmaps[:1].expand_as(heatmaps[1:]), heatmaps[1:])
-    ]
-    moved, errors = [], []
-    for part in batches(len(pairs[0]), model.device, batch):
-        value, source, target = (pair[part] for pair in pairs)
-        with torch.inference_mode():
-            warped = model.warp(value, source=source, target=target)
-        moved.append(warped.cpu().numpy())
-        if cycle:
-            errors.append(cycle_error(model, value, warped, source=source, target=target))
+    )
+    warped = engine.warp(value, source=source, target=target)
     has = (values.amax(dim=(-2, -1)) > 0).cpu().numpy()
-    found = _decode(np.concatenate(moved).reshape(m, *values.shape), where, has)
-    longer = max(model.spec.heatmap_size)
-    shares = np.concatenate(errors).reshape(found.scores.shape) / longer if cycle else None
+    found = _decode(warped.cpu().numpy().reshape(m, *values.shape), where, has)
+    shares = None
+    if cycle:
+        error = cycle_error(engine, value, warped, source=source, target=target)
+        shares = error.reshape(found.scores.shape) / max(engine.spec.heatmap_size)
     return Carried(found.points, found.scores, shares)
 
 
 @torch.inference_mode()
 def cycle_error(
-    model: PoseWarper, values: Tensor, warped: Tensor | None = None, *, source: Tensor, target: Tensor
+    engine: HeatmapEngine, values: Tensor, warped: Tensor | None = None, *, source: Tensor, target: Tensor
 ) -> Floats:
     """Warp labelled heatmaps from the source frame to the target and back, and measure what is lost.
 
     Args:
-        model: its head warps.
+        engine: its head warps.
         values: (B, K, h, w) labelled heatmaps of the source frame.
         warped: ``values`` as they are in the target frame, where that is known already.
         source: (B, K, h, w) what the network sees in the source frame; likewise ``target``.
@@ -344,8 +334,8 @@ def cycle_error(
         (B, K) distances in heatmap pixels between the peaks of ``values`` and of what came back, to a
         fraction of a pixel; meaningless where a map of ``values`` is empty.
     """
-    there = model.warp(values, source=source, target=target) if warped is None else warped
-    back = model.warp(there, source=target, target=source)
+    there = engine.warp(values, source=source, target=target) if warped is None else warped
+    back = engine.warp(there, source=target, target=source)
     (start, _), (end, _) = (decode(maps.cpu().numpy()) for maps in (values, back))
     return np.linalg.norm(end - start, axis=-1)
 

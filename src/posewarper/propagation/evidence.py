@@ -13,15 +13,12 @@ from torch import Tensor
 from posewarper.geometry import CropTransform
 from posewarper.heatmaps import crop_to_heatmap, decode, decode_peaks, encode, heatmap_to_crop
 from posewarper.model.backbone import STRIDE
-from posewarper.model.heatmap_runner import see_crops
-from posewarper.model.network import PoseWarper
-from posewarper.model.runtime import half_precision
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.motion.flow import dense_flow, sample_flow, to_grey
 from posewarper.propagation.trajectory import Sighting, Steps
 from posewarper.structures import Floats, is_there
 from posewarper.video.track_crops import TrackCrops
 
-_BATCH = 16
 _WARPED_PEAKS = 2
 
 
@@ -138,11 +135,6 @@ def measure_motion(crops: TrackCrops) -> MotionField:
     return MotionField(there, back, crops.transforms)
 
 
-def see_heatmaps(model: PoseWarper, images: NDArray[np.uint8]) -> Tensor:
-    """Return the heatmaps (t, K, H, W) of crops (t, h, w, 3), averaged with those of the mirror images."""
-    return see_crops(model, images, flip=True, halved=half_precision(model.device), batch=_BATCH)
-
-
 def to_image(points: Floats, transforms: Sequence[CropTransform]) -> Floats:
     """Carry points (t, K, 2) from heatmap pixels into the image."""
     crops = heatmap_to_crop(points, STRIDE)
@@ -171,32 +163,35 @@ class LabelledCrop:
 
 
 def labelled_crop(
-    row: int, keypoints: Floats, visibility: NDArray[np.uint8], transform: CropTransform, model: PoseWarper
+    row: int,
+    keypoints: Floats,
+    visibility: NDArray[np.uint8],
+    transform: CropTransform,
+    network: HeatmapEngine,
 ) -> LabelledCrop:
     """Draw the heatmaps of a label (K, 2) in its crop."""
     points = crop_to_heatmap(transform.to_crop(keypoints), STRIDE)
     points = np.where((visibility > 0)[:, None], points, np.nan)
-    values = torch.from_numpy(encode(points, model.spec.heatmap_size, model.spec.sigma))
-    return LabelledCrop(row, values.to(model.device), is_there(points))
+    values = torch.from_numpy(encode(points, network.spec.heatmap_size, network.spec.sigma))
+    return LabelledCrop(row, values.to(network.device), is_there(points))
 
 
-@torch.inference_mode()
-def warp_label(model: PoseWarper, label: LabelledCrop, heatmaps: Tensor, rows: NDArray[np.int64]) -> Tensor:
+def warp_label(
+    network: HeatmapEngine, label: LabelledCrop, heatmaps: Tensor, rows: NDArray[np.int64]
+) -> Tensor:
     """Warp one label's heatmaps to some rows of its stretch.
 
     The network sees ``heatmaps`` (t, K, H, W) in the whole stretch; the result is (len(rows), K, H, W).
     """
-    parts = []
-    for first in range(0, len(rows), _BATCH):
-        target = heatmaps[torch.from_numpy(rows[first : first + _BATCH])]
-        source = heatmaps[label.row].expand_as(target)
-        values = label.values.expand(len(target), -1, -1, -1)
-        parts.append(model.warp(values, source=source, target=target))
-    return torch.cat(parts) if parts else label.values.new_zeros(0, *label.values.shape)
+    target = heatmaps[torch.from_numpy(rows)]
+    if not len(target):
+        return target
+    values, source = (maps.expand_as(target) for maps in (label.values, heatmaps[label.row]))
+    return network.warp(values, source=source, target=target)
 
 
 def warp_from_both(
-    model: PoseWarper, labels: Sequence[LabelledCrop], heatmaps: Tensor, crops: TrackCrops
+    network: HeatmapEngine, labels: Sequence[LabelledCrop], heatmaps: Tensor, crops: TrackCrops
 ) -> Warped:
     """Warp the labels at the ends of a stretch to all of its frames, and add them: the nearer weighs more.
 
@@ -215,7 +210,7 @@ def warp_from_both(
     single = []
     for label, weight in zip(labels, share, strict=True):
         weights = torch.from_numpy(weight.astype(np.float32)).to(summed.device)
-        warped = warp_label(model, label, heatmaps, rows)
+        warped = warp_label(network, label, heatmaps, rows)
         summed += warped * weights[..., None, None]
         # Only what has a label is decoded; the other keypoints stay NaN.
         known = find_all_peaks(warped[:, torch.from_numpy(label.has)], crops.transforms, _WARPED_PEAKS)

@@ -9,11 +9,12 @@ import numpy as np
 
 from posewarper.errors import unknown_name
 from posewarper.geometry import pad_box
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseWarper
 from posewarper.motion.flow import BLENDS
 from posewarper.motion.interpolation import INTERPOLATIONS, interpolate
 from posewarper.propagation.clip import Clip
-from posewarper.propagation.evidence import find_peaks, labelled_crop, see_heatmaps, warp_label
+from posewarper.propagation.evidence import find_peaks, labelled_crop, warp_label
 from posewarper.propagation.stretch import Estimate, estimate_track, without_errors
 from posewarper.propagation.trust import measure_trust
 from posewarper.structures import Floats, Ints, Poses, Progress, Track, is_there, silent
@@ -63,7 +64,8 @@ def propagate_clip(
         done += frames
         progress(f"propagating ({method})", min(done, total), total)
 
-    trust = measure_trust(clip, model) if method == "default" else None
+    network = None if model is None else HeatmapEngine(model, flip=True)
+    trust = measure_trust(clip, network) if method == "default" else None
     found = {}
     for i, track in clip.labels.tracks.items():
         frames = clip.frames[i]
@@ -74,10 +76,10 @@ def propagate_clip(
             points = BLENDS[method](clip.chains[i], track)
             found[i] = without_errors(points, _nearness(clip, frames, points))
         elif method == "paper":
-            assert model is not None
-            found[i] = without_errors(*warp_in_fixed_crops(clip.video, track, frames, model, advance))
+            assert network is not None
+            found[i] = without_errors(*warp_in_fixed_crops(clip.video, track, frames, network, advance))
         else:
-            found[i] = estimate_track(clip, i, method, model, trust, advance)
+            found[i] = estimate_track(clip, i, method, network, trust, advance)
     return _to_poses(clip, found)
 
 
@@ -92,7 +94,7 @@ def _nearness(clip: Clip, frames: Ints, points: Floats) -> Floats:
 
 
 def warp_in_fixed_crops(
-    video: Video, track: Track, frames: Ints, model: PoseWarper, advance: Callable[[int], None]
+    video: Video, track: Track, frames: Ints, network: HeatmapEngine, advance: Callable[[int], None]
 ) -> tuple[Floats, Floats]:
     """Warp each frame's nearest label to it, both seen in the crop of the labelled frame (paper, section 3).
 
@@ -102,7 +104,7 @@ def warp_in_fixed_crops(
     Returns:
         Points (t, K, 2) in image pixels, NaN where the label has no such keypoint, and scores (t, K).
     """
-    size = model.spec.crop_size
+    size = network.spec.crop_size
     points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
     scores = np.zeros(points.shape[:2])
     framed = without_strays(track, video.image_size)
@@ -118,10 +120,10 @@ def warp_in_fixed_crops(
             # The labelled frame comes first: it is the source of every warp.
             wanted = np.concatenate([[track.frames[label]], frames[rows]])
             crops = cut_track(video, wanted, np.repeat(boxes[label][None], len(wanted), axis=0), size)
-            heatmaps = see_heatmaps(model, crops.images)
+            heatmaps = network.heatmaps(crops.images)
             label_here = track.keypoints[label], track.visibility[label], crops.transforms[0]
-            source = labelled_crop(0, *label_here, model)
-            warped = warp_label(model, source, heatmaps, np.arange(1, len(wanted)))
+            source = labelled_crop(0, *label_here, network)
+            warped = warp_label(network, source, heatmaps, np.arange(1, len(wanted)))
             seen = find_peaks(warped, crops.transforms[1:])
             points[rows] = np.where(source.has[:, None], seen.points, np.nan)
             scores[rows] = np.clip(seen.scores, 0, 1) * source.has

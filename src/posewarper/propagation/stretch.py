@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from posewarper.geometry import BOX_PADDING
-from posewarper.model.network import PoseWarper
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.motion.flow import label_distances
 from posewarper.propagation.best_path import choose_paths, measure_limbs
 from posewarper.propagation.clip import Clip
@@ -22,7 +22,6 @@ from posewarper.propagation.evidence import (
     find_peaks,
     labelled_crop,
     measure_motion,
-    see_heatmaps,
     warp_from_both,
 )
 from posewarper.propagation.expected_error import expected_error, read_signs
@@ -62,19 +61,20 @@ def estimate_track(
     clip: Clip,
     track_id: int,
     method: str,
-    model: PoseWarper | None,
+    network: HeatmapEngine | None,
     trust: Trust | None,
     advance: Callable[[int], None],
 ) -> Estimate:
     """Estimate a track stretch by stretch, by the method ``default``, ``frame`` or ``warper``.
 
-    ``default`` needs ``trust`` and does without a model; ``advance`` is told the frames done by each stretch.
+    ``default`` needs ``trust`` and does without a network; ``advance`` is told the frames that
+    each stretch has done.
     """
     track, frames = clip.labels.tracks[track_id], clip.frames[track_id]
     points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
     found = without_errors(points, np.zeros(points.shape[:2]))
     for first, last, keep in split_stretches(frames, track.frames):
-        stretch = Stretch(clip, track_id, frames[first : last + 1], points[first], model)
+        stretch = Stretch(clip, track_id, frames[first : last + 1], points[first], network)
         own = stretch.solve(trust) if trust is not None else stretch.look(method)
         # Also what lies beyond ``keep``: the next stretch starts from it, and then puts its own in place.
         for whole, part in zip(found, own, strict=True):
@@ -117,12 +117,13 @@ class Stretch:
     """
 
     def __init__(
-        self, clip: Clip, track_id: int, frames: Ints, before: Floats, model: PoseWarper | None
+        self, clip: Clip, track_id: int, frames: Ints, before: Floats, network: HeatmapEngine | None
     ) -> None:
-        self.clip, self.track_id, self.frames, self.model, self.before = clip, track_id, frames, model, before
+        self.clip, self.track_id, self.frames, self.before = clip, track_id, frames, before
+        self.network = network
         self.track = clip.labels.tracks[track_id]
         self.known = np.any(self.track.visibility > 0, axis=0)
-        size = _CROP_SIZE if model is None else model.spec.crop_size
+        size = _CROP_SIZE if network is None else network.spec.crop_size
         boxes = clip.boxes(track_id, frames, size[1] / size[0])
         self.crops = cut_track(clip.video, frames, boxes, size)
         self.size = boxes[:, 2:].max(1) / BOX_PADDING
@@ -136,10 +137,10 @@ class Stretch:
 
     def look(self, method: str) -> Estimate:
         """Return what the networks see: ``frame`` on each frame by itself, ``warper`` from the labels."""
-        assert self.model is not None
-        heatmaps = see_heatmaps(self.model, self.crops.images)
+        assert self.network is not None
+        heatmaps = self.network.heatmaps(self.crops.images)
         if method == "warper":
-            seen = self._warp(self.model, heatmaps).blended
+            seen = self._warp(self.network, heatmaps).blended
             return without_errors(seen.points, np.clip(seen.scores, 0, 1))
         seen = find_peaks(heatmaps, self.crops.transforms)
         points = np.where(self.known[:, None], seen.points, np.nan)
@@ -173,11 +174,11 @@ class Stretch:
 
     def _gather(self, trust: Trust) -> Evidence:
         seen, warped = None, None
-        if self.model is not None and self.model.spec.trained.get("pose"):
-            heatmaps = see_heatmaps(self.model, self.crops.images)
+        if self.network is not None and self.network.spec.trained.get("pose"):
+            heatmaps = self.network.heatmaps(self.crops.images)
             seen = find_all_peaks(heatmaps, self.crops.transforms, _PEAKS)
-            if self.model.spec.trained.get("warp"):
-                warped = self._warp(self.model, heatmaps)
+            if self.network.spec.trained.get("warp"):
+                warped = self._warp(self.network, heatmaps)
         anchors = np.where((self.visibility >= 2)[..., None], self.keypoints, np.nan)
         if self._is_piece() and 0 not in self.label_rows:
             anchors[0] = self.before
@@ -195,12 +196,12 @@ class Stretch:
             trust_in_flow=1.0 if seen is None else min(1.0, trust.flow_error**-2),
         )
 
-    def _warp(self, model: PoseWarper, heatmaps: Tensor) -> Warped:
+    def _warp(self, network: HeatmapEngine, heatmaps: Tensor) -> Warped:
         labels = [
-            labelled_crop(row, self.keypoints[row], self.visibility[row], self.crops.transforms[row], model)
+            labelled_crop(row, self.keypoints[row], self.visibility[row], self.crops.transforms[row], network)
             for row in self.label_rows.tolist()
         ]
-        return warp_from_both(model, labels, heatmaps, self.crops)
+        return warp_from_both(network, labels, heatmaps, self.crops)
 
     def _carry(self, trust: Trust) -> list[Sighting]:
         """Return the labels carried here by flow, from the side before and from the side after."""

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from posewarper.geometry import BOX_PADDING
-from posewarper.model.network import PoseWarper
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.motion.flow import FlowChain
 from posewarper.propagation.clip import Clip
-from posewarper.propagation.evidence import find_all_peaks, see_heatmaps
+from posewarper.propagation.evidence import find_all_peaks
 from posewarper.structures import Floats, Labels, Track
 from posewarper.video.track_crops import cut_track, instance_sizes
 
@@ -24,12 +24,12 @@ class Trust(NamedTuple):
     network: Floats  # (K,) from 0 to 2: what the pose network's peaks count for, 1 for the usual
 
 
-def measure_trust(clip: Clip, model: PoseWarper | None) -> Trust:
+def measure_trust(clip: Clip, network: HeatmapEngine | None) -> Trust:
     """Measure both on the labelled frames; a network that is not trained gets the usual trust."""
-    network = np.ones(len(clip.labels.skeleton))
-    if model is not None and model.spec.trained.get("pose"):
-        network = measure_network_trust(clip, model)
-    return Trust(measure_flow_error(clip.labels, clip.chains), network)
+    trust = np.ones(len(clip.labels.skeleton))
+    if network is not None and network.spec.trained.get("pose"):
+        trust = measure_network_trust(clip, network)
+    return Trust(measure_flow_error(clip.labels, clip.chains), trust)
 
 
 # Optical flow. One standard deviation as a share of the subject's size, for each frame that labels are
@@ -94,14 +94,14 @@ _FURTHEST = 0.2  # how far off one label counts at most
 _MOST_FRAMES = 64  # labelled frames of a track that are looked at
 
 
-def measure_network_trust(clip: Clip, model: PoseWarper) -> Floats:
+def measure_network_trust(clip: Clip, network: HeatmapEngine) -> Floats:
     """Return (K,) from 0 to 2: what the pose network's peaks count for, as a share of what they usually do.
 
     Peaks are compared with the clip's visible labels. A network that does not show a keypoint even where it
     was told the place does not show it elsewhere. Left and right that change places do not count against it:
     motion tells them apart.
     """
-    missed = np.concatenate([_misses(clip, i, model) for i in clip.labels.tracks])
+    missed = np.concatenate([_misses(clip, i, network) for i in clip.labels.tracks])
     compared = ~np.isnan(missed)
     total = np.where(compared, np.minimum(missed, _FURTHEST), 0.0).sum(0)
     mean = total / np.maximum(compared.sum(0), 1)
@@ -109,18 +109,18 @@ def measure_network_trust(clip: Clip, model: PoseWarper) -> Floats:
     return np.where(compared.any(0), trust, 1.0)
 
 
-def _misses(clip: Clip, track_id: int, model: PoseWarper) -> Floats:
+def _misses(clip: Clip, track_id: int, network: HeatmapEngine) -> Floats:
     """Return (n, K): how far labels are from the nearest high peak, as shares of the size; else NaN."""
     track = clip.labels.tracks[track_id]
     rows = np.flatnonzero(np.isin(track.frames, clip.frames[track_id]))
     if not len(rows):
         return np.empty((0, track.keypoints.shape[1]))
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FRAMES)).astype(int)]
-    frames, size = track.frames[rows], model.spec.crop_size
+    frames, size = track.frames[rows], network.spec.crop_size
     boxes = clip.boxes(track_id, frames, size[1] / size[0])
     crops = cut_track(clip.video, frames, boxes, size)
-    peaks = find_all_peaks(see_heatmaps(model, crops.images), crops.transforms, _PEAKS)
-    order = list(model.spec.skeleton.flip_order)
+    peaks = find_all_peaks(network.heatmaps(crops.images), crops.transforms, _PEAKS)
+    order = list(network.spec.skeleton.flip_order)
     points = np.concatenate([peaks.points, peaks.points[:, order]], axis=2)
     heights = np.nan_to_num(np.concatenate([peaks.heights, peaks.heights[:, order]], axis=2))
     away = np.linalg.norm(points - track.keypoints[rows, :, None], axis=-1)

@@ -74,6 +74,8 @@ def test_devices_that_are_not_there_are_refused_with_those_that_are(monkeypatch)
 
 def test_half_precision_needs_a_machine_that_has_it(monkeypatch):
     capabilities = {"avx512_bf16": False, "amx_bf16": False}
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert half_precision(torch.device("cpu")) is False
     with precision(torch.device("cpu")):
@@ -83,6 +85,13 @@ def test_half_precision_needs_a_machine_that_has_it(monkeypatch):
     with precision(torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     assert half_precision(torch.device("mps")) is False
+    # Where it is asked to act as an ordinary processor, it has none either.
+    for name, value in {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}.items():
+        with monkeypatch.context() as ordinary:
+            ordinary.setenv(name, value)
+            assert half_precision(torch.device("cpu")) is False
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "ALL")
+    assert half_precision(torch.device("cpu")) is True
 
 
 def deterministic() -> tuple[bool, bool]:

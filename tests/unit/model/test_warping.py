@@ -80,10 +80,10 @@ def test_a_frame_warped_to_itself_by_offsets_computed_once(batch) -> None:
     values, frame = torch.rand(2, batch, 3, 12, 10, dtype=torch.float64)
     with torch.no_grad():
         whole = head(values, source=frame, target=frame)
-        torch.testing.assert_close(head.warp_still(values, offsets), whole, rtol=0, atol=1e-12)
+        torch.testing.assert_close(head.move(values, offsets), whole, rtol=0, atol=1e-12)
         # In float32 a convolution rounds by the size of its batch, and offsets of pixels feel it.
         head, values = head.float(), values.float()
-        moved = head.warp_still(values, head.still_offsets(12, 10))
+        moved = head.move(values, head.still_offsets(12, 10))
         torch.testing.assert_close(moved, whole.float(), rtol=0, atol=1e-5)
 
 

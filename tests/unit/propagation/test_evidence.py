@@ -10,12 +10,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from posewarper.crops import normalise
 from posewarper.geometry import crop_transform
 from posewarper.heatmaps import encode
-from posewarper.propagation import evidence
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.propagation.evidence import (
     LabelledCrop,
     find_peaks,
     labelled_crop,
-    see_heatmaps,
     to_image,
     warp_from_both,
     warp_label,
@@ -34,7 +33,7 @@ def place(box, x, y) -> np.ndarray:
     return box[:2] + (np.array([x, y]) + 0.5) / (24, 16) * box[2:]
 
 
-# see_heatmaps
+# What the network sees
 
 
 def channel_means(crops: torch.Tensor) -> torch.Tensor:
@@ -57,7 +56,7 @@ def test_heatmaps_are_averaged_with_those_of_the_mirror_image(make_model, monkey
     expected = pooled(images)
     # In the mirror image the left paw is called the right one.
     expected[:, :2] = (expected[:, :2] + expected[:, 1::-1]) / 2
-    seen = see_heatmaps(model, images).numpy()
+    seen = HeatmapEngine(model, flip=True).heatmaps(images).numpy()
     assert seen.shape == (3, 3, *MAP_SIZE)
     assert_allclose(seen, expected, atol=1e-5)
 
@@ -72,15 +71,16 @@ def test_many_crops_come_back_in_order(make_model, monkeypatch, n):
 
     monkeypatch.setattr(model, "heatmaps", heatmaps)
     images = random_crops(n)
-    assert_allclose(see_heatmaps(model, images).numpy(), pooled(images), atol=1e-5)
-    assert max(batches) <= 2 * evidence._BATCH and sum(batches) == 2 * n
+    engine = HeatmapEngine(model, flip=True, batch=16, eager=True)
+    assert_allclose(engine.heatmaps(images).numpy(), pooled(images), atol=1e-5)
+    assert max(batches) <= 2 * 16 and sum(batches) == 2 * n
 
 
 def test_a_real_network_sees_the_mirror_image_mirrored(make_model):
     model = make_model()
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    plain = see_heatmaps(model, image)
-    mirrored = see_heatmaps(model, image[:, :, ::-1])
+    plain = HeatmapEngine(model, flip=True).heatmaps(image)
+    mirrored = HeatmapEngine(model, flip=True).heatmaps(image[:, :, ::-1])
     assert plain.shape == (2, 3, 16, 16) and plain.dtype == torch.float32 and not plain.requires_grad
     assert plain.std() > 0
     spread = float(plain.std())
@@ -125,29 +125,27 @@ def test_labelled_crops(make_model):
 class Head:
     """Stands for the warp head: notes what it is given, and returns the values as they are."""
 
-    def __init__(self, model, monkeypatch) -> None:
+    def __init__(self) -> None:
         self.calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        monkeypatch.setattr(model, "warp", self)
 
-    def __call__(self, values, *, source, target):
+    def warp(self, values, *, source, target):
         self.calls.append((values, source, target))
         return values
 
 
-def test_the_label_is_the_source_and_the_other_frames_are_targets(make_model, monkeypatch):
-    model = make_model(crop_size=CROP_SIZE)
-    head = Head(model, monkeypatch)
+def test_the_label_is_the_source_and_the_other_frames_are_targets():
+    head = Head()
     heatmaps = torch.randn(40, 3, *MAP_SIZE)
     label = LabelledCrop(7, torch.randn(3, *MAP_SIZE), np.ones(3, bool))
     rows = np.array([*range(5, 39), 2])
-    warped = warp_label(model, label, heatmaps, rows)
+    warped = warp_label(head, label, heatmaps, rows)
     assert warped.shape == (35, 3, *MAP_SIZE)
     values, source, target = (torch.cat([call[n] for call in head.calls]) for n in range(3))
     assert torch.equal(target, heatmaps[rows])
     assert torch.equal(source, heatmaps[7].expand(35, -1, -1, -1))
     assert torch.equal(values, label.values.expand(35, -1, -1, -1))
     assert torch.equal(warped, values)
-    assert warp_label(model, label, heatmaps, np.zeros(0, np.int64)).shape == (0, 3, *MAP_SIZE)
+    assert warp_label(head, label, heatmaps, np.zeros(0, np.int64)).shape == (0, 3, *MAP_SIZE)
 
 
 def stretch(frames) -> TrackCrops:
@@ -161,13 +159,12 @@ def label_at(row, *spots) -> LabelledCrop:
     return LabelledCrop(row, torch.from_numpy(encode(points, MAP_SIZE, 2.0)), np.isfinite(points).all(-1))
 
 
-def test_labels_from_both_sides_weigh_more_the_nearer_they_are(make_model, monkeypatch):
-    model = make_model(names=("nose",), crop_size=CROP_SIZE)
-    Head(model, monkeypatch)
+def test_labels_from_both_sides_weigh_more_the_nearer_they_are():
+    head = Head()
     crops = stretch(range(10, 17))
     heatmaps = torch.zeros(7, 1, *MAP_SIZE)
     first, last = (10.0, 6.0), (12.0, 6.0)  # a standard deviation apart: together they make one peak
-    warped = warp_from_both(model, [label_at(0, first), label_at(6, last)], heatmaps, crops)
+    warped = warp_from_both(head, [label_at(0, first), label_at(6, last)], heatmaps, crops)
     seen = warped.blended
     inside = (seen.points[:, 0, 0] - 3.0 * crops.frames) / 4 - 0.5  # x in heatmap pixels
     assert (np.diff(inside) > 0).all()
@@ -178,7 +175,7 @@ def test_labels_from_both_sides_weigh_more_the_nearer_they_are(make_model, monke
     assert seen.scores.shape == (7, 1) and (seen.scores > 0.8).all() and (seen.scores <= 1).all()
     # Distance is in frames, not in rows.
     uneven = warp_from_both(
-        model, [label_at(0, first), label_at(2, last)], torch.zeros(3, 1, *MAP_SIZE), stretch([10, 14, 16])
+        head, [label_at(0, first), label_at(2, last)], torch.zeros(3, 1, *MAP_SIZE), stretch([10, 14, 16])
     )
     assert_allclose(uneven.blended.points[1], seen.points[4], atol=0.02)
     # Each label is also there alone.
@@ -190,13 +187,12 @@ def test_labels_from_both_sides_weigh_more_the_nearer_they_are(make_model, monke
         assert np.isnan(alone.points[:, 0, 1]).all()
 
 
-def test_a_keypoint_comes_from_the_side_that_has_it(make_model, monkeypatch):
-    model = make_model(crop_size=CROP_SIZE)
-    Head(model, monkeypatch)
+def test_a_keypoint_comes_from_the_side_that_has_it():
+    head = Head()
     crops = stretch(range(4))
     gone = (NAN, NAN)
     labels = [label_at(0, (5, 5), gone, gone), label_at(3, (5, 5), (9, 7), gone)]
-    warped = warp_from_both(model, labels, torch.zeros(4, 3, *MAP_SIZE), crops)
+    warped = warp_from_both(head, labels, torch.zeros(4, 3, *MAP_SIZE), crops)
     seen = warped.blended
     assert [np.isfinite(one.heights[0, :, 0]).tolist() for one in warped.single] == [
         [True, False, False],
@@ -206,5 +202,5 @@ def test_a_keypoint_comes_from_the_side_that_has_it(make_model, monkeypatch):
     assert np.isnan(seen.points[:, 2]).all()
     expected = [place(np.array([3.0 * f, 20, 96, 64]), 9, 7) for f in range(4)]
     assert_allclose(seen.points[:, 1], expected, atol=0.1)
-    alone = warp_from_both(model, labels[1:], torch.zeros(4, 3, *MAP_SIZE), crops)
+    alone = warp_from_both(head, labels[1:], torch.zeros(4, 3, *MAP_SIZE), crops)
     assert_allclose(alone.blended.points[:, 1], seen.points[:, 1])

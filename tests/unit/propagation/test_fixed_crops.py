@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.propagation import methods
 from posewarper.propagation.methods import warp_in_fixed_crops
@@ -31,7 +32,8 @@ def test_an_untrained_head_copies_the_nearest_label_and_nothing_moves_with_the_f
     track = Track(np.array([2, 8]), keypoints, visibility=visibility)
     told: list[int] = []
     monkeypatch.setattr(methods, "_LONGEST", 3)  # in pieces
-    points, scores = warp_in_fixed_crops(Clip(), track, np.arange(12), model, told.append)
+    network = HeatmapEngine(model, flip=True)
+    points, scores = warp_in_fixed_crops(Clip(), track, np.arange(12), network, told.append)
     # Frame 5 is as near to either label: the earlier one counts.
     expected = np.where(np.arange(12)[:, None, None] <= 5, track.keypoints[0], track.keypoints[1])
     missing = np.isnan(expected)

@@ -53,7 +53,7 @@ def trust_in(monkeypatch):
         clip = SimpleNamespace(labels=labels, frames={0: frames}, video=video)
         clip.boxes = lambda i, wanted, aspect: padded[np.searchsorted(frames, wanted)]
 
-        def see(model, images) -> torch.Tensor:
+        def see(images) -> torch.Tensor:
             rows = np.searchsorted(frames, video.asked[-len(images) :])
             moved = points + np.stack([off, np.zeros(3)], 1) * side[:, None, None] / BOX_PADDING / 100
             share = (moved - padded[:, None, :2])[rows] / side[rows, None, None]
@@ -61,9 +61,8 @@ def trust_in(monkeypatch):
             seen = np.maximum(maps[:, list(shown)], also * maps)
             return torch.from_numpy(seen.astype(np.float32))
 
-        monkeypatch.setattr(trust, "see_heatmaps", see)
-        model = SimpleNamespace(spec=SimpleNamespace(crop_size=CROP_SIZE, skeleton=SKELETON))
-        return measure_network_trust(clip, model), video
+        network = SimpleNamespace(spec=SimpleNamespace(crop_size=CROP_SIZE, skeleton=SKELETON), heatmaps=see)
+        return measure_network_trust(clip, network), video
 
     return measure
 

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from posewarper.errors import ConfigError
 from posewarper.geometry import crop_transform
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.propagation import stretch, trust
 from posewarper.propagation.clip import prepare_clip, subject_size
 from posewarper.propagation.methods import METHODS, check_method, propagate_clip
@@ -200,8 +201,7 @@ def see_colours(model, images) -> torch.Tensor:
 
 
 def show_colours(monkeypatch, see=see_colours) -> None:
-    for module in (stretch, trust):
-        monkeypatch.setattr(module, "see_heatmaps", see)
+    monkeypatch.setattr(HeatmapEngine, "heatmaps", see)
 
 
 @pytest.mark.parametrize("crop_size", [(64, 96), (128, 64)])
