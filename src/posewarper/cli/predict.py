@@ -281,7 +281,6 @@ def _predict_videos(
     common.check_there(model, "a checkpoint of posewarper, or an exported model", ModelError)
     common.check_there(boxes, "boxes of a detector")
     common.check_there(settings["labels"], "labels of some frames", LabelsError)
-    common.check_there(settings["detector_weights"], "weights of the detector")
 
     from posewarper.formats.records import LabelFile
     from posewarper.model.export import open_model
