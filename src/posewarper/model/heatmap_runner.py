@@ -191,6 +191,7 @@ class HeatmapEngine:
         self.spec, self.device = model.spec, model.device
         self.halved = half_precision(model.device) if precision == "auto" else precision == "bfloat16"
         self._given, self._flip, self._batch = model, flip, batch
+        self._still: dict[tuple[int, ...], list[Tensor]] = {}  # of the last size of heatmaps
         self._accelerates = (
             isinstance(model, PoseWarper)
             and not (eager or self.halved)
@@ -236,7 +237,8 @@ class HeatmapEngine:
         return torch.cat(parts).contiguous()
 
     def _see(self, images: Tensor) -> Tensor:
-        if self._pose is not None:
+        # A graph is made for one size; crops of another are for PyTorch.
+        if images.shape[2:] == self.spec.crop_size and self._pose is not None:
             return self._pose(images)[0]
         images = images.to(self.device, self._given.dtype, memory_format=torch.channels_last)
         with precision(self.device, halved=self.halved):
@@ -255,7 +257,7 @@ class HeatmapEngine:
         return torch.cat([self._warp(values[part], source[part], target[part]) for part in parts])
 
     def _warp(self, values: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        if self._offsets is not None:
+        if source.shape[2:] == self.spec.heatmap_size and self._offsets is not None:
             offsets = self._offsets(source, target)
             return self._given.warp_head.move(values, offsets)  # pyright: ignore[reportAttributeAccessIssue]
         with precision(values.device, halved=self.halved):
@@ -296,12 +298,11 @@ class HeatmapEngine:
         """Return what warping frames to themselves gives; its offsets are the same for all."""
         if not isinstance(self._given, PoseWarper):
             return self._warp(present, present, present)
-        return self._given.warp_head.move(present, self._still_offsets).to(present.dtype)
-
-    @cached_property
-    def _still_offsets(self) -> list[Tensor]:
-        assert isinstance(self._given, PoseWarper)
-        return self._given.warp_head.still_offsets(*self.spec.heatmap_size)  # in full precision
+        head = self._given.warp_head  # in full precision
+        size = present.shape[2:]
+        if size not in self._still:
+            self._still = {size: head.still_offsets(*size)}
+        return head.move(present, self._still[size]).to(present.dtype)
 
 
 def _like_crops(shape: tuple[int, ...]) -> Tensor:

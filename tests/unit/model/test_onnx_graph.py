@@ -54,6 +54,16 @@ def test_both_engines_agree_on_heatmaps_warps_and_sums(model):
     torch.testing.assert_close(fast.aggregate(*job), reference.aggregate(*job), rtol=0, atol=1e-4)
 
 
+def test_other_sizes_than_the_models_are_taken_too(model):
+    fast, reference = HeatmapEngine(model), HeatmapEngine(model, eager=True)
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), dtype=np.uint8)
+    assert torch.equal(fast.heatmaps(images), reference.heatmaps(images))
+    for height, width in ((24, 16), (16, 24)):  # one engine for both
+        maps = torch.rand(2, 3, height, width)
+        job = (maps[:1], [0.5], maps[1:], [0], [0.5])
+        torch.testing.assert_close(fast.aggregate(*job), reference.aggregate(*job), rtol=0, atol=1e-4)
+
+
 def test_an_engine_is_accelerated_wherever_it_is_first_used(model):
     with torch.inference_mode():
         assert HeatmapEngine(model)._pose is not None
