@@ -51,7 +51,7 @@ __all__ = ["METHODS", "fit", "needs_model", "propagate"]
 
 VideoLike = Video | Openable
 LabelsLike = Labels | Poses | str | os.PathLike[str]
-_FLOW, _TRAINING = "flow.npz", "training.pt"
+_FLOW, _FLOW_DATA, _TRAINING = "flow.npz", "flow.bin", "training.pt"
 
 
 def needs_model(method: str, effort: str) -> bool:
@@ -225,11 +225,14 @@ def _resume_flow(
     # Of frames that are no file nothing says whether they are the same.
     request = {"video": facts["sha256"] or time.time_ns(), "labels": labels.fingerprint(), "given": given}
     request |= {"posewarper": __version__, "how_far": repr(how_far)}
-    held.enter_context(claim(parts, request, (_FLOW, _TRAINING), overwrite=None, again=True)).begin()
+    held.enter_context(
+        claim(parts, request, (_FLOW, _FLOW_DATA, _TRAINING), overwrite=None, again=True)
+    ).begin()
     known = (parts / _FLOW).is_file()
-    clip = prepare_clip(video, labels, **how_far, flow=not known, progress=progress)
+    data = parts / _FLOW_DATA
+    clip = prepare_clip(video, labels, **how_far, flow=not known, kept=data, progress=progress)
     if known:
-        return replace(clip, chains=read_chains(parts / _FLOW))
+        return replace(clip, chains=read_chains(parts / _FLOW, data))
     write_chains(parts / _FLOW, clip.chains)
     return clip
 

@@ -247,7 +247,7 @@ def test_ctrl_c_in_training_keeps_the_model_and_the_run_goes_on(
 def test_flow_of_other_labels_is_not_taken(propagate, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "propagate_clip", interrupted)
     assert propagate("--effort", "fast")[0] == 130
-    assert set(os.listdir(tmp_path / "out" / "parts")) == {"flow.npz", "request.json"}
+    assert set(os.listdir(tmp_path / "out" / "parts")) == {"flow.npz", "flow.bin", "request.json"}
     kept = {"parts": tmp_path / "out" / "parts", "device": "cpu"}
     monkeypatch.setattr(clip_room, "carry_labels", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import cache
-from typing import Any
+from functools import partial
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,20 +24,24 @@ from posewarper.crops import Image
 from posewarper.files import replacing
 from posewarper.model.pretrained import load_torchvision
 from posewarper.structures import Floats, Ints, Progress, Track, is_there, silent
-from posewarper.video.source import Video
+from posewarper.video.source import Video, ahead
+from posewarper.video.track_crops import instance_sizes
 
 Flow = NDArray[np.floating]
 
 # Subjects are brought to about this many pixels before the flow is computed: finer costs time and gains
 # nothing, coarser loses the limbs.
 _SUBJECT_PIXELS, _SHORTEST_LONG_SIDE, _LONGEST_SIDE = 256, 720, 1280
-# Backward flows wait for the next label; one further away than this many bytes of flow is out of reach.
-_WAITING_BYTES = 192 * 2**20
+
+_SMALLEST_SIDE = 16  # of a picture that dense inverse search takes
+# It has a state of its own, which two threads must not share.
+_OF_THREAD = threading.local()
 
 
-@cache
 def _dis() -> cv2.DISOpticalFlow:
-    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    if not hasattr(_OF_THREAD, "dis"):
+        _OF_THREAD.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return _OF_THREAD.dis
 
 
 def dense_flow(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> Flow:
@@ -48,15 +56,31 @@ def sample_flow(flow: NDArray[np.floating], points: Floats) -> Floats:
     """
     height, width = flow.shape[:2]
     there = is_there(points)
-    inside = np.clip(np.where(there[..., None], points, 0.0), 0, (width - 1, height - 1))
-    low = np.minimum(inside.astype(int), (max(width - 2, 0), max(height - 2, 0)))
-    fx, fy = np.moveaxis(inside - low, -1, 0)[..., None]
-    x, y = low[..., 0], low[..., 1]
-    right, below = np.minimum(x + 1, width - 1), np.minimum(y + 1, height - 1)
-    value = (1 - fy) * ((1 - fx) * flow[y, x] + fx * flow[y, right]) + fy * (
-        (1 - fx) * flow[below, x] + fx * flow[below, right]
+    shape = np.broadcast_to((height, width), points.shape)
+    value = _bilinear(
+        flow.reshape(-1, 2), np.zeros((), np.int64), shape, np.where(there[..., None], points, 0.0)
     )
     return np.where(there[..., None], value, np.nan)
+
+
+def _bilinear(
+    values: NDArray[np.floating], first: Ints, shape: NDArray[np.integer], points: Floats
+) -> Floats:
+    """Read several flows, one after the other in ``values`` (n, 2), at finite points (..., 2) xy.
+
+    Each point is read in the flow that begins at ``first`` (...) and has the ``shape`` (..., 2), height and
+    width; outside of it the nearest border counts.
+    """
+    height, width = np.moveaxis(shape, -1, 0)
+    inside = np.clip(points, 0, np.stack([width - 1, height - 1], -1))
+    low = np.minimum(inside.astype(int), np.maximum(np.stack([width - 2, height - 2], -1), 0))
+    fx, fy = np.moveaxis(inside - low, -1, 0)[..., None]
+    x, y = low[..., 0], low[..., 1]
+    right, row = np.minimum(x + 1, width - 1), first + y * width
+    below = first + np.minimum(y + 1, height - 1) * width
+    return (1 - fy) * ((1 - fx) * values[row + x] + fx * values[row + right]) + fy * (
+        (1 - fx) * values[below + x] + fx * values[below + right]
+    )
 
 
 def to_grey(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
@@ -75,6 +99,236 @@ def working_scale(image_size: tuple[int, int], subject: float) -> float:
     return min(1.0, wanted, _LONGEST_SIDE / longest)
 
 
+# Flow is computed around each track: where its keypoints are, and this share of its size further, at least
+# so many pixels; corners lie on a grid, so that a small step does not change the window.
+_MARGIN, _LEAST_MARGIN, _GRID = 0.2, 48, 16
+# A window that holds all keypoints so well serves as it is.
+_CLOSE = 0.25
+# Keypoints that are this share of the subject's size away from the middle of the others are lost.
+_REACH = 0.7
+# Dense inverse search computes every second pixel and fills in the others; those are not kept.
+_KEPT = 2
+# Small pictures wait for the next label; one further away than so many bytes is out of reach.
+_MOST_ENLARGED = 4
+_WAITING_BYTES = 192 * 2**20
+# Flow of more bytes than this lies on disk.
+_IN_MEMORY = 64 * 2**20
+
+
+def working_factor(image_size: tuple[int, int], subject: float) -> float:
+    """Return by what frames (h, w) are shrunk so that the subject has about 256 pixels.
+
+    It is a whole number, or one divided by one: small subjects are enlarged, up to four times, since dense
+    inverse search computes every second pixel alone.
+    """
+    ladder = [1 / n for n in range(_MOST_ENLARGED, 0, -1)] + [float(n) for n in range(2, 65)]
+    fitting = [n for n in ladder if n <= max(1, min(image_size) // _SMALLEST_SIDE)]
+    wanted = max(subject, 1.0) / _SUBJECT_PIXELS
+    return min(fitting, key=lambda n: abs(np.log(n / wanted)))
+
+
+def shrink(grey: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """Average blocks of a picture (H, W), which becomes at least 16 pixels large a side by repetition.
+
+    Where the factor enlarges it stays as it is: windows are enlarged when they are cut.
+    """
+    if factor > 1:
+        block = round(factor)
+        height, width = (n // block for n in grey.shape)
+        whole = grey[: height * block, : width * block]
+        grey = np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    missing = [max(0, _SMALLEST_SIDE - n) for n in grey.shape]
+    return np.pad(grey, [(0, n) for n in missing], mode="edge") if any(missing) else grey
+
+
+class Window(NamedTuple):
+    """A part of a frame that is shrunk or enlarged by the working factor, in its pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def cut(self, grey: NDArray[np.uint8], enlarged: int) -> NDArray[np.uint8]:
+        """Return what lies inside, of a picture that is still to be enlarged so many times."""
+        left, top, right, bottom = (
+            n // enlarged for n in (self.left, self.top, self.left + self.width, self.top + self.height)
+        )
+        part = np.ascontiguousarray(grey[top:bottom, left:right])
+        if enlarged > 1:
+            size = (self.width, self.height)
+            part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        return part
+
+
+def _window_around(
+    points: Floats, size: float, shape: tuple[int, int], known: Sequence[Window] = ()
+) -> Window | None:
+    """Return a window around keypoints (K, 2): a known one if it will do; None where there are none.
+
+    ``size`` is that of the subject and ``shape`` (h, w) that of the picture, in its pixels. Keypoints further
+    than that from the middle of the others are lost and do not count.
+    """
+    points = points[is_there(points)]
+    if not len(points):
+        return None
+    away = np.abs(points - np.median(points, axis=0)).max(-1)
+    near = points[away <= max(_REACH * size, away.min())]
+    limits = np.array([shape[1], shape[0]])
+    margin = max(_MARGIN * size, _LEAST_MARGIN)
+    for window in known:
+        low = np.array(window[:2])
+        high = low + np.array(window[2:])
+        ends = near.min(0) - _CLOSE * margin, near.max(0) + _CLOSE * margin
+        if np.all((low <= ends[0]) | (low == 0)) and np.all((ends[1] <= high) | (high == limits)):
+            return window
+    low = np.floor((near.min(0) - margin) / _GRID) * _GRID
+    high = np.ceil((near.max(0) + margin + 1) / _GRID) * _GRID
+    # Also of a subject that has left the picture, a piece at its border is seen.
+    low = np.clip(low, 0, np.maximum(limits - 2 * _LEAST_MARGIN, 0))
+    high = np.minimum(np.maximum(high, low + 2 * _LEAST_MARGIN), limits)
+    (left, top), (width, height) = low.astype(int).tolist(), (high - low).astype(int).tolist()
+    return Window(left, top, width, height)
+
+
+class FlowStore:
+    """Flow between frames and the next ones, in windows, each both ways; what is many lies on disk.
+
+    Args:
+        factor: by which frames are shrunk, below 1 enlarged.
+        path: the file that holds the flow, which is made anew, or read if ``places`` are given; without one
+            it lasts as long as the store.
+        places: (n, 7) rows of track, earlier frame, left, top, width, height, and where its flow begins.
+    """
+
+    def __init__(
+        self, factor: float, path: str | os.PathLike[str] | None = None, places: Ints | None = None
+    ) -> None:
+        self.factor, self.enlarged = factor, max(1, round(1 / factor))
+        self._of_pair: dict[tuple[int, int], list[tuple[Window, int]]] = {}
+        for track, frame, *window, first in [] if places is None else places.tolist():
+            self._of_pair.setdefault((track, frame), []).append((Window(*window), first))
+        if path is None:
+            self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - as below
+        else:
+            self._file = open(path, "w+b" if places is None else "rb")  # noqa: SIM115 - closed with the store
+        self._end = 0
+        weakref.finalize(self, self._file.close)
+
+    @property
+    def places(self) -> Ints:
+        """What makes the same store again of its file."""
+        rows = [(*key, *window, first) for key, pair in self._of_pair.items() for window, first in pair]
+        return np.array(rows, np.int64).reshape(-1, 7)
+
+    def shape_of(self, grey: NDArray[np.uint8]) -> tuple[int, int]:
+        """Return how large a picture (h, w) that is shrunk, if need be, is for windows."""
+        return grey.shape[0] * self.enlarged, grey.shape[1] * self.enlarged
+
+    def flush(self) -> None:
+        """Leave nothing unwritten."""
+        self._file.flush()
+
+    def windows(self, track: int, frame: int) -> list[Window]:
+        """Return in which windows there is flow from a frame of a track to the next one, and back."""
+        return [window for window, _ in self._of_pair.get((track, frame), [])]
+
+    def add(self, tracks: Iterable[int], frame: int, window: Window, there: Flow, back: Flow) -> None:
+        """Keep the flow (h, w, 2) of a window from a frame to the next one, and back."""
+        for track in tracks:
+            self._of_pair.setdefault((track, frame), []).append((window, self._end))
+        self._file.seek(self._end)
+        for flow in (there, back):
+            size = _kept_size(window)
+            small = (
+                cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA) if flow.shape[:2] != size else flow
+            )
+            self._end += self._file.write(np.ascontiguousarray(small, np.float16).tobytes())
+
+    def read(self, track: int, frames: Ints) -> FlowField:
+        """Return the flow from each of some frames (t,) of a track to the next one, and back."""
+        pairs = [self._of_pair.get((track, frame), []) for frame in frames.tolist()]
+        most = max((len(pair) for pair in pairs), default=0)
+        windows = np.zeros((most, len(pairs), 4), np.int64)
+        first = np.full((most, len(pairs)), -1)
+        parts: list[NDArray[np.float16]] = []
+        end = 0
+        for n, pair in enumerate(pairs):
+            for rank, (window, begins) in enumerate(pair):
+                height, width = _kept_size(window)
+                self._file.seek(begins)
+                data = self._file.read(8 * height * width)
+                parts.append(np.frombuffer(data, np.float16).reshape(2, height * width, 2))
+                windows[rank, n], first[rank, n] = window, end
+                end += height * width
+        values = np.concatenate(parts, axis=1) if parts else np.zeros((2, 0, 2), np.float16)
+        return FlowField(values, windows, first, self.factor)
+
+
+def _kept_size(window: Window) -> tuple[int, int]:
+    return max(1, window.height // _KEPT), max(1, window.width // _KEPT)
+
+
+@dataclass(frozen=True)
+class FlowField:
+    """Flow between consecutive frames around a track, in up to ``m`` windows for each of ``t`` pairs.
+
+    Args:
+        values: (2, n, 2) flow there and back in all windows, one after the other, in shrunken pixels.
+        windows: (m, t, 4) left, top, width and height in shrunken frames.
+        first: (m, t) where the flow of a window begins in ``values``, -1 where there is no such window.
+        factor: by which frames are shrunk.
+    """
+
+    values: NDArray[np.float16]
+    windows: Ints
+    first: Ints
+    factor: float
+
+    def steps(self, points: Floats) -> tuple[Floats, Floats]:
+        """Read the motion at a guess of the trajectory, (t + 1, K, 2) xy in pixels; NaN gives NaN.
+
+        Returns:
+            ``(t, K, 2)`` displacements from each frame to the next, read at the earlier frame's points; and
+            the same, read at the later frame's. Both agree where the guess lies on consistent flow.
+        """
+        return self.read(points[:-1], back=False), -self.read(points[1:], back=True)
+
+    def read(self, points: Floats, *, back: bool) -> Floats:
+        """Return displacements (t, K, 2) in pixels at points (t, K, 2), NaN where there is no flow.
+
+        A point is read in the first window that it lies in; outside of all, the border of the first counts.
+        """
+        there = is_there(points)
+        if len(self.first):
+            there &= self.first[0, :, None] >= 0
+        if not len(self.first) or not there.any():
+            return np.full(points.shape, np.nan)
+        small = (np.where(there[..., None], points, 0.0) + 0.5) / self.factor - 0.5
+        rank = np.zeros(points.shape[:2], int)
+        for n in reversed(range(len(self.first))):
+            beside = small - self.windows[n, :, None, :2]
+            inside = (beside >= 0).all(-1) & (beside <= self.windows[n, :, None, 2:] - 1).all(-1)
+            rank[inside & (self.first[n, :, None] >= 0)] = n
+        pair = np.arange(points.shape[1] and len(points))[:, None]
+        window, first = self.windows[rank, pair], np.maximum(self.first[rank, pair], 0)
+        shape = np.maximum(window[..., :1:-1] // _KEPT, 1)
+        inside = (small - window[..., :2] + 0.5) / (window[..., 2:] / shape[..., ::-1]) - 0.5
+        value = _bilinear(self.values[int(back)], first, shape, inside) * self.factor
+        return np.where(there[..., None], value, np.nan)
+
+
+class TrackFlow(NamedTuple):
+    """The flow around one track."""
+
+    store: FlowStore
+    track: int
+
+    def between(self, frames: Ints) -> FlowField:
+        """Return the flow from each of some frames (t,) to the next one, and back."""
+        return self.store.read(self.track, frames)
+
+
 @dataclass(frozen=True)
 class FlowChain:
     """Keypoints carried by flow from the labels, on the frames where a track is there.
@@ -86,6 +340,7 @@ class FlowChain:
         forward_error: (t, K) forward-backward inconsistency in pixels, summed along the way.
         backward_error: (t, K) the same for ``backward``.
         left_out: the same on the labelled frames alone, as if each had no label of its own.
+        flow: what they were carried by, between any frame and the next one.
     """
 
     frames: Ints
@@ -94,6 +349,7 @@ class FlowChain:
     forward_error: Floats
     backward_error: Floats
     left_out: FlowChain | None = None
+    flow: TrackFlow | None = None
 
     @property
     def sides(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
@@ -104,50 +360,81 @@ class FlowChain:
         """Return the part that lies on some of its frames."""
         rows = np.searchsorted(self.frames, frames)
         errors = self.forward_error[rows], self.backward_error[rows]
-        return FlowChain(self.frames[rows], self.forward[rows], self.backward[rows], *errors)
+        return FlowChain(self.frames[rows], self.forward[rows], self.backward[rows], *errors, flow=self.flow)
 
 
 def write_chains(path: str | os.PathLike[str], chains: Mapping[int, FlowChain]) -> None:
-    """Write what :func:`carry_labels` returns, whole or not at all."""
+    """Write what :func:`carry_labels` returns, whole or not at all; the flow lies in a file of its own."""
     arrays = {}
     for i, chain in chains.items():
+        if chain.flow is not None:
+            chain.flow.store.flush()
+            arrays |= {"factor": np.array(chain.flow.store.factor), "places": chain.flow.store.places}
         for n, part in enumerate((chain, chain.left_out)):
             arrays |= {f"{i} {n} {f.name}": getattr(part, f.name) for f in fields(FlowChain)[:5]}
     with replacing(path) as temporary:
         np.savez(temporary, **arrays)
 
 
-def read_chains(path: str | os.PathLike[str]) -> dict[int, FlowChain]:
-    """Read what :func:`write_chains` has written."""
+def read_chains(path: str | os.PathLike[str], kept: str | os.PathLike[str]) -> dict[int, FlowChain]:
+    """Read what :func:`write_chains` has written; ``kept`` is the file of the flow."""
     parts: dict[tuple[int, int], dict[str, Any]] = {}
     with np.load(path) as arrays:
-        for key in arrays:
+        store = FlowStore(float(arrays["factor"]), kept, arrays["places"])
+        for key in set(arrays) - {"factor", "places"}:
             i, n, name = key.split()
             parts.setdefault((int(i), int(n)), {})[name] = arrays[key]
-    return {i: FlowChain(**own, left_out=FlowChain(**parts[i, 1])) for (i, n), own in parts.items() if not n}
+    return {
+        i: FlowChain(**own, left_out=FlowChain(**parts[i, 1]), flow=TrackFlow(store, i))
+        for (i, n), own in parts.items()
+        if not n
+    }
 
 
-def _empty_chain(frames: Ints, keypoints: int, left_out: FlowChain | None = None) -> FlowChain:
+def _empty_chain(
+    frames: Ints,
+    keypoints: int,
+    left_out: FlowChain | None = None,
+    flow: TrackFlow | None = None,
+) -> FlowChain:
     forward, backward = np.full((2, len(frames), keypoints, 2), np.nan)
-    return FlowChain(frames, forward, backward, forward[..., 0].copy(), backward[..., 0].copy(), left_out)
+    errors = forward[..., 0].copy(), backward[..., 0].copy()
+    return FlowChain(frames, forward, backward, *errors, left_out, flow)
 
 
 class _Carrier:
     """One track's keypoints on their way through the clip; its chain is filled in place."""
 
-    def __init__(self, track: Track, frames: Ints) -> None:
+    def __init__(
+        self,
+        track_id: int,
+        track: Track,
+        frames: Ints,
+        subject: float,
+        image_size: tuple[int, int],
+        store: FlowStore,
+    ) -> None:
+        self.id, self.store = track_id, store
         self.row = {int(f): n for n, f in enumerate(frames)}
         labelled = np.intersect1d(track.frames, frames)
         self.label_row = {int(f): n for n, f in enumerate(labelled)}
         k = track.keypoints.shape[1]
         self.left_out = _empty_chain(labelled, k)
-        self.chain = _empty_chain(frames, k, self.left_out)
+        self.chain = _empty_chain(frames, k, self.left_out, TrackFlow(store, track_id))
         rows, own = np.searchsorted(frames, labelled), np.searchsorted(track.frames, labelled)
         for points, errors in self.chain.sides:
             points[rows] = track.keypoints[own]
-            errors[rows] = 0.0
+            errors[rows] = np.where(is_there(track.keypoints[own]), 0.0, np.nan)
         labelled_on = np.where(track.visibility > 0, track.frames[:, None], -1)
         self.last_label = labelled_on.max(0, initial=-1)
+        size = instance_sizes(track)
+        known = np.isfinite(size)
+        usual = (
+            np.interp(frames, track.frames[known], size[known])
+            if known.any()
+            else np.full(len(frames), subject)
+        )
+        self.size = np.minimum(usual, max(image_size)) / store.factor
 
     def waits(self, frame: int) -> bool:
         """Tell whether a label after ``frame`` has yet to be carried back to ``frame`` and beyond."""
@@ -156,22 +443,49 @@ class _Carrier:
         missing = ~is_there(self.chain.backward[self.row[frame]])
         return bool((missing & (self.last_label > frame)).any())
 
-    def carry(self, a: int, b: int, there: Flow, back: Flow, scale: Floats) -> None:
+    def window(
+        self, frame: int, side: int, shape: tuple[int, int], known: Sequence[Window] = ()
+    ) -> Window | None:
+        """Return in which window flow is wanted that starts from the points of a frame, of one side."""
+        row = self.row[frame]
+        small = (self.chain.sides[side][0][row] + 0.5) / self.store.factor - 0.5
+        return _window_around(small, float(self.size[row]), shape, known)
+
+    def carry(self, a: int, b: int) -> None:
         """Carry the points of frame ``a`` to its neighbour ``b``; labels in ``b`` stay as they are."""
-        if a not in self.row or b not in self.row:
-            return
-        side = 0 if a < b else 1
+        side, backwards = int(a > b), a > b
         (points, errors), row = self.chain.sides[side], self.row[b]
-        start = points[self.row[a]]
-        small = (start + 0.5) * scale - 0.5
-        step = sample_flow(there, small)
-        gap = np.linalg.norm((step + sample_flow(back, small + step)) / scale, axis=-1)
-        arrived, error = start + step / scale, errors[self.row[a]] + gap
+        field, start = self.store.read(self.id, np.array([min(a, b)])), points[self.row[a]]
+        step = field.read(start[None], back=backwards)[0]
+        gap = np.linalg.norm(step + field.read((start + step)[None], back=not backwards)[0], axis=-1)
+        arrived, error = start + step, errors[self.row[a]] + gap
         missing = ~is_there(points[row])
         points[row, missing], errors[row, missing] = arrived[missing], error[missing]
         if b in self.label_row:
             for whole, part in zip(self.left_out.sides[side], (arrived, error), strict=True):
                 whole[self.label_row[b]] = part
+
+    def go_back(self, frame: int, held: Mapping[int, NDArray[np.uint8]], compute: _Computing) -> None:
+        """Carry the label of a frame back to the labels before it, as far as flow or pictures are held."""
+        while (before := frame - 1) in self.row:
+            backward = self.chain.backward
+            missing = is_there(backward[self.row[frame]]) & ~is_there(backward[self.row[before]])
+            if not missing.any() and before not in self.label_row:
+                return
+            known = self.store.windows(self.id, before)
+            if before in held:
+                window = self.window(frame, 1, self.store.shape_of(held[before]), known)
+                if window is not None and window not in known:
+                    compute({window: [self.id]}, before, held[before], held[frame])
+            elif not known:
+                return
+            self.carry(frame, before)
+            if not missing.any():
+                return
+            frame = before
+
+
+_Computing = Callable[[Mapping[Window, Sequence[int]], int, NDArray[np.uint8], NDArray[np.uint8]], None]
 
 
 def carry_labels(
@@ -180,47 +494,90 @@ def carry_labels(
     frames: Mapping[int, Ints],
     *,
     subject: float,
+    kept: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> dict[int, FlowChain]:
     """Carry every track's labels through the clip by dense flow between consecutive frames, both ways.
 
-    This passes over the video once and holds two frames and the flows since the last label.
+    Flow is computed in windows that follow the labels on their way; those of labels that are carried back lie
+    elsewhere where the two have parted. This passes over the video once, and holds the flow of a frame and
+    small pictures since the last label.
 
     Args:
         video: the clip.
         tracks: track id -> its labels.
         frames: track id -> rising frames on which the track is there, and for which it gets its chain.
         subject: longer side of a typical instance in pixels, which sets the resolution of the flow.
+        kept: the file in which the flow is kept; left out, it lasts as long as the chains.
+        progress: is told how many frames are done.
     """
-    carriers = {i: _Carrier(tracks[i], frames[i]) for i in tracks}
-    labelled = {int(f) for track in tracks.values() for f in track.frames}
+    store = FlowStore(working_factor(video.image_size, subject), kept)
+    carriers = [_Carrier(i, tracks[i], frames[i], subject, video.image_size, store) for i in tracks]
     wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *frames.values()]))
-    factor = working_scale(video.image_size, subject)
     done = 0
-    for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1):
-        waiting: list[tuple[int, Flow, Flow]] = []  # the later of two frames, the flow to it and back
-        before: NDArray[np.uint8] | None = None
-        for index, image in video.frames(run.tolist()):
-            grey = to_grey(image, factor)
-            # Sizes are whole numbers, so the true scale differs a little from the wanted one, by axis.
-            scale = np.array([grey.shape[1] / image.shape[1], grey.shape[0] / image.shape[0]])
-            if before is not None:
-                there, back = dense_flow(before, grey), dense_flow(grey, before)
-                for carrier in carriers.values():
-                    carrier.carry(index - 1, index, there, back, scale)
-                waiting.append((index, there.astype(np.float16), back.astype(np.float16)))
-                del waiting[: -max(1, _WAITING_BYTES // (2 * waiting[-1][1].nbytes))]
-                if index == run[-1] or index in labelled:
-                    for later, there, back in reversed(waiting):
-                        for carrier in carriers.values():
-                            carrier.carry(later, later - 1, back, there, scale)
-                    # Keypoints without a label here may still get one later, for which these flows wait.
-                    if not any(carrier.waits(index) for carrier in carriers.values()):
-                        waiting.clear()
-            before = grey
-            done += 1
-            progress("optical flow", done, len(wanted))
-    return {i: carrier.chain for i, carrier in carriers.items()}
+    with ThreadPoolExecutor(2) as pool:
+        compute = partial(_compute, pool, store)
+        for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1):
+            held: dict[int, NDArray[np.uint8]] = {}
+            small = ((index, shrink(video.grey(index), store.factor)) for index in run.tolist())
+            for index, grey in ahead(small):
+                held[index] = grey
+                _carry_on(carriers, index, held, compute)
+                while len(held) > max(2, _WAITING_BYTES // grey.nbytes):
+                    del held[next(iter(held))]
+                for carrier in carriers:
+                    if index in carrier.label_row:
+                        carrier.go_back(index, held, compute)
+                # Keypoints without a label here may still get one later, for which pictures wait.
+                if not any(carrier.waits(index) for carrier in carriers):
+                    held = {index: grey}
+                done += 1
+                progress("optical flow", done, len(wanted))
+    return {carrier.id: carrier.chain for carrier in carriers}
+
+
+def _compute(
+    pool: ThreadPoolExecutor,
+    store: FlowStore,
+    windows: Mapping[Window, Sequence[int]],
+    frame: int,
+    a: NDArray[np.uint8],
+    b: NDArray[np.uint8],
+) -> None:
+    """Compute the flow from a frame to the next one, and back, in windows, each for some tracks."""
+    cut = [(window.cut(a, store.enlarged), window.cut(b, store.enlarged)) for window in windows]
+    both = [(pool.submit(dense_flow, *ab), pool.submit(dense_flow, *ab[::-1])) for ab in cut]
+    for (window, ids), (there, back) in zip(windows.items(), both, strict=True):
+        store.add(ids, frame, window, there.result(), back.result())
+
+
+def _carry_on(
+    carriers: Sequence[_Carrier], frame: int, held: Mapping[int, NDArray[np.uint8]], compute: _Computing
+) -> None:
+    """Carry the points of the frame before to a frame, if it is held."""
+    before = frame - 1
+    here = [carrier for carrier in carriers if before in carrier.row and frame in carrier.row]
+    if before not in held or not here:
+        return
+    shape = here[0].store.shape_of(held[before])
+    compute(_share(here, before, shape), before, held[before], held[frame])
+    for carrier in here:
+        carrier.carry(before, frame)
+
+
+def _share(carriers: Sequence[_Carrier], frame: int, shape: tuple[int, int]) -> dict[Window, list[int]]:
+    """Return the windows in which points of a frame are carried on, each with its tracks.
+
+    In a crowd they would cover the picture several times: then it is one window.
+    """
+    windows: dict[Window, list[int]] = {}
+    for carrier in carriers:
+        window = carrier.window(frame, 0, shape)
+        if window is not None:
+            windows.setdefault(window, []).append(carrier.id)
+    if sum(window.width * window.height for window in windows) > shape[0] * shape[1]:
+        return {Window(0, 0, shape[1], shape[0]): [i for ids in windows.values() for i in ids]}
+    return windows
 
 
 def blend_nearest(chain: FlowChain, track: Track) -> Floats:

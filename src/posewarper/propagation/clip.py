@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from posewarper.geometry import pad_box
-from posewarper.motion.flow import FlowChain, blend_both, carry_labels
+from posewarper.motion.flow import FlowChain, FlowField, blend_both, carry_labels
 from posewarper.motion.interpolation import interpolate
 from posewarper.structures import Floats, Ints, Labels, Progress, Track, is_there, silent
 from posewarper.video.source import Video
@@ -75,6 +76,12 @@ class Clip:
         """Return (t, K, 2): a track's labels carried by flow from both sides to some of its frames."""
         return blend_both(self.chains[track_id].at(frames), self.labels.tracks[track_id])
 
+    def motion(self, track_id: int, frames: Ints) -> FlowField:
+        """Return the flow around a track between consecutive frames."""
+        flow = self.chains[track_id].flow
+        assert flow is not None
+        return flow.between(frames[:-1])
+
 
 def track_boxes(track: Track, frames: Ints, rough: Floats, aspect_ratio: float) -> Floats:
     """Return the padded boxes of a track on every frame asked for.
@@ -118,17 +125,20 @@ def prepare_clip(
     span: range | None = None,
     extend: bool = False,
     flow: bool = True,
+    kept: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Clip:
     """Decide on which frames the tracks are there, and carry the labels through the clip by optical flow.
 
     Without ``flow`` the clip has no chains, and only the methods that do not look at the video can use it.
-    With a ``span`` no track is there on frames beyond it, where there must be no labels.
+    With a ``span`` no track is there on frames beyond it, where there must be no labels. ``kept`` is the file
+    in which the flow is kept; left out, it lasts as long as the clip.
     """
     frames = {i: present_frames(labels, i, video.n_frames, extend=extend) for i in labels.tracks}
     if span is not None:
         frames = {i: own[(own >= span.start) & (own < span.stop)] for i, own in frames.items()}
     chains = {}
     if flow:
-        chains = carry_labels(video, labels.tracks, frames, subject=subject_size(labels), progress=progress)
+        how = {"subject": subject_size(labels), "kept": kept, "progress": progress}
+        chains = carry_labels(video, labels.tracks, frames, **how)
     return Clip(video, labels, frames, chains)

@@ -14,7 +14,6 @@ from posewarper.geometry import CropTransform
 from posewarper.heatmaps import crop_to_heatmap, decode, decode_peaks, encode, heatmap_to_crop
 from posewarper.model.backbone import STRIDE
 from posewarper.model.heatmap_runner import HeatmapEngine
-from posewarper.motion.flow import dense_flow, sample_flow, to_grey
 from posewarper.propagation.trajectory import Sighting, Steps
 from posewarper.structures import Floats, is_there
 from posewarper.video.track_crops import TrackCrops
@@ -92,47 +91,6 @@ class Evidence:
     origin: Floats
     trust_in_seen: Floats
     trust_in_flow: float = 1.0
-
-
-@dataclass(frozen=True)
-class MotionField:
-    """Dense flow between the consecutive crops of a track.
-
-    A crop follows its track, so the flow inside is small; the crop's own motion is known and added back.
-
-    Args:
-        there: (t - 1, h, w, 2) from each crop to the next, in crop pixels; ``back`` from the next to it.
-        transforms: t maps from image to crop pixels.
-    """
-
-    there: NDArray[np.float16]
-    back: NDArray[np.float16]
-    transforms: tuple[CropTransform, ...]
-
-    def steps(self, points: Floats) -> tuple[Floats, Floats]:
-        """Read the motion at a guess of the trajectory, (t, K, 2) xy in image pixels; NaN gives NaN.
-
-        Returns:
-            ``(t - 1, K, 2)`` displacements from each frame to the next, read at the earlier frame's points;
-            and the same, read at the later frame's. Both agree where the guess lies on consistent flow.
-        """
-        inside = [t.to_crop(p) for t, p in zip(self.transforms, points, strict=True)]
-        forward, backward = np.full((2, *points[1:].shape), np.nan)
-        for n in range(len(points) - 1):
-            after = inside[n] + sample_flow(self.there[n], inside[n])
-            forward[n] = self.transforms[n + 1].to_image(after) - points[n]
-            before = inside[n + 1] + sample_flow(self.back[n], inside[n + 1])
-            backward[n] = points[n + 1] - self.transforms[n].to_image(before)
-        return forward, backward
-
-
-def measure_motion(crops: TrackCrops) -> MotionField:
-    """Compute the flow between consecutive crops, both ways."""
-    grey = [to_grey(image, 1.0) for image in crops.images]
-    there, back = np.zeros((2, max(len(grey) - 1, 0), *crops.images.shape[1:3], 2), np.float16)
-    for n in range(len(grey) - 1):
-        there[n], back[n] = dense_flow(grey[n], grey[n + 1]), dense_flow(grey[n + 1], grey[n])
-    return MotionField(there, back, crops.transforms)
 
 
 def to_image(points: Floats, transforms: Sequence[CropTransform]) -> Floats:

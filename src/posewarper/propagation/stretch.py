@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,19 +22,16 @@ from posewarper.propagation.evidence import (
     find_all_peaks,
     find_peaks,
     labelled_crop,
-    measure_motion,
     warp_from_both,
 )
 from posewarper.propagation.expected_error import expected_error, read_signs
 from posewarper.propagation.trajectory import Sighting, label_sighting, solve_trajectory
 from posewarper.propagation.trust import Trust, carried_sigma
 from posewarper.structures import Floats, Ints
-from posewarper.video.track_crops import cut_track
+from posewarper.video.track_crops import TrackCrops, cut_track
 
 # Crops in memory at a time; a longer stretch between labels is solved in pieces that overlap.
 _LONGEST, _OVERLAP = 256, 32
-# Side of the crops in which motion is measured where no network sets their size.
-_CROP_SIZE = (192, 192)
 # A peak of height h is trusted to sigma / h, as a share of the subject's size.
 _PEAKS, _PEAK_SIGMA, _WARP_SIGMA, _LOWEST = 4, 0.02, 0.04, 0.02
 # The chosen path is trusted a little everywhere; evidence further from it belongs to something else.
@@ -123,9 +121,9 @@ class Stretch:
         self.network = network
         self.track = clip.labels.tracks[track_id]
         self.known = np.any(self.track.visibility > 0, axis=0)
-        size = _CROP_SIZE if network is None else network.spec.crop_size
+        size = (1, 1) if network is None else network.spec.crop_size
         boxes = clip.boxes(track_id, frames, size[1] / size[0])
-        self.crops = cut_track(clip.video, frames, boxes, size)
+        self.boxes = boxes
         self.size = boxes[:, 2:].max(1) / BOX_PADDING
         self.origin = boxes[:, :2]
         t, k = len(frames), self.track.keypoints.shape[1]
@@ -134,6 +132,12 @@ class Stretch:
         own = np.searchsorted(self.track.frames, frames[self.label_rows])
         self.keypoints[self.label_rows] = self.track.keypoints[own]
         self.visibility[self.label_rows] = self.track.visibility[own]
+
+    @cached_property
+    def crops(self) -> TrackCrops:
+        """What the network looks at."""
+        assert self.network is not None
+        return cut_track(self.clip.video, self.frames, self.boxes, self.network.spec.crop_size)
 
     def look(self, method: str) -> Estimate:
         """Return what the networks see: ``frame`` on each frame by itself, ``warper`` from the labels."""
@@ -188,7 +192,7 @@ class Stretch:
             seen=seen,
             warped=warped,
             carried=self._carry(trust),
-            steps=measure_motion(self.crops).steps,
+            steps=self.clip.motion(self.track_id, self.frames).steps,
             size=self.size,
             origin=self.origin,
             trust_in_seen=trust.network,

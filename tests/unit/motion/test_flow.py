@@ -166,9 +166,8 @@ def test_nothing_is_carried_across_frames_without_the_track(picture, moving_vide
     assert_array_equal(alone.forward, chain.forward)
 
 
-def test_flows_that_wait_for_a_label_are_bounded(picture, moving_video, monkeypatch):
-    one = 2 * np.zeros((*picture.size, 2), np.float16).nbytes
-    monkeypatch.setattr(flow, "_WAITING_BYTES", 3 * one + 10)
+def test_pictures_that_wait_for_a_label_are_bounded(picture, moving_video, monkeypatch):
+    monkeypatch.setattr(flow, "_WAITING_BYTES", 4 * np.prod(picture.size) + 10)
     tracks = {0: track_on(picture, [12]), 1: track_on(picture, [5, 8])}
     chains = carry_labels(moving_video, tracks, {0: np.arange(14), 1: np.arange(14)}, subject=60.0)
     assert_array_equal(np.isfinite(chains[0].backward).all((1, 2)), np.isin(np.arange(14), [9, 10, 11, 12]))
@@ -183,29 +182,6 @@ def test_no_track_and_a_single_frame(picture, moving_video):
     chain = carry_labels(moving_video, {0: track}, {0: np.array([3])}, subject=60.0)[0]
     assert_array_equal(chain.forward, track.keypoints)
     assert_array_equal(chain.backward, track.keypoints)
-
-
-def test_flow_of_shrunken_frames_is_read_and_scaled_exactly(picture, moving_video, monkeypatch):
-    # Two of five columns and one of three rows are kept: another factor in x than in y.
-    small, (height, width) = (24, 45), picture.size
-    factor = np.array([small[1] / width, small[0] / height])
-    centre, zoom, wrong = np.array([50.0, 33.0]), 0.02, np.array([0.3, -0.4])
-
-    def field(growth, shift):
-        y, x = np.mgrid[: small[0], : small[1]]
-        image = (np.stack([x, y], -1) + 0.5) / factor - 0.5  # pixel edges lie on pixel edges
-        return ((image - centre) * growth + shift) * factor
-
-    flows = {True: field(zoom, 0), False: field(1 / (1 + zoom) - 1, wrong)}
-    calls = iter([True, False] * 3)
-    monkeypatch.setattr(flow, "working_scale", lambda *_: 0.4)
-    monkeypatch.setattr(flow, "to_grey", lambda image, scale: np.zeros(small, np.uint8))
-    monkeypatch.setattr(flow, "dense_flow", lambda *_: flows[next(calls)])
-    track = Track([0], START[None])
-    chain = carry_labels(moving_video, {0: track}, {0: np.arange(4)}, subject=60.0)[0]
-    expected = centre + (START - centre) * (1 + zoom) ** np.arange(4)[:, None, None]
-    assert_allclose(chain.forward, expected, atol=1e-9)
-    assert_allclose(chain.forward_error, np.repeat(np.arange(4)[:, None] * 0.5, 2, 1), atol=1e-9)
 
 
 def test_labels_are_left_out_in_turn_where_their_neighbours_arrive(moving_video, picture):

@@ -14,7 +14,7 @@ from posewarper.errors import ConfigError
 from posewarper.geometry import crop_transform
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.propagation import stretch, trust
-from posewarper.propagation.clip import prepare_clip, subject_size
+from posewarper.propagation.clip import Clip, prepare_clip, subject_size
 from posewarper.propagation.methods import METHODS, check_method, propagate_clip
 from posewarper.propagation.stretch import split_stretches
 from posewarper.skeletons import Skeleton
@@ -42,11 +42,6 @@ def labels_of(picture, frames, missing=(), names=NAMES, labelled=None) -> Labels
 def off(picture, track, k=slice(None)) -> np.ndarray:
     truth = picture.keypoints(START[: track.keypoints.shape[1]], track.frames)
     return np.linalg.norm(track.keypoints - truth, axis=-1)[:, k]
-
-
-@pytest.fixture(autouse=True)
-def _small_crops(monkeypatch):
-    monkeypatch.setattr(stretch, "_CROP_SIZE", (96, 96))  # a quarter of the work
 
 
 # Stretches
@@ -219,7 +214,7 @@ def test_default_listens_to_a_trained_network_alone(spots, make_model, monkeypat
     # The motion is unknown, so that only the labels and what the network sees are left.
     show_colours(monkeypatch)
     blind = SimpleNamespace(steps=lambda points: np.full((2, *points[1:].shape), NAN))
-    monkeypatch.setattr(stretch, "measure_motion", lambda crops: blind)
+    monkeypatch.setattr(Clip, "motion", lambda *_: blind)
     clip_picture, folder = spots
     labels = labels_of(clip_picture, {0: [0]}, names=("nose", "tail"))
     model = make_model(("nose", "tail"), (64, 96))
@@ -238,7 +233,7 @@ def test_a_network_that_misses_the_labels_is_not_listened_to(spots, make_model, 
         return see_colours(model, images).roll(5, -1)
 
     blind = SimpleNamespace(steps=lambda points: np.full((2, *points[1:].shape), NAN))
-    monkeypatch.setattr(stretch, "measure_motion", lambda crops: blind)
+    monkeypatch.setattr(Clip, "motion", lambda *_: blind)
     show_colours(monkeypatch, see_beside)
     clip_picture, folder = spots
     labels = labels_of(clip_picture, {0: [0]}, names=("nose", "tail"))
