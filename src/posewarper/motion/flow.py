@@ -313,7 +313,7 @@ class FlowField:
         pair = np.arange(points.shape[1] and len(points))[:, None]
         window, first = self.windows[rank, pair], np.maximum(self.first[rank, pair], 0)
         shape = np.maximum(window[..., :1:-1] // _KEPT, 1)
-        inside = (small - window[..., :2] + 0.5) / (window[..., 2:] / shape[..., ::-1]) - 0.5
+        inside = (small - window[..., :2] + 0.5) / (np.maximum(window[..., 2:], 1) / shape[..., ::-1]) - 0.5
         value = _bilinear(self.values[int(back)], first, shape, inside) * self.factor
         return np.where(there[..., None], value, np.nan)
 
