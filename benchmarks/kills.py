@@ -46,7 +46,14 @@ from posewarper.training import own_clip
 from posewarper.video.writing import write_video
 
 TINY_FIT = FitConfig(pose_iterations=6, pseudo_iterations=4, warp_iterations=4, pose_batch=2, warp_batch=2)
-TINY_NETWORK = NetworkConfig(crop_size=(64, 64), head_width=8, head_blocks=1, head_dilations=(1, 2))
+TINY_NETWORK = NetworkConfig(
+    backbone="hrnet_w18_small",
+    backbone_weights="none",
+    crop_size=(64, 64),
+    head_width=8,
+    head_blocks=1,
+    head_dilations=(1, 2),
+)
 TRAINING = {
     "model.crop_size": "[64, 64]", "model.head_width": 8, "model.head_blocks": 1,
     "model.head_dilations": "[1, 2]",

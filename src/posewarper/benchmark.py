@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +258,7 @@ class _Gap:
     video: Video
     place: Path | None  # for its parts
     _clips: dict[bool, tuple[Clip, float]] = field(default_factory=dict)
+    _models: dict[bool, tuple[PoseWarper, float]] = field(default_factory=dict)
 
     def clip(self, *, flow: bool) -> tuple[Clip, float]:
         """Return the clip with or without optical flow, and the seconds that it took the first time."""
@@ -269,29 +269,47 @@ class _Gap:
             self._clips[flow] = clip, time.perf_counter() - started
         return self._clips[flow]
 
-    @cached_property
-    def model(self) -> tuple[PoseWarper, float]:
-        """The model fitted on the kept labels, and the seconds that took; from the cache if it is there."""
-        path, record = (self.place and self.place / name for name in ("model.pt", "model.json"))
+    def model(self, method: str) -> tuple[PoseWarper, float]:
+        """Return the model that a method uses, and the seconds until it was fitted.
+
+        They are fitted on the kept labels, once for all methods, or come from the cache.
+        """
+        config = effort_config(self.comparison.effort)
+        whole = fitting.needs_all_stages(method, config)
+        if whole not in self._models:
+            self._models[whole] = self._read_model(whole) or self._fit(whole)
+        return self._models[whole]
+
+    def _read_model(self, whole: bool) -> tuple[PoseWarper, float] | None:
+        path, record = self._files(whole)
         known = _read_part(record)
-        if known is not None and path is not None:
-            try:
-                loaded = checkpoint.load_model(path).to(resolve_device(self.comparison.device))
-                return loaded, known["fit_seconds"]
-            except ModelError:
-                pass  # it is fitted again
+        if known is None or path is None:
+            return None
+        try:
+            loaded = checkpoint.load_model(path).to(resolve_device(self.comparison.device))
+        except ModelError:
+            return None  # it is fitted again
+        return loaded, known["fit_seconds"]
+
+    def _files(self, whole: bool) -> tuple[Path | None, Path | None]:
+        name = "model" if whole else "model_on_labels"
+        return self.place and self.place / f"{name}.pt", self.place and self.place / f"{name}.json"
+
+    def _fit(self, whole: bool) -> tuple[PoseWarper, float]:
         clip, _ = self.clip(flow=True)
-        started = time.perf_counter()
+        comparison, started = self.comparison, time.perf_counter()
         model = fitting.fit_clip(
             clip,
-            effort_config(self.comparison.effort),
-            self.comparison.network,
-            start=self.comparison.start,
-            seed=self.comparison.seed,
-            device=self.comparison.device,
-            progress=self.comparison.within(f"every {self.gap}, fitting"),
+            effort_config(comparison.effort),
+            comparison.network,
+            start=comparison.start,
+            seed=comparison.seed,
+            device=comparison.device,
+            further=whole,
+            progress=comparison.within(f"every {self.gap}, fitting"),
         )
         seconds = time.perf_counter() - started
+        path, record = self._files(whole)
         if path is not None and record is not None:
             checkpoint.save_model(path, model)
             write_json(record, {"fit_seconds": seconds})
@@ -302,7 +320,7 @@ class _Gap:
         comparison = self.comparison
         model, fit_seconds = None, 0.0
         if fitting.needs_model(method, comparison.effort):
-            model, fit_seconds = self.model
+            model, fit_seconds = self.model(method)
         clip, clip_seconds = self.clip(flow=method not in fitting.INTERPOLATIONS)
         started = time.perf_counter()
         progress = comparison.within(f"every {self.gap}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -46,12 +46,14 @@ from posewarper.training.own_clip import (
 )
 from posewarper.version import __version__
 from posewarper.video.source import Openable, Video, open_video
+from posewarper.video.track_crops import Region
 
 __all__ = ["METHODS", "fit", "needs_model", "propagate"]
 
 VideoLike = Video | Openable
 LabelsLike = Labels | Poses | str | os.PathLike[str]
 _FLOW, _FLOW_DATA, _TRAINING = "flow.npz", "flow.bin", "training.pt"
+_NEED_WARPER = ("warper", "paper")
 
 
 def needs_model(method: str, effort: str) -> bool:
@@ -59,7 +61,12 @@ def needs_model(method: str, effort: str) -> bool:
     check_method(method)
     if method == "default":
         return effort_config(effort).pose_iterations > 0
-    return method in ("frame", "warper", "paper")
+    return method in ("frame", *_NEED_WARPER)
+
+
+def needs_all_stages(method: str, config: FitConfig) -> bool:
+    """Tell whether a method waits for the whole training, or only for the pose network's on the labels."""
+    return method in _NEED_WARPER or not config.estimate_first
 
 
 def fit(
@@ -123,9 +130,14 @@ def propagate(
     device: str = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     parts: str | os.PathLike[str] | None = None,
+    keep_training: bool = True,
+    on_result: Callable[[RunResult], None] | None = None,
     progress: Progress = silent,
 ) -> RunResult:
     """Turn a few labelled frames into poses for every frame.
+
+    A model that is fitted here learns from the labels until the poses are as good as more training would make
+    them. With a ``checkpoint`` it then goes on to learn for new videos; the poses stay as they are.
 
     Args:
         video: a video file, a folder of frames, frames in memory, or an opened video, see
@@ -142,6 +154,8 @@ def propagate(
         checkpoint: where to write a model that is fitted here.
         parts: folder in which optical flow and the state of the training are kept; the same call resumes from
             there after a stop. Whoever calls removes it in the end.
+        keep_training: go on to train the model for new videos after the poses stand.
+        on_result: is called with the result as soon as the poses stand, before that.
         progress: is called as ``progress(stage, done, total)``.
 
     Returns:
@@ -149,7 +163,8 @@ def propagate(
 
     Raises:
         PosewarperError: if the input cannot be used.
-        Interrupted: on Ctrl-C in training, after the checkpoint is written.
+        Interrupted: on Ctrl-C in training, after the checkpoint is written; once the poses stand, they have
+            been given to ``on_result``.
 
     Example:
         >>> result = propagate("clip.mp4", "labels.json", effort="fast")
@@ -161,21 +176,14 @@ def propagate(
     config, place = effort_config(effort), resolve_device(device)
     network = network or NetworkConfig()
     _check_settings(config, network, trains=train)
-    start = read_backbone_weights(network, trains=train)
-    how = {"start": start, "seed": seed, "device": device, "checkpoint": checkpoint, "progress": progress}
-    if isinstance(model, str | os.PathLike):
-        model = load_model(model)
-    if not (model is None or isinstance(model, PoseWarper)):
-        raise wrong_type("the model", model, "a model's file, or what fit and load_model return")
     looks, settings, seconds = method not in INTERPOLATIONS, {"extend": extend}, {}
     with ExitStack() as held:
         notes = held.enter_context(_noting())
+        start = read_backbone_weights(network, trains=train)
+        model = _load_given(model)
         opened, usable = held.enter_context(_opened(video, labels, span))
         if model is not None:
             model = _check_model(model, usable).to(place).eval()
-        if len(usable.labelled_frames) == 1:
-            lone = f"only frame {usable.labelled_frames[0]} is labelled: poses far from it rest on little"
-            _warn(f"{lone}; label a few more frames")
         with _timed(seconds, "optical flow") if looks else nullcontext():
             if parts is None or not looks:
                 clip = prepare_clip(opened, usable, span=span, extend=extend, flow=looks, progress=progress)
@@ -183,16 +191,50 @@ def propagate(
                 given = [config.model_dump(), network.model_dump(), start and start.sha256, seed]
                 how_far: dict[str, Any] = {"span": span, "extend": extend}
                 clip = _resume_flow(held, Path(parts), opened, usable, how_far, given, progress)
+        if looks:
+            settings |= config.model_dump()
+        if start is not None:
+            settings |= {"backbone_weights": start.source}
+        results: list[RunResult] = []
+        comes_last = needs_all_stages(method, config)
+        trains_on = train and not comes_last and keep_training and checkpoint is not None
+
+        def estimate(trained: PoseWarper | None) -> Poses:
+            with _timed(seconds, "propagation"):
+                poses = propagate_clip(clip, method, trained, progress=progress)
+            done = dict(seconds), tuple(notes), settings
+            results.append(RunResult(poses, usable, method, *done, trains_on=trains_on))
+            if on_result is not None:
+                on_result(results[0])
+            return poses
+
         if train:
-            with _timed(seconds, "training"):
-                model = fit_clip(clip, config, network, parts=parts, **how)
-        with _timed(seconds, "propagation"):
-            poses = propagate_clip(clip, method, model, progress=progress)
-    if looks:
-        settings |= config.model_dump()
-    if start is not None:
-        settings |= {"backbone_weights": start.source}
-    return RunResult(poses, usable, method, seconds, tuple(notes), settings)
+            model = fit_clip(
+                clip,
+                config,
+                network,
+                start=start,
+                seed=seed,
+                device=device,
+                checkpoint=checkpoint,
+                parts=parts,
+                first=None if comes_last else estimate,
+                further=comes_last or trains_on,
+                seconds=seconds,
+                progress=progress,
+            )
+        if not results:
+            estimate(model)
+    return replace(results[0], seconds=seconds, trains_on=False)
+
+
+def _load_given(model: PoseWarper | str | os.PathLike[str] | None) -> PoseWarper | None:
+    """Return a model that was given, read from its file if need be."""
+    if model is None or isinstance(model, PoseWarper):
+        return model
+    if isinstance(model, str | os.PathLike):
+        return load_model(model)
+    raise wrong_type("the model", model, "a model's file, or what fit and load_model return")
 
 
 def _check_model(model: PoseWarper, labels: Labels) -> PoseWarper:
@@ -247,43 +289,79 @@ def fit_clip(
     device: str,
     checkpoint: str | os.PathLike[str] | None = None,
     parts: str | os.PathLike[str] | None = None,
+    first: Callable[[PoseWarper], Poses] | None = None,
+    further: bool = True,
+    seconds: dict[str, float] | None = None,
     progress: Progress = silent,
 ) -> PoseWarper:
     """Fit a model to a prepared clip, starting from the weights ``start``; see :func:`fit`.
 
-    The pose network learns from the labels, then also from poses propagated with what it has learned so far;
-    the warper learns last.
+    The pose network learns from the labels. For new videos it then learns also from poses that are propagated
+    with what it has learned so far, and the warper learns last.
+
+    Args:
+        clip, config, network, start, seed, device, checkpoint, parts, progress: as :func:`fit` and
+            :func:`propagate` take them.
+        first: is called with the model that has learned from the labels, and returns the poses that it
+            propagates; by default they are propagated here.
+        further: learn for new videos, too.
+        seconds: takes the time of the stages.
     """
     _check_settings(config, network)
     keep_memory()
+    seconds = {} if seconds is None else seconds
+    how: dict[str, Any] = {"seed": seed, "progress": progress}
     with repeatable(seed):
-        labelled, nearby = read_training_regions(clip, network.crop_size, seed)
-        model = build_clip_model(clip.labels, network, config, seed, start).to(resolve_device(device))
-        model = model.to(memory_format=torch.channels_last)
-        kept = KeptFit(model, None if parts is None else Path(parts) / _TRAINING)
-        how: dict[str, Any] = {"seed": seed, "progress": progress, "kept": kept}
-        interrupted = train_pose(model, labelled, config, **how)
+        with _timed(seconds, "training"):
+            labelled, nearby = read_training_regions(clip, network.crop_size, seed, nearby=further)
+            model = build_clip_model(clip.labels, network, config, seed, start).to(resolve_device(device))
+            model = model.to(memory_format=torch.channels_last)
+            how["kept"] = KeptFit(model, None if parts is None else Path(parts) / _TRAINING)
+            interrupted = train_pose(model, labelled, config, **how)
         release_memory()
-        if not interrupted and config.pseudo_iterations and not kept.passed(PSEUDO):
-            try:
-                poses = propagate_clip(clip, "default", model, progress=progress)
-                propagated = read_propagated_regions(clip, poses, model.spec.crop_size, seed)
-            except KeyboardInterrupt:
-                interrupted = True
-            else:
-                interrupted = train_pose_on_propagated(model, labelled, propagated, config, **how)
-            release_memory()
-        if not interrupted:
-            interrupted = train_warper(model, labelled, nearby, config, **how)
-            release_memory()
+        poses = None
+        if not interrupted and first is not None:
+            if checkpoint is not None:
+                save_model(checkpoint, model)
+            poses = first(model)
+        if not interrupted and further:
+            with _timed(seconds, "training" if first is None else "training for new videos"):
+                interrupted = _train_further(clip, model, labelled, nearby, poses, config, how)
     if checkpoint is not None:
         save_model(checkpoint, model)
     if interrupted:
         done = ", ".join(f"{stage} {n}" for stage, n in model.spec.trained.items())
         where = f"kept in {os.fspath(checkpoint)}" if checkpoint is not None else "not written to a file"
         again = "" if parts is None else "; the same command resumes there"
-        raise Interrupted(f"what was learned so far (iterations: {done}) is {where}{again}")
+        stands = "" if poses is None else "the poses stand; "
+        raise Interrupted(f"{stands}what was learned so far (iterations: {done}) is {where}{again}")
     return model
+
+
+def _train_further(
+    clip: Clip,
+    model: PoseWarper,
+    labelled: Sequence[Region],
+    nearby: Mapping[int, Sequence[Region]],
+    poses: Poses | None,
+    config: FitConfig,
+    how: Mapping[str, Any],
+) -> bool:
+    """Train on propagated poses and then the warper; returns whether Ctrl-C ended it early."""
+    if config.pseudo_iterations and not how["kept"].passed(PSEUDO):
+        try:
+            if poses is None:
+                poses = propagate_clip(clip, "default", model, progress=how["progress"])
+            propagated = read_propagated_regions(clip, poses, model.spec.crop_size, how["seed"])
+        except KeyboardInterrupt:
+            model.note(stopped=f"the beginning of {PSEUDO}")
+            return True
+        if train_pose_on_propagated(model, labelled, propagated, config, **how):
+            return True
+        release_memory()
+    interrupted = train_warper(model, labelled, nearby, config, **how)
+    release_memory()
+    return interrupted
 
 
 def _within(span: range, video: Video, labels: Labels) -> Labels:
@@ -321,7 +399,11 @@ def _opened(
             never = [name for name, seen in names if not seen]
             if never:
                 _warn(f"never labelled, so never predicted: {', '.join(never)}")
-        yield opened, usable if span is None else _within(span, opened, usable)
+        usable = usable if span is None else _within(span, opened, usable)
+        if len(usable.labelled_frames) == 1:
+            lone = f"only frame {usable.labelled_frames[0]} is labelled: poses far from it rest on little"
+            _warn(f"{lone}; label a few more frames")
+        yield opened, usable
 
 
 def check_labels(video: Video, labels: Labels) -> Labels:
@@ -387,4 +469,4 @@ def _noting() -> Iterator[list[str]]:
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

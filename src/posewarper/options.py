@@ -60,8 +60,11 @@ class Settings(BaseModel):
 class NetworkConfig(Settings):
     """Architecture of a model for one's own clips; the paper's is hrnet_w48 with 20 blocks of 128."""
 
-    backbone: str = "hrnet_w18_small"
-    backbone_weights: str = Field(default="none", description="none (random), imagenet (timm's) or a file")
+    backbone: str = "tf_efficientnet_lite0"
+    backbone_weights: str = Field(
+        default="auto", description="auto (trained ones if there are any), none (random), imagenet or a file"
+    )
+    neck: Literal["pyramid", "upsampling"] = "pyramid"
     crop_size: tuple[int, int] = Field(default=(192, 192), description="(height, width), multiples of 32")
     head_width: int = Field(default=32, ge=1)
     head_blocks: int = Field(default=4, ge=1)
@@ -72,9 +75,13 @@ class NetworkConfig(Settings):
 class FitConfig(Settings):
     """How a model is fitted to a clip. Budgets are iterations, never seconds."""
 
-    pose_iterations: int = Field(default=250, ge=0)
+    pose_iterations: int = Field(default=240, ge=0, description="at most, on the labels")
+    enough: float = Field(default=0.2, gt=0, description="share of the loss at which the labels are learned")
     pseudo_iterations: int = Field(default=120, ge=0, description="on propagated poses; 0 for none")
     warp_iterations: int = Field(default=150, ge=0)
+    estimate_first: bool = Field(
+        default=True, description="propagate before the stages that serve new videos, not after them"
+    )
     pose_batch: int = Field(default=16, ge=2)
     warp_batch: int = Field(default=8, ge=2)
     pose_learning_rate: float = Field(default=2e-3, gt=0)
@@ -90,7 +97,9 @@ class FitConfig(Settings):
 EFFORTS: dict[str, FitConfig] = {
     "fast": FitConfig(pose_iterations=0, pseudo_iterations=0, warp_iterations=0),
     "normal": FitConfig(),
-    "best": FitConfig(pose_iterations=900, pseudo_iterations=400, warp_iterations=500),
+    "best": FitConfig(
+        pose_iterations=900, enough=0.02, pseudo_iterations=400, warp_iterations=500, estimate_first=False
+    ),
 }
 
 

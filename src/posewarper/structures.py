@@ -382,6 +382,7 @@ class RunResult:
         seconds: stage -> seconds.
         notes: warnings in plain words (keypoints never labelled, tracks that left their crop, ...).
         config: every setting of the run.
+        trains_on: whether a model is still being trained, for new videos.
     """
 
     poses: Poses
@@ -390,6 +391,7 @@ class RunResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    trains_on: bool = False
 
 
 NO_TRACK = -1

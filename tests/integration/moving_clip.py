@@ -22,7 +22,14 @@ _OFFSETS = np.array([[8.0, 20.0], [20.0, 8.0], [20.25, 32.5], [40.0, 20.0]])
 
 # Enough to go through every stage, too little to learn anything.
 TINY_FIT = FitConfig(pose_iterations=3, pseudo_iterations=1, warp_iterations=2, pose_batch=2, warp_batch=2)
-TINY_NETWORK = NetworkConfig(crop_size=(64, 64), head_width=8, head_blocks=1, head_dilations=(1, 2))
+TINY_NETWORK = NetworkConfig(
+    backbone="hrnet_w18_small",
+    backbone_weights="none",
+    crop_size=(64, 64),
+    head_width=8,
+    head_blocks=1,
+    head_dilations=(1, 2),
+)
 
 
 def _texture(height: int, width: int, seed: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from moving_clip import (
 from posewarper import fit, fitting, load_model, propagate
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
 from posewarper.model.checkpoint import parameters_sha256
+from posewarper.model.pretrained import read_backbone_weights
 from posewarper.options import EFFORTS, NetworkConfig
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Track
@@ -317,3 +318,62 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     assert len(poses.tracks[0].frames) == n_frames
     assert 0 < most_alive <= 8
     assert 0 < most_cached <= 20 * tile.nbytes
+
+
+def test_the_poses_stand_before_the_training_for_new_videos(video, tmp_path, monkeypatch):
+    monkeypatch.setitem(EFFORTS, "normal", TINY_FIT)
+    monkeypatch.setattr(fitting, "NetworkConfig", lambda: TINY_NETWORK)
+    path, given = tmp_path / "model.pt", []
+    how = {"checkpoint": path, "device": "cpu", "on_result": lambda r: given.append((r, load_model(path)))}
+    result = propagate(video, some_labels(), **how)
+    ((first, model),) = given
+    assert first.trains_on and not result.trains_on
+    assert model.spec.trained == {"pose": 3}
+    assert load_model(path).spec.trained == {"pose": 4, "warp": 2}
+    np.testing.assert_array_equal(first.poses.dense(), result.poses.dense())
+    assert set(result.seconds) - set(first.seconds) == {"training for new videos"}
+    # What was trained afterwards has no say: without it the poses are the same.
+    given.clear()
+    alone = propagate(video, some_labels(), keep_training=False, **how)
+    np.testing.assert_array_equal(alone.poses.dense(), result.poses.dense())
+    assert not given[0][0].trains_on
+    assert load_model(path).spec.trained == {"pose": 3}
+
+
+@pytest.mark.parametrize("stage", ["training on propagated poses", "training the warper"])
+def test_ctrl_c_after_the_first_result_keeps_both_and_resumes(video, tmp_path, monkeypatch, stage):
+    monkeypatch.setitem(EFFORTS, "normal", TINY_FIT.model_copy(update={"pseudo_iterations": 3}))
+    monkeypatch.setattr(fitting, "NetworkConfig", lambda: TINY_NETWORK)
+    given = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == stage:
+            raise KeyboardInterrupt
+
+    how = {"device": "cpu", "on_result": given.append}
+    whole = propagate(video, some_labels(), checkpoint=tmp_path / "whole.pt", **how)
+    how |= {"checkpoint": tmp_path / "model.pt", "parts": tmp_path / "parts"}
+    with pytest.raises(Interrupted, match="the poses stand"):
+        propagate(video, some_labels(), progress=stop, **how)
+    assert load_model(tmp_path / "model.pt").spec.stopped.startswith("iteration 1 of")
+    np.testing.assert_array_equal(given[1].poses.dense(), whole.poses.dense())
+    resumed = propagate(video, some_labels(), **how)
+    np.testing.assert_array_equal(resumed.poses.dense(), whole.poses.dense())
+    both = (load_model(tmp_path / name) for name in ("model.pt", "whole.pt"))
+    assert len({parameters_sha256(model) for model in both}) == 1
+    assert load_model(tmp_path / "model.pt").spec.stopped == ""
+
+
+def test_trained_weights_keep_their_lower_stages(video):
+    network = TINY_NETWORK.model_copy(
+        update={"backbone": "tf_efficientnet_lite0", "backbone_weights": "auto", "neck": "pyramid"}
+    )
+    model = tiny_fit(video, some_labels(), network=network)
+    start = read_backbone_weights(network)
+    assert start is not None
+    for name, learns in (("conv_stem.weight", False), ("blocks.2.1.conv_pw.weight", False)):
+        kept = torch.equal(model.backbone.trunk.get_parameter(name), start.state[name].flip(2, 3))
+        assert kept is not learns
+    learned = model.backbone.trunk.get_parameter("blocks.5.0.conv_pw.weight")
+    assert not torch.equal(learned, start.state["blocks.5.0.conv_pw.weight"].flip(2, 3))
+    assert model.spec.mean == (127 / 255,) * 3

@@ -73,7 +73,10 @@ class Fake:
     def needs_model(self, method, effort):
         return method != "near"
 
-    def fit_clip(self, clip, config, network, *, start, seed, device, progress):
+    def needs_all_stages(self, method, config):
+        return False
+
+    def fit_clip(self, clip, config, network, *, start, seed, device, further, progress):
         assert clip.chains and config.pose_iterations and isinstance(network, NetworkConfig)
         frames = len(clip.labels.labelled_frames)
         self.start, self.seed = start, seed
@@ -269,7 +272,7 @@ def test_damaged_parts_are_computed_again(fake, run, tmp_path):
     rows = run()
     (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     parts = {"-".join(path.name.split("-")[:2]): path for path in folder.iterdir()}
-    rest = {"model.json", "model.pt", "request.json"}
+    rest = {"model_on_labels.json", "model_on_labels.pt", "request.json"}
     assert set(parts) == {"every3-near", "every3-net", "every3-late", *rest}
     fake.calls.clear()
     parts["every3-near"].write_text(parts["every3-near"].read_text()[:50])  # cut off
@@ -277,7 +280,7 @@ def test_damaged_parts_are_computed_again(fake, run, tmp_path):
     assert [row["mean"] for row in run()] == [row["mean"] for row in rows]
     assert fake.calls == [("no flow", "4"), ("near", "4"), ("load",), ("flow", "4"), ("net", "4")]
     parts["every3-late"].unlink()
-    parts["model.json"].unlink()  # a run was killed before it had written it
+    parts["model_on_labels.json"].unlink()  # a run was killed before it had written it
     fake.calls.clear()
     run()
     assert fake.calls == [("flow", "4"), ("fit", "4"), ("late", "4")]
@@ -288,7 +291,7 @@ def test_two_comparisons_do_not_write_to_one_part_of_the_cache(fake, run, tmp_pa
     (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     with sole_writer(folder):
         with pytest.raises(OutputError, match="another run is writing"):
-            run()
+            run(methods=["near"])
         run(every=[4], methods=["near"])
 
 

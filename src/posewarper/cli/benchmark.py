@@ -68,7 +68,7 @@ def run(
         ),
     ] = None,
     effort: common.Effort = "normal",
-    backbone_weights: common.BackboneWeights = "none",
+    backbone_weights: common.BackboneWeights = None,
     overwrite: common.Overwrite = False,
     quiet: common.Quiet = False,
     device: common.Device = common.DeviceName.AUTO,
@@ -104,7 +104,7 @@ def run(
             methods=names,
             seed=seed,
             effort=effort,
-            network=NetworkConfig(backbone_weights=backbone_weights),
+            network=None if backbone_weights is None else NetworkConfig(backbone_weights=backbone_weights),
             device=device.value,
             cache=cache or default_cache(),
             progress=progress,
@@ -114,7 +114,7 @@ def run(
     console.print(_NOISE, style="dim", highlight=False)
     if json_file is not None:
         given = {"video": str(video), "labels": str(labels), "track": track, "effort": effort, "seed": seed}
-        given |= {} if backbone_weights == "none" else {"backbone_weights": backbone_weights}
+        given |= {} if backbone_weights is None else {"backbone_weights": backbone_weights}
         head = {"clip": rows[0]["clip"], "version": __version__, **given}
         write_json(json_file, {**head, "machine": describe_machine(device.value), "rows": rows})
         common.print_line(f"wrote {json_file}")

@@ -90,11 +90,12 @@ FrameNumber = Annotated[
     ),
 ]
 BackboneWeights = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--backbone-weights",
-        metavar="none|imagenet|FILE",
-        help="What training starts from: random weights, timm's own, or those of a file.",
+        metavar="auto|none|imagenet|FILE",
+        help="What training starts from: trained weights that are at hand (auto, the default), random ones, "
+        "timm's, or those of a file.",
     ),
 ]
 

@@ -64,18 +64,17 @@ def run(
         options = {"labels": labels, "out": out, "effort": effort, "device": device.value, "seed": seed}
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         common.print_line(shlex.join(["posewarper", "propagate", str(clip), *words, "--overwrite"]))
-        rows: list[Row] = []
 
         def score(result: RunResult) -> list[Row]:
-            rows.extend(_score(result, clip, dense, seed, progress))
+            rows = _score(result, clip, dense, seed, progress)
+            common.print_line("")
+            show_rows(Console(), rows)
             return rows
 
         inputs = describe_inputs(video=clip, labels=labels)
         propagate.write_results(
             claimed, clip, labels, settings, inputs, device.value, progress, started, score=score
         )
-    common.print_line("")
-    show_rows(Console(), rows)
 
 
 def _write_clip(clip: Path, labels: Path, truth: Path, seed: int, progress: Progress) -> Labels:

@@ -57,7 +57,14 @@ def run(
         str | None,
         typer.Option(metavar="A-B", help="Work on frames A to B alone, with the labels on them."),
     ] = None,
-    backbone_weights: common.BackboneWeights = "none",
+    backbone_weights: common.BackboneWeights = None,
+    keep_training: Annotated[
+        bool,
+        typer.Option(
+            "--keep-training/--no-keep-training",
+            help="Go on to train model.pt for new videos when the poses are written.",
+        ),
+    ] = True,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the results; <video>_poses if left out.")
     ] = None,
@@ -77,7 +84,8 @@ def run(
 
     Writes poses.json (every frame), report.html (frames worth checking, scores, what was run), overlay.mp4
     and sheet.jpg (to look at), model.pt (if one was trained) and run.json (what was run). Labelled frames are
-    kept exactly. After a stop at any moment, also in training, the same command resumes there.
+    kept exactly. When the poses are written, the training goes on to make model.pt better for new videos;
+    Ctrl-C then keeps both. After a stop at any moment, also in training, the same command resumes there.
 
     Of a list each video gets a folder of its own in DIR. Failures are reported and skipped, and so are videos
     that are done with the same settings. Processes of torchrun --nproc-per-node N -m posewarper propagate ...
@@ -94,7 +102,8 @@ def run(
                 fix="give --labels FILE, or a column labels in the list",
             )
         settings: dict[str, Any] = {"method": method, "effort": effort, "extend": extend, "seed": seed}
-        settings |= {} if backbone_weights == "none" else {"backbone_weights": backbone_weights}
+        settings |= {} if backbone_weights is None else {"backbone_weights": backbone_weights}
+        settings |= {} if keep_training else {"keep_training": False}
         settings |= {} if frames is None else {"frames": frames}
         choice = {"labels_of": job.labels_of or labels_of, "frame_number": frame_number}
         settings |= {name: value for name, value in choice.items() if value is not None}
@@ -134,7 +143,7 @@ def _propagate_one(
     common.check_there(model, "a checkpoint of posewarper", ModelError)
     inputs = describe_inputs(video=video, labels=labels, model=model)
     weights = settings.get("backbone_weights")
-    if weights not in (None, "imagenet") and os.path.isfile(weights):
+    if weights is not None and os.path.isfile(weights):
         inputs |= describe_inputs(backbone_weights=Path(weights))
     request = {**settings, **{name: facts and facts["sha256"] for name, facts in inputs.items()}}
     names = (*RESULTS, MODEL, RECORDS)
@@ -150,14 +159,20 @@ def plan(settings: Mapping[str, Any], trains: bool) -> list[common.Stage]:
     from posewarper.options import effort_config
 
     config, method = effort_config(settings["effort"]), settings["method"]
-    trained: list[common.Stage] = [
-        ("training the pose network", config.pose_iterations, 0.3),
-        ("propagating (default)", None if config.pseudo_iterations else 0, 0.15),
-        ("training on propagated poses", config.pseudo_iterations, 0.3),
+    poses: list[common.Stage] = [(f"propagating ({method})", None, 0.15), ("overlay", None, 0.05)]
+    if not (trains and config.pose_iterations):
+        return [("optical flow", None, 0.12), *poses]
+    start: list[common.Stage] = [
+        ("optical flow", None, 0.12),
+        ("training the pose network", config.pose_iterations, 0.5),
+    ]
+    further: list[common.Stage] = [
+        ("training on propagated poses", config.pseudo_iterations, 0.5),
         ("training the warper", config.warp_iterations, 0.25),
     ]
-    ends: list[common.Stage] = [(f"propagating ({method})", None, 0.15), ("overlay", None, 0.05)]
-    return [("optical flow", None, 0.12), *(trained if trains and config.pose_iterations else []), *ends]
+    if not config.estimate_first:
+        return [*start, ("propagating (default)", None, 0.15), *further, *poses]
+    return [*start, *poses, *(further if settings.get("keep_training", True) else [])]
 
 
 def write_results(
@@ -199,7 +214,31 @@ def write_results(
     if (out / RECORDS).is_dir() and not claimed.anew:
         common.print_line("resuming the run that was stopped here")
     span = common.read_span(settings["frames"]) if "frames" in settings else None
+    facts: dict[str, Any] = {}
     with open_video(video) as opened:
+
+        def write(result: RunResult) -> None:
+            claimed.begin()
+            gaps = describe_gaps(result.poses, span)
+            if gaps:
+                gaps += "; --extend gives every track a pose on every frame"
+                result = replace(result, notes=(*result.notes, gaps))
+            write_poses(out / "poses.json", result.poses)
+            write_pictures(out, opened, result, progress, span=span)
+            asked = {"effort": settings["effort"], "seed": settings["seed"], "device": device}
+            labelled = {"labelled_frames": result.poses.labelled_frames.tolist()}
+            seconds = time.perf_counter() - started
+            facts.update(describe_result(result, inputs, device, seconds, **asked, **labelled))
+            write_report(out / "report.html", opened, result, facts, scores=score(result))
+            # With the report.
+            facts["seconds"]["first_result"] = round(time.perf_counter() - started, 2)
+            _tell(result, opened.n_frames if span is None else len(span), gaps)
+            where = f"{out / 'poses.json'}; look at {out / 'report.html'} and {out / 'overlay.mp4'}"
+            common.print_line(f"wrote {where}, after {facts['seconds']['first_result']:.0f} s")
+            if result.trains_on:
+                aim = f"to make {out / MODEL} better for new videos"
+                common.print_line(f"training goes on, {aim}; Ctrl-C keeps what is there")
+
         result = propagate(
             opened,
             LabelFile(labels, settings.get("labels_of"), settings.get("frame_number")),
@@ -209,31 +248,25 @@ def write_results(
             checkpoint=out / MODEL,
             span=span,
             parts=out / RECORDS,
+            keep_training=settings.get("keep_training", True),
+            on_result=write,
             progress=claimed.beginning(progress),
             **{name: settings[name] for name in ("method", "effort", "extend", "seed")},
         )
-        claimed.begin()
-        if gaps := describe_gaps(result.poses, span):
-            gaps += "; --extend gives every track a pose on every frame"
-            result = replace(result, notes=(*result.notes, gaps))
-        write_poses(out / "poses.json", result.poses)
-        write_pictures(out, opened, result, progress, span=span)
-        asked = {"effort": settings["effort"], "seed": settings["seed"], "device": device}
-        labelled = {"labelled_frames": result.poses.labelled_frames.tolist()}
-        seconds = time.perf_counter() - started
-        facts = describe_result(result, inputs, device, seconds, **asked, **labelled)
-        write_report(out / "report.html", opened, result, facts, scores=score(result))
-    facts["seconds"]["total"] = round(time.perf_counter() - started, 2)  # with the report
+    facts["seconds"] |= {name: round(value, 2) for name, value in result.seconds.items()}
+    facts["seconds"]["total"] = round(time.perf_counter() - started, 2)
     claimed.finish(facts)
     shutil.rmtree(out / RECORDS, ignore_errors=True)
+    stages = {name: value for name, value in facts["seconds"].items() if name != "first_result"}
+    common.print_line(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in stages.items()))
+
+
+def _tell(result: RunResult, n_frames: int, gaps: str) -> None:
     poses, n_labelled = result.poses, len(result.poses.labelled_frames)
     posed = sum(len(track.frames) for track in poses.tracks.values())
-    n_frames = opened.n_frames if span is None else len(span)
     common.print_line(
         f"{common.count_of(n_labelled, 'labelled frame')} -> {common.count_of(posed, 'pose')} of "
         f"{common.count_of(len(poses.tracks), 'track')} on {common.count_of(n_frames, 'frame')}"
     )
     if gaps:
         common.print_line(gaps)
-    common.print_line(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
-    common.print_line(f"wrote {out / 'poses.json'}; look at {out / 'report.html'} and {out / 'overlay.mp4'}")

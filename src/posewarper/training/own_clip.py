@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from posewarper.model.backbone import lower_stages
 from posewarper.model.checkpoint import write_tensors
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.pretrained import BackboneWeights
@@ -26,7 +29,7 @@ from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Poses, Progress, Track, silent
 from posewarper.training.batches import Batch, label_heatmaps
 from posewarper.training.random_crops import Sample, cut_sample, draw, half_body_box, jitter
-from posewarper.training.steps import PoseStep, WarperStep, training_steps
+from posewarper.training.steps import PoseStep, WarperStep, heatmap_loss, training_steps
 from posewarper.version import __version__
 from posewarper.video.track_crops import Region, RegionRequest, read_regions
 
@@ -150,9 +153,12 @@ def _requests(
 
 
 def read_training_regions(
-    clip: Clip, crop_size: tuple[int, int], seed: int
+    clip: Clip, crop_size: tuple[int, int], seed: int, *, nearby: bool = True
 ) -> tuple[list[Region], dict[int, list[Region]]]:
-    """Read the regions of all labels, and of a few unlabelled frames near each, up to half a gap away."""
+    """Read the regions of all labels, and of a few unlabelled frames near each, up to half a gap away.
+
+    Without ``nearby`` only the first.
+    """
     rng = np.random.default_rng([seed, 0])
     labelled = []
     for i, track in clip.labels.tracks.items():
@@ -165,7 +171,8 @@ def read_training_regions(
     nothing = np.full((len(clip.labels.skeleton), 2), np.nan)
     hidden = np.zeros(len(clip.labels.skeleton), np.uint8)
     rows = [(n, True, r) for n, r in enumerate(labelled)]
-    for n in rng.permutation(len(labelled))[: max(0, (_REGIONS - len(labelled)) // _NEIGHBOURS)].tolist():
+    most = max(0, (_REGIONS - len(labelled)) // _NEIGHBOURS) if nearby else 0
+    for n in rng.permutation(len(labelled))[:most].tolist():
         own = labelled[n]
         frames = np.setdiff1d(clip.frames[own.track], clip.labels.tracks[own.track].frames)
         frames = np.sort(rng.permutation(frames[np.abs(frames - own.frame) <= reach])[:_NEIGHBOURS])
@@ -231,7 +238,8 @@ def build_clip_model(
 class KeptFit:
     """The state of a fit in a file, so that a fit that was stopped, also by a kill, resumes exactly.
 
-    A state that is there is put into the model: the weights with which the stage began that was stopped.
+    If the pose network had learned from the labels before the stop, its weights at that point are put into
+    the model, so that the same poses are propagated again.
 
     Args:
         model: is trained in place; it begins as it did before the stop.
@@ -243,76 +251,134 @@ class KeptFit:
         self._content: dict[str, Any] = {}
         if path is not None and path.is_file():
             self._content = torch.load(path, map_location="cpu", weights_only=True)
-            self._start = self._content["start"]
-            model.eval().load_state_dict(self._start)
+            if self._content["first"]:
+                model.eval().load_state_dict(self._content["first"])
             model.spec = replace(model.spec, trained=self._content["trained"])
+        self._first: Mapping[str, Tensor] = self._content.get("first", {})
 
     def passed(self, stage: str) -> bool:
         """Return whether a stage was done before the stop."""
         return bool(self._content) and _STAGES.index(stage) < _STAGES.index(self._content["stage"])
 
-    def begin(self, stage: str, optimiser: Optimizer) -> int:
-        """Begin a stage, or resume it where it was stopped; returns the iterations that are done."""
+    def begin(self, stage: str, optimiser: Optimizer) -> tuple[int, int | None]:
+        """Begin a stage, or resume it where it was stopped.
+
+        Returns:
+            The iterations that are done, and the one at which the learning rate began to fall, None if it
+            had not yet.
+        """
         if self._path is None:
-            return 0
-        self._start = {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}
+            return 0, None
+        if stage != _POSE and not self._first:
+            state = self._model.state_dict().items()
+            self._first = {name: value.detach().cpu().clone() for name, value in state}
         self._trained, self._saved = dict(self._model.spec.trained), -math.inf
         if self._content.get("stage") != stage:
-            return 0
+            return 0, None
         self._model.load_state_dict(self._content["model"])
         optimiser.load_state_dict(self._content["optimiser"])
-        return self._content["done"]
+        return self._content["done"], self._content["falls"]
 
-    def keep(self, stage: str, done: int, optimiser: Optimizer) -> None:
+    def keep(self, stage: str, done: int, falls: int | None, optimiser: Optimizer) -> None:
         """Write the state after a stage's first iteration, and then once a minute."""
         if self._path is None or time.monotonic() < self._saved + _KEPT_SECONDS:
             return
-        content = {"stage": stage, "done": done, "trained": self._trained, "start": self._start}
-        content |= {"model": self._model.state_dict(), "optimiser": optimiser.state_dict()}
-        write_tensors(self._path, content)
+        content = {"stage": stage, "done": done, "falls": falls, "trained": self._trained}
+        content |= {"first": self._first, "model": self._model.state_dict()}
+        write_tensors(self._path, {**content, "optimiser": optimiser.state_dict()})
         self._saved = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a stage is trained, and at which rate: a warm-up, a plateau, and a fall along a cosine.
+
+    Args:
+        iterations: at most.
+        learning_rate: of the plateau.
+        enough: the plateau ends when the loss falls below this share of what a network that shows nothing
+            would have, and in time for the fall; None goes without a plateau.
+    """
+
+    iterations: int
+    learning_rate: float
+    enough: float | None = None
+
+    @property
+    def warm_up(self) -> int:
+        """Iterations until the full rate."""
+        return max(1, min(20, self.iterations // 10))
+
+    def fall(self, begin: int) -> int:
+        """Return how many iterations the fall takes that begins after so many."""
+        return self.iterations - begin if self.enough is None else min(begin // 2, self.iterations - begin)
+
+    def begin_of_fall(self, done: int, shares: Sequence[float]) -> int | None:
+        """Return ``done`` if the rate is to fall from here on, None if not yet.
+
+        ``shares`` are those of the last :data:`_LOOKED_AT` iterations.
+        """
+        if self.enough is None:
+            return done if done >= self.warm_up else None
+        is_enough = len(shares) == _LOOKED_AT and sum(shares) < self.enough * _LOOKED_AT
+        return done if is_enough or done + done // 2 >= self.iterations else None
+
+    def rate(self, step: int, begin: int | None) -> float:
+        """Return the learning rate of a step, from 0; ``begin`` is the first step of the fall."""
+        if begin is None or step < begin:
+            return self.learning_rate * min(1.0, (step + 1) / self.warm_up)
+        share = (step - begin) / max(1, self.fall(begin))
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+_LOOKED_AT = 10
 
 
 def train(
     parameters: Iterable[nn.Parameter],
-    loss_at: Callable[[int], Tensor],
+    loss_at: Callable[[int], tuple[Tensor, float]],
+    schedule: Schedule,
     *,
-    iterations: int,
-    learning_rate: float,
     stage: str,
     progress: Progress,
     kept: KeptFit | None = None,
-) -> tuple[int, bool]:
-    """Minimise a loss with AdamW under a cosine schedule with a short warm-up to ``learning_rate``.
+) -> tuple[int, int, bool]:
+    """Minimise a loss with AdamW.
 
-    ``loss_at`` gives the loss of an iteration's batch; iterations that ``kept`` knows are not done again.
-    Returns how many iterations were done, and whether Ctrl-C ended them early.
+    ``loss_at`` gives the loss of an iteration's batch, and its share of the loss of a network that shows
+    nothing; iterations that ``kept`` knows are not done again.
+
+    Returns:
+        How many iterations were done, how many were to be, and whether Ctrl-C ended them.
     """
     optimiser = torch.optim.AdamW([p for p in parameters if p.requires_grad], weight_decay=1e-4)
-    warm_up = max(1, min(20, iterations // 10))
-
-    def rate(step: int) -> float:
-        if step < warm_up:
-            return learning_rate * ((step + 1) / warm_up)
-        share = (step - warm_up) / max(1, iterations - warm_up)
-        return learning_rate * (0.5 * (1 + math.cos(math.pi * share)))
+    shares: deque[float] = deque(maxlen=_LOOKED_AT)
 
     def learn(step: int) -> Tensor:
-        loss = loss_at(step)
+        loss, share = loss_at(step)
         loss.backward()
+        shares.append(share)
         return loss
 
-    done = first = 0 if kept is None else kept.begin(stage, optimiser)
-    losses = (partial(learn, step) for step in range(first, iterations))
+    done, begin = (0, None) if kept is None else kept.begin(stage, optimiser)
+    total = schedule.iterations if begin is None else begin + schedule.fall(begin)
+    losses = (partial(learn, step) for step in count(done) if step < total)
     try:
         # A single odd batch must not undo what was learned.
-        for done, _ in training_steps(optimiser, losses, rate, first=first, largest_gradient=1.0):
+        steps = training_steps(
+            optimiser, losses, lambda step: schedule.rate(step, begin), first=done, largest_gradient=1.0
+        )
+        while done < total:
+            done, _ = next(steps)
+            if begin is None:
+                begin = schedule.begin_of_fall(done, shares)
+                total = schedule.iterations if begin is None else begin + schedule.fall(begin)
             if kept is not None:
-                kept.keep(stage, done, optimiser)
-            progress(stage, done, iterations)
+                kept.keep(stage, done, begin, optimiser)
+            progress(stage, done, total)
     except KeyboardInterrupt:
-        return done, True
-    return done, False
+        return done, total, True
+    return done, total, False
 
 
 def _fit(
@@ -320,32 +386,34 @@ def _fit(
     draw_batch: Callable[..., Batch],
     config: FitConfig,
     seed: tuple[int, int],
-    iterations: int,
-    rate: float,
+    schedule: Schedule,
     stage: str,
     progress: Progress,
     kept: KeptFit | None,
+    frozen: Iterable[nn.Parameter] = (),
 ) -> bool:
     """Train by a step on batches that are drawn; returns whether Ctrl-C ended it early."""
     model, spec = step.model, step.model.spec
     step.set_mode()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
 
-    def loss_at(n: int) -> Tensor:
+    def loss_at(n: int) -> tuple[Tensor, float]:
         batch = draw_batch(spec.skeleton, config, spec.crop_size, np.random.default_rng([*seed, n]))
-        return step({name: value.to(model.device) for name, value in batch.items()})
+        batch = {name: value.to(model.device) for name, value in batch.items()}
+        loss = step(batch)
+        nothing = heatmap_loss(torch.zeros_like(batch["target"]), batch["target"], batch["weights"])
+        return loss, float(loss.detach() / nothing.clamp(min=1e-12))
 
-    done, interrupted = train(
-        step.parameters(),
-        loss_at,
-        iterations=iterations,
-        learning_rate=rate,
-        stage=stage,
-        progress=progress,
-        kept=kept,
+    done, total, interrupted = train(
+        step.parameters(), loss_at, schedule, stage=stage, progress=progress, kept=kept
     )
     model.requires_grad_(True)
     model.eval()
-    model.record("pose" if isinstance(step, PoseStep) else "warp", done)
+    own = "pose" if isinstance(step, PoseStep) else "warp"
+    model.record(own, done + (model.spec.trained.get(own, 0) if stage == PSEUDO else 0))
+    if done < total:
+        model.note(stopped=f"iteration {done} of {total} ({stage})")
     return interrupted
 
 
@@ -360,6 +428,9 @@ def train_pose(
 ) -> bool:
     """Train backbone and final layer on labelled regions; returns whether Ctrl-C ended it early.
 
+    It ends when the labels are learned well enough, or after ``config.pose_iterations``. A backbone that
+    starts from trained weights keeps those of its lower stages.
+
     Args:
         model: is changed in place.
         regions: labelled regions.
@@ -370,9 +441,8 @@ def train_pose(
     """
     if kept is not None and kept.passed(_POSE):
         return False
-    step = PoseStep(model, "paper", precision(model.device))
-    draw_batch, budget = partial(pose_batch, regions), (config.pose_iterations, config.pose_learning_rate)
-    return _fit(step, draw_batch, config, (seed, 1), *budget, _POSE, progress, kept)
+    schedule = Schedule(config.pose_iterations, config.pose_learning_rate, config.enough)
+    return _train_pose(model, regions, config, (seed, 1), schedule, _POSE, progress, kept)
 
 
 def train_pose_on_propagated(
@@ -393,13 +463,24 @@ def train_pose_on_propagated(
         return False
     # More gently than from labels, which make up at least a third of the samples.
     times = max(1, len(propagated) // (2 * len(labelled)))
-    before = model.spec.trained.get("pose", 0)
+    schedule = Schedule(config.pseudo_iterations, 0.5 * config.pose_learning_rate)
+    regions = [*propagated, *list(labelled) * times]
+    return _train_pose(model, regions, config, (seed, 3), schedule, PSEUDO, progress, kept)
+
+
+def _train_pose(
+    model: PoseWarper,
+    regions: Sequence[Region],
+    config: FitConfig,
+    seed: tuple[int, int],
+    schedule: Schedule,
+    stage: str,
+    progress: Progress,
+    kept: KeptFit | None,
+) -> bool:
     step = PoseStep(model, "paper", precision(model.device))
-    draw_batch = partial(pose_batch, [*propagated, *list(labelled) * times])
-    budget = config.pseudo_iterations, 0.5 * config.pose_learning_rate
-    interrupted = _fit(step, draw_batch, config, (seed, 3), *budget, PSEUDO, progress, kept)
-    model.record("pose", before + model.spec.trained["pose"])
-    return interrupted
+    frozen = lower_stages(model.backbone) if "backbone_weights" in model.spec.provenance else ()
+    return _fit(step, partial(pose_batch, regions), config, seed, schedule, stage, progress, kept, frozen)
 
 
 def train_warper(
@@ -419,8 +500,6 @@ def train_warper(
     :func:`pair_batch` and :func:`train_pose`.
     """
     step = WarperStep(model, "frozen_backbone", precision(model.device))
-    draw_batch, budget = (
-        partial(pair_batch, labelled, nearby),
-        (config.warp_iterations, config.warp_learning_rate),
-    )
-    return _fit(step, draw_batch, config, (seed, 2), *budget, _WARPER, progress, kept)
+    schedule = Schedule(config.warp_iterations, config.warp_learning_rate)
+    draw_batch = partial(pair_batch, labelled, nearby)
+    return _fit(step, draw_batch, config, (seed, 2), schedule, _WARPER, progress, kept)

@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from posewarper import fit
 from posewarper.errors import ConfigError, ModelError
-from posewarper.model.backbone import WIDTH, UpsamplingHead, build_backbone
+from posewarper.model.backbone import (
+    PYRAMID_WIDTH,
+    WIDTH,
+    PyramidBackbone,
+    UpsamplingHead,
+    build_backbone,
+    load_trunk,
+    lower_stages,
+)
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.options import FitConfig, NetworkConfig
@@ -204,7 +213,7 @@ def test_a_clip_is_fitted_with_another_backbone(moving_video, picture, tmp_path)
     track = Track(frames, keypoints)
     labels = Labels(SKELETON, {0: track}, image_size=picture.size, n_frames=picture.n_frames)
     config = FitConfig(pose_iterations=2, pseudo_iterations=1, warp_iterations=2, pose_batch=2, warp_batch=2)
-    network = NetworkConfig(backbone="resnet18", crop_size=(64, 64), **SMALL)
+    network = NetworkConfig(backbone="resnet18", backbone_weights="none", crop_size=(64, 64), **SMALL)
     path = tmp_path / "model.pt"
     model = fit(moving_video, labels, config=config, network=network, device="cpu", checkpoint=path)
     assert model.spec.trained == {"pose": 3, "warp": 2}
@@ -267,3 +276,67 @@ def test_every_parameter_gets_a_gradient_and_the_norms_count_batches():
     head(torch.rand(2, 4, 3, 4)).square().sum().backward()
     assert [n for n, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
     assert {int(v) for n, v in head.named_buffers() if n.endswith("num_batches_tracked")} == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("resnet18", (64, 96)), ("convnext_atto", (64, 64)), ("swin_tiny_patch4_window7_224", (224, 224))],
+)
+def test_a_pyramid_joins_the_maps_of_every_stride(name, size):
+    backbone, channels = build_backbone(name, size, "pyramid")
+    assert isinstance(backbone, PyramidBackbone)
+    assert not backbone.turned
+    assert channels == PYRAMID_WIDTH
+    found = backbone.eval()(torch.rand(2, 3, *size))[0]
+    assert found.shape == (2, channels, size[0] // 4, size[1] // 4)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", ["test_vit", "levit_128"])
+def test_a_network_without_maps_of_several_strides_is_upsampled(name):
+    backbone, _ = build_backbone(name, (64, 64), "pyramid")
+    assert type(backbone).__name__ == "UpsampledBackbone"
+
+
+def test_a_turned_trunk_gives_the_maps_of_the_network_that_pads_as_tensorflow():
+    own = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(1, 2, 3, 4)).eval()
+    backbone, _ = build_backbone("tf_efficientnet_lite0", (96, 64), "pyramid")
+    assert isinstance(backbone, PyramidBackbone)
+    assert backbone.turned
+    assert not any(isinstance(module, Conv2dSame) for module in backbone.modules())
+    with torch.no_grad():
+        for value in own.state_dict().values():
+            if value.is_floating_point():
+                value.uniform_(0.5, 1.0) if value.ndim == 1 else value.normal_(0, 0.2)
+        load_trunk(backbone, own.state_dict())
+        backbone.eval()
+        crops = torch.rand(2, 3, 96, 64)
+        wanted = own(crops)
+        found = [features.flip(2, 3) for features in backbone.trunk(crops.flip(2, 3))]
+        for one, other in zip(wanted, found, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
+        joined = backbone.pyramid([features.flip(2, 3) for features in wanted]).flip(2, 3)
+        torch.testing.assert_close(
+            backbone(crops)[0], joined, rtol=1e-3, atol=1e-4 * float(joined.abs().max())
+        )
+
+
+def test_lower_stages_end_at_an_eighth_of_the_crop():
+    backbone, _ = build_backbone("tf_efficientnet_lite0", (64, 64), "pyramid")
+    assert isinstance(backbone, PyramidBackbone)
+    lower = {id(parameter) for parameter in lower_stages(backbone)}
+    names = [name for name, value in backbone.trunk.named_parameters() if id(value) in lower]
+    assert {".".join(name.split(".")[:2]) for name in names if name.startswith("blocks")} == {
+        "blocks.0",
+        "blocks.1",
+        "blocks.2",
+    }
+    assert "conv_stem.weight" in names
+    assert len(lower_stages(build_backbone("convnext_atto", (64, 64), "pyramid")[0])) > 10
+    assert lower_stages(build_backbone("hrnet_w18_small", (64, 64), "pyramid")[0]) == []
+
+
+def test_an_unknown_neck_is_refused():
+    with pytest.raises(ModelError, match="pyramid"):
+        build_backbone("resnet18", (64, 64), "pyramyd")

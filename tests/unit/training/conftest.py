@@ -18,7 +18,7 @@ def dots(tmp_path_factory):
 @pytest.fixture
 def small_trunk(monkeypatch):
     """In place of any backbone the smallest one."""
-    monkeypatch.setattr(network, "build_backbone", lambda name, crop_size: (Trunk(), 8))
+    monkeypatch.setattr(network, "build_backbone", lambda name, crop_size, neck: (Trunk(), 8))
 
 
 @pytest.fixture(scope="session", autouse=True)
