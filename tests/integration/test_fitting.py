@@ -297,15 +297,20 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     alive: set[int] = set()
     most_alive, most_cached = 0, 0
     with open_video(path, cache_bytes=20 * tile.nbytes) as video:
-        read = video._frames.read
 
-        def watched(i: int) -> np.ndarray:
-            image = read(i)
-            alive.add(i)
-            weakref.finalize(image, alive.discard, i)
-            return image
+        def watch(name: str) -> None:
+            read = getattr(video._frames, name)
 
-        video._frames.read = watched  # type: ignore[method-assign]
+            def watched(i: int, *how) -> np.ndarray:
+                image = read(i, *how)
+                alive.add(i)
+                weakref.finalize(image, alive.discard, i)
+                return image
+
+            setattr(video._frames, name, watched)
+
+        watch("read")
+        watch("read_grey")
 
         def look(what: str, done: int, total: int) -> None:
             nonlocal most_alive, most_cached
@@ -316,8 +321,9 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
 
         poses = propagate(video, labels, effort="fast", progress=look).poses
     assert len(poses.tracks[0].frames) == n_frames
-    assert 0 < most_alive <= 8
-    assert 0 < most_cached <= 20 * tile.nbytes
+    # Those since the last label, 40 frames before, wait for the labels that are carried back.
+    assert 0 < most_alive <= 48
+    assert most_cached <= 20 * tile.nbytes
 
 
 def test_the_poses_stand_before_the_training_for_new_videos(video, tmp_path, monkeypatch):
