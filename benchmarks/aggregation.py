@@ -33,7 +33,7 @@ ROWS = ("reference", "exact-float32", "held-float32", "held-bfloat16", "light-bf
 CROP = (384, 288)
 
 
-def build(device: str, **head: int) -> Any:
+def build(device: str, backbone: str, crop: tuple[int, int], **head: int) -> Any:
     """Return a model with random weights whose warp moves things by a pixel or two."""
     import torch
 
@@ -41,7 +41,7 @@ def build(device: str, **head: int) -> Any:
     from posewarper.skeletons import POSETRACK
 
     torch.manual_seed(0)
-    model = PoseWarper(ModelSpec("hrnet_w48", POSETRACK, CROP, 3.0, trained={"pose": 1, "warp": 1}, **head))
+    model = PoseWarper(ModelSpec(backbone, POSETRACK, crop, 3.0, trained={"pose": 1, "warp": 1}, **head))
     for offsets in model.warp_head.offsets:
         torch.nn.init.normal_(offsets.weight, std=0.002)
     return model.eval().to(device)
@@ -96,10 +96,11 @@ def count_gflop(model: Any) -> dict[str, float]:
     from torch.utils.flop_counter import FlopCounterMode
 
     place = next(model.parameters()).device
-    maps = torch.zeros(1, 17, CROP[0] // 4, CROP[1] // 4, device=place)
+    crop = model.spec.crop_size
+    maps = torch.zeros(1, 17, crop[0] // 4, crop[1] // 4, device=place)
     counts = {}
     jobs = {
-        "backbone": lambda: model.heatmaps(torch.zeros(1, 3, *CROP, device=place)),
+        "backbone": lambda: model.heatmaps(torch.zeros(1, 3, *crop, device=place)),
         "head": lambda: [
             branch(model.warp_head.residual_stack(maps)) for branch in (*model.warp_head.offsets,)[:1]
         ],
@@ -116,13 +117,13 @@ def count_gflop(model: Any) -> dict[str, float]:
     return counts
 
 
-def matrix_rate(device: str, kind: Any) -> float:
-    """Return how many GFLOP a second this machine does in one large matrix product."""
+def matrix_rate(device: str, kind: Any, size: int) -> float:
+    """Return how many GFLOP a second this machine does in one product of matrices of ``size`` rows."""
     import torch
 
-    a = torch.randn(2048, 2048, device=device, dtype=kind)
+    a = torch.randn(size, size, device=device, dtype=kind)
     seconds = [timed(lambda: a @ a, device) for _ in range(6)][1:]
-    return 2 * 2048**3 / min(seconds) / 1e9
+    return 2 * size**3 / min(seconds) / 1e9
 
 
 def timed(work: Callable[[], Any], device: str) -> float:
@@ -136,27 +137,22 @@ def timed(work: Callable[[], Any], device: str) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    """Measure and print a table."""
+def measure(
+    device: str,
+    rounds: int,
+    backbone: str = "hrnet_w48",
+    crop: tuple[int, int] = CROP,
+    matrix: int = 2048,
+    **head: int,
+) -> dict[str, Any]:
+    """Measure, print and return the table; sizes of network, crops, matrices and head may be others."""
     import numpy as np
     import torch
 
     from posewarper.crops import normalise
-    from posewarper.model.runtime import keep_memory
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    on_gpu = options.device != "cpu" and torch.cuda.is_available()
-    device = "cuda" if on_gpu else "cpu"
-    keep_memory()
-    rounds = 3 if options.quick else 7
-    images = np.random.default_rng(0).integers(0, 255, (rounds + 6, *CROP, 3)).astype(np.uint8)
-    model, light = build(device), build(device, **LIGHT)
+    images = np.random.default_rng(0).integers(0, 255, (rounds + 6, *crop, 3)).astype(np.uint8)
+    model, light = (build(device, backbone, crop, **own) for own in (head, LIGHT))
     streams = {
         "exact-float32": Stream(model, images, "float32", held=False),
         "held-float32": Stream(model, images, "float32", held=True),
@@ -188,7 +184,8 @@ def main() -> None:
             for name in ROWS[1:4]:
                 difference = float((found[name] - found["reference"]).abs().max()) / peak
                 apart[name] = max(apart.get(name, 0.0), difference)
-    report(seconds, apart, {"paper": count_gflop(model), "light": count_gflop(light)}, device, options.json)
+    gflop = {"paper": count_gflop(model), "light": count_gflop(light)}
+    return report(seconds, apart, gflop, device, matrix)
 
 
 def report(
@@ -196,9 +193,9 @@ def report(
     apart: dict[str, float],
     gflop: dict[str, dict[str, float]],
     device: str,
-    path: Path | None,
-) -> None:
-    """Print the table, and write it if that is asked for."""
+    matrix: int,
+) -> dict[str, Any]:
+    """Print the table and return it."""
     import torch
 
     paper, light = gflop["paper"], gflop["light"]
@@ -209,7 +206,8 @@ def report(
         "held-bfloat16": paper["backbone"] + 4 * paper["head"],
         "light-bfloat16": light["backbone"] + 4 * light["head"],
     }
-    rates = {"float32": matrix_rate(device, torch.float32), "bfloat16": matrix_rate(device, torch.bfloat16)}
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    rates = {name: matrix_rate(device, kind, matrix) for name, kind in kinds.items()}
     base = statistics.median(seconds["reference"])
     rows = []
     for name, own in seconds.items():
@@ -233,9 +231,27 @@ def report(
     print(f"matrix products: {rates['float32']:.0f} GFLOP/s in float32, {rates['bfloat16']:.0f} in bfloat16")
     where = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     print(f"{where}, {os.cpu_count()} cores, torch {torch.__version__}")
-    if path is not None:
-        content = {"device": where, "rows": rows, "gflop_per_second": {k: round(v) for k, v in rates.items()}}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return {"device": where, "rows": rows, "gflop_per_second": {k: round(v) for k, v in rates.items()}}
+
+
+def main() -> None:
+    """Parse, measure, write if that is asked for."""
+    import torch
+
+    from posewarper.model.runtime import keep_memory
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    on_gpu = options.device != "cpu" and torch.cuda.is_available()
+    keep_memory()
+    content = measure("cuda" if on_gpu else "cpu", 3 if options.quick else 7)
+    if options.json is not None:
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

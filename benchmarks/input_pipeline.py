@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from posewarper.training.samples import TrainingSamples
+    from posewarper.training.samples import TrainingSamples, VideoFrames
 
 SIZE, BATCH = (720, 1280), 8
 
 
-def make_frames(folder: Path, n_frames: int) -> dict[str, object]:
+def make_frames(folder: Path, n_frames: int) -> dict[str, VideoFrames]:
     """Draw frames with the detail of a photograph, write them as JPEG files and as a video."""
     import cv2
     import numpy as np

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,7 @@ def make_model() -> Any:
 
     torch.manual_seed(0)
     own = NetworkConfig()
-    head = {"head_width": own.head_width, "head_blocks": own.head_blocks}
+    head: dict[str, Any] = {"head_width": own.head_width, "head_blocks": own.head_blocks, "neck": own.neck}
     stages = {"pose": 1, "warp": 1}
     spec = ModelSpec(own.backbone, COCO, own.crop_size, 2.0, trained=stages, targets="exact", **head)
     model = PoseWarper(replace(spec, head_dilations=own.head_dilations))
@@ -76,32 +77,42 @@ def make_model() -> Any:
     return model.eval()
 
 
-def measure(options: argparse.Namespace, model: Any, profiler: cProfile.Profile) -> list[dict[str, Any]]:
-    """Return a row for each way to predict; the profiler sees what is not `eager`."""
+def measure(
+    model: Any,
+    *,
+    n_frames: int = 120,
+    rounds: int = 5,
+    video: Path | None = None,
+    labels: Path | None = None,
+    engines: tuple[str, ...] = ("eager", "auto"),
+    profiler: cProfile.Profile | None = None,
+) -> list[dict[str, Any]]:
+    """Return a row for each way to predict and engine; the profiler sees what is not ``eager``.
+
+    Without a video one of ``n_frames`` is made.
+    """
     import torch
 
     from posewarper.model.heatmap_runner import HeatmapEngine
     from posewarper.options import ClipPredictionConfig
     from posewarper.prediction import video as prediction
 
-    n_frames, rounds = (48, 2) if options.quick else (120, 5)
     seconds: dict[tuple[str, str], list[tuple[float, float]]] = {
-        (way, engine): [] for way in WAYS for engine in ("eager", "auto")
+        (way, engine): [] for way in WAYS for engine in engines
     }
     with tempfile.TemporaryDirectory() as folder:
-        video = options.video or Path(folder) / "video.mp4"
-        where: dict[str, Any] = {"labels": options.labels}
-        if options.video is None:
+        where: dict[str, Any] = {"labels": labels}
+        if video is None:
+            video = Path(folder) / "video.mp4"
             where = {"boxes": make_video(video, n_frames)}
         for n in range(rounds + 1):  # the first warms up
             for way, engine in seconds if n % 2 else reversed(seconds):
                 prediction.HeatmapEngine = partial(HeatmapEngine, eager=engine == "eager")  # type: ignore[misc]
                 config = ClipPredictionConfig.read(dict(WAYS[way]))
+                seen = profiler if n and engine == "auto" else None
                 begun, worked = time.perf_counter(), time.process_time()
-                if options.profile and n and engine == "auto":
-                    profiler.enable()
-                poses = prediction.predict(str(video), model, config=config, **where).poses
-                profiler.disable()
+                with seen or nullcontext():
+                    poses = prediction.predict(str(video), model, config=config, **where).poses
                 took, worked = time.perf_counter() - begun, time.process_time() - worked
                 if n:
                     seconds[way, engine].append((took / poses.n_frames, worked / poses.n_frames))
@@ -135,8 +146,10 @@ def main() -> None:
     from posewarper.model.runtime import half_precision
 
     model = make_model() if options.model is None else load_model(options.model).eval()
-    profiler = cProfile.Profile()
-    rows = measure(options, model, profiler)
+    profiler = cProfile.Profile() if options.profile else None
+    n_frames, rounds = (48, 2) if options.quick else (120, 5)
+    given = {"video": options.video, "labels": options.labels, "profiler": profiler}
+    rows = measure(model, n_frames=n_frames, rounds=rounds, **given)
     for row in rows:
         print(
             f"{row['name']:32} {row['fps']:6.1f} frames a second, {row['cpu_ms']:6.1f} ms of work a frame "
@@ -150,7 +163,7 @@ def main() -> None:
     print(machine)
     if options.ordinary and torch.cpu._is_avx512_supported():
         print("onnxruntime was not limited: this processor has AVX-512, and an ordinary one is slower there")
-    if options.profile:
+    if profiler is not None:
         pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
     if options.json:
         options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")

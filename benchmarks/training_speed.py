@@ -20,9 +20,12 @@ import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from input_pipeline import draw_samples, make_frames
+
+if TYPE_CHECKING:
+    from posewarper.training.samples import VideoFrames
 
 STAGES = ("pose", "warper")
 SETTINGS = {
@@ -44,7 +47,7 @@ SETTINGS = {
 }
 
 
-def measure(stage: str, device: str, workers: int | None, video: object, n_samples: int) -> float:
+def measure(stage: str, device: str, workers: int | None, video: VideoFrames, n_samples: int) -> float:
     """Return samples per second of the second epoch; ``workers`` None for samples that are there already."""
     from posewarper.model.network import ModelSpec, PoseWarper
     from posewarper.model.runtime import keep_memory
@@ -71,7 +74,7 @@ def measure(stage: str, device: str, workers: int | None, video: object, n_sampl
     )
     kind = Made if workers is None else TrainingSet
     training_set = kind(
-        draw_samples(video, 300, n_samples),
+        draw_samples(video, video.n_frames, n_samples),
         crop_size=model.spec.crop_size,
         sigma=model.spec.sigma,
         augmentation=recipe.augmentation,

@@ -1,5 +1,7 @@
 """Seconds of the warp operator, forward and backward, beside torchvision's deformable convolution.
 
+`grid-sample` is the form of ordinary operations on the whole batch, which runs on any device.
+
     python benchmarks/warp_op.py [--quick] [--json FILE] [--device cuda]
 
 Five dilations over 17 heatmaps of 96x72, batch 16, float32: five calls of each. Gradients are those of
@@ -16,12 +18,13 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from posewarper.model.deformable import deform_conv
+from posewarper.model.deformable import deform_conv, plain_deform_conv
 
 BATCH, KEYPOINTS, HEIGHT, WIDTH = 16, 17, 96, 72
 DILATIONS = (3, 6, 12, 18, 24)
@@ -31,6 +34,13 @@ KINDS = ("forward", "forward-backward")
 def reference(values: Tensor, offsets: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """Torchvision's operator with the arguments of ours."""
     return deform_conv2d(values, offsets, weight, padding=dilation, dilation=dilation)
+
+
+FORMS: dict[str, Callable[..., Tensor]] = {
+    "reference-": reference,
+    "grid-sample-": plain_deform_conv,
+    "": deform_conv,
+}
 
 
 def device_name(device: torch.device) -> str:
@@ -83,17 +93,11 @@ def bytes_moved() -> dict[str, tuple[float, float]]:
     }
 
 
-def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="three rounds: within 5 minutes on 2 cores")
-    parser.add_argument("--json", metavar="FILE", help="write device and rows")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; cpu unless told")
-    options = parser.parse_args()
-    device = torch.device(options.device)
+def measure(device: torch.device, rounds: int, batch: int = BATCH) -> dict[str, Any]:
+    """Return the device's name and a row with median and speed-up for each operation and kind."""
     torch.manual_seed(0)
-    values = torch.rand(BATCH, KEYPOINTS, HEIGHT, WIDTH, device=device).requires_grad_()
-    shape = (BATCH, KEYPOINTS * 18, HEIGHT, WIDTH)
+    values = torch.rand(batch, KEYPOINTS, HEIGHT, WIDTH, device=device).requires_grad_()
+    shape = (batch, KEYPOINTS * 18, HEIGHT, WIDTH)
     inputs = [
         [
             values,
@@ -103,34 +107,42 @@ def main() -> None:
         for _ in DILATIONS
     ]
     above = torch.randn_like(values)
-    rows = {
-        f"{prefix}{kind}": (operation, kind)
-        for kind in KINDS
-        for prefix, operation in (("reference-", reference), ("", deform_conv))
-    }
+    rows = {f"{prefix}{kind}": (form, kind) for kind in KINDS for prefix, form in FORMS.items()}
     times: dict[str, list[float]] = {name: [] for name in rows}
-    for n in range((3 if options.quick else 7) + 1):
+    for n in range(rounds + 1):
         for name in list(rows)[:: 1 if n % 2 else -1]:
             # The first round only warms up; on a CPU torchvision's backward, which takes longest, needs none.
             if n or device.type == "cuda" or name != "reference-forward-backward":
                 taken = seconds(*rows[name], inputs, above)
                 times[name] += [taken] if n else []
     medians = {name: statistics.median(t) for name, t in times.items()}
-    report = {
+    return {
         "device": device_name(device),
         "rows": [
             {
                 "name": name,
-                "median_seconds": round(medians[name], 5),
+                "median_seconds": float(f"{medians[name]:.4g}"),
                 "speedup": round(medians[f"reference-{kind}"] / medians[name], 2),
             }
             for name, (_, kind) in rows.items()
         ],
     }
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three rounds: within 5 minutes on 2 cores")
+    parser.add_argument("--json", metavar="FILE", help="write device and rows")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; cpu unless told")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    report = measure(device, 3 if options.quick else 7)
     print(report["device"])
     for row in report["rows"]:
         print(f"{row['median_seconds']:10.4f} s {row['speedup']:7.2f} x  {row['name']}")
     if device.type == "cuda":
+        medians = {row["name"]: row["median_seconds"] for row in report["rows"]}
         for kind, (ours, least) in bytes_moved().items():
             rate = ours / medians[kind] / 1e9
             print(f"{kind}: {ours / 1e6:.0f} MB moved, least possible {least / 1e6:.0f} MB, {rate:.0f} GB/s")

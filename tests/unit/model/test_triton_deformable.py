@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 def errors() -> dict[str, dict[str, float]]:
     """Largest differences from torchvision, by case and by output or gradient."""
     # The interpreter must be chosen before triton is imported, which this process may have done.
-    script = Path(__file__).with_name("triton_interpreted.py")
+    script = Path(__file__).with_name("triton_cases.py")
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(
         [sys.executable, script], env=environment, capture_output=True, text=True, timeout=300

@@ -1,4 +1,7 @@
-"""Run by ``test_triton_deformable.py`` in Triton's interpreter: differences from torchvision as JSON."""
+"""Differences of the Triton kernels from torchvision, by case and by output or gradient, as JSON.
+
+``test_triton_deformable.py`` runs it in Triton's interpreter, ``benchmarks/gpu.py`` on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,9 @@ def offsets_of(kind: str, shape: tuple[int, ...]) -> Tensor:
     return offsets
 
 
-def main() -> None:
+def compare_all(device: str) -> dict[str, dict[str, float]]:
+    """Largest differences, by case and by output or gradient."""
+    torch.set_default_device(device)  # of a process that does nothing else
     torch.manual_seed(0)
     cases = {}
     values, weight = torch.randn(2, 3, 9, 5), torch.randn(3, 3, 3, 3)
@@ -73,9 +78,9 @@ def main() -> None:
         cases["one at a time"][name] = float((single[n] - all_three[n]).abs().max())
     assert warp_forward(values[:0], offsets[:0], weight, 3).shape == (0, 3, 9, 5)
     # What is tried before the kernels are used on a GPU.
-    assert triton_form(torch.device("cpu")) is not None
-    print(json.dumps(cases))
+    assert triton_form(torch.device(device)) is not None
+    return cases
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(compare_all("cpu")))
