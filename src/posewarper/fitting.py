@@ -19,10 +19,9 @@ from posewarper.errors import (
     LabelsError,
     ModelError,
     PosewarperWarning,
-    few_of,
     wrong_type,
 )
-from posewarper.formats.labels import check_image_size, given_labels, read_labels
+from posewarper.formats.labels import check_image_size, given_labels, labels_on, read_labels
 from posewarper.model.checkpoint import load_model, save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
@@ -45,7 +44,7 @@ from posewarper.training.own_clip import (
     train_warper,
 )
 from posewarper.version import __version__
-from posewarper.video.source import Openable, Video, open_video
+from posewarper.video.source import Openable, Video, check_span, open_video
 from posewarper.video.track_crops import Region
 
 __all__ = ["METHODS", "fit", "needs_model", "propagate"]
@@ -364,27 +363,6 @@ def _train_further(
     return interrupted
 
 
-def _within(span: range, video: Video, labels: Labels) -> Labels:
-    """Return the labels on a part of the video, LabelsError if it has none, ConfigError if it is none."""
-    if not 0 <= span.start < span.stop <= video.n_frames:
-        raise ConfigError(
-            "the clip does not have these frames",
-            path=video.path,
-            expected=f"frames from 0 to {video.n_frames - 1}",
-            got=f"{span.start}-{span.stop - 1}",
-            fix="name the first and the last frame of the part",
-        )
-    kept = labels.at(span)
-    if not kept.tracks:
-        raise LabelsError(
-            f"there are no labels on the frames {span.start} to {span.stop - 1}",
-            path=labels.video,
-            expected=f"some; labelled are the frames {few_of(labels.labelled_frames.tolist())}",
-            fix="name a part of the clip that has labels",
-        )
-    return kept
-
-
 @contextmanager
 def _opened(
     video: VideoLike, labels: LabelsLike, span: range | None = None
@@ -399,7 +377,9 @@ def _opened(
             never = [name for name, seen in names if not seen]
             if never:
                 _warn(f"never labelled, so never predicted: {', '.join(never)}")
-        usable = usable if span is None else _within(span, opened, usable)
+        if span is not None:
+            check_span(span, opened)
+            usable = labels_on(span, usable)
         if len(usable.labelled_frames) == 1:
             lone = f"only frame {usable.labelled_frames[0]} is labelled: poses far from it rest on little"
             _warn(f"{lone}; label a few more frames")

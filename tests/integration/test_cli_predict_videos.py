@@ -26,6 +26,7 @@ from posewarper.model.checkpoint import save_model
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.reporting import overlay
 from posewarper.runs import sole_writer
+from posewarper.video.source import open_video
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +96,38 @@ def test_held_crops_and_no_overlay(capsys, place, model) -> None:
         (["--detector", "yolo"], "yolo"),
         (["--detector", "default", "--detector-weights", "nothere.pth"], "nothere.pth"),
         (["--whole-frame", "--detector-weights", "nothere.pth"], "but no detector"),
+        (["--whole-frame", "--frames", "5"], "first and the last"),
+        (["--whole-frame", "--frames", "9-5"], "first and the last"),
+        (["--whole-frame", "--frames", "5-20"], "frames from 0 to 19"),
+        (["--labels", "labels.json", "--frames", "11-14"], "no labels on the frames 11 to 14"),
     ],
 )
 def test_what_cannot_be_done(capsys, place, model, arguments, says) -> None:
     code, _, err = command(capsys, "predict", "clip.mp4", "--model", model, *arguments, "--quiet")
     assert code == 2 and says in err and "Traceback" not in err
     assert not (place / "clip_predicted").exists()
+
+
+@pytest.mark.parametrize("live", ["-", "0", "rtsp://camera/stream"])
+def test_live_video_has_no_parts(capsys, place, model, live) -> None:
+    how = ["--model", model, "--whole-frame", "--frames", "2-5"]
+    code, _, err = command(capsys, "predict", live, *how, "--out", "o")
+    assert code == 2 and "frames come once" in err and "--frames" in err and not (place / "o").exists()
+
+
+def test_a_part_of_a_clip(capsys, place, model) -> None:
+    code, out, err = run_on_boxes(capsys, model, "--frames", "8-17")
+    assert code == 0, err
+    assert "10 poses of 1 track on 10 frames" in out and "no pose" not in out
+    poses = read_poses(place / "o" / "poses.json")
+    assert poses.n_frames == N_FRAMES and poses.tracks[1].frames.tolist() == list(range(8, 18))
+    with open_video(place / "o" / "overlay.mp4") as pictures:
+        assert pictures.n_frames == 10
+    facts = json.loads((place / "o" / "run.json").read_text())
+    assert facts["frames"] == "8-17" and facts["config"]["frames"] == 10
+    # Another part is another run.
+    code, _, err = run_on_boxes(capsys, model, "--frames", "8-16")
+    assert code == 2 and "holds results already" in err
 
 
 def run_on_boxes(capsys, model: Path, *arguments: object) -> tuple[int, str, str]:

@@ -81,6 +81,10 @@ LabelsOf = Annotated[
         help="Which video of the label file to take, whatever the one that is given is called.",
     ),
 ]
+FrameSpan = Annotated[
+    str | None,
+    typer.Option("--frames", metavar="A-B", help="Work on frames A to B alone, with the labels on them."),
+]
 FrameNumber = Annotated[
     int | None,
     typer.Option(

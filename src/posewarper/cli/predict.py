@@ -74,6 +74,7 @@ def run(
         bool,
         typer.Option("--whole-frame", help="Look for the one instance in the whole frame, then follow it."),
     ] = False,
+    frames: common.FrameSpan = None,
     aggregate: Annotated[
         str,
         typer.Option(
@@ -193,7 +194,7 @@ _OF_DATASETS = {
     name: _DEFAULTS[name] for name in ("split", "ends", "box_threshold", "neck", "all_frames", "skip_missing")
 }
 _FOR_VIDEOS = ("window", "causal", "crops", "hold", "flip", "precision", "patience", "no_overlay")
-_CHOICE = ("labels_of", "frame_number")
+_CHOICE = ("labels_of", "frame_number", "frames")
 _OF_VIDEOS = {name: _DEFAULTS[name] for name in (*_WHERE, *_CHOICE, *_FOR_VIDEOS)}
 
 
@@ -274,8 +275,12 @@ def _predict_videos(
     device: str,
 ) -> None:
     """Predict one video, or each of a folder or list of videos into a folder of its own."""
-    from posewarper.video.source import is_live
+    from posewarper.video.source import is_live, refuse_part_of_live
 
+    labels_of, frame_number, frames = (settings.pop(name) for name in _CHOICE)
+    span = None if frames is None else common.read_span(frames)
+    if is_live(video) and span is not None:
+        refuse_part_of_live(video)
     if not is_live(video):
         common.check_there(video, "a video file or a folder of frames", VideoError)
     common.check_there(model, "a checkpoint of posewarper, or an exported model", ModelError)
@@ -289,7 +294,6 @@ def _predict_videos(
 
     overlay = not settings.pop("no_overlay")
     where = {"boxes": boxes, **{name: settings.pop(name) for name in _WHERE}}
-    labels_of, frame_number = (settings.pop(name) for name in _CHOICE)
     if settings["nms_oks"] is None:
         del settings["nms_oks"]
     config = ClipPredictionConfig.read(settings)
@@ -316,7 +320,7 @@ def _predict_videos(
         if labels is not None:
             labels = LabelFile(labels, job.labels_of or labels_of, frame_number)
         own = {**where, "boxes": job.boxes or where["boxes"], "labels": labels}
-        options = {"where": own, "config": config, "batch": batch}
+        options = {"where": own, "span": span, "config": config, "batch": batch}
         _predict_one(job.video, network, model, place, options, overwrite, overlay, quietly)
 
     stem = "live" if video == "-" else place.stem
@@ -341,7 +345,7 @@ def _predict_one(
 
     started = time.perf_counter()
     live = is_live(video)
-    where, config = options.pop("where"), options["config"]
+    where, span, config = options.pop("where"), options["span"], options["config"]
     paths = {"model": model, **{name: where[name] for name in ("boxes", "labels", "detector_weights")}}
     inputs = describe_inputs(**paths, **({} if live else {"video": Path(video)}))
     request = {
@@ -352,6 +356,8 @@ def _predict_one(
     }
     if isinstance(labels := where["labels"], LabelFile) and (labels.video or labels.frame_number):
         request |= {"labels_of": labels.video, "frame_number": labels.frame_number}
+    part = {} if span is None else {"frames": f"{span.start}-{span.stop - 1}"}
+    request |= part
     with claim(
         out,
         request,
@@ -369,11 +375,11 @@ def _predict_one(
             result = predict(video, network, log=out / RECORDS, progress=begins, **where, **options)
             write_poses(out / "poses.json", result.poses)
             seconds = time.perf_counter() - started
-            facts = describe_result(result, inputs, str(network.device), seconds)
+            facts = describe_result(result, inputs, str(network.device), seconds, **part)
             looks = []
             if not live and result.poses.tracks:
                 with open_video(video) as opened:
-                    write_pictures(out, opened, result, progress, overlay=overlay)
+                    write_pictures(out, opened, result, progress, overlay=overlay, span=span)
                     write_report(out / "report.html", opened, result, facts)
                 looks = ["report.html", "overlay.mp4" if overlay else "sheet.jpg"]
         facts["seconds"]["total"] = round(time.perf_counter() - started, 2)  # with the pictures
@@ -383,9 +389,9 @@ def _predict_one(
     posed = sum(len(track.frames) for track in poses.tracks.values())
     common.print_line(
         f"{common.count_of(posed, 'pose')} of {common.count_of(len(poses.tracks), 'track')} on "
-        f"{common.count_of(poses.n_frames, 'frame')}"
+        f"{common.count_of(poses.n_frames if span is None else len(span), 'frame')}"
     )
-    if gaps := describe_gaps(poses):
+    if gaps := describe_gaps(poses, span):
         common.print_line(gaps)
     common.print_line(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in facts["seconds"].items()))
     for note in result.notes:

@@ -53,10 +53,7 @@ def run(
     extend: Annotated[
         bool, typer.Option("--extend", help="Give every track a pose on every frame of the clip.")
     ] = False,
-    frames: Annotated[
-        str | None,
-        typer.Option(metavar="A-B", help="Work on frames A to B alone, with the labels on them."),
-    ] = None,
+    frames: common.FrameSpan = None,
     backbone_weights: common.BackboneWeights = None,
     keep_training: Annotated[
         bool,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posewarper.errors import LabelsError, need_path, wrong_type
+from posewarper.errors import LabelsError, few_of, need_path, wrong_type
 from posewarper.formats import coco
 from posewarper.formats.catalogue import FORMATS, detect_format, format_to_write, known_format
 from posewarper.formats.clips import PIECES, Clip, VideoFacts, group_by_track
@@ -281,6 +281,23 @@ def _tracks(clip: Clip, path: PathLike) -> dict[int, Track]:
             expected_error=np.where(visibility > 0, error, np.nan),
         )
     return tracks
+
+
+def labels_on(span: range, labels: Labels) -> Labels:
+    """Return the labels on a part of a video.
+
+    Raises:
+        LabelsError: if there are none.
+    """
+    kept = labels.at(span)
+    if not kept.tracks:
+        raise LabelsError(
+            f"there are no labels on the frames {span.start} to {span.stop - 1}",
+            path=labels.video,
+            expected=f"some; labelled are the frames {few_of(labels.labelled_frames.tolist())}",
+            fix="name a part of the clip that has labels",
+        )
+    return kept
 
 
 def check_image_size(

@@ -27,6 +27,7 @@ class BoxSource:
     known: Mapping[int, Floats] = field(default_factory=dict)  # frame index -> boxes (n, 4) xywh given
     detect: Callable[[Image], Floats] | None = None
     detect_every: int = 1  # frames from one detection to the next; between them tracks are followed
+    first: int = 0  # the frame from which these count
     follows: bool = False  # boxes of frames without any come from the tracks' own previous poses
     whole_frame: bool = False  # whoever uses this has to look at the whole frame where nobody is known
 
@@ -34,7 +35,7 @@ class BoxSource:
         """Return the boxes of a frame, given the tracks of the frames before it."""
         if frame in self.known:
             return self.known[frame]
-        if self.detect is not None and (new_scene or frame % self.detect_every == 0):
+        if self.detect is not None and (new_scene or (frame - self.first) % self.detect_every == 0):
             return self.detect(image)
         if not self.follows:
             return NOBODY

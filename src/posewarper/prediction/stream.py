@@ -166,7 +166,9 @@ class PoseStream:
             each frame in order, after the poses of the frames before it were taken.
         chunk: frames that go through the network together; more than 1 only if ``find_boxes`` does not need
             the poses of the frame before.
-        audit: every so many frames poses are also found with crops of their own; 0 for never.
+        audit: every so many frames, from the first one on, poses are also found with crops of their own; 0
+            for never.
+        first: number of the first frame.
         scenes: look for cuts, across which nothing is summed.
         bounds: see :func:`posewarper.prediction.windows.frames_to_sum`.
     """
@@ -177,6 +179,7 @@ class PoseStream:
     find_boxes: Callable[[int, Image, bool], Floats]
     chunk: int = 1
     audit: int = 0
+    first: int = 0
     scenes: bool = True
     bounds: tuple[int, int] | None = None
     asked: int = field(default=0, init=False)  # heatmaps that sums were made of
@@ -200,7 +203,7 @@ class PoseStream:
         """Yield the poses of every frame from ``start`` on.
 
         The indices of ``frames`` (index, image) rise and begin :attr:`looks_back` frames before ``start``, or
-        at 0. Frames that are neither wanted nor summed may be left out.
+        at the first frame. Frames that are neither wanted nor summed may be left out.
         """
         cuts, scene, waiting = CutFinder(), 0, []
         with self._pool:
@@ -248,7 +251,7 @@ class PoseStream:
         boxes = self.find_boxes(number, self._images[number], cut)
         crops, own = self.keeper.place(boxes), []
         self.looked_at = number
-        if self.audit > 0 and number % self.audit == 0:
+        if self.audit > 0 and (number - self.first) % self.audit == 0:
             # Numbers of crops that may be held count up, those of others down.
             own = [Crop(-self._n_own - n, tuple(box)) for n, box in enumerate(boxes.tolist(), 1)]
             self._n_own += len(own)

@@ -20,7 +20,7 @@ from posewarper.crops import Image
 from posewarper.errors import ConfigError, Interrupted, LabelsError, PosewarperWarning, wrong_type
 from posewarper.evaluation.oks import usual_sigmas
 from posewarper.formats.boxes import read_video_boxes
-from posewarper.formats.labels import check_image_size, given_labels, read_labels
+from posewarper.formats.labels import check_image_size, given_labels, labels_on, read_labels
 from posewarper.model.export import open_model
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseModel
@@ -40,7 +40,17 @@ from posewarper.prediction.windows import WINDOWS, Window, check_window, make_wi
 from posewarper.runs import RecordLog
 from posewarper.skeletons import Skeleton
 from posewarper.structures import NO_TRACK, Floats, Labels, Poses, Progress, RunResult, Track, silent
-from posewarper.video.source import Frames, LiveVideo, Openable, Video, ahead, is_live, open_video
+from posewarper.video.source import (
+    Frames,
+    LiveVideo,
+    Openable,
+    Video,
+    ahead,
+    check_span,
+    is_live,
+    open_video,
+    refuse_part_of_live,
+)
 
 PathLike = str | os.PathLike[str]
 
@@ -68,6 +78,7 @@ def predict(
     detector_weights: PathLike | None = None,
     category: str = "person",
     detect_every: int = 1,
+    span: range | None = None,
     config: ClipPredictionConfig | None = None,
     device: str = "auto",
     batch: int | None = None,
@@ -93,6 +104,8 @@ def predict(
         detector_weights: file; torchvision's own download if left out.
         category: what the detector looks for, as COCO calls it.
         detect_every: frames from one detection to the next; tracks are followed between.
+        span: predict these frames alone, as if the video had no others, with the labels on them; not of a
+            pipe, a camera or a URL.
         config: settings; the paper's window and weights if left out.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for a model from a file.
         batch: crops at a time; None for what suits the device.
@@ -130,7 +143,7 @@ def predict(
             got="nothing" if not any(given) else "more than one of them",
             fix="give --boxes FILE, --labels FILE, --detector default or --whole-frame",
         )
-    with _opened(video) as frames:
+    with _opened(video, span) as frames:
         if boxes is not None:
             if isinstance(boxes, str | os.PathLike):
                 found = read_video_boxes(boxes, n_frames=frames.n_frames)
@@ -138,7 +151,7 @@ def predict(
             else:
                 source = BoxSource(boxes_of_arrays(boxes, frames.n_frames))
         elif labels is not None:
-            source = BoxSource(_boxes_of(labels, frames, network.spec.skeleton), follows=True)
+            source = BoxSource(_boxes_of(labels, frames, network.spec.skeleton, span), follows=True)
         elif detector is None:
             source = BoxSource(follows=True, whole_frame=True)
         else:
@@ -147,9 +160,11 @@ def predict(
             source = BoxSource(
                 detect=lambda image: detect(finder, image, category)[0],
                 detect_every=detect_every,
+                first=0 if span is None else span.start,
                 follows=detect_every > 1,
             )
-        result = predict_clip(frames, network, source, config=config, log=log, batch=batch, progress=progress)
+        how: dict[str, Any] = {"span": span, "config": config, "log": log, "batch": batch}
+        result = predict_clip(frames, network, source, **how, progress=progress)
         return replace(result, notes=(_NO_HEAD, *result.notes)) if falls_back else result
 
 
@@ -158,6 +173,7 @@ def predict_clip(
     model: PoseModel,
     source: BoxSource,
     *,
+    span: range | None = None,
     config: ClipPredictionConfig | None = None,
     log: PathLike | None = None,
     batch: int | None = None,
@@ -176,13 +192,14 @@ def predict_clip(
     config = config or ClipPredictionConfig()
     check_window(model, _window(config))
     begun = time.monotonic()
-    progress("poses", 0, frames.n_frames or 0)
+    n_frames = frames.n_frames if span is None else len(span)
+    progress("poses", 0, n_frames or 0)
     temporary = tempfile.TemporaryDirectory() if log is None else nullcontext(log)
     with temporary as folder, RecordLog(folder) as records:
-        run = _Run(frames, model, source, config, records, batch)
+        run = _Run(frames, model, source, span, config, records, batch)
         try:
             for done in run.work():
-                progress("poses", done, frames.n_frames or 0)
+                progress("poses", done, n_frames or 0)
         except KeyboardInterrupt:
             where = (
                 f"; {run.done} frames are kept in {os.fspath(log)}, the same command goes on" if log else ""
@@ -198,7 +215,7 @@ def predict_clip(
         Labels(model.spec.skeleton, {}),
         "predict",
         {"prediction": time.monotonic() - begun},
-        _notes(poses, run.done, source, reused, error, model.spec.stopped),
+        _notes(poses, source, reused, error, model.spec.stopped),
         {
             **config.model_dump(),
             "reused": round(reused, 4),
@@ -215,18 +232,21 @@ def _window(config: ClipPredictionConfig) -> Window:
 
 
 class _Run:
-    """One run over a video: the stream, the tracks and the records."""
+    """One run over a video, or over a span of its frames: the stream, the tracks and the records."""
 
     def __init__(
         self,
         frames: Frames,
         model: PoseModel,
         source: BoxSource,
+        span: range | None,
         config: ClipPredictionConfig,
         records: RecordLog,
         batch: int | None,
     ) -> None:
         self.frames, self.source, self.records, self.config = frames, source, records, config
+        # There is no stop where frames come until they end.
+        self.first, self.stop = (0, frames.n_frames) if span is None else (span.start, span.stop)
         spec = model.spec
         self.sigmas = np.array(usual_sigmas(spec.skeleton))
         self.tracker = Tracker(self.sigmas, config)
@@ -238,15 +258,17 @@ class _Run:
             self._find_boxes,
             chunk=1 if source.follows or frames.n_frames is None else _CHUNK,
             audit=_AUDITED_EVERY if held else 0,
+            first=self.first,
         )
-        self.done = 0
+        self.done = 0  # frames, from the first on
         self._errors = np.zeros(len(_ERROR_EDGES) + 1, np.int64)  # how many lie in each range
         if records.state is not None:
             self._resume(records.state)
 
     def _resume(self, state: Any) -> None:
         self.done = state["done"]
-        if [record["frame"] for record in self.records.records()] != list(range(self.done)):
+        done = range(self.first, self.first + self.done)
+        if [record["frame"] for record in self.records.records()] != list(done):
             raise self.records.damaged(f"not one record of each of the first {self.done} frames, in order")
         self.tracker.load_state_dict(state["tracker"])
         self.stream.keeper.load_state_dict(state["crops"])
@@ -278,15 +300,15 @@ class _Run:
 
     def work(self) -> Iterator[int]:
         """Write the records of the frames that are left; yields how many are done after each."""
-        kept, first = self.done, max(self.done - self.stream.looks_back, 0)
-        n_frames = self.frames.n_frames
-        indices = itertools.count(first) if n_frames is None else range(first, n_frames)
+        kept, start = self.done, self.first + self.done
+        first = max(start - self.stream.looks_back, self.first)
+        indices = itertools.count(first) if self.stop is None else range(first, self.stop)
         with closing(ahead(self.frames.frames(indices))) as frames:
-            for poses in self.stream.run(frames, self.done):
+            for poses in self.stream.run(frames, start):
                 self.records.append(self._record(poses))
-                self.done = poses.frame + 1
+                self.done = poses.frame + 1 - self.first
                 # Not where crops of later frames are chosen already, which the state would hold.
-                if self.done >= kept + _KEPT_EVERY and self.stream.looked_at < self.done:
+                if self.done >= kept + _KEPT_EVERY and self.stream.looked_at <= poses.frame:
                     self.records.keep(self._state())
                     kept = self.done
                 yield self.done
@@ -304,7 +326,7 @@ class _Run:
             image.shape[:2],
             width / height,
             keypoint_score=self.config.keypoint_score,
-            thorough=new_scene or frame % _SEARCHED_EVERY == 0,
+            thorough=new_scene or (frame - self.first) % _SEARCHED_EVERY == 0,
         )
 
     def _record(self, poses: FramePoses) -> dict[str, Any]:
@@ -352,22 +374,33 @@ def _collect_poses(records: RecordLog, skeleton: Skeleton, frames: Frames, n_fra
 
 
 @contextmanager
-def _opened(video: Video | Openable) -> Iterator[Frames]:
-    if isinstance(video, Video):
-        yield video  # whoever opened it closes it
+def _opened(video: Video | Openable, span: range | None) -> Iterator[Frames]:
+    """Open what is not yet open, and check that it has the frames of a span."""
+    if isinstance(video, str) and is_live(video):
+        if span is not None:
+            refuse_part_of_live(video)
+        with LiveVideo(video) as opened:
+            yield opened
         return
-    live = isinstance(video, str) and is_live(video)
-    with LiveVideo(str(video)) if live else open_video(video, cache_bytes=_CACHE_BYTES) as opened:
+    # Who gave an opened video closes it.
+    is_open = isinstance(video, Video)
+    with nullcontext(video) if is_open else open_video(video, cache_bytes=_CACHE_BYTES) as opened:
+        if span is not None:
+            check_span(span, opened)
         yield opened
 
 
-def _boxes_of(given: Labels | Poses | PathLike, frames: Frames, skeleton: Skeleton) -> Mapping[int, Floats]:
+def _boxes_of(
+    given: Labels | Poses | PathLike, frames: Frames, skeleton: Skeleton, span: range | None
+) -> Mapping[int, Floats]:
     """Return the boxes around labels, or those that a file gives, if its keypoints are not the model's."""
     video = frames if isinstance(frames, Video) else None
     path = given if isinstance(given, str | os.PathLike) else None
     labels = given_labels(given) if path is None else read_labels(path, video=video)
     labels = labels.only_labelled()
     check_image_size(labels.image_size, frames.image_size, path=path)
+    if span is not None:
+        labels = labels_on(span, labels)
     if set(labels.skeleton.names) == set(skeleton.names):
         return boxes_of_labels(labels)
     theirs, ours = ", ".join(labels.skeleton.names), ", ".join(skeleton.names)
@@ -388,13 +421,12 @@ def _boxes_of(given: Labels | Poses | PathLike, frames: Frames, skeleton: Skelet
 
 def _notes(
     poses: Poses,
-    n_frames: int,
     source: BoxSource,
     reused: float,
     error: tuple[float, float] | None,
     stopped: str,
 ) -> tuple[str, ...]:
-    notes, odd = [], []
+    notes, odd, n_frames = [], [], poses.n_frames
     if stopped:
         odd.append(
             f"the training of this model was stopped at {stopped}; the command that trained it resumes with "

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self, TypeVar, cast
+from typing import NoReturn, Self, TypeVar, cast
 
 import av
 import cv2
@@ -23,7 +23,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from posewarper.crops import Image
-from posewarper.errors import VideoError, few_of, no_such_file, wrong_type
+from posewarper.errors import ConfigError, VideoError, few_of, no_such_file, wrong_type
 from posewarper.video.decoding import FileFrames, UprightConverter
 from posewarper.video.images import ArrayFrames, FolderFrames, is_image_file
 
@@ -225,9 +225,35 @@ PIPE = "-"
 _SCHEMES = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 
 
+def check_span(span: range, video: Video) -> None:
+    """Check that a span is a part of a video.
+
+    Raises:
+        ConfigError: if it is empty or reaches beyond the video.
+    """
+    if not 0 <= span.start < span.stop <= video.n_frames or span.step != 1:
+        raise ConfigError(
+            "the clip does not have these frames",
+            path=video.path,
+            expected=f"frames from 0 to {video.n_frames - 1}",
+            got=f"{span.start}-{span.stop - 1}",
+            fix="name the first and the last frame of the part",
+        )
+
+
 def is_live(name: str) -> bool:
     """Return whether a name is that of standard input, a camera (``0``, ``/dev/video0``) or a stream."""
     return name == PIPE or name.startswith(("/dev/video", *_SCHEMES)) or _is_number(name)
+
+
+def refuse_part_of_live(name: str) -> NoReturn:
+    """Raise the error that a part was asked for of what :func:`is_live`."""
+    raise ConfigError(
+        "no part can be chosen of a pipe, a camera or a URL, whose frames come once",
+        path=name,
+        expected="a video file or a folder of frames",
+        fix="leave --frames out, or save the video to a file first",
+    )
 
 
 def _is_number(name: str) -> bool:

@@ -138,6 +138,39 @@ def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path) -> None:
         np.testing.assert_allclose(track.keypoints, other.keypoints, atol=1e-3)
 
 
+@pytest.mark.parametrize("config", [PLAIN, PLAIN.model_copy(update={"crops": "held", "hold": 0.3})])
+def test_a_part_is_predicted_as_if_there_were_no_more(config) -> None:
+    reads: list[int] = []
+    part = predict_clip(Shown(N_FRAMES, reads=reads), DotFinder(), given(), span=range(33, 63), config=config)
+    cut_out = BoxSource({frame: boxes(frame + 33) for frame in range(30)})
+    alone = predict_clip(Shown(30, lambda frame: picture(frame + 33)), DotFinder(), cut_out, config=config)
+    assert reads == list(range(33, 63)) and part.config == alone.config and part.config["frames"] == 30
+    assert part.poses.n_frames == N_FRAMES and list(part.poses.tracks) == list(alone.poses.tracks) == [1, 2]
+    for track, other in zip(part.poses.tracks.values(), alone.poses.tracks.values(), strict=True):
+        np.testing.assert_array_equal(track.frames, other.frames + 33)
+        np.testing.assert_array_equal(track.keypoints, other.keypoints)
+    assert part.notes == alone.notes  # boxes beyond the part are no reason to complain
+
+
+def test_a_part_goes_on_where_it_was_stopped(tmp_path) -> None:
+    how = {"span": range(20, 135), "config": PLAIN.model_copy(update={"crops": "held"})}
+    whole = predict_clip(Shown(N_FRAMES), DotFinder(), given(), **how)
+    with pytest.raises(Interrupted, match=r"after \d+ frames"):
+        predict_clip(Shown(N_FRAMES, stop_at=129), DotFinder(), given(), **how, log=tmp_path)
+    told: list[tuple[int, int]] = []
+    reads: list[int] = []
+    found = predict_clip(
+        Shown(N_FRAMES, reads=reads), DotFinder(), given(), **how, log=tmp_path,
+        progress=lambda what, done, total: told.append((done, total)),
+    )  # fmt: skip
+    # Kept were the first 7 chunks of 8 frames; what the window and cuts look back on is read again.
+    assert reads == list(range(20 + 7 * 8 - 4, 135))
+    assert told[0] == (0, 115) and told[-1] == (115, 115)
+    for track, other in zip(whole.poses.tracks.values(), found.poses.tracks.values(), strict=True):
+        np.testing.assert_array_equal(track.frames, other.frames)
+        np.testing.assert_allclose(track.keypoints, other.keypoints, atol=1e-3)
+
+
 def test_each_frame_is_read_once() -> None:
     reads: list[int] = []
     predict_clip(Shown(30, reads=reads), DotFinder(), given(30), config=PLAIN)
@@ -255,6 +288,36 @@ def test_pieces_cover_the_frame_and_overlap_by_a_half() -> None:
                 steps = np.diff(np.unique(level[:, axis]))
                 assert (steps <= level[0, 2 + axis] / 2 + 1e-6).all()
     assert frame_pieces((20, 20), 1.0) == []
+
+
+def test_somebody_small_is_found_on_the_first_frame_of_a_part() -> None:
+    def small(frame: int) -> np.ndarray:
+        image = np.zeros((240, 360, 3), np.uint8)
+        image[100:130, 200:290] = picture(frame)[:30]
+        return image
+
+    shown, source = Shown(30, small, image_size=(240, 360)), BoxSource(follows=True, whole_frame=True)
+    config = PLAIN.model_copy(update={"window": 0})
+    found = predict_clip(shown, DotFinder(), source, span=range(13, 18), config=config)
+    (track,) = found.poses.tracks.values()
+    assert track.frames.tolist() == [13, 14, 15, 16, 17]
+
+
+def test_a_part_is_searched_by_a_detector_on_its_first_frame() -> None:
+    looked: list[int] = []
+
+    def detect(image: np.ndarray) -> np.ndarray:
+        looked.append(int(image[0, 0, 0]))
+        return boxes(looked[-1])
+
+    def numbered(frame: int) -> np.ndarray:
+        image = picture(frame)
+        image[0, 0, 0] = frame
+        return image
+
+    source = BoxSource(detect=detect, detect_every=5, first=13, follows=True)
+    predict_clip(Shown(30, numbered), DotFinder(), source, span=range(13, 25), config=PLAIN)
+    assert looked == [13, 18, 23]
 
 
 def test_somebody_small_who_enters_is_found_within_ten_frames() -> None:

@@ -126,6 +126,27 @@ def test_boxes_that_do_not_fit_are_refused(clip, boxes) -> None:
         predict(clip, Centre(), boxes=boxes, config=ALONE)
 
 
+def test_a_part_of_a_video(clip) -> None:
+    result = predict(clip, Centre(), labels=labels(), span=range(1, 3), config=ALONE)
+    assert result.poses.n_frames == N_FRAMES and middles(result) == [LEFT.tolist(), RIGHT.tolist()]
+    assert all(track.frames.tolist() == [1, 2] for track in result.poses.tracks.values())
+    with pytest.raises(LabelsError, match=r"no labels on the frames 2 to 3[\s\S]*labelled are the frames 1"):
+        predict(clip, Centre(), labels=labels(), span=range(2, 4), config=ALONE)
+
+
+@pytest.mark.parametrize("span", [range(2, 5), range(-1, 2), range(2, 2), range(0, 4, 2)])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_parts_that_are_none_are_refused(clip, span, in_memory) -> None:
+    video = np.full((N_FRAMES, *SIZE, 3), 90, np.uint8) if in_memory else clip
+    with pytest.raises(ConfigError, match="frames from 0 to 3"):
+        predict(video, Centre(), boxes=[BOTH] * N_FRAMES, span=span, config=ALONE)
+
+
+def test_a_pipe_has_no_parts(clip) -> None:
+    with pytest.raises(ConfigError, match=r"frames come once[\s\S]*leave --frames out"):
+        predict("-", Centre(), labels=labels(), span=range(1, 3), config=ALONE)
+
+
 @pytest.mark.parametrize("frames", [(0, 9), (8, 9)])
 def test_boxes_of_frames_that_did_not_come_are_told(clip, tmp_path, frames) -> None:
     boxes = [{"frame": frame, "bbox": [*(LEFT + BOX[:2]), *BOX[2:]]} for frame in frames]
