@@ -9,7 +9,7 @@ that a stop loses nothing that is finished. Nothing is downloaded: the package, 
 renders the clip, `propagate` starts from the weights that its dependencies bring along, and networks that are
 only timed have random ones.
 
-`--tiny` runs every part on the CPU at tiny sizes, in about a minute, as a test of this script; parts that
+`--tiny` runs every part on the CPU at tiny sizes, in one to two minutes, as a test of this script; parts that
 need a GPU are skipped by name. `--commit` names the commit where the copy that runs has no git history.
 """
 
