@@ -112,7 +112,7 @@ def test_a_folder_with_frames_of_two_sizes(refused, tmp_path):
 
 
 def test_labels_that_are_none(refused, tmp_path):
-    refused("cannot read", labels=tmp_path / "none.json")
+    refused("no such file", labels=tmp_path / "none.json")
     for content in ("", "no labels here", "{", "[1, 2]", '{"images": []}', "\x00\x01"):
         (tmp_path / "odd.json").write_text(content)
         refused(str(tmp_path / "odd.json"), labels=tmp_path / "odd.json")
