@@ -21,7 +21,7 @@ class Trust(NamedTuple):
     """How far the sources of evidence are to be trusted in a clip."""
 
     flow_error: float  # how far labels carried by flow are off, as a multiple of what is usual
-    network: Floats  # (K,) from 0 to 2: what the pose network's peaks count for, 1 for the usual
+    network: Floats  # (K,) from 0 to 1: what the pose network's peaks count for, 1 for the usual
 
 
 def measure_trust(clip: Clip, network: HeatmapEngine | None) -> Trust:
@@ -88,24 +88,24 @@ def _left_out_errors(track: Track, chain: FlowChain) -> Floats:
 
 # The network. Peaks that are lower than this share of the highest one are not what it shows.
 _PEAKS, _HIGH = 4, 0.5
-# Lengths are shares of the subject's size: what is missed by less counts twice, by more half.
-_EXACT, _BESIDE, _STEEPNESS = 0.01, 0.05, 4
+# A share of the subject's size: what is missed by this much counts half.
+_BESIDE, _STEEPNESS = 0.05, 4
 _FURTHEST = 0.2  # how far off one label counts at most
 _MOST_FRAMES = 64  # labelled frames of a track that are looked at
 
 
 def measure_network_trust(clip: Clip, network: HeatmapEngine) -> Floats:
-    """Return (K,) from 0 to 2: what the pose network's peaks count for, as a share of what they usually do.
+    """Return (K,) from 0 to 1: what the pose network's peaks count for, as a share of what they usually do.
 
     Peaks are compared with the clip's visible labels. A network that does not show a keypoint even where it
-    was told the place does not show it elsewhere. Left and right that change places do not count against it:
+    was told the place does not show it elsewhere; that it shows what it was told says no more. Left and right that change places do not count against it:
     motion tells them apart.
     """
     missed = np.concatenate([_misses(clip, i, network) for i in clip.labels.tracks])
     compared = ~np.isnan(missed)
     total = np.where(compared, np.minimum(missed, _FURTHEST), 0.0).sum(0)
     mean = total / np.maximum(compared.sum(0), 1)
-    trust = (1 + np.exp(-((mean / _EXACT) ** 2))) / (1 + (mean / _BESIDE) ** _STEEPNESS)
+    trust = 1 / (1 + (mean / _BESIDE) ** _STEEPNESS)
     return np.where(compared.any(0), trust, 1.0)
 
 
