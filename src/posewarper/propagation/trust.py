@@ -98,8 +98,8 @@ def measure_network_trust(clip: Clip, network: HeatmapEngine) -> Floats:
     """Return (K,) from 0 to 1: what the pose network's peaks count for, as a share of what they usually do.
 
     Peaks are compared with the clip's visible labels. A network that does not show a keypoint even where it
-    was told the place does not show it elsewhere; that it shows what it was told says no more. Left and right that change places do not count against it:
-    motion tells them apart.
+    was told the place does not show it elsewhere; that it shows what it was told says no more. Left and right
+    that change places do not count against it: motion tells them apart.
     """
     missed = np.concatenate([_misses(clip, i, network) for i in clip.labels.tracks])
     compared = ~np.isnan(missed)
