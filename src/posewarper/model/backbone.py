@@ -11,11 +11,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -113,11 +113,11 @@ def _pad_all_sides(module: nn.Module) -> bool:
     found = False
     for name, child in module.named_children():
         if isinstance(child, Conv2dSame):
-            size, step = child.kernel_size, child.stride
-            padding = size[0] // 2, size[1] // 2
-            shape = child.in_channels, child.out_channels, (size[0], size[1]), (step[0], step[1]), padding
-            plain = nn.Conv2d(*shape, groups=child.groups, bias=child.bias is not None)
-            plain.weight, plain.bias = child.weight, child.bias
+            old: Any = child
+            padding = tuple(size // 2 for size in old.kernel_size)
+            shape = old.in_channels, old.out_channels, old.kernel_size, old.stride, padding
+            plain = nn.Conv2d(*shape, groups=old.groups, bias=old.bias is not None)
+            plain.weight, plain.bias = old.weight, old.bias
             setattr(module, name, plain)
             found = True
         else:
@@ -163,7 +163,7 @@ def build_backbone(
         )
     if neck not in NECKS:
         raise unknown_name("unknown neck of the network", neck, NECKS, error=ModelError)
-    crop_size = tuple(crop_size)
+    crop_size = cast(tuple[int, int], tuple(crop_size))
     indices, stride = ((0,), _HRNET_STRIDE) if _is_hrnet(name) else _find_maps(name, crop_size, neck)
     if len(crop_size) != 2 or min(crop_size) < stride or any(n % stride for n in crop_size):
         raise ConfigError(

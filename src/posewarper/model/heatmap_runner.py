@@ -257,7 +257,7 @@ class HeatmapEngine:
         return torch.cat([self._warp(values[part], source[part], target[part]) for part in parts])
 
     def _warp(self, values: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        if source.shape[2:] == self.spec.heatmap_size and self._offsets is not None:
+        if self._offsets is not None and source.shape[2:] == self.spec.heatmap_size:
             offsets = self._offsets(source, target)
             return self._given.warp_head.move(values, offsets)  # pyright: ignore[reportAttributeAccessIssue]
         with precision(values.device, halved=self.halved):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from posewarper import fit
