@@ -133,7 +133,7 @@ def test_info_of_a_video_with_its_labels(run, shared_data, tmp_path):
     for fact in ("130", "1540", "544", "30.0", "h264", "left_knee"):
         assert fact in out
     code, _, err = run("info", walking / "walking.mp4", "--labels", shared_data / "flies" / "flies.json")
-    assert code == 2 and "1540 x 544" in err and "1024 x 1024" in err
+    assert code == 2 and "of another video" in err and "--labels-of flies.mp4" in err
     assert run("info", tmp_path / "none.mp4")[0] == 2
 
 
