@@ -211,15 +211,15 @@ def load_trunk(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
     trunk_of(backbone).load_state_dict(dict(state))
 
 
-def lower_stages(backbone: nn.Module, stride: int = 8) -> list[nn.Parameter]:
-    """Return the parameters of a pyramid's trunk up to the feature map of a stride, in pixels of the crop.
+def lower_stages(backbone: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a pyramid's trunk up to the feature map of an eighth of the crop's size.
 
     They see edges and textures, which a network that was trained on photographs knows already.
     """
     if not isinstance(backbone, PyramidBackbone):
         return []
     info: Any = backbone.trunk.feature_info
-    place = [p for p, own in zip(info.module_name(), info.reduction(), strict=True) if own <= stride][-1]
+    place = [p for p, own in zip(info.module_name(), info.reduction(), strict=True) if own <= 2 * STRIDE][-1]
     named = list(backbone.trunk.named_parameters())  # in the order in which they are passed
     inside = f"{place}.", f"{place.replace('.', '_')}."
     last = max((n for n, (name, _) in enumerate(named) if name.startswith(inside)), default=-1)

@@ -257,22 +257,15 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
         trunk = trunk_of(build_backbone(name, network.crop_size, network.neck)[0])
     if wanted == AUTO:
         return _read_best(network, trunk)
-    known = timm.get_pretrained_cfg(name)
-    mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
-    path, source = _fetch(name) if wanted == IMAGENET else (wanted, wanted)
-    return _read(_Found(path, source, _rgb(mean), _rgb(std)), trunk, network)
+    found = _as_timm(name, *(_fetch(name) if wanted == IMAGENET else (wanted, wanted)))
+    return _read(found, trunk, network)
 
 
 def _read_best(network: NetworkConfig, trunk: nn.Module) -> BackboneWeights | None:
     """Return the trained weights that are nearest at hand, None with a warning where there are none."""
     name, own = network.backbone, network.backbone_weights
     try:
-        found = find_packaged(name)
-        if found is None:
-            known = timm.get_pretrained_cfg(name)
-            mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
-            path, source = _fetch(name, limit=_DOWNLOAD_SECONDS)
-            found = _Found(path, source, _rgb(mean), _rgb(std))
+        found = find_packaged(name) or _as_timm(name, *_fetch(name, limit=_DOWNLOAD_SECONDS))
         return _read(found, trunk, network)
     except ModelError as error:
         what = f"training starts from random weights, since there are no trained ones of {name} at hand"
@@ -280,6 +273,13 @@ def _read_best(network: NetworkConfig, trunk: nn.Module) -> BackboneWeights | No
         fix = f"give a file with --backbone-weights in place of {own!r} for better results sooner"
         warnings.warn(f"{what}{why}; {fix}", PosewarperWarning, stacklevel=4)
         return None
+
+
+def _as_timm(backbone: str, path: str, source: str) -> _Found:
+    """Return a file of weights with timm's names, for crops as timm normalises them for this backbone."""
+    known = timm.get_pretrained_cfg(backbone)
+    mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
+    return _Found(path, source, _rgb(mean), _rgb(std))
 
 
 def _read(found: _Found, trunk: nn.Module, network: NetworkConfig) -> BackboneWeights:

@@ -362,7 +362,7 @@ def train(
 
     done, begin = (0, None) if kept is None else kept.begin(stage, optimiser)
     total = schedule.iterations if begin is None else begin + schedule.fall(begin)
-    losses = (partial(learn, step) for step in count(done) if step < total)
+    losses = (partial(learn, step) for step in count(done))
     try:
         # A single odd batch must not undo what was learned.
         steps = training_steps(
