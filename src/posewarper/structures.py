@@ -1,8 +1,8 @@
 """The structures that hold poses: what every part of the package takes and returns.
 
 A :class:`Track` is one instance over time. :class:`Labels` and :class:`Poses` hold the tracks of one video;
-the rows on their ``labelled_frames`` come from a labeller, all others are predictions. An
-:class:`InstanceTable` holds a video of PoseTrack as its files list it.
+``Track.labelled`` says which keypoints on their ``labelled_frames`` a labeller has set, all others are
+predictions. An :class:`InstanceTable` holds a video of PoseTrack as its files list it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ def is_there(points: Floats) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(points).all(axis=-1))
 
 
-# What ``visibility`` says of a keypoint. Whoever adds a state adds it here.
+# What ``visibility`` says of a keypoint. Together with ``labelled`` it is one of five states, which the
+# properties of :class:`Track` tell apart; whoever adds a state adds it here and there.
+#
+# | visibility | labelled            | not labelled                                               |
+# |------------|---------------------|------------------------------------------------------------|
+# | 2          | visible, placed     | predicted                                                  |
+# | 1          | hidden, a guess     | predicted                                                  |
+# | 0          | absent: not there   | not looked at, on a labelled frame; else no prediction     |
 ABSENT, HIDDEN, VISIBLE = 0, 1, 2
 
 
@@ -84,6 +91,9 @@ class Track:
         keypoints: (t, K, 2) xy in pixels, NaN where there is no keypoint.
         visibility: (t, K): 2 visible, 1 hidden (a labeller's guess, not scored), 0 no keypoint. Predicted
             keypoints are visible. Left out: 2 for every keypoint.
+        labelled: (t, K) True where a labeller has said something of a keypoint: placed it, or said that it is
+            not there (visibility 0). False where nobody has looked at it, or it is predicted. Left out: where
+            there is a keypoint. :class:`Labels` and :class:`Poses` clear it beyond their labelled frames.
         boxes: (t, 4) xywh in pixels as given by the file, NaN where it gives none.
         head_boxes: (t, 4) xywh in pixels (PoseTrack), NaN where there is none.
         keypoint_scores: (t, K) that a network gave, NaN where it is not known, and 0 rather than a given
@@ -97,11 +107,16 @@ class Track:
         >>> track = Track([1], [[[3.0, 4.0]]], keypoint_scores=[[0.9]])
         >>> track.visibility.tolist(), track.instance_scores.tolist(), track.knows_error
         ([[2]], [0.9], False)
+        >>> gone = [np.nan, np.nan]
+        >>> track = Track([1], [[[3.0, 4.0], gone, gone]], labelled=[[True, True, False]])
+        >>> track.placed.tolist(), track.absent.tolist(), track.not_looked_at.tolist()
+        ([[True, False, False]], [[False, True, False]], [[False, False, True]])
     """
 
     frames: Ints
     keypoints: Floats
     visibility: NDArray[np.uint8] = field(default=None, kw_only=True)  # type: ignore[assignment]
+    labelled: NDArray[np.bool_] = field(default=None, kw_only=True)  # type: ignore[assignment]
     boxes: Floats = field(default=None, kw_only=True)  # type: ignore[assignment]
     head_boxes: Floats = field(default=None, kw_only=True)  # type: ignore[assignment]
     keypoint_scores: Floats = field(default=None, kw_only=True)  # type: ignore[assignment]
@@ -118,11 +133,13 @@ class Track:
         visibility = np.where(there, np.minimum(visibility, VISIBLE), ABSENT)
         scores = _array(self.keypoint_scores, np.float64, (t, k), "keypoint scores")
         scores = np.where(there | np.isnan(scores), scores, 0.0)
+        labelled = there if self.labelled is None else self.labelled
         _set(
             self,
             frames=frames,
             keypoints=_array(keypoints, np.float64, (t, k, 2), "keypoints"),
             visibility=_array(visibility, np.uint8, (t, k), "visibility"),
+            labelled=_array(labelled, np.bool_, (t, k), "labelled"),
             boxes=_array(self.boxes, np.float64, (t, 4), "boxes"),
             head_boxes=_array(self.head_boxes, np.float64, (t, 4), "head boxes"),
             keypoint_scores=_array(scores, np.float64, (t, k), "keypoint scores"),
@@ -133,6 +150,42 @@ class Track:
         """Return the part of the track that lies on the given frames."""
         keep = np.isin(self.frames, np.fromiter(frames, dtype=np.int64))
         return Track(**{each.name: getattr(self, each.name)[keep] for each in fields(self)})
+
+    @property
+    def placed(self) -> NDArray[np.bool_]:
+        """(t, K) where a labeller has placed a keypoint, visible or hidden: its place is kept exactly."""
+        return self.labelled & (self.visibility != ABSENT)
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """(t, K) where a labeller says that a keypoint is not there: it gets none."""
+        return self.labelled & (self.visibility == ABSENT)
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """(t, K) where a keypoint is that no labeller has placed."""
+        return ~self.labelled & (self.visibility != ABSENT)
+
+    @property
+    def not_looked_at(self) -> NDArray[np.bool_]:
+        """(t, K) where nothing is known: on labelled frames no labeller has looked at the keypoint."""
+        return ~self.labelled & (self.visibility == ABSENT)
+
+    @property
+    def is_gone(self) -> NDArray[np.bool_]:
+        """(t,) where a labeller says of every keypoint that it is not there: as a frame without the track."""
+        return np.asarray(self.absent.all(-1))
+
+    def without_predictions(self) -> Track:
+        """Return the track without what no labeller has placed; its rows stay, those left empty as well."""
+        if not self.predicted.any():
+            return self
+        return replace(
+            self,
+            visibility=np.where(self.predicted, ABSENT, self.visibility),
+            keypoint_scores=np.where(self.predicted, np.nan, self.keypoint_scores),
+            expected_error=np.where(self.predicted, np.nan, self.expected_error),
+        )
 
     @property
     def instance_scores(self) -> Floats:
@@ -162,6 +215,9 @@ def _settle(video: Labels | Poses, labelled: ArrayLike | None) -> None:
         labelled = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks.values())])
     _set(video, tracks=tracks, labelled_frames=_frame_array(np.unique(labelled), "labelled frames"))
     for track_id, track in tracks.items():
+        beyond = ~np.isin(track.frames, video.labelled_frames)[:, None]
+        if (track.labelled & beyond).any():
+            tracks[track_id] = replace(track, labelled=track.labelled & ~beyond)
         if track.keypoints.shape[1] != len(video.skeleton):
             raise LabelsError(
                 f"track {track_id} does not fit the skeleton",
@@ -189,7 +245,8 @@ class Labels:
         tracks: track id -> :class:`Track`.
         labelled_frames: (m,) rising indices of the frames that a labeller has gone through, also those
             where nobody is; frames that hold instances but are missing here hold predictions. Left out:
-            every frame with an instance.
+            every frame with an instance. A track without a row on one of them is not there; a row in which
+            nothing is labelled says that the labeller has not looked at this track.
         image_size: (height, width) of the frames that the labels were made on, None if unknown.
         n_frames: frames of the video, None if unknown.
         video: name of the video, as the file gives it.
@@ -253,7 +310,8 @@ class Labels:
         digest.update(json.dumps([*head, self.labelled_frames.tolist()]).encode())
         for track_id, track in self.tracks.items():
             digest.update(f"track {track_id}, {len(track.frames)} labels\n".encode())
-            for array in (track.frames, track.keypoints, track.visibility, track.boxes, track.head_boxes):
+            places = track.keypoints, track.visibility, track.labelled
+            for array in (track.frames, *places, track.boxes, track.head_boxes):
                 digest.update(array.tobytes())
         for frame in sorted(self.ignore_regions):
             regions = [region.tolist() for region in self.ignore_regions[frame]]
@@ -261,8 +319,25 @@ class Labels:
         return digest.hexdigest()
 
     def only_labelled(self) -> Labels:
-        """Return the labels alone, without predictions on frames that nobody has labelled."""
-        return self.at(self.labelled_frames)
+        """Return the labels alone, without predictions on frames that nobody has labelled.
+
+        Keypoints of labelled frames that are predicted become such as nobody has looked at.
+        """
+        labels = self.at(self.labelled_frames)
+        return replace(labels, tracks={i: t.without_predictions() for i, t in labels.tracks.items()})
+
+    def with_unlabelled_absent(self) -> Labels:
+        """Return the labels with everything on labelled frames that is not labelled as absent.
+
+        That is what keypoints without a label mean in files of labellers who always look at all of them. A
+        track in whose row nothing is labelled is then not there on that frame.
+        """
+        tracks = {}
+        for track_id, track in self.tracks.items():
+            of_labels = np.isin(track.frames, self.labelled_frames)
+            whole = replace(track, labelled=track.labelled | (track.not_looked_at & of_labels[:, None]))
+            tracks[track_id] = whole.at(track.frames[~whole.is_gone])
+        return replace(self, tracks={i: track for i, track in tracks.items() if len(track.frames)})
 
     def only_track(self, track_id: int) -> Labels:
         """Return one track.
@@ -289,7 +364,8 @@ class Poses:
         tracks: track id -> :class:`Track`.
         image_size: (height, width) of the frames.
         n_frames: frames of the video.
-        labelled_frames: (m,) rising indices of the frames whose poses are labels, kept exactly.
+        labelled_frames: (m,) rising indices of the frames that hold labels, kept exactly; which of their
+            keypoints are labels, ``Track.labelled`` says.
         video: name of the video.
         frame_names: frame index -> image file name, where the labels gave one.
 
@@ -314,8 +390,11 @@ class Poses:
         _settle(self, self.labelled_frames)
 
     def as_labels(self) -> Labels:
-        """Return the poses as labels and predictions, as a file holds them: without empty instances."""
-        kept = {i: track.at(track.frames[track.visibility.any(-1)]) for i, track in self.tracks.items()}
+        """Return the poses as labels and predictions, as a file holds them: without empty predictions."""
+        kept = {
+            i: track.at(track.frames[track.visibility.any(-1) | np.isin(track.frames, self.labelled_frames)])
+            for i, track in self.tracks.items()
+        }
         some = {i: track for i, track in kept.items() if len(track.frames)}
         facts: dict[str, Any] = vars(self) | {"tracks": some}  # the fields of poses are fields of labels, too
         return Labels(**facts)
@@ -325,8 +404,8 @@ class Poses:
 
         Returns:
             ``frame``, ``track``, ``keypoint`` (its name), ``x``, ``y``, ``visibility``, ``score``,
-            ``expected_error`` (pixels) and ``labelled`` (whether a labeller set the pose): arrays of equal
-            length, NaN where nothing is known. ``pandas.DataFrame(poses.to_table())`` makes a data frame.
+            ``expected_error`` (pixels) and ``labelled`` (whether a labeller set it): arrays of equal length,
+             NaN where nothing is known. ``pandas.DataFrame(poses.to_table())`` makes a data frame.
 
         Example:
             >>> track = Track([1], [[[3.0, 4.0]]], keypoint_scores=[[0.9]])
@@ -343,9 +422,9 @@ class Poses:
             rows = [np.zeros((0, k, *shape)), *(getattr(track, name) for track in tracks.values())]
             return np.concatenate(rows)[order].reshape(-1, *shape)
 
-        xy, frame = column("keypoints", (2,)), np.repeat(frames[order], k)
+        xy = column("keypoints", (2,))
         return {
-            "frame": frame,
+            "frame": np.repeat(frames[order], k),
             "track": np.repeat(ids[order], k),
             "keypoint": np.tile(np.array(self.skeleton.names), len(frames)),
             "x": xy[:, 0],
@@ -353,7 +432,7 @@ class Poses:
             "visibility": column("visibility").astype(np.uint8),
             "score": column("keypoint_scores"),
             "expected_error": column("expected_error"),
-            "labelled": np.isin(frame, self.labelled_frames),
+            "labelled": column("labelled").astype(bool),
         }
 
     def dense(self) -> Floats:

@@ -36,6 +36,80 @@ def test_a_keypoint_is_there_with_both_coordinates_and_visibility_or_not_at_all(
     assert np.isnan(track.boxes).all()
 
 
+def a_row(*states: str, frame: int = 4) -> Track:
+    """A row of a track whose keypoints are in the states named."""
+    number = {"visible": 2, "hidden": 1, "predicted": 2, "absent": 0, "not looked at": 0}
+    points = [[1.0 + k, 2.0] if number[state] else [np.nan, np.nan] for k, state in enumerate(states)]
+    return Track(
+        [frame],
+        [points],
+        visibility=[[number[state] for state in states]],
+        labelled=[[state in ("visible", "hidden", "absent") for state in states]],
+        keypoint_scores=[[0.5 if number[state] else np.nan for state in states]],
+        expected_error=[[3.0 if state == "predicted" else np.nan for state in states]],
+    )
+
+
+def test_five_states_of_a_keypoint_are_told_apart():
+    track = a_row("visible", "hidden", "absent", "not looked at", "predicted")
+    told = [track.placed, track.absent, track.not_looked_at, track.predicted]
+    assert [np.flatnonzero(each).tolist() for each in told] == [[0, 1], [2], [3], [4]]
+    assert np.sum(told, 0).tolist() == [[1] * 5]
+    assert track.is_gone.tolist() == [False]
+    assert a_row("absent", "absent").is_gone.tolist() == [True]
+    # Left out, it is where a keypoint is: an empty one counts as not looked at.
+    assert Track([0], [[[1, 1], [np.nan, 1]]]).labelled.tolist() == [[True, False]]  # type: ignore[arg-type]
+    with pytest.raises(LabelsError, match="labelled has another shape"):
+        Track([0], [[[1, 1], [2, 2]]], labelled=[[True]])  # type: ignore[arg-type]
+
+
+def test_nothing_is_labelled_beyond_the_labelled_frames():
+    for make in (
+        lambda: some_labels(labelled_frames=[5]),
+        lambda: Poses(SKELETON, some_labels().tracks, (60, 60), 10, labelled_frames=[5]),
+    ):
+        of = make().tracks
+        assert of[7].labelled.tolist() == [[False] * 2, [True] * 2, [False] * 2]
+        assert of[7].predicted[[0, 2]].all() and of[3].placed.all()
+    assert not Poses(SKELETON, some_labels().tracks, (60, 60), 10).tracks[3].labelled.any()
+    assert all(track.labelled.all() for track in some_labels().tracks.values())
+
+
+def test_labels_alone_are_without_predicted_keypoints_of_labelled_frames():
+    labels = Labels(SKELETON, {0: a_row("visible", "predicted"), 1: a_row("predicted", "predicted")})
+    alone = labels.only_labelled()
+    assert alone.tracks[0].placed.tolist() == [[True, False]]
+    assert alone.tracks[0].not_looked_at.tolist() == [[False, True]]
+    # A track that nobody has looked at keeps its row, or it would count as not there.
+    assert alone.tracks[1].frames.tolist() == [4] and alone.tracks[1].not_looked_at.all()
+    assert np.isnan(alone.tracks[0].expected_error).all()
+    assert np.isnan(alone.tracks[0].keypoints[0, 1]).all()
+
+
+def test_what_is_not_labelled_can_be_taken_as_absent():
+    tracks = {0: a_row("visible", "not looked at"), 1: a_row("not looked at", "not looked at")}
+    labels = Labels(SKELETON, {**tracks, 2: a_row("visible", "not looked at", frame=9)}, [4])
+    whole = labels.with_unlabelled_absent()
+    assert list(whole.tracks) == [0, 2]
+    assert whole.tracks[0].absent.tolist() == [[False, True]]
+    assert not whole.tracks[2].labelled.any()  # frame 9 holds predictions
+    assert whole.labelled_frames.tolist() == [4]
+
+
+def test_the_states_are_part_of_the_fingerprint():
+    one = Labels(SKELETON, {0: a_row("visible", "absent")})
+    other = Labels(SKELETON, {0: a_row("visible", "not looked at")})
+    assert one.fingerprint() != other.fingerprint()
+    assert one.fingerprint() == Labels(SKELETON, {0: a_row("visible", "absent")}).fingerprint()
+
+
+def test_a_table_says_of_each_keypoint_whether_it_is_labelled():
+    tracks = {0: a_row("visible", "predicted"), 1: a_track([5])}
+    table = Poses(SKELETON, tracks, (60, 60), 10, labelled_frames=[4]).to_table()
+    assert table["labelled"].tolist() == [True, False, False, False]
+    assert table["visibility"].tolist() == [2, 2, 2, 2]
+
+
 def test_labels_are_copies_that_cannot_be_changed():
     keypoints = np.ones((1, 2, 2))
     track = Track([0], keypoints)  # type: ignore[arg-type]

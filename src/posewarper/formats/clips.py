@@ -60,7 +60,10 @@ class VideoFacts(Protocol):
 
 @dataclass
 class Instance:
-    """One annotation: keypoints (K, 2) xy in pixels, NaN where visibility (K,) is 0; boxes (4,) xywh."""
+    """One annotation: keypoints (K, 2) xy in pixels, NaN where visibility (K,) is 0; boxes (4,) xywh.
+
+    ``labelled`` (K,) is None where the file does not tell it: labelled is then what is there.
+    """
 
     frame: int
     track: int | None
@@ -71,6 +74,7 @@ class Instance:
     head_box: Floats | None = None
     scores: Floats | None = None
     expected_error: Floats | None = None
+    labelled: np.ndarray | None = None
 
 
 @dataclass

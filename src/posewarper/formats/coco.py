@@ -2,8 +2,12 @@
 
 An image's frame is its ``frame_id``, in plain files the number in its file name. Official PoseTrack18 files
 give the image id as ``frame_id`` and visibility 1 for every label; our own image ids never equal the frame,
-which tells the two apart. CVAT puts track ids and keyframe flags into ``attributes``, and Label Studio needs
-``model_index`` to order the keypoints. What is written depends on the content alone, byte for byte.
+which tells the two apart. A keypoint with visibility 0 is one that nobody has looked at; where the labeller
+says that it is absent, or a keypoint of a labelled frame is predicted, our annotations have ``labelled``,
+which is 1 or 0 for each keypoint. An annotation of a labelled frame without keypoints is a track that nobody
+has looked at there, if others of its ``track_id`` have keypoints. CVAT puts track ids and keyframe flags into
+``attributes``, and Label Studio needs ``model_index`` to order the keypoints. What is written depends on the
+content alone, byte for byte.
 """
 
 from __future__ import annotations
@@ -232,11 +236,12 @@ def read_clip(
 
     chosen, name, another = choose_images(images, info.get("video"), path, video)
     frame_of = read_frames(chosen, path, video, by_id=native and not official)
-    kept = [
+    read = [
         (record, _read_instance(record, frame_of[image_id], points, seen))
         for record, image_id, points, seen in zip(annotations, image_ids, keypoints, visibility, strict=True)
-        if image_id in frame_of and seen.any()
+        if image_id in frame_of
     ]
+    kept = [(record, instance) for record, instance in read if instance.visibility.any()]
     instances = [instance for _, instance in kept]
     predicted = _find_interpolated([record for record, _ in kept], instances, path)
     shown_frames = {instance.frame for instance in instances} - predicted
@@ -261,7 +266,26 @@ def read_clip(
     )
     if info.get("description") != _OURS:
         doubt_tracks(clip, path, forget=not track_names)
+    clip.instances += _find_empty([instance for _, instance in read], clip)
     return clip
+
+
+def _find_empty(read: Sequence[Instance], clip: Clip) -> list[Instance]:
+    """Return the instances without keypoints that say something of a labelled frame.
+
+    That is what a labeller says of each keypoint, or that nobody has looked at a track that is elsewhere.
+    """
+    tracks = {instance.track for instance in clip.instances}
+    if None in tracks:
+        return []
+    return [
+        instance
+        for instance in read
+        if not instance.visibility.any()
+        and instance.frame in clip.labelled_frames
+        and instance.track is not None
+        and (instance.track in tracks or instance.labelled is not None)
+    ]
 
 
 def read_images(document: Mapping[str, Any], path: PathLike) -> dict[int | str, Record]:
@@ -364,8 +388,14 @@ def _read_instance(record: Record, frame: int, keypoints: Floats, visibility: np
     if scores is None and whole is not None:
         scores = np.full(k, whole)
     box, head_box = record.box("bbox"), record.box("bbox_head")
+    if box is not None and not visibility.any() and not box[2:].any():
+        box = None  # as we write it around nothing
     error = record.numbers("expected_error", k, gaps=True)
-    return Instance(frame, track, keypoints, visibility, record.where, box, head_box, scores, error)
+    labelled = record.numbers("labelled", k)
+    if labelled is not None and not np.isin(labelled, (0, 1)).all():
+        raise record.wrong("labelled", "1 (labelled) or 0 for each keypoint")
+    said = None if labelled is None else labelled.astype(bool)
+    return Instance(frame, track, keypoints, visibility, record.where, box, head_box, scores, error, said)
 
 
 def choose_images(
@@ -500,7 +530,7 @@ def write_plain(path: PathLike, labels: Labels, video: VideoFacts | None = None)
 def write_poses(path: PathLike, poses: Poses) -> None:
     """Write poses as our own COCO keypoints JSON, with every frame and with scores.
 
-    Predicted coordinates are rounded to 0.001 pixels; those on ``labelled_frames`` are written exactly.
+    Predicted coordinates are rounded to 0.001 pixels; labelled ones are written exactly.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -541,11 +571,12 @@ def _iterate_track(
     rounded = isinstance(source, Poses)
     whole_scores = track.instance_scores
     for i, frame in enumerate(track.frames.tolist()):
-        xy, visibility = track.keypoints[i], track.visibility[i]
-        if not visibility.any():
+        xy, visibility, said = track.keypoints[i], track.visibility[i], track.labelled[i]
+        if not visibility.any() and frame not in labelled:
             continue
-        if rounded and frame not in labelled:
-            xy = np.round(xy, 3) + 0.0  # adding 0 turns the -0.0 that rounding may leave into 0.0
+        if rounded:
+            # Adding 0 turns the -0.0 that rounding may leave into 0.0.
+            xy = np.where(said[:, None], xy, np.round(xy, 3) + 0.0)
         triples: list[float] = []
         for (x, y), v in zip(xy.tolist(), visibility.tolist(), strict=True):
             triples += [x, y, v] if v else [0, 0, 0]
@@ -561,6 +592,8 @@ def _iterate_track(
             "num_keypoints": int((visibility > 0).sum()),
             "keypoints": triples,
         }
+        if frame in labelled and not np.array_equal(said, visibility > 0):
+            entry["labelled"] = said.astype(int).tolist()
         if np.isfinite(track.head_boxes[i]).all():
             entry["bbox_head"] = track.head_boxes[i].tolist()
         scores, error = track.keypoint_scores[i], track.expected_error[i]
@@ -573,7 +606,9 @@ def _iterate_track(
 
 
 def _surround(keypoints: Floats, image_size: tuple[int, int] | None) -> list[float]:
-    """Return the box xywh around (n, 2) keypoints, with a margin, clipped to the image."""
+    """Return the box xywh around (n, 2) keypoints, with a margin, clipped to the image; zeros for none."""
+    if not len(keypoints):
+        return [0.0] * 4
     low, high = keypoints.min(0), keypoints.max(0)
     margin = _BOX_MARGIN * (high - low)
     low, high = low - margin, high + margin

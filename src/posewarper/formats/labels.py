@@ -63,7 +63,7 @@ def read_labels(
     need_path(path, "the label file")
     clip = _read(path, format, video, skeleton)
     labels = _build(clip, path, video, frame_offset=0).only_labelled()
-    if not labels.tracks:
+    if not any(track.placed.any() for track in labels.tracks.values()):
         predicted = sum(instance.frame not in clip.labelled_frames for instance in clip.instances)
         raise LabelsError(
             "no frame is labelled",
@@ -275,6 +275,7 @@ def _tracks(clip: Clip, path: PathLike) -> dict[int, Track]:
             np.array([row.frame for row in rows]),
             np.stack([row.keypoints for row in rows]),
             visibility=visibility,
+            labelled=np.stack([row.visibility > 0 if row.labelled is None else row.labelled for row in rows]),
             boxes=_stack([row.box for row in rows], 4),
             head_boxes=_stack([row.head_box for row in rows], 4),
             keypoint_scores=np.where(visibility > 0, scores, np.nan),

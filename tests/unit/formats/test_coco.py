@@ -307,3 +307,33 @@ def test_keypoints_without_names_are_those_of_the_only_preset_of_their_number(tm
             with pytest.warns(PosewarperWarning, match="26 are taken for those of halpe_26"):
                 assert read_labels(path).skeleton.names[17:20] == names
     assert read_labels(path, skeleton="h36m").skeleton.names[0] == "root"
+
+
+def test_a_keypoint_without_visibility_is_one_that_nobody_has_looked_at(tmp_path):
+    document = a_document()
+    # Track 1 has a box on frame 10, and no keypoint: it was not looked at there. Track 5 has none anywhere.
+    document["annotations"][3]["keypoints"] = [0, 0, 0] * 3
+    document["annotations"].append({**document["annotations"][3], "id": 999, "track_id": 5})
+    labels = read_labels(save(tmp_path, document))
+    assert list(labels.tracks) == [0, 1]
+    assert labels.tracks[0].not_looked_at.tolist() == [[False, False, True], [False] * 3]
+    assert labels.tracks[1].frames.tolist() == [3, 10]
+    assert labels.tracks[1].not_looked_at[1].all()
+    np.testing.assert_array_equal(labels.tracks[1].boxes[1], [10, 20, 50, 60])
+
+
+def test_an_annotation_without_keypoints_says_nothing_where_tracks_are_not_told(tmp_path):
+    document = plain(a_document(tracks=(0,)))
+    document["annotations"].append({**document["annotations"][0], "id": 999, "keypoints": [0, 0, 0] * 3})
+    labels = read_labels(save(tmp_path, document))
+    assert list(labels.tracks) == [0] and labels.tracks[0].frames.tolist() == [3, 10]
+
+
+@pytest.mark.parametrize(
+    ("stated", "got"), [([1, 2, 0], "1, 2, 0"), ([1, 0], "1, 0"), ([1, None, 0], "null")]
+)
+def test_what_is_labelled_must_be_said_of_each_keypoint(tmp_path, stated, got):
+    document = a_document()
+    document["annotations"][1]["labelled"] = stated
+    with pytest.raises(LabelsError, match=rf"annotations\[1\].*labelled is wrong[^$]*{got}"):
+        read_labels(save(tmp_path, document))

@@ -268,6 +268,68 @@ def test_poses_file_lists_every_frame_and_is_read_as_labels_without_predictions(
     assert labels.tracks[0].visibility.tolist() == [[2, 1, 2]]
 
 
+def all_states() -> Labels:
+    """Labels with every state of a keypoint; on frame 3 one track is not looked at, and one is gone."""
+    nan = np.nan
+    points = np.arange(18.0).reshape(3, 3, 2) / 7
+    points[0, 1:] = nan
+    first = Track(
+        [0, 3, 9],
+        points,
+        visibility=[[2, 0, 0], [1, 2, 2], [2, 2, 2]],
+        labelled=[[True, True, False], [True, True, False], [False] * 3],
+        expected_error=[[nan] * 3, [nan, nan, 2.5], [1.5] * 3],
+    )
+    second = Track([0, 3], [points[2], [[nan, nan]] * 3], labelled=[[True] * 3, [False] * 3])
+    third = Track([0, 3], [points[2], [[nan, nan]] * 3], labelled=[[True] * 3, [True] * 3])
+    return Labels(
+        SKELETON,
+        {0: first, 4: second, 7: third},
+        labelled_frames=[0, 3, 5],
+        image_size=(120, 160),
+        n_frames=50,
+        video="clip.mp4",
+    )
+
+
+@pytest.mark.parametrize("form", ["posetrack", "coco"])
+def test_json_holds_every_state_of_a_keypoint(tmp_path, form):
+    labels = replace(all_states(), n_frames=None)
+    write_labels(tmp_path / "a.json", labels, format=form)
+    again = read_annotations(tmp_path / "a.json", format=form)
+    assert list(again.tracks) == [0, 4, 7]
+    for one, other in zip(labels.tracks.values(), again.tracks.values(), strict=True):
+        for name in ("frames", "keypoints", "visibility", "labelled", "expected_error"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
+    write_labels(tmp_path / "b.json", again, format=form)
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert first["annotations"] == second["annotations"]
+    assert [a.get("labelled") for a in first["annotations"]] == [
+        [1, 1, 0], None, None, [1, 1, 0], None, [1, 1, 1], None
+    ]  # fmt: skip
+    # What is predicted on a labelled frame is no label.
+    alone = read_labels(tmp_path / "a.json", format=form)
+    assert alone.tracks[0].not_looked_at.tolist() == [[False, False, True]] * 2
+    assert alone.tracks[4].not_looked_at.tolist() == [[False] * 3, [True] * 3]
+    assert alone.tracks[7].is_gone.tolist() == [False, True]
+
+
+def test_poses_hold_every_state_and_round_predictions_alone(tmp_path):
+    labels = all_states()
+    poses = Poses(labels.skeleton, labels.tracks, (120, 160), 50, labels.labelled_frames, "clip.mp4")
+    write_poses(tmp_path / "poses.json", poses)
+    again = read_poses(tmp_path / "poses.json").tracks
+    for one, other in zip(poses.tracks.values(), again.values(), strict=True):
+        np.testing.assert_array_equal(one.frames, other.frames)
+        np.testing.assert_array_equal(one.labelled, other.labelled)
+        np.testing.assert_array_equal(one.visibility, other.visibility)
+        np.testing.assert_array_equal(one.keypoints[one.placed], other.keypoints[one.placed])
+        np.testing.assert_array_equal(
+            np.round(one.keypoints[one.predicted], 3), other.keypoints[one.predicted]
+        )
+    assert np.flatnonzero(again[0].expected_error[1] == 2.5).tolist() == [2]
+
+
 def test_poses_need_an_image_size(tmp_path):
     path = tmp_path / "labels.json"
     write_labels(path, replace(some_labels(), image_size=None, n_frames=None))
