@@ -23,6 +23,7 @@ from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large
 from posewarper.crops import Image
 from posewarper.files import replacing
 from posewarper.model.pretrained import load_torchvision
+from posewarper.motion.interpolation import fill_in
 from posewarper.structures import Floats, Ints, Progress, Track, is_there, silent
 from posewarper.video.source import Video, ahead
 from posewarper.video.track_crops import instance_sizes
@@ -427,7 +428,7 @@ class _Carrier:
             errors[rows] = np.where(is_there(track.keypoints[own]), 0.0, np.nan)
         labelled_on = np.where(track.visibility > 0, track.frames[:, None], -1)
         self.last_label = labelled_on.max(0, initial=-1)
-        size = instance_sizes(track)
+        size = instance_sizes(fill_in(track))
         known = np.isfinite(size)
         usual = (
             np.interp(frames, track.frames[known], size[known])

@@ -1,14 +1,15 @@
-"""Interpolates labels over time: nearest, linear and PCHIP. The video itself is not looked at."""
+"""Interpolates labels over time: nearest, linear, PCHIP, and gaps in them. The video is not looked at."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
-from posewarper.structures import Floats, Ints, is_there
+from posewarper.structures import VISIBLE, Floats, Ints, Track, is_there
 
 
 def interpolate(frames: Ints, points: Floats, at: ArrayLike, method: str = "linear") -> Floats:
@@ -36,6 +37,43 @@ def interpolate(frames: Ints, points: Floats, at: ArrayLike, method: str = "line
             # Held ends: a frame outside the knots is treated as the knot next to it.
             result[:, k] = between(knots, points[there, k], np.clip(at, knots[0], knots[-1]))
     return result
+
+
+_ROUNDS = 50  # until the mean shape and the places of the instance agree
+
+
+def fill_in(track: Track) -> Track:
+    """Return labels with a guess in place of the keypoints that nobody has looked at.
+
+    A label of a few keypoints would otherwise seem to be that of a small subject. A guess lies where the
+    track's mean shape has the keypoint, seen from the keypoints that are there; how the keypoint deviates
+    from the shape is interpolated in time. Keypoints that the track has nowhere stay NaN, and so do those
+    that are absent, and those of an instance with less than two keypoints and a box, which tells its size.
+    """
+    known = track.placed.any(0)
+    boxed = (track.boxes[:, 2:] > 0).all(1) & (track.placed.sum(1) < 2)
+    wanted = track.not_looked_at & known & ~boxed[:, None]
+    rows = np.flatnonzero(track.placed.any(1))
+    if not wanted.any() or not rows.size:
+        return track
+    points = np.where(track.placed[..., None], track.keypoints, np.nan)
+    there = track.placed[:, known][..., None]
+    own = np.where(there, points[:, known], 0.0)
+    count_rows, count = there.sum(0), np.maximum(there.sum(1), 1)
+    # What labels of different keypoints have to do with each other, at first time alone tells.
+    middle = interpolate(track.frames, points[:, known], track.frames).mean(1)
+    for _ in range(_ROUNDS):
+        shape = np.where(there, own - middle[:, None], 0.0).sum(0) / count_rows
+        middle = np.where(there, own - shape, 0.0).sum(1) / count
+    middle = interpolate(track.frames[rows], middle[rows, None], track.frames)
+    guess = np.full_like(points, np.nan)
+    guess[:, known] = middle + shape
+    guess += interpolate(track.frames, points - guess, track.frames)
+    return replace(
+        track,
+        keypoints=np.where(wanted[..., None], guess, track.keypoints),
+        visibility=np.where(wanted, VISIBLE, track.visibility),
+    )
 
 
 def _nearest(knots: Ints, values: Floats, at: Ints) -> Floats:

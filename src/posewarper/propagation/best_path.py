@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from posewarper.motion.interpolation import fill_in
 from posewarper.propagation.evidence import Evidence, Peaks
 from posewarper.structures import Floats, Ints, Labels, is_there
 from posewarper.video.track_crops import instance_sizes
@@ -39,7 +40,7 @@ Limbs = Mapping[tuple[int, int], float]
 def measure_limbs(labels: Labels) -> dict[tuple[int, int], float]:
     """Return the longest labelled distance, in any track, of each pair of keypoints joined by an edge."""
     keypoints = np.concatenate([track.keypoints for track in labels.tracks.values()])
-    size = np.concatenate([instance_sizes(track) for track in labels.tracks.values()])
+    size = np.concatenate([instance_sizes(fill_in(track)) for track in labels.tracks.values()])
     limbs: dict[tuple[int, int], float] = {}
     for a, b in labels.skeleton.edges:
         lengths = np.linalg.norm(keypoints[:, a] - keypoints[:, b], axis=-1) / size

@@ -10,7 +10,7 @@ import numpy as np
 
 from posewarper.geometry import pad_box
 from posewarper.motion.flow import FlowChain, FlowField, blend_both, carry_labels
-from posewarper.motion.interpolation import interpolate
+from posewarper.motion.interpolation import fill_in, interpolate
 from posewarper.structures import Floats, Ints, Labels, Progress, Track, is_there, silent
 from posewarper.video.source import Video
 from posewarper.video.track_crops import SMALLEST_BOX, instance_boxes, instance_sizes, without_strays
@@ -19,9 +19,11 @@ from posewarper.video.track_crops import SMALLEST_BOX, instance_boxes, instance_
 def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool = False) -> Ints:
     """Return the frames on which a track is taken to be there, as rising indices.
 
-    That is from one gap before its first label to one gap after its last. A labelled frame that lacks the
-    track ends it there, and leaves out all frames between two of its labels. A gap is the median spacing of
-    the clip's labelled frames; with one labelled frame it is the whole clip.
+    That is from one gap before its first label to one gap after its last. A labelled frame on which the track
+    is not ends it there, and leaves out all frames between two of its labels; one on which nobody has looked
+    at the track says nothing. A gap is the median spacing of the clip's labelled frames; with one labelled
+    frame it is the whole clip. Frames on which less than half of the keypoints are labelled, as where some
+    were corrected, do not count for it, if there are others.
 
     Args:
         labels: labels of the clip; instances on frames that are not in ``labelled_frames`` do not count.
@@ -33,14 +35,14 @@ def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool
         LabelsError: if there is no such track.
     """
     track = labels.only_track(track_id).tracks[track_id]
-    own = np.intersect1d(track.frames, labels.labelled_frames)
+    own = np.intersect1d(track.frames[track.placed.any(1)], labels.labelled_frames)
     if not own.size:
         return np.zeros(0, np.int64)
     if extend:
         return np.arange(n_frames, dtype=np.int64)
-    spacing = np.diff(labels.labelled_frames)
+    spacing = np.diff(_whole_frames(labels))
     gap = int(np.median(spacing)) if spacing.size else n_frames
-    lacking = np.setdiff1d(labels.labelled_frames, own)
+    lacking = np.setdiff1d(labels.labelled_frames, track.frames[~track.is_gone])
     split = np.searchsorted(lacking, own)
     start = max(own[0] - gap, lacking[split[0] - 1] + 1 if split[0] > 0 else 0)
     last = min(own[-1] + gap, lacking[split[-1]] - 1 if split[-1] < lacking.size else n_frames - 1)
@@ -49,6 +51,25 @@ def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool
     for left_out in np.flatnonzero(np.diff(split)):
         there[own[left_out] + 1 : own[left_out + 1]] = False
     return np.flatnonzero(there).astype(np.int64)
+
+
+def _whole_frames(labels: Labels) -> Ints:
+    """Return the labelled frames, without those where less than half of every track there is labelled."""
+    most = np.zeros(len(labels.labelled_frames))
+    shown = np.zeros(len(labels.labelled_frames), bool)
+    for track in labels.only_labelled().tracks.values():
+        known = np.maximum(track.placed.any(0).sum(), 1)
+        rows = np.searchsorted(labels.labelled_frames, track.frames)
+        most[rows] = np.maximum(most[rows], track.labelled.sum(1) / known)
+        shown[rows] = True
+    whole = labels.labelled_frames[(most >= 0.5) | ~shown]
+    return whole if len(whole) else labels.labelled_frames
+
+
+def settled_frames(track: Track) -> Ints:
+    """Return the frames on which a labeller has looked at every keypoint that the track has anywhere."""
+    known = track.placed.any(0)
+    return track.frames[(track.labelled | ~known).all(1)]
 
 
 @dataclass(frozen=True)
@@ -100,6 +121,7 @@ def track_boxes(track: Track, frames: Ints, rough: Floats, aspect_ratio: float) 
         (t, 4) xywh in pixels, grown to the aspect ratio and padded by 1.25.
     """
     # A keypoint that one label lacks does not shrink the crop there: it is filled in from the others.
+    track = fill_in(track)
     filled = interpolate(track.frames, track.keypoints, track.frames)
     boxes = instance_boxes(np.where(np.isnan(track.keypoints), filled, track.keypoints), track.boxes)
     framing = np.stack([boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
@@ -115,7 +137,8 @@ def track_boxes(track: Track, frames: Ints, rough: Floats, aspect_ratio: float) 
 
 def subject_size(labels: Labels) -> float:
     """Return the median longer side of the labelled instances in pixels."""
-    return float(np.nanmedian(np.concatenate([instance_sizes(track) for track in labels.tracks.values()])))
+    sizes = [instance_sizes(fill_in(track))[track.placed.any(1)] for track in labels.tracks.values()]
+    return float(np.nanmedian(np.concatenate(sizes)))
 
 
 def prepare_clip(

@@ -15,7 +15,7 @@ from posewarper.heatmaps import crop_to_heatmap, decode, decode_peaks, encode, h
 from posewarper.model.backbone import STRIDE
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.propagation.trajectory import Sighting, Steps
-from posewarper.structures import Floats, is_there
+from posewarper.structures import Floats, Ints, is_there
 from posewarper.video.track_crops import TrackCrops
 
 _WARPED_PEAKS = 2
@@ -53,11 +53,11 @@ class Peaks:
 
 @dataclass(frozen=True)
 class Warped:
-    """Labels warped to a stretch from its ends.
+    """Labels warped to a stretch from both sides.
 
     Args:
         blended: peaks of the sum of all, in which the nearer label weighs more.
-        single: the peaks of each label alone.
+        single: the peaks of each side alone.
     """
 
     blended: Seen
@@ -151,32 +151,58 @@ def warp_label(
 def warp_from_both(
     network: HeatmapEngine, labels: Sequence[LabelledCrop], heatmaps: Tensor, crops: TrackCrops
 ) -> Warped:
-    """Warp the labels at the ends of a stretch to all of its frames, and add them: the nearer weighs more.
+    """Warp labels of a stretch to its frames, and add those from both sides: the nearer weighs more.
 
-    There are one or two labels, or none, and then nothing is known. The network sees ``heatmaps``
-    (t, K, H, W) in the ``crops`` of the stretch.
+    On each side the nearest label that has the keypoint counts; where there is none, nothing is known. The
+    network sees ``heatmaps`` (t, K, H, W) in the ``crops`` of the stretch.
     """
-    if not labels:
-        nothing = np.full((*heatmaps.shape[:2], 2), np.nan)
-        return Warped(Seen(nothing, np.zeros(nothing.shape[:2])), ())
-    rows = np.arange(len(crops.frames))
-    distance = np.stack([np.abs(crops.frames - crops.frames[label.row]) for label in labels]) + 0.5
-    share = (1 / distance)[:, :, None] * np.stack([label.has for label in labels])[:, None, :]
+    t, k = heatmaps.shape[:2]
+    rows = np.arange(t)
+    sides = _nearest_labels(labels, t, k)
+    summed = torch.zeros_like(heatmaps)
+    share = np.zeros((len(sides), t, k))
+    for side, nearest in zip(share, sides, strict=True):
+        source = np.array([label.row for label in labels])[np.maximum(nearest, 0)]
+        distance = np.abs(crops.frames[:, None] - crops.frames[source]) + 0.5
+        side[nearest >= 0] = (1 / distance)[nearest >= 0]
     total = share.sum(0)
     share = share / np.where(total > 0, total, 1.0)
-    summed = torch.zeros_like(heatmaps)
-    single = []
-    for label, weight in zip(labels, share, strict=True):
-        weights = torch.from_numpy(weight.astype(np.float32)).to(summed.device)
-        warped = warp_label(network, label, heatmaps, rows)
-        summed += warped * weights[..., None, None]
+    single = [
+        Peaks(np.full((t, k, _WARPED_PEAKS, 2), np.nan), np.full((t, k, _WARPED_PEAKS), np.nan))
+        for _ in sides
+    ]
+    for n, label in enumerate(labels):
+        wanted = [nearest == n for nearest in sides]
+        own = rows[np.any(wanted, axis=(0, 2))]
+        if not len(own):
+            continue
+        weight = np.where(wanted, share, 0.0).sum(0)[own].astype(np.float32)
+        warped = warp_label(network, label, heatmaps, own)
+        summed[torch.from_numpy(own)] += warped * torch.from_numpy(weight).to(summed.device)[..., None, None]
         # Only what has a label is decoded; the other keypoints stay NaN.
-        known = find_all_peaks(warped[:, torch.from_numpy(label.has)], crops.transforms, _WARPED_PEAKS)
-        points = np.full((*heatmaps.shape[:2], _WARPED_PEAKS, 2), np.nan)
-        heights = np.full(points.shape[:3], np.nan)
-        points[:, label.has], heights[:, label.has] = known.points, known.heights
-        single.append(Peaks(points, heights))
+        known = find_all_peaks(
+            warped[:, torch.from_numpy(label.has)], [crops.transforms[row] for row in own], _WARPED_PEAKS
+        )
+        found = np.full((t, k, _WARPED_PEAKS, 2), np.nan), np.full((t, k, _WARPED_PEAKS), np.nan)
+        for whole, part in zip(found, (known.points, known.heights), strict=True):
+            whole[np.ix_(own, label.has)] = part
+        for peaks, where in zip(single, wanted, strict=True):
+            peaks.points[where], peaks.heights[where] = found[0][where], found[1][where]
     seen = find_peaks(summed, crops.transforms)
     there = total > 0
     blended = Seen(np.where(there[..., None], seen.points, np.nan), np.where(there, seen.scores, 0.0))
     return Warped(blended, tuple(single))
+
+
+def _nearest_labels(labels: Sequence[LabelledCrop], t: int, k: int) -> list[Ints]:
+    """Return for each side (t, k): which label of a keypoint is the nearest to a row, -1 where there is none.
+
+    The first side is that of the rows before, and the labelled row itself; on the last row it is the second.
+    Sides without any label are left out.
+    """
+    sides = np.full((2, t, k), -1)
+    for n, label in enumerate(labels):  # by rising row
+        sides[0, label.row if label.row < t - 1 else t :, label.has] = n
+    for n, label in reversed(list(enumerate(labels))):
+        sides[1, : label.row if label.row < t - 1 else t, label.has] = n
+    return [side for side in sides if (side >= 0).any()]

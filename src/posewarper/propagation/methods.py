@@ -12,7 +12,7 @@ from posewarper.geometry import pad_box
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseWarper
 from posewarper.motion.flow import BLENDS
-from posewarper.motion.interpolation import INTERPOLATIONS, interpolate
+from posewarper.motion.interpolation import INTERPOLATIONS, fill_in, interpolate
 from posewarper.propagation.clip import Clip
 from posewarper.propagation.evidence import find_peaks, labelled_crop, warp_label
 from posewarper.propagation.stretch import Estimate, estimate_track, without_errors
@@ -71,10 +71,10 @@ def propagate_clip(
         frames = clip.frames[i]
         if method in INTERPOLATIONS:
             points = interpolate(track.frames, track.keypoints, frames, method)
-            found[i] = without_errors(points, _nearness(clip, frames, points))
+            found[i] = without_errors(points, _nearness(clip, track, frames))
         elif method in BLENDS:
             points = BLENDS[method](clip.chains[i], track)
-            found[i] = without_errors(points, _nearness(clip, frames, points))
+            found[i] = without_errors(points, _nearness(clip, track, frames))
         elif method == "paper":
             assert network is not None
             found[i] = without_errors(*warp_in_fixed_crops(clip.video, track, frames, network, advance))
@@ -83,14 +83,22 @@ def propagate_clip(
     return _to_poses(clip, found)
 
 
-def _nearness(clip: Clip, frames: Ints, points: Floats) -> Floats:
-    """Return (t, K) scores that fall with the distance to the nearest labelled frame of the clip."""
-    labelled = clip.labels.labelled_frames
-    spacing = float(np.median(np.diff(labelled))) if len(labelled) > 1 else 1.0
-    after = np.searchsorted(labelled, frames)
-    sides = labelled[np.maximum(after - 1, 0)], labelled[np.minimum(after, len(labelled) - 1)]
-    away = np.minimum(np.abs(frames - sides[0]), np.abs(frames - sides[1]))
-    return np.repeat((1 / (1 + away / spacing))[:, None], points.shape[1], axis=1)
+def _nearness(clip: Clip, track: Track, frames: Ints) -> Floats:
+    """Return (t, K) scores that fall with the distance to the nearest labelled frame of the clip.
+
+    Frames on which nobody has looked at a keypoint do not count for it.
+    """
+    every = clip.labels.labelled_frames
+    spacing = float(np.median(np.diff(every))) if len(every) > 1 else 1.0
+    scores = np.zeros((len(frames), track.keypoints.shape[1]))
+    for k, passed_over in enumerate(track.not_looked_at.T):
+        labelled = np.setdiff1d(every, track.frames[passed_over])
+        if len(labelled):
+            after = np.searchsorted(labelled, frames)
+            sides = labelled[np.maximum(after - 1, 0)], labelled[np.minimum(after, len(labelled) - 1)]
+            away = np.minimum(np.abs(frames - sides[0]), np.abs(frames - sides[1]))
+            scores[:, k] = 1 / (1 + away / spacing)
+    return scores
 
 
 def warp_in_fixed_crops(
@@ -98,8 +106,9 @@ def warp_in_fixed_crops(
 ) -> tuple[Floats, Floats]:
     """Warp each frame's nearest label to it, both seen in the crop of the labelled frame (paper, section 3).
 
-    A subject that has left that crop is lost; the peak is then low. ``advance`` is told how many of the
-    ``frames`` (t,), which rise, were done.
+    Of each keypoint that is the nearest label whose labeller has looked at it. A subject that has left that
+    crop is lost; the peak is then low. ``advance`` is told how many of the ``frames`` (t,), which rise, were
+    done.
 
     Returns:
         Points (t, K, 2) in image pixels, NaN where the label has no such keypoint, and scores (t, K).
@@ -108,46 +117,61 @@ def warp_in_fixed_crops(
     points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
     scores = np.zeros(points.shape[:2])
     framed = without_strays(track, video.image_size)
-    usable = np.flatnonzero(np.any(framed.visibility > 0, axis=1))
-    if not len(usable):
-        return points, scores
-    boxes = pad_box(instance_boxes(framed.keypoints, framed.boxes), aspect_ratio=size[1] / size[0])
-    # Of two labels that are equally near the earlier one counts.
-    nearest = usable[np.abs(frames[:, None] - track.frames[usable]).argmin(axis=1)]
-    for label in np.unique(nearest):
-        own = np.flatnonzero(nearest == label)
+    usable = np.any(framed.visibility > 0, axis=1)
+    boxes = instance_boxes(fill_in(framed).keypoints, framed.boxes)
+    boxes = pad_box(boxes, aspect_ratio=size[1] / size[0])
+    nearest = np.full(scores.shape, -1)
+    for k, looked_at in enumerate(track.labelled.T):
+        if len(rows := np.flatnonzero(usable & looked_at)):
+            # Of two labels that are equally near the earlier one counts.
+            nearest[:, k] = rows[np.abs(frames[:, None] - track.frames[rows]).argmin(axis=1)]
+    for label in np.unique(nearest[nearest >= 0]):
+        own = np.flatnonzero((nearest == label).any(1))
         for rows in np.array_split(own, -(-len(own) // _LONGEST)):
             # The labelled frame comes first: it is the source of every warp.
-            wanted = np.concatenate([[track.frames[label]], frames[rows]])
-            crops = cut_track(video, wanted, np.repeat(boxes[label][None], len(wanted), axis=0), size)
+            needed = np.concatenate([[track.frames[label]], frames[rows]])
+            crops = cut_track(video, needed, np.repeat(boxes[label][None], len(needed), axis=0), size)
             heatmaps = network.heatmaps(crops.images)
             label_here = track.keypoints[label], track.visibility[label], crops.transforms[0]
             source = labelled_crop(0, *label_here, network)
-            warped = warp_label(network, source, heatmaps, np.arange(1, len(wanted)))
+            warped = warp_label(network, source, heatmaps, np.arange(1, len(needed)))
             seen = find_peaks(warped, crops.transforms[1:])
-            points[rows] = np.where(source.has[:, None], seen.points, np.nan)
-            scores[rows] = np.clip(seen.scores, 0, 1) * source.has
-            advance(len(rows))
+            wanted = (nearest[rows] == label) & source.has
+            points[rows] = np.where(wanted[..., None], seen.points, points[rows])
+            scores[rows] = np.where(wanted, np.clip(seen.scores, 0, 1), scores[rows])
+            advance(int((nearest[rows].max(1) == label).sum()))
     return points, scores
 
 
 def _to_poses(clip: Clip, found: Mapping[int, Estimate]) -> Poses:
-    """Put the labels in place of what was found on labelled frames, exactly, and wrap everything up."""
+    """Put the labels in place of what was found on labelled frames, exactly, and wrap everything up.
+
+    Keypoints that nobody has looked at there keep what was found.
+    """
     video, labels = clip.video, clip.labels
     tracks = {}
     for i, track in labels.tracks.items():
         frames, (points, scores, error) = clip.frames[i], found[i]
         visibility = is_there(points).astype(np.uint8) * 2
+        labelled = np.zeros(visibility.shape, bool)
         on_label = np.isin(frames, track.frames)
         own = np.searchsorted(track.frames, frames[on_label])
-        points[on_label], visibility[on_label] = track.keypoints[own], track.visibility[own]
-        scores[on_label] = (track.visibility[own] > 0).astype(float)
-        error[on_label] = np.where(track.visibility[own] == 2, 0.0, error[on_label])
+        labelled[on_label] = said = track.labelled[own]
+        points[labelled], visibility[labelled] = track.keypoints[own][said], track.visibility[own][said]
+        scores[labelled] = (visibility[labelled] > 0).astype(float)
+        error[labelled & (visibility == 2)] = 0.0
         error[~is_there(points)] = np.nan
         scores[visibility == 0] = 0.0
-        if not np.isfinite(error[~on_label]).any():
+        if not np.isfinite(error[~labelled]).any():
             error[:] = np.nan
-        tracks[i] = Track(frames, points, visibility=visibility, keypoint_scores=scores, expected_error=error)
+        tracks[i] = Track(
+            frames,
+            points,
+            visibility=visibility,
+            labelled=labelled,
+            keypoint_scores=scores,
+            expected_error=error,
+        )
     return Poses(
         labels.skeleton,
         tracks,

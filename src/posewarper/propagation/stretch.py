@@ -14,7 +14,7 @@ from posewarper.geometry import BOX_PADDING
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.motion.flow import label_distances
 from posewarper.propagation.best_path import choose_paths, measure_limbs
-from posewarper.propagation.clip import Clip
+from posewarper.propagation.clip import Clip, settled_frames
 from posewarper.propagation.evidence import (
     Evidence,
     Seen,
@@ -27,7 +27,7 @@ from posewarper.propagation.evidence import (
 from posewarper.propagation.expected_error import expected_error, read_signs
 from posewarper.propagation.trajectory import Sighting, label_sighting, solve_trajectory
 from posewarper.propagation.trust import Trust, carried_sigma
-from posewarper.structures import Floats, Ints
+from posewarper.structures import Floats, Ints, is_there
 from posewarper.video.track_crops import TrackCrops, cut_track
 
 # Crops in memory at a time; a longer stretch between labels is solved in pieces that overlap.
@@ -71,7 +71,7 @@ def estimate_track(
     track, frames = clip.labels.tracks[track_id], clip.frames[track_id]
     points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
     found = without_errors(points, np.zeros(points.shape[:2]))
-    for first, last, keep in split_stretches(frames, track.frames):
+    for first, last, keep in split_stretches(frames, settled_frames(track)):
         stretch = Stretch(clip, track_id, frames[first : last + 1], points[first], network)
         own = stretch.solve(trust) if trust is not None else stretch.look(method)
         # Also what lies beyond ``keep``: the next stretch starts from it, and then puts its own in place.
@@ -84,8 +84,9 @@ def estimate_track(
 def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
     """Cut a track's rising frames into stretches that can be solved one by one.
 
-    A stretch runs from one label to the next, both included, since a label is a hard end; before the first
-    and after the last label it runs to the end of the track. Stretches longer than 256 frames are cut, and
+    A stretch runs from one label to the next, both included, since a label of all keypoints is a hard end;
+    frames on which only some are labelled lie within. Before the first and after the last label it runs to
+    the end of the track. Stretches longer than 256 frames are cut, and
     look 32 frames further than what is kept of them.
 
     Returns:
@@ -128,10 +129,11 @@ class Stretch:
         self.origin = boxes[:, :2]
         t, k = len(frames), self.track.keypoints.shape[1]
         self.keypoints, self.visibility = np.full((t, k, 2), np.nan), np.zeros((t, k), np.uint8)
-        self.label_rows = np.flatnonzero(np.isin(frames, self.track.frames))
-        own = np.searchsorted(self.track.frames, frames[self.label_rows])
-        self.keypoints[self.label_rows] = self.track.keypoints[own]
-        self.visibility[self.label_rows] = self.track.visibility[own]
+        rows = np.flatnonzero(np.isin(frames, self.track.frames))
+        own = np.searchsorted(self.track.frames, frames[rows])
+        self.keypoints[rows] = self.track.keypoints[own]
+        self.visibility[rows] = self.track.visibility[own]
+        self.settled_rows = np.flatnonzero(np.isin(frames, settled_frames(self.track)))
 
     @cached_property
     def crops(self) -> TrackCrops:
@@ -166,8 +168,7 @@ class Stretch:
             # It lacks the label at one or both of its ends. It begins where the piece before it arrived, and
             # is drawn loosely to the labels that flow carries from both sides, which know the far label.
             joint = np.full(path.shape, np.nan)
-            if 0 not in self.label_rows:
-                joint[0] = self.before
+            joint[0] = self._joint()
             for points, sigma in ((joint, _JOINT_SIGMA), (evidence.rough, _ROUGH_SIGMA)):
                 sightings.append(Sighting(points, np.full(path.shape[:2], sigma) * size))
         labels = label_sighting(self.keypoints, self.visibility, self.size)
@@ -184,8 +185,9 @@ class Stretch:
             if self.network.spec.trained.get("warp"):
                 warped = self._warp(self.network, heatmaps)
         anchors = np.where((self.visibility >= 2)[..., None], self.keypoints, np.nan)
-        if self._is_piece() and 0 not in self.label_rows:
-            anchors[0] = self.before
+        if self._is_piece():
+            joint = self._joint()
+            anchors[0] = np.where(is_there(joint)[:, None], joint, anchors[0])
         return Evidence(
             anchors=anchors,
             rough=self.clip.rough(self.track_id, self.frames),
@@ -200,10 +202,16 @@ class Stretch:
             trust_in_flow=1.0 if seen is None else min(1.0, trust.flow_error**-2),
         )
 
+    def _joint(self) -> Floats:
+        """Return (K, 2) where the stretch before arrived on the first frame, NaN where that is labelled."""
+        if 0 in self.settled_rows:
+            return np.full_like(self.before, np.nan)
+        return np.where((self.visibility[0] > 0)[:, None], np.nan, self.before)
+
     def _warp(self, network: HeatmapEngine, heatmaps: Tensor) -> Warped:
         labels = [
             labelled_crop(row, self.keypoints[row], self.visibility[row], self.crops.transforms[row], network)
-            for row in self.label_rows.tolist()
+            for row in np.flatnonzero((self.visibility > 0).any(1)).tolist()
         ]
         return warp_from_both(network, labels, heatmaps, self.crops)
 
@@ -218,7 +226,7 @@ class Stretch:
 
     def _is_piece(self) -> bool:
         """Tell whether this is part of a stretch that was too long to be solved at once."""
-        return len(self.size) > _LONGEST - _OVERLAP and len(self.label_rows) < 2
+        return len(self.size) > _LONGEST - _OVERLAP and len(self.settled_rows) < 2
 
 
 def _trusted(seen: Seen, sigma: float | Floats, size: Floats) -> Sighting:

@@ -11,6 +11,7 @@ import numpy as np
 from posewarper.geometry import BOX_PADDING
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.motion.flow import FlowChain
+from posewarper.motion.interpolation import fill_in
 from posewarper.propagation.clip import Clip
 from posewarper.propagation.evidence import find_all_peaks
 from posewarper.structures import Floats, Labels, Track
@@ -70,7 +71,7 @@ def _left_out_errors(track: Track, chain: FlowChain) -> Floats:
     there = chain.left_out
     if there is None:
         return np.zeros(0)
-    size = instance_sizes(track)
+    size = instance_sizes(fill_in(track))
     rows = np.searchsorted(there.frames, track.frames)
     inside = np.isin(track.frames, there.frames)
     errors = []
@@ -112,7 +113,7 @@ def measure_network_trust(clip: Clip, network: HeatmapEngine) -> Floats:
 def _misses(clip: Clip, track_id: int, network: HeatmapEngine) -> Floats:
     """Return (n, K): how far labels are from the nearest high peak, as shares of the size; else NaN."""
     track = clip.labels.tracks[track_id]
-    rows = np.flatnonzero(np.isin(track.frames, clip.frames[track_id]))
+    rows = np.flatnonzero(np.isin(track.frames, clip.frames[track_id]) & track.placed.any(1))
     if not len(rows):
         return np.empty((0, track.keypoints.shape[1]))
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FRAMES)).astype(int)]

@@ -21,6 +21,7 @@ def without_strays(track: Track, image_size: tuple[int, int]) -> Track:
     """Return the labels (of images ``(height, width)``) without the keypoints that lie outside of the image.
 
     Such a label is kept in the result as it was given, but a slip of the mouse must not blow up the crops.
+    The keypoint counts as absent there, as nobody can guess where else it is.
     """
     limits = np.array([image_size[1], image_size[0]]) - 0.5
     with np.errstate(invalid="ignore"):

@@ -204,3 +204,22 @@ def test_a_keypoint_comes_from_the_side_that_has_it():
     assert_allclose(seen.points[:, 1], expected, atol=0.1)
     alone = warp_from_both(head, labels[1:], torch.zeros(4, 3, *MAP_SIZE), crops)
     assert_allclose(alone.blended.points[:, 1], seen.points[:, 1])
+
+
+def test_of_several_labels_the_nearest_on_each_side_that_has_the_keypoint_counts():
+    gone = (NAN, NAN)
+    labels = [
+        label_at(0, (5, 5), (5, 5)),
+        label_at(2, (12, 5), gone),
+        label_at(5, gone, (12, 5)),
+        label_at(6, (20, 5), gone),
+    ]
+    head = Head()
+    warped = warp_from_both(head, labels, torch.zeros(7, 2, *MAP_SIZE), stretch([0] * 7))
+    x = [[(one.points[:, k, 0, 0]) / 4 - 0.5 for k in range(2)] for one in warped.single]
+    assert_allclose(x[0][0], [5, 5, 12, 12, 12, 12, 12], atol=0.05)  # the row of a label is before
+    assert_allclose(x[1][0], [12, 12, 20, 20, 20, 20, 20], atol=0.05)
+    assert_allclose(x[0][1], [5, 5, 5, 5, 5, 12, 12], atol=0.05)
+    assert_allclose(x[1][1], [12, 12, 12, 12, 12, NAN, NAN], atol=0.05)
+    # Each is warped only to the rows where it counts.
+    assert sum(len(call[0]) for call in head.calls) == 5 + 7 + 7 + 5

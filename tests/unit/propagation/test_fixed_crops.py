@@ -29,15 +29,23 @@ def test_an_untrained_head_copies_the_nearest_label_and_nothing_moves_with_the_f
     model = PoseWarper(spec).eval()
     keypoints = np.array([[[30.0, 20], [60, 40], [45, 70]], [[70.0, 30], [90, 60], [80, 80]]])
     visibility = np.array([[2, 2, 2], [2, 0, 2]])
-    track = Track(np.array([2, 8]), keypoints, visibility=visibility)
+    absent = Track(np.array([2, 8]), keypoints, visibility=visibility, labelled=np.ones((2, 3), bool))
     told: list[int] = []
     monkeypatch.setattr(methods, "_LONGEST", 3)  # in pieces
     network = HeatmapEngine(model, flip=True)
-    points, scores = warp_in_fixed_crops(Clip(), track, np.arange(12), network, told.append)
+    points, scores = warp_in_fixed_crops(Clip(), absent, np.arange(12), network, told.append)
     # Frame 5 is as near to either label: the earlier one counts.
-    expected = np.where(np.arange(12)[:, None, None] <= 5, track.keypoints[0], track.keypoints[1])
+    expected = np.where(np.arange(12)[:, None, None] <= 5, absent.keypoints[0], absent.keypoints[1])
     missing = np.isnan(expected)
     assert np.array_equal(np.isnan(points), missing)
     assert np.abs(points - expected)[~missing].max() < 0.2
     assert (scores[6:, 1] == 0).all()
+    assert sum(told) == 12
+    # A keypoint that nobody has looked at on the nearer label comes from the other one.
+    told.clear()
+    partial = Track(np.array([2, 8]), keypoints, visibility=visibility)
+    points, scores = warp_in_fixed_crops(Clip(), partial, np.arange(12), network, told.append)
+    expected[6:, 1] = keypoints[0, 1]
+    assert np.abs(points - expected).max() < 0.2
+    assert (scores > 0).all()
     assert sum(told) == 12

@@ -71,6 +71,43 @@ def test_predictions_are_no_labels():
         assert present_frames(labels, 1, 50, extend=extend).size == 0
 
 
+def partial_labels(states: list[str], every: int = 10) -> Labels:
+    """A track whose four keypoints are visible (v), absent (a) or not looked at (n) on every 10th frame.
+
+    A second track is looked at wholly on all of them.
+    """
+    marks = np.array([list(state) for state in states])
+    frames = every * np.arange(len(states))
+    points = np.zeros((*marks.shape, 2))
+    track = Track(frames, points, visibility=np.where(marks == "v", 2, 0), labelled=marks != "n")
+    return Labels(Skeleton(tuple("abcd")), {0: track, 1: Track(frames, points)}, frames)
+
+
+def test_a_labelled_frame_on_which_nobody_has_looked_at_the_track_does_not_cut_it():
+    labels = partial_labels(["nnnn", "vvvv", "nnnn", "vvvv", "nnnn", "nnnn"])
+    assert present_frames(labels, 0, 60).tolist() == span((0, 40))
+    # One on which only some of it is said to be absent does not either.
+    labels = partial_labels(["vvvv", "aann", "vvvv"])
+    assert present_frames(labels, 0, 60).tolist() == span((0, 30))
+
+
+def test_a_track_all_of_which_is_absent_is_not_there():
+    labels = partial_labels(["vvvv", "aaaa", "vvvv", "aaaa"])
+    assert present_frames(labels, 0, 60).tolist() == [0, *span((20, 29))]
+
+
+def test_corrections_of_single_keypoints_leave_the_gap_as_it_is():
+    frames = np.array([20, 30, 31, 32, 33, 40])
+    labelled = np.ones((6, 4), bool)
+    labelled[2:5, 1:] = False
+    track = Track(frames, np.zeros((6, 4, 2)), visibility=labelled * 2)
+    labels = Labels(Skeleton(tuple("abcd")), {0: track})
+    assert present_frames(labels, 0, 60).tolist() == span((10, 50))
+    # Where all labels are such, all of them count.
+    few = Track(frames, np.zeros((6, 4, 2)), visibility=np.eye(6, 4) * 2)
+    assert present_frames(Labels(Skeleton(tuple("abcd")), {0: few}), 0, 60).tolist() == span((19, 33))
+
+
 def test_unknown_track():
     with pytest.raises(LabelsError, match="no track 5"):
         present_frames(labels_of({0: [1]}), 5, 10)

@@ -108,24 +108,26 @@ def test_labels_are_kept_to_the_bit_by_every_method(method, odd_poses, picture, 
     assert_array_equal(poses.tracks[8].frames, np.arange(2, 11))
     for i, track in labels.tracks.items():
         found = poses.tracks[i]
-        rows = np.isin(found.frames, track.frames)
-        assert_array_equal(found.keypoints[rows], track.keypoints)
-        assert_array_equal(found.visibility[rows], track.visibility)
-        assert_array_equal(found.keypoint_scores[rows], track.visibility > 0)
+        rows, said = np.isin(found.frames, track.frames), track.labelled
+        assert_array_equal(found.labelled[rows], said)
+        assert not found.labelled[~rows].any()
+        assert_array_equal(found.keypoints[rows][said], track.keypoints[said])
+        assert_array_equal(found.visibility[rows][said], track.visibility[said])
+        assert_array_equal(found.keypoint_scores[rows][said], track.visibility[said] > 0)
         assert ((found.keypoint_scores >= 0) & (found.keypoint_scores <= 1)).all()
         error = found.expected_error
         assert found.knows_error == (method == "default")
         if method == "default":
             assert_array_equal(np.isfinite(error), found.visibility > 0)
             assert_array_equal(error[rows][track.visibility == 2], 0)
-            assert (error[~rows][found.visibility[~rows] > 0] > 0).all()
+            assert (error[found.predicted] > 0).all()
         there = np.isfinite(found.keypoints).all(-1)
-        assert_array_equal(found.visibility[~rows], there[~rows] * 2)
+        assert_array_equal(found.visibility[~found.labelled], there[~found.labelled] * 2)
         assert (found.keypoint_scores[~there] == 0).all()
         seen = (track.visibility > 0).any(0)
         assert np.isnan(found.keypoints[:, ~seen]).all()
-        if method != "paper":  # which knows no more than the nearest label
-            assert there[~rows][:, seen].all()
+        # Also keypoints that nobody has looked at on a labelled frame.
+        assert there[:, seen].all()
 
 
 @pytest.mark.parametrize(
@@ -287,8 +289,13 @@ def test_subject_size_is_the_median_longer_side():
     keypoints = np.array(
         [[[0, 0], [40, 20]], [[0, 0], [10, 30]], [[5, 5], [NAN, NAN]], [[NAN, NAN], [NAN, NAN]]]
     )
-    track = Track(np.arange(4), keypoints)
+    track = Track(np.arange(4), keypoints, labelled=np.ones((4, 2), bool))
     assert subject_size(Labels(Skeleton(("a", "b")), {0: track})) == 30
+    # A label of a few keypoints is not that of a small subject, unless the others are absent.
+    few = [[[0, 0], [40, 20]], *[[[5, 5], [NAN, NAN]]] * 3]
+    for labelled, size in ((None, 40), (np.ones((4, 2), bool), 16)):
+        track = Track(np.arange(4), few, labelled=labelled)  # type: ignore[arg-type]
+        assert subject_size(Labels(Skeleton(("a", "b")), {0: track})) == pytest.approx(size, abs=0.1)
 
 
 def test_unknown_methods_are_refused():
