@@ -17,6 +17,7 @@ from posewarper.cli import (
     experiment,
     export,
     info,
+    label,
     predict,
     prepare,
     propagate,
@@ -73,6 +74,7 @@ def _root(
 
 # The main job, and how well it does.
 app.command("demo")(demo.run)
+app.command("label")(label.run)
 app.command("propagate")(propagate.run)
 app.command("benchmark")(benchmark.run)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import io
+import json
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +33,7 @@ from posewarper.errors import (
     no_such_file,
 )
 from posewarper.files import remove_leftovers
+from posewarper.review.job import PROGRESS_AS_JSON
 from posewarper.runs import duration
 
 if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
@@ -39,6 +43,7 @@ if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
 
 # A stage of a run: its name, its steps (None: as many as the video has frames), the usual seconds of a step.
 Stage = tuple[str, int | None, float]
+_BETWEEN_JSON = 0.2  # seconds
 _FIRST_LINE, _NEXT_LINE = 10, 30  # seconds until progress is told in a log, and from then on
 BAD_MACHINE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 DEBUG = "--debug"
@@ -261,12 +266,15 @@ class _TimeLeft:
 def progress_bar(quiet: bool, plan: Sequence[Stage] = ()) -> Iterator[Progress]:
     """Give a function that shows progress on stderr: bars, or in a log a line from time to time.
 
-    Both tell the time left; a line in a log that of the whole run, if its stages are known by a ``plan``.
+    Both tell the time left; a line in a log that of the whole run, if its stages are known by a ``plan``. A
+    program that has started this one can ask for JSON lines (:data:`PROGRESS_AS_JSON`), a few a second.
     """
     from rich.console import Console
 
     console = Console(stderr=True)
-    if quiet:
+    if os.environ.get(PROGRESS_AS_JSON):
+        yield _json_lines(plan)
+    elif quiet:
         yield lambda what, done, total: None
     elif console.is_terminal:
         with _bars(console) as show:
@@ -288,6 +296,35 @@ def progress_bar(quiet: bool, plan: Sequence[Stage] = ()) -> Iterator[Progress]:
                 _say(f"{what}: {done}{of}" + ("" if left is None else f", about {duration(left)} left"))
 
         yield tell
+
+
+def _json_lines(plan: Sequence[Stage]) -> Progress:
+    time_left, stage, told = _TimeLeft(plan), "", 0.0
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal stage, told
+        what, _, _ = what.partition("\t")
+        left, now = time_left.update(what, done, total), time.monotonic()
+        if what != stage or now - told >= _BETWEEN_JSON or done == total:
+            stage, told = what, now
+            seconds = None if left is None else round(left, 1)
+            line = {"stage": what, "done": int(done), "total": int(total), "left": seconds}
+            print(json.dumps(line), file=sys.stderr, flush=True)
+
+    _stop_with_parent()
+    return tell
+
+
+def _stop_with_parent() -> None:
+    """Stop this process as Ctrl-C does when the program that has started it, and holds its stdin, is gone."""
+
+    def watch() -> None:
+        with suppress(OSError):
+            while os.read(0, 64):
+                pass
+        _thread.interrupt_main()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 @contextmanager

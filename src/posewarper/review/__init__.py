@@ -1,0 +1,1 @@
+"""The labelling page: label, look, correct, go again; served to a browser on the same machine."""

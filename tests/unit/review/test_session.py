@@ -1,0 +1,215 @@
+"""A labelling on disk: begun, gone on with, kept from others, and never lost."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from page_samples import HEIGHT, N_FRAMES, SKELETON, WIDTH
+
+from posewarper.errors import LabelsError, OutputError
+from posewarper.files import sha256_of
+from posewarper.formats.labels import read_labels, write_labels, write_poses
+from posewarper.review.edits import Refused
+from posewarper.review.session import Session, Stale
+from posewarper.review.shown import PREDICTED
+from posewarper.skeletons import Skeleton
+from posewarper.structures import Labels, Poses, Track
+
+PLACE = {"op": "place", "track": 0, "frame": 3, "keypoint": 0, "xy": [1.5, 2.5]}
+
+
+def edit(session, *operations):
+    return session.edit(list(operations), "", session.history.revision)
+
+
+def wait_for(path, seconds=3.0):
+    until = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    return path.exists()
+
+
+def some_poses(labelled=(2, 8)) -> Poses:
+    frames = np.arange(N_FRAMES)
+    keypoints = 10 + frames[:, None, None] + np.arange(6, dtype=float).reshape(3, 2)
+    track = Track(
+        frames,
+        keypoints,
+        labelled=np.repeat(np.isin(frames, labelled)[:, None], 3, 1),
+        keypoint_scores=np.full((N_FRAMES, 3), 0.9),
+        expected_error=np.where(frames == 5, 30.0, 1.0)[:, None].repeat(3, 1),
+    )
+    return Poses(SKELETON, {0: track}, (HEIGHT, WIDTH), N_FRAMES, np.array(labelled))
+
+
+@pytest.mark.filterwarnings("ignore:.*never labelled")
+def test_every_edit_is_on_disk_before_it_is_told_and_labels_follow(session):
+    edit(session, PLACE)
+    entry = json.loads(session.log.path.read_text().splitlines()[-1])
+    assert entry["operation"] == "place" and entry["origin"] == "placed"
+    assert entry["video"] == session.sha256 and entry["time"]
+    assert entry["changes"] == [
+        {"track": 0, "frame": 3, "before": None, "after": [[1.5, 2.5, 2], None, None]}
+    ]
+    assert wait_for(session.labels_path, 1.0)
+    labels = read_labels(session.labels_path)
+    assert labels.labelled_frames.tolist() == [3]
+    assert labels.tracks[0].labelled.tolist() == [[True, False, False]]
+
+
+def test_labels_go_when_the_last_of_them_is_undone(session):
+    edit(session, PLACE)
+    assert wait_for(session.labels_path)
+    edit(session, {"op": "undo"})
+    until = time.monotonic() + 3
+    while session.labels_path.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not session.labels_path.exists()
+
+
+def test_a_second_page_is_refused(session, clip):
+    with pytest.raises(OutputError, match="another page"):
+        Session(clip, session.out)
+
+
+def test_what_was_done_is_there_again(clip, tmp_path):
+    first = Session(clip, tmp_path / "out", skeleton=SKELETON)
+    edit(first, PLACE)
+    edit(first, PLACE | {"xy": [9, 9]})
+    edit(first, {"op": "undo"})
+    first.close()
+    again = Session(clip, tmp_path / "out")
+    try:
+        assert again.labelling == first.labelling
+        assert again.history.to_redo is not None
+        edit(again, {"op": "redo"})
+        assert again.labelling.marks(0, 3)[0] == (9.0, 9.0, 2)
+    finally:
+        again.close()
+
+
+def test_given_labels_are_copied_and_never_touched(clip, labels, tmp_path):
+    before = sha256_of(labels), labels.stat().st_mtime_ns
+    opened = Session(clip, tmp_path / "out", labels=labels)
+    assert opened.labelling.labelled_frames == [2, 8]
+    edit(opened, PLACE)
+    opened.close()
+    assert (sha256_of(labels), labels.stat().st_mtime_ns) == before
+    made = read_labels(opened.labels_path)
+    assert made.labelled_frames.tolist() == [2, 3, 8]
+    given = read_labels(labels)
+    for row, frame in enumerate((2, 8)):
+        at = made.tracks[0].frames.tolist().index(frame)
+        assert made.tracks[0].keypoints[at].tobytes() == given.tracks[0].keypoints[row].tobytes()
+    labels.unlink()  # the copy is enough
+    again = Session(clip, tmp_path / "out")
+    assert again.labelling.labelled_frames == [2, 3, 8]
+    again.close()
+
+
+def test_another_label_file_or_skeleton_does_not_fit_a_labelling_that_is_there(clip, labels, tmp_path):
+    opened = Session(clip, tmp_path / "out", labels=labels)
+    own = opened.labels_path
+    opened.close()
+    for fine in (labels, own):
+        Session(clip, tmp_path / "out", labels=fine).close()
+    given = read_labels(labels)
+    write_labels(tmp_path / "other.json", replace(given, tracks={0: given.tracks[0].at([2])}))
+    with pytest.raises(OutputError, match="other labels"):
+        Session(clip, tmp_path / "out", labels=tmp_path / "other.json")
+    with pytest.raises(LabelsError, match="other keypoints"):
+        Session(clip, tmp_path / "out", skeleton=Skeleton(("x",)))
+    (tmp_path / "out" / "label" / "given.json").write_text("{}")
+    with pytest.raises(OutputError, match="copy of the labels"):
+        Session(clip, tmp_path / "out")
+
+
+def test_edits_of_another_video_are_refused(session, tmp_path, clip):
+    edit(session, PLACE)
+    session.log.close()
+    text = session.log.path.read_text().replace(session.sha256, "0" * 64)
+    session.close()
+    session.log.path.write_text(text)
+    with pytest.raises(OutputError, match="another video"):
+        Session(clip, session.out)
+    session.log.path.unlink()
+
+
+def test_labels_of_another_size_are_refused(clip, tmp_path):
+    wrong = Labels(SKELETON, {0: Track([1], np.ones((1, 3, 2)))}, image_size=(10, 10), n_frames=N_FRAMES)
+    write_labels(tmp_path / "wrong.json", wrong)
+    with pytest.raises(LabelsError, match="another size"):
+        Session(clip, tmp_path / "out", labels=tmp_path / "wrong.json")
+    assert (
+        not (tmp_path / "out" / "label" / "edits.jsonl").exists()
+        or not (tmp_path / "out" / "label" / "edits.jsonl").read_bytes()
+    )
+
+
+def test_a_folder_of_results_shows_its_poses_labels_and_doubts(clip, tmp_path):
+    write_poses(tmp_path / "poses.json", some_poses())
+    opened = Session(clip, tmp_path)
+    try:
+        assert opened.labelling.labelled_frames == [2, 8]
+        block = np.frombuffer(opened.block(0, N_FRAMES - 1), np.float32).reshape(N_FRAMES, 1, 3, -1)
+        assert block[5, 0, :, 0].tolist() == [15, 17, 19] and (block[5, 0, :, -1] == PREDICTED).all()
+        assert block[5, 0, 0, 3] == 30
+        doubts = opened.doubts()
+        assert doubts[0]["frame"] == 5 and "off by 30 pixels" in doubts[0]["reasons"][0]
+        x, y, width, height = doubts[0]["box"]
+        assert x >= 0 and x + width <= WIDTH and y >= 0 and y + height <= HEIGHT
+        opened.set_status(doubts[0]["id"], "skipped")
+        assert edit(opened, {"op": "accept", "track": 0, "frame": 5})["frames"] == [5]
+        assert opened.labelling.marks(0, 5)[0] == (15.0, 16.0, 2)
+    finally:
+        opened.close()
+    again = Session(clip, tmp_path)
+    assert again.doubts()[0]["status"] == "skipped"
+    again.close()
+
+
+def test_a_doubt_is_done_when_its_frame_is_labelled_and_open_again_after_undo(clip, tmp_path):
+    write_poses(tmp_path / "poses.json", some_poses())
+    opened = Session(clip, tmp_path)
+    edit(opened, PLACE | {"frame": 5})
+    assert opened.doubts()[0]["status"] == "done"
+    edit(opened, {"op": "undo"})
+    assert opened.doubts()[0]["status"] == "open"
+    opened.close()
+
+
+def test_what_is_behind_or_makes_no_sense_changes_nothing(session):
+    with pytest.raises(Stale):
+        session.edit([PLACE], "", 0)
+    with pytest.raises(Refused):
+        edit(session, {"op": "undo"}, {"op": "undo"})
+    with pytest.raises(Refused):
+        session.run("quick")
+    with pytest.raises(Refused):
+        session.run("fast", model=True)
+    assert session.history.revision == 1
+
+
+def test_a_disk_that_is_full_for_labels_is_said_and_tried_again(session, monkeypatch):
+    from posewarper.review import session as module
+
+    told = []
+    session.listen(lambda event, values: told.append((event, values.get("save_error"))))
+
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device", "labels.json")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_labels", full)
+        edit(session, PLACE)
+        until = time.monotonic() + 3
+        while session.save_error is None and time.monotonic() < until:
+            time.sleep(0.02)
+        assert "No space left" in (session.save_error or "")
+    assert any(event == "state" and problem for event, problem in told)
+    assert wait_for(session.labels_path, 5.0)
+    assert session.history.revision == 2
