@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -84,7 +85,8 @@ def _write_clip(clip: Path, labels: Path, truth: Path, seed: int, progress: Prog
     from posewarper.formats.labels import write_labels
     from posewarper.video.writing import write_video
 
-    frames, dense = scene.render_scene(seed=seed)
+    # More processes would wait for the one that writes.
+    frames, dense = scene.render_scene(seed=seed, processes=min(os.cpu_count() or 1, 4))
     total = len(dense.labelled_frames)
 
     def counted() -> Iterator[np.ndarray[Any, Any]]:

@@ -155,6 +155,10 @@ def test_the_same_seed_gives_the_same_clip_and_another_seed_another_street():
     first, again, street = next(one), next(same), next(other)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first.astype(int) - street).mean() > 5
+    several, _ = render_scene(2, 3, processes=2)
+    frames = list(several)
+    assert len(frames) == 2
+    np.testing.assert_array_equal(frames[0], first)
     # The walk is the same, the hand that holds the camera another.
     gap = np.abs(labels.tracks[0].keypoints - others.tracks[0].keypoints)
     assert 0 < gap.max() < 12
