@@ -51,7 +51,7 @@ __all__ = ["METHODS", "fit", "needs_model", "propagate"]
 
 VideoLike = Video | Openable
 LabelsLike = Labels | Poses | str | os.PathLike[str]
-_FLOW, _FLOW_DATA, _TRAINING = "flow.npz", "flow.bin", "training.pt"
+FLOW, FLOW_DATA, _TRAINING = "flow.npz", "flow.bin", "training.pt"
 _NEED_WARPER = ("warper", "paper")
 
 
@@ -267,14 +267,14 @@ def _resume_flow(
     request = {"video": facts["sha256"] or time.time_ns(), "labels": labels.fingerprint(), "given": given}
     request |= {"posewarper": __version__, "how_far": repr(how_far)}
     held.enter_context(
-        claim(parts, request, (_FLOW, _FLOW_DATA, _TRAINING), overwrite=None, again=True)
+        claim(parts, request, (FLOW, FLOW_DATA, _TRAINING), overwrite=None, again=True)
     ).begin()
-    known = (parts / _FLOW).is_file()
-    data = parts / _FLOW_DATA
+    known = (parts / FLOW).is_file()
+    data = parts / FLOW_DATA
     clip = prepare_clip(video, labels, **how_far, flow=not known, kept=data, progress=progress)
     if known:
-        return replace(clip, chains=read_chains(parts / _FLOW, data))
-    write_chains(parts / _FLOW, clip.chains)
+        return replace(clip, chains=read_chains(parts / FLOW, data))
+    write_chains(parts / FLOW, clip.chains)
     return clip
 
 

@@ -197,8 +197,8 @@ class FlowStore:
 
     Args:
         factor: by which frames are shrunk, below 1 enlarged.
-        path: the file that holds the flow, which is made anew, or read if ``places`` are given; without one
-            it lasts as long as the store.
+        path: the file that holds the flow, which is made anew, or gone on with if ``places`` are given;
+            without one it lasts as long as the store.
         places: (n, 7) rows of track, earlier frame, left, top, width, height, and where its flow begins.
     """
 
@@ -212,8 +212,9 @@ class FlowStore:
         if path is None:
             self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - as below
         else:
-            self._file = open(path, "w+b" if places is None else "rb")  # noqa: SIM115 - closed with the store
-        self._end = 0
+            self._file = open(path, "w+b" if places is None else "r+b")  # noqa: SIM115 - closed with the store
+        self._file.seek(0, os.SEEK_END)
+        self._end = self._file.tell()
         weakref.finalize(self, self._file.close)
 
     @property
@@ -415,7 +416,7 @@ class _Carrier:
         image_size: tuple[int, int],
         store: FlowStore,
     ) -> None:
-        self.id, self.store = track_id, store
+        self.id, self.store, self.frames = track_id, store, frames
         self.row = {int(f): n for n, f in enumerate(frames)}
         labelled = np.intersect1d(track.frames, frames)
         self.label_row = {int(f): n for n, f in enumerate(labelled)}
@@ -485,6 +486,43 @@ class _Carrier:
                 return
             frame = before
 
+    def take_over(self, track: Track, old: Track, chain: FlowChain) -> None:
+        """Take over what was carried from labels that are still as they were in ``old``."""
+        _, rows, theirs = np.intersect1d(self.frames, chain.frames, return_indices=True)
+        keep = _untouched(self.frames, old, track)
+        for (points, errors), other, same in zip(self.chain.sides, chain.sides, keep, strict=True):
+            free = same[rows] & ~is_there(points[rows])
+            points[rows] = np.where(free[..., None], other[0][theirs], points[rows])
+            errors[rows] = np.where(free, other[1][theirs], errors[rows])
+        if chain.left_out is not None:
+            _, rows, theirs = np.intersect1d(self.left_out.frames, chain.left_out.frames, return_indices=True)
+            for mine, other in zip(self.left_out.sides, chain.left_out.sides, strict=True):
+                for whole, part in zip(mine, other, strict=True):
+                    whole[rows] = part[theirs]
+
+    def carry_all(self, step: int, pictures: _Pictures, compute: _Computing) -> None:
+        """Carry what is there on to all frames where it is missing, forward (1) or backward (-1)."""
+        side = int(step < 0)
+        points = self.chain.sides[side][0]
+        for frame in self.frames[::step].tolist():
+            after = frame + step
+            if after not in self.row:
+                continue
+            there = is_there(points[self.row[frame]])
+            missing = there & ~is_there(points[self.row[after]])
+            reached = (
+                after in self.label_row
+                and not is_there(self.left_out.sides[side][0][self.label_row[after]]).any()
+            )
+            if not missing.any() and not (reached and there.any()):
+                continue
+            first = min(frame, after)
+            known = self.store.windows(self.id, first)
+            window = self.window(frame, side, pictures.shape, known)
+            if window is not None and window not in known:
+                compute({window: [self.id]}, first, pictures[first], pictures[first + 1])
+            self.carry(frame, after)
+
 
 _Computing = Callable[[Mapping[Window, Sequence[int]], int, NDArray[np.uint8], NDArray[np.uint8]], None]
 
@@ -535,6 +573,76 @@ def carry_labels(
                 done += 1
                 progress("optical flow", done, len(wanted))
     return {carrier.id: carrier.chain for carrier in carriers}
+
+
+def carry_again(
+    video: Video,
+    tracks: Mapping[int, Track],
+    frames: Mapping[int, Ints],
+    store: FlowStore,
+    *,
+    subject: float,
+    before: Mapping[int, tuple[Track, FlowChain]] | None = None,
+) -> dict[int, FlowChain]:
+    """Carry labels by flow that is there already, as :func:`carry_labels` does; what lacks is computed.
+
+    Args:
+        video, tracks, frames, subject: as :func:`carry_labels` takes them.
+        store: the flow, to which is added.
+        before: track id -> its labels before they were changed, and their chain. What is carried from labels
+            that are as they were is taken over.
+    """
+    carriers = [_Carrier(i, tracks[i], frames[i], subject, video.image_size, store) for i in tracks]
+    pictures = _Pictures(video, store)
+    with ThreadPoolExecutor(2) as pool:
+        compute = partial(_compute, pool, store)
+        for carrier in carriers:
+            if before is not None and carrier.id in before:
+                carrier.take_over(tracks[carrier.id], *before[carrier.id])
+            for step in (1, -1):
+                carrier.carry_all(step, pictures, compute)
+    return {carrier.id: carrier.chain for carrier in carriers}
+
+
+class _Pictures(dict[int, NDArray[np.uint8]]):
+    """Small pictures of frames, read when somebody asks for them; only the last few are kept."""
+
+    def __init__(self, video: Video, store: FlowStore) -> None:
+        super().__init__()
+        self._video, self._factor = video, store.factor
+        self.shape = store.shape_of(shrink(np.zeros(video.image_size, np.uint8), store.factor))
+
+    def __missing__(self, frame: int) -> NDArray[np.uint8]:
+        while len(self) > 2:
+            del self[next(iter(self))]
+        self[frame] = shrink(self._video.grey(frame), self._factor)
+        return self[frame]
+
+
+def _untouched(frames: Ints, old: Track, new: Track) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return (t, K) whether what is carried forward, and backward, comes from the same labels in both."""
+    k = new.keypoints.shape[1]
+    keep = np.ones((2, len(frames), k), bool)
+    either = np.union1d(old.frames, new.frames)
+
+    def places(track: Track) -> Floats:
+        points = np.full((len(either), k, 2), np.nan)
+        points[np.searchsorted(either, track.frames)] = np.where(
+            (track.visibility > 0)[..., None], track.keypoints, np.nan
+        )
+        return points
+
+    was, now = places(old), places(new)
+    for n in range(k):
+        both = is_there(was[:, n]) | is_there(now[:, n])
+        knots = either[both]
+        for knot in either[both & ~np.all(was[:, n] == now[:, n], axis=-1)]:
+            at = int(np.searchsorted(knots, knot))
+            after = knots[at + 1] if at + 1 < len(knots) else np.inf
+            earlier = knots[at - 1] if at else -np.inf
+            keep[0, (frames >= knot) & (frames < after), n] = False
+            keep[1, (frames <= knot) & (frames > earlier), n] = False
+    return keep[0], keep[1]
 
 
 def _compute(

@@ -9,11 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from posewarper.geometry import pad_box
-from posewarper.motion.flow import FlowChain, FlowField, blend_both, carry_labels
+from posewarper.motion.flow import (
+    FlowChain,
+    FlowField,
+    FlowStore,
+    blend_both,
+    carry_again,
+    carry_labels,
+)
 from posewarper.motion.interpolation import fill_in, interpolate
 from posewarper.structures import Floats, Ints, Labels, Progress, Track, is_there, silent
 from posewarper.video.source import Video
-from posewarper.video.track_crops import SMALLEST_BOX, instance_boxes, instance_sizes, without_strays
+from posewarper.video.track_crops import (
+    SMALLEST_BOX,
+    TrackCrops,
+    cut_track,
+    instance_boxes,
+    instance_sizes,
+    without_strays,
+)
 
 
 def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool = False) -> Ints:
@@ -93,6 +107,10 @@ class Clip:
         track = without_strays(self.labels.tracks[track_id], self.video.image_size)
         return track_boxes(track, frames, self.rough(track_id, frames), aspect_ratio)
 
+    def cut(self, track_id: int, frames: Ints, boxes: Floats, size: tuple[int, int]) -> TrackCrops:
+        """Return a track's crops (height, width) = ``size`` on some of its frames, in boxes from above."""
+        return cut_track(self.video, frames, boxes, size)
+
     def rough(self, track_id: int, frames: Ints) -> Floats:
         """Return (t, K, 2): a track's labels carried by flow from both sides to some of its frames."""
         return blend_both(self.chains[track_id].at(frames), self.labels.tracks[track_id])
@@ -164,4 +182,20 @@ def prepare_clip(
     if flow:
         how = {"subject": subject_size(labels), "kept": kept, "progress": progress}
         chains = carry_labels(video, labels.tracks, frames, **how)
+    return Clip(video, labels, frames, chains)
+
+
+def prepare_again(
+    video: Video, labels: Labels, store: FlowStore, before: Clip | None = None, *, extend: bool = False
+) -> Clip:
+    """Make a clip of labels that have changed, with the optical flow that was computed for others.
+
+    Args:
+        video, labels, extend: as :func:`prepare_clip` takes them.
+        store: the flow; what lacks is added.
+        before: the clip as it was: what no change touches is taken over.
+    """
+    frames = {i: present_frames(labels, i, video.n_frames, extend=extend) for i in labels.tracks}
+    old = {} if before is None else {i: (before.labels.tracks[i], before.chains[i]) for i in before.chains}
+    chains = carry_again(video, labels.tracks, frames, store, subject=subject_size(labels), before=old)
     return Clip(video, labels, frames, chains)

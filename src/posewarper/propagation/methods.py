@@ -13,10 +13,10 @@ from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseWarper
 from posewarper.motion.flow import BLENDS
 from posewarper.motion.interpolation import INTERPOLATIONS, fill_in, interpolate
-from posewarper.propagation.clip import Clip
+from posewarper.propagation.clip import Clip, settled_frames
 from posewarper.propagation.evidence import find_peaks, labelled_crop, warp_label
-from posewarper.propagation.stretch import Estimate, estimate_track, without_errors
-from posewarper.propagation.trust import measure_trust
+from posewarper.propagation.stretch import Estimate, estimate_track, split_stretches, without_errors
+from posewarper.propagation.trust import Trust, measure_trust
 from posewarper.structures import Floats, Ints, Poses, Progress, Track, is_there, silent
 from posewarper.video.source import Video
 from posewarper.video.track_crops import cut_track, instance_boxes, without_strays
@@ -149,29 +149,7 @@ def _to_poses(clip: Clip, found: Mapping[int, Estimate]) -> Poses:
     Keypoints that nobody has looked at there keep what was found.
     """
     video, labels = clip.video, clip.labels
-    tracks = {}
-    for i, track in labels.tracks.items():
-        frames, (points, scores, error) = clip.frames[i], found[i]
-        visibility = is_there(points).astype(np.uint8) * 2
-        labelled = np.zeros(visibility.shape, bool)
-        on_label = np.isin(frames, track.frames)
-        own = np.searchsorted(track.frames, frames[on_label])
-        labelled[on_label] = said = track.labelled[own]
-        points[labelled], visibility[labelled] = track.keypoints[own][said], track.visibility[own][said]
-        scores[labelled] = (visibility[labelled] > 0).astype(float)
-        error[labelled & (visibility == 2)] = 0.0
-        error[~is_there(points)] = np.nan
-        scores[visibility == 0] = 0.0
-        if not np.isfinite(error[~labelled]).any():
-            error[:] = np.nan
-        tracks[i] = Track(
-            frames,
-            points,
-            visibility=visibility,
-            labelled=labelled,
-            keypoint_scores=scores,
-            expected_error=error,
-        )
+    tracks = {i: _to_track(clip, i, estimate) for i, estimate in found.items()}
     return Poses(
         labels.skeleton,
         tracks,
@@ -181,3 +159,59 @@ def _to_poses(clip: Clip, found: Mapping[int, Estimate]) -> Poses:
         labels.video or Path(video.path).stem,
         dict(enumerate(video.frame_names)) or labels.frame_names,
     )
+
+
+def _to_track(clip: Clip, track_id: int, found: Estimate) -> Track:
+    track, frames, (points, scores, error) = clip.labels.tracks[track_id], clip.frames[track_id], found
+    visibility = is_there(points).astype(np.uint8) * 2
+    labelled = np.zeros(visibility.shape, bool)
+    on_label = np.isin(frames, track.frames)
+    own = np.searchsorted(track.frames, frames[on_label])
+    labelled[on_label] = said = track.labelled[own]
+    points[labelled], visibility[labelled] = track.keypoints[own][said], track.visibility[own][said]
+    scores[labelled] = (visibility[labelled] > 0).astype(float)
+    error[labelled & (visibility == 2)] = 0.0
+    error[~is_there(points)] = np.nan
+    scores[visibility == 0] = 0.0
+    if not np.isfinite(error[~labelled]).any():
+        error[:] = np.nan
+    return Track(
+        frames,
+        points,
+        visibility=visibility,
+        labelled=labelled,
+        keypoint_scores=scores,
+        expected_error=error,
+    )
+
+
+def propagate_again(
+    clip: Clip, track_id: int, touched: Ints, network: HeatmapEngine | None, trust: Trust, start: Track
+) -> Track:
+    """Solve the stretches of a track anew that hold some frames, by the method ``default``.
+
+    Args:
+        clip: with the labels as they are now.
+        track_id: the track.
+        touched: rising frames on which labels have changed, or on which the track is only now.
+        network: what looks, None for none.
+        trust: from :func:`~posewarper.propagation.trust.measure_trust`.
+        start: the poses so far.
+
+    Returns:
+        The poses on the frames of these stretches alone.
+    """
+    frames = clip.frames[track_id]
+    points = np.full((len(frames), *start.keypoints.shape[1:]), np.nan)
+    _, rows, theirs = np.intersect1d(frames, start.frames, return_indices=True)
+    points[rows] = start.keypoints[theirs]
+    # A label on a frame where the track is not counts on the nearest frame where it is.
+    held = frames[np.clip(np.searchsorted(frames, touched), 0, len(frames) - 1)] if len(frames) else frames
+    split = split_stretches(frames, settled_frames(clip.labels.tracks[track_id]))
+    stretches = [part for part in split if np.isin(frames[part[0] : part[1] + 1], held).any()]
+    if not stretches:
+        return start.at([])
+    solve = {"start": points, "stretches": stretches}
+    found = estimate_track(clip, track_id, "default", network, trust, lambda done: None, **solve)
+    solved = np.concatenate([frames[first:keep] for first, _, keep in stretches])
+    return _to_track(clip, track_id, found).at(solved)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from posewarper.propagation.expected_error import expected_error, read_signs
 from posewarper.propagation.trajectory import Sighting, label_sighting, solve_trajectory
 from posewarper.propagation.trust import Trust, carried_sigma
 from posewarper.structures import Floats, Ints, is_there
-from posewarper.video.track_crops import TrackCrops, cut_track
+from posewarper.video.track_crops import TrackCrops
 
 # Crops in memory at a time; a longer stretch between labels is solved in pieces that overlap.
 _LONGEST, _OVERLAP = 256, 32
@@ -62,16 +62,20 @@ def estimate_track(
     network: HeatmapEngine | None,
     trust: Trust | None,
     advance: Callable[[int], None],
+    *,
+    start: Floats | None = None,
+    stretches: Sequence[tuple[int, int, int]] | None = None,
 ) -> Estimate:
     """Estimate a track stretch by stretch, by the method ``default``, ``frame`` or ``warper``.
 
     ``default`` needs ``trust`` and does without a network; ``advance`` is told the frames that
-    each stretch has done.
+    each stretch has done. With ``stretches``, some of :func:`split_stretches`, the others keep the points
+    ``start`` (t, K, 2).
     """
     track, frames = clip.labels.tracks[track_id], clip.frames[track_id]
-    points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan)
+    points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan) if start is None else start.copy()
     found = without_errors(points, np.zeros(points.shape[:2]))
-    for first, last, keep in split_stretches(frames, settled_frames(track)):
+    for first, last, keep in stretches or split_stretches(frames, settled_frames(track)):
         stretch = Stretch(clip, track_id, frames[first : last + 1], points[first], network)
         own = stretch.solve(trust) if trust is not None else stretch.look(method)
         # Also what lies beyond ``keep``: the next stretch starts from it, and then puts its own in place.
@@ -139,7 +143,7 @@ class Stretch:
     def crops(self) -> TrackCrops:
         """What the network looks at."""
         assert self.network is not None
-        return cut_track(self.clip.video, self.frames, self.boxes, self.network.spec.crop_size)
+        return self.clip.cut(self.track_id, self.frames, self.boxes, self.network.spec.crop_size)
 
     def look(self, method: str) -> Estimate:
         """Return what the networks see: ``frame`` on each frame by itself, ``warper`` from the labels."""

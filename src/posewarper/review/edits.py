@@ -37,7 +37,7 @@ PLACED, ACCEPTED = "placed", "accepted"
 STATES = {"visible": VISIBLE, "hidden": HIDDEN, "absent": ABSENT, "unseen": None}
 # Where tracks or sides are exchanged over a window, what is shown becomes a label at least so often.
 EXCHANGE_EVERY = 8
-_LONGEST_NAME, _MOST_KEYPOINTS, _FURTHEST = 200, 1000, 1e6
+_LONGEST_NAME, _MOST_KEYPOINTS, _MOST_TRACKS, _FURTHEST = 200, 1000, 10**6, 1e6
 
 # (track, frame) -> (x, y) of each keypoint that is shown there, None for those that are not.
 Shown = Callable[[int, int], Sequence[tuple[float, float] | None]]
@@ -258,9 +258,9 @@ class _Draft:
         """Begin a new track."""
         self._skeleton()
         known = [i for i in {*self.now.names, *self.names} if self._name_of(i) is not None]
-        wanted = max(known, default=-1) + 1
-        if track not in (None, wanted):
-            raise Refused(f"the next track is {wanted}")
+        wanted = max(known, default=-1) + 1 if track is None else track
+        if type(wanted) is not int or wanted < 0 or wanted in known or wanted > _MOST_TRACKS:
+            raise Refused(f"there can be no new track {wanted!r:.40}")
         self.names[wanted] = _clean_name(name)
         self._say(f"add track {wanted}")
 

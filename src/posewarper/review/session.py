@@ -28,7 +28,8 @@ from posewarper.review.frames import Frames
 from posewarper.review.job import Ended, Job
 from posewarper.review.labelling import Labelling, skeleton_to_json
 from posewarper.review.shown import ShownPoses, typical_size
-from posewarper.runs import FACTS, REQUEST, describe_inputs, sole_writer
+from posewarper.review.solver import Solved, Solver
+from posewarper.runs import FACTS, RECORDS, REQUEST, describe_inputs, sole_writer
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Poses, is_there
 
@@ -77,6 +78,7 @@ class Session:
         self._lock = threading.RLock()
         self._listeners: list[Listener] = []
         self._job: Job | None = None
+        self._run_looks = self._run_extends = False  # of the run that goes on
         self.run_state: dict[str, Any] = {"state": "idle"}
         self._statuses: dict[str, str] = {}
         self._suspicions: list[dict[str, Any]] = []
@@ -109,9 +111,20 @@ class Session:
             if begin is not None:
                 self.log.begin(begin)
             self._choose_skeleton(skeleton)
+            if begin is not None and self.given is None:
+                self._take_predictions()
             with suppress(OSError, ValueError, KeyError, AttributeError):
                 known = json.loads((self.folder / _DOUBTS).read_text(encoding="utf-8"))
                 self._statuses = {str(k): str(v) for k, v in known["status"].items()}
+            self.solver = Solver(
+                self.video,
+                self.folder,
+                self.out / RECORDS,
+                device,
+                ask=lambda: (self.labels(), dict(self.shown.tracks)),
+                done=self._on_solved,
+                say=self._on_ready,
+            )
             self._load_poses()
             self._saver = threading.Thread(target=self._keep_saving, name="saver", daemon=True)
             self._wake.set()
@@ -124,6 +137,7 @@ class Session:
             job = self._job
         if job is not None:
             job.close()
+        self.solver.close()
         self._closing.set()
         self._wake.set()
         self._saver.join()
@@ -136,8 +150,10 @@ class Session:
         kept = self.folder / _GIVEN
         self.given: Labels | None = None
         if first is None:
+            # A folder of results: its labelled frames are the labels, if it has any.
             if labels is None and (self.out / _POSES).is_file():
-                labels = self.out / _POSES  # a folder of results: its labelled frames are the labels
+                found = read_poses(self.out / _POSES).as_labels().only_labelled()
+                labels = self.out / _POSES if len(found.tracks) else None
             if labels is not None:
                 self.given = read_labels(labels, video=self.frames.facts)
                 write_labels(kept, self.given, format="posetrack")
@@ -176,6 +192,18 @@ class Session:
             )
         self.edit([{"op": "skeleton", "skeleton": skeleton_to_json(skeleton)}], "", self.history.revision)
 
+    def _take_predictions(self) -> None:
+        """Begin with the keypoints and tracks of poses of which no frame is labelled, if there are any."""
+        path = self.out / _POSES
+        if self.labelling.skeleton is not None or not path.is_file():
+            return
+        poses = read_poses(path)
+        operations: list[dict[str, Any]] = [
+            {"op": "skeleton", "skeleton": skeleton_to_json(poses.skeleton)},
+            *({"op": "add", "track": i} for i in poses.tracks if i),
+        ]
+        self.edit(operations, "", self.history.revision)
+
     # --- who listens ---
 
     def listen(self, listener: Listener) -> Callable[[], None]:
@@ -194,7 +222,7 @@ class Session:
     @property
     def tracks(self) -> list[int]:
         """The ids of the tracks that the page shows."""
-        return sorted({*self.labelling.names, *self.shown.tracks})
+        return sorted(self.labelling.names)
 
     def describe(self) -> dict[str, Any]:
         """Return what the page needs to know before it asks for frames and poses."""
@@ -278,7 +306,11 @@ class Session:
             self.log.append(edit)
             apply(self.labelling, edit)
             self.history.add(edit)
+            for track in set(self.shown.tracks) - set(self.labelling.names):
+                self.shown.drop(track)
             changed = self._changed(edit)
+            if self.shown.run is not None:
+                self.solver.touch(edit.touched(), self.history.revision)
         self._wake.set()
         self.tell("edit", **changed)
         return changed
@@ -391,7 +423,15 @@ class Session:
             if not fits or skeleton is None or skeleton.names != poses.skeleton.names:
                 return
             self.shown = ShownPoses(poses)
-            labels = self.labels() or poses.as_labels().only_labelled()
+            for track in set(poses.tracks) - set(self.labelling.names):
+                self.shown.drop(track)
+            ran_on = poses.as_labels().only_labelled()
+            model, extend = self._how_it_ran()
+            self.solver.renew(model, extend=extend)
+            touched = _differences(Labelling.of(ran_on), self.labelling)
+            if touched:  # labelled since that run began
+                self.solver.touch(touched, self.history.revision)
+            labels = self.labels() or ran_on
             found = frames_to_check(poses, labels, count=_MOST_DOUBTS)
             self._suspicions = [
                 {
@@ -407,6 +447,34 @@ class Session:
                 for each in found
             ]
         self.tell("poses", **self.describe_state())
+
+    def _how_it_ran(self) -> tuple[Path | None, bool]:
+        """Return the network with which the last run found its poses, None for none, and its ``extend``."""
+        if self._job is not None:
+            return (self.out / _MODEL if self._run_looks else None), self._run_extends
+        facts: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            facts = json.loads((self.out / FACTS).read_text(encoding="utf-8"))
+        config = facts.get("config") or {}
+        given = (facts.get("inputs") or {}).get("model")
+        path = Path(given["path"]) if isinstance(given, dict) else self.out / _MODEL
+        looks = isinstance(given, dict) or bool(config.get("pose_iterations"))
+        return (path if looks and path.is_file() else None), bool(config.get("extend"))
+
+    def _on_solved(self, solved: list[Solved], number: int) -> None:
+        frames: set[int] = set()
+        with self._lock:
+            for each in solved:
+                if each.track in self.labelling.names:
+                    self.shown.put(each.track, each.poses, each.gone)
+                    frames |= {*each.poses.frames.tolist(), *each.gone.tolist()}
+        seconds = round(sum(each.seconds for each in solved), 3)
+        self.tell("solved", frames=sorted(frames), revision=number, seconds=seconds)
+
+    def _on_ready(self, text: str | None) -> None:
+        if text != self.ready:
+            self.ready = text
+            self.tell("state", **self.describe_state())
 
     def _box_around(self, poses: Poses, track: int, frame: int) -> list[int] | None:
         """Return a square (x, y, width, height) around a pose that lies in the frame; None without one."""
@@ -453,6 +521,7 @@ class Session:
                 words.append("--overwrite")
             state = {"state": "running", "stage": "starting", "done": 0, "total": 0, "left": None}
             self.run_state = {**state, "command": shown, "revision": self.history.revision}
+            self._run_looks, self._run_extends = model or effort != "fast", extend
             self._job = Job(words, self._on_progress, self._on_end)
         self.tell("run", **self.run_state)
         return self.run_state
@@ -501,3 +570,14 @@ def _name_and_hash(path: PathLike | None) -> dict[str, Any] | None:
     if path is None:
         return None
     return {"name": Path(path).name, "sha256": describe_inputs(file=path)["file"]["sha256"]}
+
+
+def _differences(one: Labelling, other: Labelling) -> dict[int, list[int]]:
+    """Return track -> rising frames on which two labellings say different things of it."""
+    found = {}
+    for track in {*one.rows, *other.rows}:
+        frames = {*one.rows.get(track, {}), *other.rows.get(track, {})}
+        differ = sorted(frame for frame in frames if one.row(track, frame) != other.row(track, frame))
+        if differ:
+            found[track] = differ
+    return found

@@ -48,22 +48,31 @@ class ShownPoses:
             for x, y in own.keypoints[row].tolist()
         ]
 
-    def put(self, track: int, solved: Track) -> None:
-        """Put poses that were solved anew in the place of those that are shown on their frames."""
-        self.provisional.setdefault(track, set()).update(solved.frames.tolist())
+    def put(self, track: int, solved: Track, gone: Ints) -> None:
+        """Put poses that were solved anew in the place of those that are shown on their frames.
+
+        On the frames ``gone`` (n,) the track is no more.
+        """
+        mine = self.provisional.setdefault(track, set())
+        mine |= {*solved.frames.tolist(), *gone.tolist()}
         old = self._tracks.get(track)
         if old is None:
             self._tracks[track] = solved
             return
-        kept = ~np.isin(old.frames, solved.frames)
+        kept = ~np.isin(old.frames, np.union1d(solved.frames, gone))
         frames = np.concatenate([old.frames[kept], solved.frames])
         order = np.argsort(frames)
 
         def merged(name: str) -> Any:
             return np.concatenate([getattr(old, name)[kept], getattr(solved, name)])[order]
 
-        names = ("keypoints", "visibility", "keypoint_scores", "expected_error")
+        names = ("keypoints", "visibility", "labelled", "keypoint_scores", "expected_error")
         self._tracks[track] = Track(frames[order], **{name: merged(name) for name in names})
+
+    def drop(self, track: int) -> None:
+        """Show nothing of a track any more."""
+        self._tracks.pop(track, None)
+        self.provisional.pop(track, None)
 
     def block(
         self, labelling: Labelling, tracks: Sequence[int], first: int, last: int

@@ -11,11 +11,14 @@ from posewarper.motion.flow import (
     FlowChain,
     blend_both,
     blend_nearest,
+    carry_again,
     carry_labels,
     dense_flow,
+    read_chains,
     sample_flow,
     to_grey,
     working_scale,
+    write_chains,
 )
 from posewarper.structures import Track
 
@@ -255,3 +258,83 @@ def test_every_keypoint_has_its_own_distances(blend):
     both = {0: [0, 5, 10, 15, 20], 1: [0, 5, 10, 15, 20]}
     for k, expected in (nearest if blend is blend_nearest else both).items():
         assert_allclose(result[:, k, 0], expected)
+
+
+# carry_again
+
+
+def assert_same(one, other):
+    for (points, errors), (others, other_errors) in zip(one.sides, other.sides, strict=True):
+        assert_array_equal(points, others)
+        assert_array_equal(errors, other_errors)
+
+
+def test_the_same_labels_are_carried_alike_by_flow_that_is_there(picture, moving_video, monkeypatch):
+    frames = {0: np.arange(0, 14)}
+    tracks = {0: track_on(picture, [2, 6, 10], missing=[(6, 1)])}
+    first = carry_labels(moving_video, tracks, frames, subject=60.0)
+    store = first[0].flow.store
+    monkeypatch.setattr(flow, "dense_flow", None)  # nothing lacks
+    again = carry_again(moving_video, tracks, frames, store, subject=60.0)
+    assert_same(first[0], again[0])
+    assert_same(first[0].left_out, again[0].left_out)
+    monkeypatch.setattr(flow._Carrier, "carry", None)  # and nothing has changed
+    taken = carry_again(moving_video, tracks, frames, store, subject=60.0, before={0: (tracks[0], first[0])})
+    assert_same(first[0], taken[0])
+
+
+@pytest.mark.parametrize(
+    ("labelled", "missing"),
+    [
+        ([2, 6, 8, 10], []),
+        ([2, 10], []),
+        ([2, 6, 10], [(6, 0), (6, 1)]),
+        ([2, 6, 10, 13], [(10, 0)]),
+        ([6], []),
+    ],
+)
+def test_what_has_changed_is_carried_anew_and_all_else_is_taken_over(
+    picture, moving_video, labelled, missing
+):
+    frames = {0: np.arange(0, 12)}
+    old = track_on(picture, [2, 6, 10], missing=[(6, 1)])
+    first = carry_labels(moving_video, {0: old}, frames, subject=60.0)
+    store = first[0].flow.store
+    longer = {0: np.arange(1, 15)}
+    new = track_on(picture, labelled, missing=missing)
+    again = carry_again(moving_video, {0: new}, longer, store, subject=60.0, before={0: (old, first[0])})[0]
+    anew = carry_again(moving_video, {0: new}, longer, store, subject=60.0)[0]
+    for (points, errors), (others, other_errors) in zip(again.sides, anew.sides, strict=True):
+        assert_allclose(points, others, atol=0.05)
+        assert_allclose(errors, other_errors, atol=0.1)
+        assert np.nanmax(off(picture, points, longer[0])) < 0.5
+    here = np.isin(again.frames, new.frames)
+    placed = (new.visibility[np.isin(new.frames, again.frames)] > 0)[..., None]
+    given = new.keypoints[np.isin(new.frames, again.frames)]
+    assert_array_equal(np.where(placed, again.forward[here], 0), np.where(placed, given, 0))
+
+
+def test_a_new_track_gets_flow_of_its_own(picture, moving_video):
+    frames = np.arange(0, 12)
+    first = carry_labels(moving_video, {0: track_on(picture, [2, 6])}, {0: frames}, subject=60.0)
+    tracks = {0: track_on(picture, [2, 6]), 1: track_on(picture, [9])}
+    both = {0: frames, 1: frames}
+    again = carry_again(moving_video, tracks, both, first[0].flow.store, subject=60.0)
+    assert_same(first[0], again[0])
+    assert np.nanmax(off(picture, again[1].backward[:10], frames[:10])) < 0.5
+
+
+def test_flow_in_a_file_is_added_to(picture, moving_video, tmp_path):
+    frames = {0: np.arange(0, 14)}
+    tracks = {0: track_on(picture, [2, 6])}
+    kept = tmp_path / "flow.bin"
+    first = carry_labels(moving_video, tracks, frames, subject=60.0, kept=kept)
+    write_chains(tmp_path / "flow.npz", first)
+    size = kept.stat().st_size
+    read = read_chains(tmp_path / "flow.npz", kept)
+    more = {**tracks, 1: track_on(picture, [9])}
+    store = read[0].flow.store
+    again = carry_again(moving_video, more, {**frames, 1: np.arange(14)}, store, subject=60.0)
+    store.flush()
+    assert kept.stat().st_size > size
+    assert_same(first[0], again[0])
