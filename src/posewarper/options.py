@@ -137,6 +137,9 @@ class ClipSettings(Settings):
     labels: str
     labels_of: str | None = Field(default=None, description="which video of the label file is meant")
     frame_number: int | None = Field(default=None, description="which number in images' names is the frame")
+    unlabelled: Literal["unknown", "absent"] = Field(
+        default="unknown", description="what keypoints without a label are on a labelled frame"
+    )
     pseudo_labels: str | None = Field(default=None, description="poses.json of `posewarper propagate`")
 
 

@@ -176,15 +176,16 @@ class Track:
         """(t,) where a labeller says of every keypoint that it is not there: as a frame without the track."""
         return np.asarray(self.absent.all(-1))
 
-    def without_predictions(self) -> Track:
-        """Return the track without what no labeller has placed; its rows stay, those left empty as well."""
-        if not self.predicted.any():
+    def without_predictions(self, rows: NDArray[np.bool_]) -> Track:
+        """Return the track without what no labeller has placed in some ``rows`` (t,); the rows stay."""
+        dropped = self.predicted & rows[:, None]
+        if not dropped.any():
             return self
         return replace(
             self,
-            visibility=np.where(self.predicted, ABSENT, self.visibility),
-            keypoint_scores=np.where(self.predicted, np.nan, self.keypoint_scores),
-            expected_error=np.where(self.predicted, np.nan, self.expected_error),
+            visibility=np.where(dropped, ABSENT, self.visibility),
+            keypoint_scores=np.where(dropped, np.nan, self.keypoint_scores),
+            expected_error=np.where(dropped, np.nan, self.expected_error),
         )
 
     @property
@@ -323,8 +324,17 @@ class Labels:
 
         Keypoints of labelled frames that are predicted become such as nobody has looked at.
         """
-        labels = self.at(self.labelled_frames)
-        return replace(labels, tracks={i: t.without_predictions() for i, t in labels.tracks.items()})
+        return self.at(self.labelled_frames).without_mixed_frames()
+
+    def without_mixed_frames(self) -> Labels:
+        """Return the labels without predicted keypoints on labelled frames; those of other frames stay."""
+        return replace(
+            self,
+            tracks={
+                i: track.without_predictions(np.isin(track.frames, self.labelled_frames))
+                for i, track in self.tracks.items()
+            },
+        )
 
     def with_unlabelled_absent(self) -> Labels:
         """Return the labels with everything on labelled frames that is not labelled as absent.

@@ -122,7 +122,8 @@ def test_info_of_labels(run, labels_file, tmp_path):
     assert facts["tracks"][1] == {
         "track": 1, "first frame": 1, "last frame": 29, "labels": 29, "predictions": 0
     }  # fmt: skip
-    assert facts["keypoints"][0] == {"keypoint": "nose", "labelled": 58, "hidden %": 50.0, "missing %": 0.0}
+    whole = {"absent %": 0.0, "not looked at %": 0.0}
+    assert facts["keypoints"][0] == {"keypoint": "nose", "labelled": 58, "hidden %": 50.0, **whole}
     assert run("info", "--labels", labels_file, "--json", tmp_path / "facts.json")[0] == 2
 
 

@@ -59,6 +59,7 @@ def run(
     ] = None,
     labels_of: common.LabelsOf = None,
     frame_number: common.FrameNumber = None,
+    unlabelled: common.UnlabelledAs = common.Unlabelled.UNKNOWN,
     track: Annotated[int | None, typer.Option(metavar="ID", help="Use one track alone.")] = None,
     json_file: common.JsonFile = None,
     cache: Annotated[
@@ -93,7 +94,8 @@ def run(
 
     names = usable_methods(effort) if methods is None else common.read_names(methods)
     with open_video(video) as opened:
-        dense = read_labels(LabelFile(labels, labels_of, frame_number), video=opened)
+        file = LabelFile(labels, labels_of, frame_number, unlabelled=unlabelled.value)
+        dense = read_labels(file, video=opened)
     if track is not None:
         dense = dense.only_track(track)
     with common.progress_bar(quiet) as progress:

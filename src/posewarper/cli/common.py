@@ -90,6 +90,23 @@ FrameSpan = Annotated[
     str | None,
     typer.Option("--frames", metavar="A-B", help="Work on frames A to B alone, with the labels on them."),
 ]
+
+
+class Unlabelled(StrEnum):
+    """What keypoints without a label are."""
+
+    UNKNOWN = "unknown"
+    ABSENT = "absent"
+
+
+UnlabelledAs = Annotated[
+    Unlabelled,
+    typer.Option(
+        "--unlabelled",
+        help="What keypoints without a label are on a labelled frame: unknown, since nobody looked at them, "
+        "or absent, since they are not there.",
+    ),
+]
 FrameNumber = Annotated[
     int | None,
     typer.Option(

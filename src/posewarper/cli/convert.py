@@ -64,6 +64,7 @@ def run(
     ] = None,
     labels_of: common.LabelsOf = None,
     frame_number: common.FrameNumber = None,
+    unlabelled: common.UnlabelledAs = common.Unlabelled.UNKNOWN,
     every: Annotated[
         int | None,
         typer.Option(metavar="K", min=1, help="Keep the labels on frames k//2, k//2 + k, ... alone."),
@@ -125,6 +126,7 @@ def run(
         foreign |= {"--track": track is not None, "--frame-offset": frame_offset, "--min-score": min_score}
         foreign |= {"--labels-only": labels_only}
         foreign |= {"--labels-of": labels_of, "--frame-number": frame_number}
+        foreign |= {"--unlabelled": unlabelled is not common.Unlabelled.UNKNOWN}
         _refuse_options(foreign, "weights")
         _convert_weights(source, out, skeleton, crop_size, overwrite)
         return
@@ -138,7 +140,7 @@ def run(
     refuse_existing(out, overwrite)
     opened = None if video is None else open_video(video)
     labels = read_annotations(
-        LabelFile(source, labels_of, frame_number),
+        LabelFile(source, labels_of, frame_number, unlabelled=unlabelled.value),
         format=from_format,
         video=opened,
         skeleton=skeleton,
@@ -243,14 +245,16 @@ def _drop_low_scores(labels: Labels, least: float, source: Path) -> Labels:
     tracks, best = {}, -np.inf
     for track_id, track in labels.tracks.items():
         low = track.keypoint_scores < least
+        as_before = ~low.any(-1)
         best = max(best, track.keypoint_scores.max(initial=-np.inf, where=low))
         kept = replace(
             track,
             visibility=np.where(low, 0, track.visibility),
+            labelled=track.labelled & ~low,
             keypoint_scores=np.where(low, np.nan, track.keypoint_scores),
             expected_error=np.where(low, np.nan, track.expected_error),
         )
-        kept = kept.at(kept.frames[kept.visibility.any(-1)])
+        kept = kept.at(kept.frames[kept.visibility.any(-1) | as_before])
         if len(kept.frames):
             tracks[track_id] = kept
     if not tracks:

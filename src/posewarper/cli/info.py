@@ -45,6 +45,7 @@ def run(
     ] = None,
     labels_of: common.LabelsOf = None,
     frame_number: common.FrameNumber = None,
+    unlabelled: common.UnlabelledAs = common.Unlabelled.UNKNOWN,
     picture: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Draw the labels on their frames, or the offsets.")
     ] = None,
@@ -84,7 +85,8 @@ def run(
     if offsets and path is not None:
         facts = {"offsets": _describe_offsets(path, video, frames, labels, picture)}
     else:
-        facts = _gather(path, labels, picture, (labels_of, frame_number))
+        choice = {"video": labels_of, "frame_number": frame_number, "unlabelled": unlabelled.value}
+        facts = _gather(path, labels, picture, choice)
     for title, values in facts.items():
         _show(title, values)
     if json_file is not None:
@@ -165,9 +167,7 @@ def _see_frames(model: PoseWarper, path: Path, frames: str, labels: Path | None)
     return source, target
 
 
-def _gather(
-    path: Path | None, labels: Path | None, picture: Path | None, choice: tuple[str | None, int | None]
-) -> Facts:
+def _gather(path: Path | None, labels: Path | None, picture: Path | None, choice: Mapping[str, Any]) -> Facts:
     """Return the facts to show by their title; ``choice`` says what label files do not."""
     from posewarper.formats.records import LabelFile
 
@@ -190,7 +190,7 @@ def _gather(
         # A folder of Lightning Pose has tables of its own.
         for table in sorted(path.glob(_LIGHTNING)) or [path]:
             title = "labels" if table == path else table.name
-            facts[title] = _describe_labels(LabelFile(table, *choice), None)
+            facts[title] = _describe_labels(LabelFile(table, **choice), None)
     elif path is not None and is_checkpoint(path):
         from posewarper.model.checkpoint import describe_checkpoint
 
@@ -206,7 +206,7 @@ def _gather(
         facts["video"] = _describe_video(video)
     if labels is not None:
         # A label file named twice, as PATH and as --labels, is described once more.
-        file = LabelFile(labels, *choice)
+        file = LabelFile(labels, **choice)
         facts["labels"] = _describe_labels(file, video)
         if video is not None:
             facts["labels"] |= _describe_fit(file, video, picture)
@@ -415,21 +415,25 @@ def _describe_tracks(labels: Labels) -> list[Facts]:
 
 
 def _describe_keypoints(labels: Labels) -> list[Facts]:
-    """Return for each keypoint how often it is labelled, and the shares that are hidden and missing."""
+    """Return for each keypoint how often it is labelled, and the shares of labels in the other states."""
     import numpy as np
 
-    tracks = [track.visibility for track in labels.only_labelled().tracks.values()]
-    seen = np.concatenate([*tracks, np.zeros((0, len(labels.skeleton)), np.uint8)])
-    total = max(len(seen), 1)
-    return [
-        {
-            "keypoint": name,
-            "labelled": int((column > 0).sum()),
-            "hidden %": round(100 * float((column == 1).sum()) / total, 1),
-            "missing %": round(100 * float((column == 0).sum()) / total, 1),
-        }
-        for name, column in zip(labels.skeleton.names, seen.T, strict=True)
-    ]
+    tracks = labels.only_labelled().tracks.values()
+    total = max(sum(len(track.frames) for track in tracks), 1)
+
+    def shares(states: list[np.ndarray]) -> list[float]:
+        counts = sum((state.sum(0) for state in states), np.zeros(len(labels.skeleton)))
+        return [round(100 * float(count) / total, 1) for count in counts]
+
+    placed = sum((track.placed.sum(0) for track in tracks), np.zeros(len(labels.skeleton), np.int64))
+    columns = {
+        "keypoint": labels.skeleton.names,
+        "labelled": placed.tolist(),
+        "hidden %": shares([track.visibility == 1 for track in tracks]),
+        "absent %": shares([track.absent for track in tracks]),
+        "not looked at %": shares([track.not_looked_at for track in tracks]),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _show(title: str, facts: Mapping[str, Any]) -> None:

@@ -55,6 +55,7 @@ def run(
     ] = None,
     labels_of: common.LabelsOf = None,
     frame_number: common.FrameNumber = None,
+    unlabelled: common.UnlabelledAs = common.Unlabelled.UNKNOWN,
     detector: Annotated[
         str | None,
         typer.Option(
@@ -194,7 +195,7 @@ _OF_DATASETS = {
     name: _DEFAULTS[name] for name in ("split", "ends", "box_threshold", "neck", "all_frames", "skip_missing")
 }
 _FOR_VIDEOS = ("window", "causal", "crops", "hold", "flip", "precision", "patience", "no_overlay")
-_CHOICE = ("labels_of", "frame_number", "frames")
+_CHOICE = ("labels_of", "frame_number", "unlabelled", "frames")
 _OF_VIDEOS = {name: _DEFAULTS[name] for name in (*_WHERE, *_CHOICE, *_FOR_VIDEOS)}
 
 
@@ -277,7 +278,7 @@ def _predict_videos(
     """Predict one video, or each of a folder or list of videos into a folder of its own."""
     from posewarper.video.source import is_live, refuse_part_of_live
 
-    labels_of, frame_number, frames = (settings.pop(name) for name in _CHOICE)
+    labels_of, frame_number, unlabelled, frames = (settings.pop(name) for name in _CHOICE)
     span = None if frames is None else common.read_span(frames)
     if is_live(video) and span is not None:
         refuse_part_of_live(video)
@@ -318,7 +319,8 @@ def _predict_videos(
     def work(job: VideoJob, place: Path, *, quietly: bool) -> None:
         labels = job.labels or where["labels"]
         if labels is not None:
-            labels = LabelFile(labels, job.labels_of or labels_of, frame_number)
+            of_job = job.labels_of or labels_of
+            labels = LabelFile(labels, of_job, frame_number, unlabelled=unlabelled.value)
         own = {**where, "boxes": job.boxes or where["boxes"], "labels": labels}
         options = {"where": own, "span": span, "config": config, "batch": batch}
         _predict_one(job.video, network, model, place, options, overwrite, overlay, quietly)
@@ -356,6 +358,8 @@ def _predict_one(
     }
     if isinstance(labels := where["labels"], LabelFile) and (labels.video or labels.frame_number):
         request |= {"labels_of": labels.video, "frame_number": labels.frame_number}
+    if isinstance(labels, LabelFile) and labels.unlabelled != common.Unlabelled.UNKNOWN.value:
+        request |= {"unlabelled": labels.unlabelled}
     part = {} if span is None else {"frames": f"{span.start}-{span.stop - 1}"}
     request |= part
     with claim(

@@ -46,6 +46,7 @@ def run(
     ] = None,
     labels_of: common.LabelsOf = None,
     frame_number: common.FrameNumber = None,
+    unlabelled: common.UnlabelledAs = common.Unlabelled.UNKNOWN,
     effort: common.Effort = "normal",
     method: Annotated[
         str, typer.Option(metavar="NAME", help="Method; `posewarper benchmark` compares them.")
@@ -102,6 +103,7 @@ def run(
         settings |= {} if backbone_weights is None else {"backbone_weights": backbone_weights}
         settings |= {} if keep_training else {"keep_training": False}
         settings |= {} if frames is None else {"frames": frames}
+        settings |= {} if unlabelled is common.Unlabelled.UNKNOWN else {"unlabelled": unlabelled.value}
         choice = {"labels_of": job.labels_of or labels_of, "frame_number": frame_number}
         settings |= {name: value for name, value in choice.items() if value is not None}
         _propagate_one(
@@ -190,7 +192,8 @@ def write_results(
     Args:
         claimed: the folder.
         video, labels, model: the files.
-        settings: ``method``, ``effort``, ``extend``, ``seed``, and perhaps ``frames``, ``backbone_weights``.
+        settings: ``method``, ``effort``, ``extend``, ``seed``, and perhaps ``frames``, ``backbone_weights``,
+            ``labels_of``, ``frame_number``, ``unlabelled``.
         inputs: what :func:`posewarper.runs.describe_inputs` says of the files.
         device: where the network runs.
         progress: is told of each stage.
@@ -238,7 +241,12 @@ def write_results(
 
         result = propagate(
             opened,
-            LabelFile(labels, settings.get("labels_of"), settings.get("frame_number")),
+            LabelFile(
+                labels,
+                settings.get("labels_of"),
+                settings.get("frame_number"),
+                unlabelled=settings.get("unlabelled", common.Unlabelled.UNKNOWN.value),
+            ),
             model=None if model is None else load_model(model),
             network=None if weights is None else NetworkConfig(backbone_weights=weights),
             device=device,

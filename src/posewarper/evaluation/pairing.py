@@ -16,7 +16,7 @@ import numpy as np
 from posewarper.errors import LabelsError, PosewarperWarning, few_of
 from posewarper.evaluation.scales import boxes_or_extents
 from posewarper.skeletons import Skeleton
-from posewarper.structures import HIDDEN, VISIBLE, InstanceTable, Ints, Labels
+from posewarper.structures import ABSENT, HIDDEN, VISIBLE, InstanceTable, Ints, Labels
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _warn(text: str) -> None:
 
 
 def table_of_labels(labels: Labels, *, only_visible: bool, n_frames: int | None = None) -> InstanceTable:
-    """Return the labels of a video, and predictions that the labels hold, as a table.
+    """Return the labels of a video, and predictions that the labels hold, as a table: what shows something.
 
     Args:
         labels: of one video.
@@ -202,7 +202,8 @@ def table_of_labels(labels: Labels, *, only_visible: bool, n_frames: int | None 
             "boxes": boxes_or_extents(track.keypoints, track.boxes),
             "head_boxes": track.head_boxes,
         }
-        for track_id, track in labels.tracks.items()
+        for track_id, whole in labels.tracks.items()
+        for track in [whole.at(whole.frames[(whole.visibility != ABSENT).any(1)])]
     ]
     if parts:
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

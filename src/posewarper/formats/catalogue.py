@@ -60,9 +60,15 @@ class LabelFormat:
     chooses: bool = False
 
 
-def _pieces(text: str) -> frozenset[str]:
-    return frozenset(text.split(", "))
+def _pieces(*texts: str) -> frozenset[str]:
+    return frozenset(piece for text in texts for piece in text.split(", "))
 
+
+# Where a keypoint of a labelled frame is there or not, and nothing else.
+_NO_STATES = (
+    "which keypoints are absent, which keypoints of labelled frames are predictions, which tracks nobody has "
+    "looked at"
+)
 
 FORMATS: dict[str, LabelFormat] = {
     "posetrack": LabelFormat(
@@ -95,9 +101,10 @@ FORMATS: dict[str, LabelFormat] = {
         read=deeplabcut.read_clip,
         write=deeplabcut.write_labels,
         cannot_hold=_pieces(
+            _NO_STATES,
             "which keypoints are hidden, boxes, head boxes, scores, expected errors, which poses are "
             "predictions, labelled frames that show nobody, track ids, edges, mirror pairs, ignore regions, "
-            "the image size, the number of frames, what an instance is called"
+            "the image size, the number of frames, what an instance is called",
         ),
         partly=_pieces("the names of the frames' files"),
     ),
@@ -109,9 +116,10 @@ FORMATS: dict[str, LabelFormat] = {
         read=deeplabcut.read_clip,
         write=deeplabcut.write_predictions,
         cannot_hold=_pieces(
+            _NO_STATES,
             "which keypoints are hidden, boxes, head boxes, expected errors, labelled frames that show "
             "nobody, track ids, edges, mirror pairs, ignore regions, the image size, the names of the "
-            "frames' files, what an instance is called"
+            "frames' files, what an instance is called",
         ),
         partly=_pieces("which poses are predictions, which keypoints have no score, the video's name"),
     ),
@@ -124,7 +132,9 @@ FORMATS: dict[str, LabelFormat] = {
         read=sleap.read_clip,
         chooses=True,
         write=sleap.write_labels,
-        cannot_hold=_pieces("which keypoints are hidden, boxes, head boxes, expected errors, ignore regions"),
+        cannot_hold=_pieces(
+            _NO_STATES, "which keypoints are hidden, boxes, head boxes, expected errors, ignore regions"
+        ),
         partly=_pieces(
             "track ids, track names, scores, mirror pairs, the number of frames, "
             "the names of the frames' files"
@@ -141,7 +151,9 @@ FORMATS: dict[str, LabelFormat] = {
         chooses=True,
         write=nwb.write_labels,
         cannot_hold=_pieces(
-            "boxes, head boxes, expected errors, mirror pairs, ignore regions, the names of the frames' files"
+            _NO_STATES,
+            "boxes, head boxes, expected errors, mirror pairs, ignore regions, the names of the frames' "
+            "files",
         ),
         partly=_pieces(
             "track ids, track names, scores, which keypoints are hidden, what an instance is called"
@@ -170,10 +182,11 @@ FORMATS: dict[str, LabelFormat] = {
         read=openpose.read_clip,
         write=openpose.write_labels,
         cannot_hold=_pieces(
+            _NO_STATES,
             "the keypoints' names, what an instance is called, which keypoints are hidden, boxes, head "
             "boxes, scores of 0 and below, which keypoints have no score, expected errors, which poses are "
             "predictions, which frames nobody has labelled, track names, edges, mirror pairs, ignore "
-            "regions, the image size, the number of frames, the video's name, the names of the frames' files"
+            "regions, the image size, the number of frames, the video's name, the names of the frames' files",
         ),
     ),
     "csv": LabelFormat(

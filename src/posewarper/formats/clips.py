@@ -389,10 +389,15 @@ def identify_tracks(names: Sequence[str]) -> tuple[list[int], dict[int, str]]:
     return list(range(len(names))), {i: n for i, n in enumerate(names) if n and n != _default_track(i)}
 
 
-def each_instance(labels: Labels) -> Iterator[tuple[int, int, Track, int]]:
-    """Yield the frame, the track's id, the track and the row in it of every instance that shows something."""
+def each_instance(labels: Labels, *, empty: bool = False) -> Iterator[tuple[int, int, Track, int]]:
+    """Yield the frame, the track's id, the track and the row in it of every instance that shows something.
+
+    With ``empty`` also those of labelled frames without keypoints, which say something by that.
+    """
     for track_id, track in labels.tracks.items():
-        for row in np.flatnonzero((track.visibility > 0).any(1)).tolist():
+        wanted = (track.visibility > 0).any(1)
+        wanted |= np.isin(track.frames, labels.labelled_frames) & empty
+        for row in np.flatnonzero(wanted).tolist():
             yield int(track.frames[row]), track_id, track, row
 
 
@@ -411,6 +416,10 @@ def _in_a_track(test: Callable[[Track], np.ndarray]) -> Callable[[Labels], bool]
     return lambda labels: any(bool(test(track).any()) for track in labels.tracks.values())
 
 
+def _in_labelled_rows(test: Callable[[Track], np.ndarray]) -> Callable[[Labels], bool]:
+    return lambda labels: _in_a_track(test)(labels.at(labels.labelled_frames))
+
+
 def _count_frames(labels: Labels) -> int:
     """Return the number of frames of the video, or up to the last one that holds something."""
     frames = np.union1d(labels.labelled_frames, labels.instance_frames)
@@ -422,6 +431,9 @@ PIECES: Mapping[str, Callable[[Labels], bool]] = {
     "the keypoints' names": lambda labels: True,
     "what an instance is called": lambda labels: labels.skeleton.name not in ("person", "animal"),
     "which keypoints are hidden": _in_a_track(lambda track: track.visibility == 1),
+    "which keypoints are absent": _in_labelled_rows(lambda track: track.absent),
+    "which keypoints of labelled frames are predictions": _in_labelled_rows(lambda track: track.predicted),
+    "which tracks nobody has looked at": _in_labelled_rows(lambda track: track.not_looked_at.all(1)),
     "boxes": _in_a_track(lambda track: np.isfinite(track.boxes)),
     "head boxes": _in_a_track(lambda track: np.isfinite(track.head_boxes)),
     "scores": _in_a_track(lambda track: np.isfinite(track.keypoint_scores)),

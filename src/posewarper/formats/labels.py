@@ -62,7 +62,7 @@ def read_labels(
             return read_labels(path, format=format, video=opened, skeleton=skeleton)
     need_path(path, "the label file")
     clip = _read(path, format, video, skeleton)
-    labels = _build(clip, path, video, frame_offset=0).only_labelled()
+    labels = _settle_unlabelled(_build(clip, path, video, frame_offset=0).only_labelled(), path)
     if not any(track.placed.any() for track in labels.tracks.values()):
         predicted = sum(instance.frame not in clip.labelled_frames for instance in clip.instances)
         raise LabelsError(
@@ -93,7 +93,7 @@ def read_annotations(
     image files are then dropped, as they no longer tell the frame.
     """
     clip = _read(path, format, video, skeleton)
-    labels = _build(clip, path, video, frame_offset=frame_offset)
+    labels = _settle_unlabelled(_build(clip, path, video, frame_offset=frame_offset), path)
     if not labels.tracks:
         raise LabelsError("the file has no keypoints", path=path, fix="label at least one frame")
     return labels
@@ -252,6 +252,12 @@ def _build(clip: Clip, path: PathLike, video: VideoFacts | None, *, frame_offset
         clip.ignore_regions,
         clip.track_names,
     )
+
+
+def _settle_unlabelled(labels: Labels, path: PathLike) -> Labels:
+    """Return the labels with what is not labelled as whoever reads them says that it is."""
+    is_absent = isinstance(path, LabelFile) and path.unlabelled == "absent"
+    return labels.with_unlabelled_absent() if is_absent else labels
 
 
 def _as_frames(frames: set[int]) -> np.ndarray:

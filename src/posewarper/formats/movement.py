@@ -2,8 +2,9 @@
 
 A file holds dense arrays over time, space, keypoints and individuals: ``position`` in pixels and
 ``confidence``. Beside them stand what movement has no place for and passes over: ``expected_error`` in
-pixels, ``visibility``, ``is_label`` for each frame, and the index of each frame. Files without these hold
-predictions alone.
+pixels, ``visibility``, ``is_label`` for each frame, ``labelled`` for each keypoint, and the index of each
+frame. Files without these hold predictions alone. On a labelled frame a keypoint that is labelled and not
+there is absent; a track all of whose keypoints are is not there.
 """
 
 from __future__ import annotations
@@ -70,6 +71,10 @@ def _read(data: Any, path: PathLike, video: VideoFacts | None) -> Clip:
     frames = _frames_of(data, path)
     is_label = get("is_label", 0, ("time",)) > 0
     points[visibility == 0] = np.nan
+    shown, labelled = visibility.any(1), None
+    if "labelled" in data:
+        labelled = get("labelled", 0) > 0
+        shown |= is_label[:, None] & ~labelled.all(1)
     names = [str(name) for name in data.individuals.values]
     alone = len(names) == 1 and names[0] == _default_name(0)
     tracks, track_names = ([None], {}) if alone else identify_tracks(names)
@@ -82,8 +87,9 @@ def _read(data: Any, path: PathLike, video: VideoFacts | None) -> Clip:
             f"frame {frames[t]}, {names[n]}",
             scores=scores[t, :, n],
             expected_error=error[t, :, n],
+            labelled=None if labelled is None else labelled[t, :, n],
         )
-        for t, n in np.argwhere(visibility.any(1)).tolist()
+        for t, n in np.argwhere(shown).tolist()
     ]
     name = str(data.attrs.get("video", ""))
     _, another = choose_video(path, {name: {name} if is_telling(name) else ()}, video)
@@ -133,11 +139,15 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     position = np.full((count, 2, k, n), np.nan)
     confidence, error = np.full((count, k, n), np.nan), np.full((count, k, n), np.nan)
     visibility = np.zeros((count, k, n), np.uint8)
+    # A track without a row on a labelled frame is not there.
+    labelled = np.zeros((count, k, n), bool)
+    labelled[labels.labelled_frames] = True
     for i, track in enumerate(labels.tracks.values()):
         position[track.frames, :, :, i] = track.keypoints.transpose(0, 2, 1)
         confidence[track.frames, :, i] = track.keypoint_scores
         error[track.frames, :, i] = track.expected_error
         visibility[track.frames, :, i] = track.visibility
+        labelled[track.frames, :, i] = track.labelled
     dense, frames = ("time", "keypoints", "individuals"), np.arange(count)
     timed = video is not None and not video.frame_names and video.n_frames == count
     names = [_default_name(0)] if has_one_nameless_track(labels) else list(name_all_tracks(labels).values())
@@ -161,6 +171,7 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
             "confidence": (dense, confidence),
             "expected_error": (dense, error, {"units": "pixels"}),
             "visibility": (dense, visibility, {"meaning": "2 visible, 1 hidden, 0 not there"}),
+            "labelled": (dense, labelled.astype(np.uint8)),
             "is_label": ("time", np.isin(frames, labels.labelled_frames).astype(np.uint8)),
         },
         {

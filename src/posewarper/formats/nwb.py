@@ -358,6 +358,7 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     """Write labels and predictions as an NWB file of ndx-pose.
 
     The times of the opened video are written. A single track without a name is written without subjects.
+    Predicted keypoints of labelled frames are left out.
 
     Returns:
         What NWB has a place for, but cannot hold in this case.
@@ -429,7 +430,7 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
 def _build_training(ndx_pose: Any, labels: Labels, series: Any, skeleton: Any) -> Any:
     people: dict[int, list[Any]] = {frame: [] for frame in labels.labelled_frames.tolist()}
     number_of = {track_id: number for number, track_id in enumerate(labels.tracks)}
-    for frame, track_id, track, row in each_instance(labels):
+    for frame, track_id, track, row in each_instance(labels.without_mixed_frames()):
         if frame in people:
             person = ndx_pose.SkeletonInstance(
                 name=f"instance_{number_of[track_id]}",

@@ -28,6 +28,7 @@ from posewarper.errors import (
     PosewarperWarning,
     few_of,
     first_sentence,
+    unknown_name,
     what_stands_at,
 )
 from posewarper.files import replacing
@@ -38,6 +39,7 @@ VIDEO_SUFFIXES = (
     *(".flv", ".ogv", ".3gp", ".mjpeg", ".h264", ".hevc"),
 )
 LARGEST_INDEX = 2**31 - 1
+UNLABELLED = ("unknown", "absent")  # what keypoints without a label may be
 # Pixels; no image is that large, so a coordinate beyond it is damage rather than a keypoint off the image.
 LARGEST_COORDINATE = 1e6
 
@@ -51,6 +53,11 @@ class LabelFile(os.PathLike[str]):
         video: which of several videos in it is meant, by its name or the end of its path there.
         frame_number: which number in the names of images is the frame's: 1 for the first, -1 for the last.
         loose: take each image as a frame of its own, whatever video it is from.
+        unlabelled: what keypoints without a label are on a labelled frame: ``unknown``, as nobody has looked
+            at them, or ``absent``, as whoever labelled always looked at all of them.
+
+    Raises:
+        ConfigError: if ``unlabelled`` is anything else.
 
     Example:
         >>> import posewarper
@@ -63,6 +70,11 @@ class LabelFile(os.PathLike[str]):
     video: str | None = None
     frame_number: int | None = None
     loose: bool = False
+    unlabelled: str = UNLABELLED[0]
+
+    def __post_init__(self) -> None:
+        if self.unlabelled not in UNLABELLED:
+            raise unknown_name("unknown kind of unlabelled keypoints", self.unlabelled, UNLABELLED)
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)

@@ -281,8 +281,9 @@ def _read_frames(
 def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None) -> list[str]:
     """Write labels as a SLEAP project of one video, which it names but does not hold.
 
-    Labels become instances of the user, predictions predicted ones with their scores. Frames that show nobody
-    are marked as negative. A single track without a name is written without tracks.
+    Labels become instances of the user, predictions predicted ones with their scores; predicted keypoints of
+    labelled frames are left out. Frames that show nobody are marked as negative. A single track without a
+    name is written without tracks.
 
     Returns:
         What SLEAP has a place for, but cannot hold in this case.
@@ -311,7 +312,8 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
         tracks = {i: sleap_io.Track(name) for i, name in name_all_tracks(labels).items()}
     labelled = set(labels.labelled_frames.tolist())
     frames: dict[int, list[Any]] = {frame: [] for frame in labelled}
-    for frame, i, track, row in each_instance(labels):
+    # A prediction must not become an instance of the user.
+    for frame, i, track, row in each_instance(labels.without_mixed_frames()):
         shared = {"skeleton": skeleton, "track": tracks.get(i)}
         if frame in labelled:
             instance = sleap_io.Instance.from_numpy(track.keypoints[row], **shared)

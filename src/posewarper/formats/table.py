@@ -2,14 +2,15 @@
 
 The columns go by many names in tables of others (see ``_SYNONYMS``), the separator may be a comma, a
 semicolon or a tab, and with the last two numbers may have decimal commas. A row without a keypoint marks a
-frame that shows nobody. Where only the time is given, a row belongs to the frame of the video whose own
-time is nearest.
+labelled frame. A keypoint with visibility 0 that is labelled is absent; one that is not labelled, on a frame
+where others are, is predicted or was not looked at. Where only the time is given, a row belongs to the frame
+of the video whose own time is nearest.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,6 +80,13 @@ class _Row:
         got = self.cells[column][:40]
         return self.problem(f"{column} is wrong", _FIX, expected, got)
 
+    def flag(self, column: str) -> bool | None:
+        """Return whether a cell says yes or no, None if it is empty."""
+        cell = self.cells.get(column, "").lower()
+        if cell not in ("", "0", "1", "true", "false", "0.0", "1.0"):
+            raise self.wrong(column, "1 or 0")
+        return None if not cell else cell not in ("0", "false", "0.0")
+
     def number(self, column: str, largest: float = LARGEST_COORDINATE) -> float:
         """Return the number in a cell, NaN if the cell is empty."""
         try:
@@ -145,7 +153,7 @@ def read_clip(path: PathLike, video: VideoFacts | None = None, skeleton: Skeleto
         raise LabelsError("the table has no keypoints", path=path, fix="label at least one frame")
     filled = _without_row_numbers(filled, path)
     ids, track_names = _identify([row for row, _ in filled])
-    instances = _gather(filled, names, ids)
+    instances = _gather(filled, names, ids, labelled)
     clip = Clip(
         Skeleton(names),
         instances,
@@ -291,17 +299,8 @@ def _find_nearest(known: Floats, times: Floats) -> np.ndarray:
 
 
 def _read_flags(rows: Sequence[_Row], frames: Sequence[int]) -> set[int]:
-    """Return the frames that are labelled: all, unless the column ``labelled`` says otherwise."""
-    flags: dict[int, bool] = {}
-    for row, frame in zip(rows, frames, strict=True):
-        cell = row.cells.get("labelled", "").lower()
-        if cell not in ("", "0", "1", "true", "false", "0.0", "1.0"):
-            raise row.wrong("labelled", "1 or 0")
-        flag = cell not in ("0", "false", "0.0")
-        if flags.setdefault(frame, flag) != flag:
-            what = f"frame {frame} is marked as labelled in one row and as not labelled in another"
-            raise row.problem(what, fix="give all rows of a frame the same value")
-    return {frame for frame, flag in flags.items() if flag}
+    """Return the frames that are labelled: all, unless each of their rows says otherwise."""
+    return {frame for row, frame in zip(rows, frames, strict=True) if row.flag("labelled") is not False}
 
 
 def _identify(rows: Sequence[_Row]) -> tuple[dict[str, int | None], dict[int, str]]:
@@ -329,9 +328,16 @@ def _as_id(track: str) -> int | None:
 
 
 def _gather(
-    rows: Sequence[tuple[_Row, int]], names: Sequence[str], ids: Mapping[str, int | None]
+    rows: Sequence[tuple[_Row, int]],
+    names: Sequence[str],
+    ids: Mapping[str, int | None],
+    labelled_frames: Collection[int],
 ) -> list[Instance]:
-    """Return the instances that rows (with their frames) make up, without those of which nothing is there."""
+    """Return the instances that rows (with their frames) make up, without those of which nothing is there.
+
+    On labelled frames those stay of which a row says that it is absent or was not looked at.
+    """
+    stated: set[tuple[int, str]] = set()
     place = {name: k for k, name in enumerate(names)}
     seen: dict[tuple[int, str, str], str] = {}
     found: dict[tuple[int, str], Instance] = {}
@@ -349,6 +355,7 @@ def _gather(
             points, unseen = np.full((len(names), 2), np.nan), np.zeros(len(names), np.uint8)
             instance = Instance(frame, ids[track], points, unseen, row.where)
             instance.scores, instance.expected_error = np.full((2, len(names)), np.nan)
+            instance.labelled = np.zeros(len(names), bool)
             found[frame, track] = instance
         instance, k = found[frame, track], place[name]
         xy = row.number("x"), row.number("y")
@@ -361,8 +368,19 @@ def _gather(
             instance.keypoints[k] = xy
             instance.visibility[k] = 2 if np.isnan(visibility) else visibility
         assert instance.scores is not None and instance.expected_error is not None
+        assert instance.labelled is not None
+        flag = row.flag("labelled")
+        # An empty cell says nothing of a keypoint that is not there; a 0 for its visibility does.
+        is_absent = flag is True and visibility == 0 and bool(row.cells.get("visibility"))
+        instance.labelled[k] = is_absent or (flag is not False and instance.visibility[k] > 0)
+        if is_absent or flag is False:
+            stated.add((frame, track))
         instance.scores[k], instance.expected_error[k] = row.number("score"), row.number("expected_error")
-    return [instance for instance in found.values() if instance.visibility.any()]
+    return [
+        instance
+        for (frame, track), instance in found.items()
+        if instance.visibility.any() or (frame in labelled_frames and (frame, track) in stated)
+    ]
 
 
 # --- writing ----------------------------------------------------------------------------------------------
@@ -384,7 +402,7 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
         times = dict(zip(frames.tolist(), np.asarray(video.times)[frames].tolist(), strict=True))
     labelled = set(labels.labelled_frames.tolist())
     rows: dict[int, list[dict[str, object]]] = {frame: [] for frame in frames.tolist()}
-    for frame, track_id, track, i in each_instance(labels):
+    for frame, track_id, track, i in each_instance(labels, empty=True):
         for k, name in enumerate(labels.skeleton.names):
             numbers = (*track.keypoints[i, k], track.keypoint_scores[i, k], track.expected_error[i, k])
             x, y, score, error = (repr(float(n)) if np.isfinite(n) else "" for n in numbers)
@@ -394,11 +412,13 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
                 "keypoint": name,
             }
             row |= {"x": x, "y": y, "visibility": int(track.visibility[i, k])}
-            rows[frame].append(row | {"score": score, "expected_error": error})
+            row |= {"score": score, "expected_error": error, "labelled": int(track.labelled[i, k])}
+            rows[frame].append(row)
+    for frame in labelled:
+        if not any(row["labelled"] for row in rows[frame]):
+            rows[frame].insert(0, {"labelled": 1})
     table = [
-        {"frame": frame, "time": times.get(frame, ""), "labelled": int(frame in labelled)} | row
-        for frame, found in rows.items()
-        for row in found or ([{}] if frame in labelled else [])
+        {"frame": frame, "time": times.get(frame, "")} | row for frame, found in rows.items() for row in found
     ]
     columns = ["frame", "time", "track", "track_name", "keypoint", "x", "y", "visibility", "score"]
     columns += ["expected_error", "labelled"]

@@ -13,6 +13,7 @@ from torchvision import models
 from posewarper.crops import Image
 from posewarper.errors import ConfigError, did_you_mean, wrong_type
 from posewarper.model.pretrained import PathLike, load_torchvision
+from posewarper.motion.interpolation import fill_in
 from posewarper.prediction.tracker import Tracker
 from posewarper.structures import Floats, Labels
 from posewarper.video.track_crops import instance_boxes
@@ -96,11 +97,11 @@ def boxes_of_labels(labels: Labels, *, around_keypoints: bool = True) -> dict[in
     """Return the boxes around the labels of every labelled frame, by frame index.
 
     Boxes that the labels give serve where there are fewer than two keypoints to go by; without
-    ``around_keypoints`` they serve everywhere.
+    ``around_keypoints`` they serve everywhere. Keypoints that nobody has looked at are guessed.
     """
     found: dict[int, list[Floats]] = {int(frame): [] for frame in labels.labelled_frames}
     for track in labels.tracks.values():
-        keypoints = track.keypoints if around_keypoints else np.full_like(track.keypoints, np.nan)
+        keypoints = fill_in(track).keypoints if around_keypoints else np.full_like(track.keypoints, np.nan)
         for frame, box in zip(track.frames.tolist(), instance_boxes(keypoints, track.boxes), strict=True):
             if np.isfinite(box).all():
                 found.setdefault(frame, []).append(box)

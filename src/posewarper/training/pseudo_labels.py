@@ -17,6 +17,7 @@ from posewarper.evaluation.pairing import table_of_labels
 from posewarper.formats.labels import read_labels, write_labels
 from posewarper.model.checkpoint import load_model, parameters_sha256
 from posewarper.model.network import PoseWarper
+from posewarper.motion.interpolation import fill_in
 from posewarper.paper.carrying import Rules, propagate_video
 from posewarper.paper.propagation import neighbour_steps, plan_dataset, propagate_dataset
 from posewarper.posetrack.dataset import Dataset
@@ -123,10 +124,12 @@ def propagate_labels(model: PoseWarper, video: Video, labels: Labels, *, reach: 
     Raises:
         ModelError: if the model has other keypoints.
     """
-    given = {i: without_strays(track, video.image_size) for i, track in labels.tracks.items()}
+    given = {}
+    for i, whole in labels.tracks.items():
+        track = without_strays(whole, video.image_size)
+        given[i] = replace(track, boxes=instance_boxes(fill_in(track).keypoints, track.boxes))
     table = table_of_labels(replace(labels, tracks=given), only_visible=False, n_frames=video.n_frames)
-    boxes = instance_boxes(table.keypoints, table.boxes)
-    table = replace(table, boxes=boxes, image_size=video.image_size)
+    table = replace(table, image_size=video.image_size)
     steps = neighbour_steps(table, reach=reach)
     moved = propagate_video(model, table, steps, video, method="warper", rules=rules)
     frames, tracks = moved.frame_numbers[moved.rows], {}

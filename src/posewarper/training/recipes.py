@@ -44,7 +44,7 @@ def choose_clips(data: DataSettings) -> tuple[list[ClipSettings], list[ClipSetti
 
 def label_file(clip: ClipSettings) -> LabelFile:
     """Return the labels of a clip with what the recipe says about them."""
-    return LabelFile(clip.labels, clip.labels_of, clip.frame_number)
+    return LabelFile(clip.labels, clip.labels_of, clip.frame_number, unlabelled=clip.unlabelled)
 
 
 def read_clip_list(path: str | os.PathLike[str]) -> dict[str, list[ClipSettings]]:

@@ -22,6 +22,7 @@ from posewarper.files import replacing
 from posewarper.formats.clips import need_same_keypoints
 from posewarper.formats.labels import read_annotations, read_labels
 from posewarper.geometry import paper_center_scale
+from posewarper.motion.interpolation import fill_in
 from posewarper.options import MIN_SCORE, DataSettings
 from posewarper.posetrack.annolist import require_posetrack
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
@@ -403,7 +404,7 @@ def samples_of_tracks(
         if min_score is not None:
             low = track.keypoint_scores <= min_score
             track = replace(track, visibility=np.where(low, 0, track.visibility).astype(np.uint8))
-        tight = instance_boxes(track.keypoints, boxes)
+        tight = instance_boxes(fill_in(track).keypoints, boxes)
         given = is_pseudo & np.asarray((boxes[:, 2:] > 0).all(axis=1))
         parts.append((track.frames, track.keypoints, np.where(given[:, None], boxes, tight)))
     numbers, keypoints, boxes = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -59,10 +60,17 @@ def _tracks(draw: st.DrawFn, k: int) -> Track:
         return partly(np.abs(draw(_floats((t, 4), 0, 1e4))), known)
 
     some = arrays(np.bool_, (t, k), elements=st.booleans())
+    # Labels to begin with; what is not labelled is predicted, or nobody has looked at it.
+    labelled = draw(st.one_of(st.just(there), some))
+    labelled[0, np.argmax(there[0])] = True
+    if t > 1 and draw(st.booleans()):
+        visibility[-1] = 0
+        there = visibility > 0
     return Track(
         np.array(frames),
         draw(_floats((t, k, 2), -1e3, 1e4)),
         visibility=visibility,
+        labelled=labelled,
         boxes=boxes(),
         head_boxes=boxes(),
         keypoint_scores=partly(draw(_floats((t, k), -0.25, 1)), there & draw(some)),
@@ -95,11 +103,36 @@ def label_sets(draw: st.DrawFn) -> Labels:
     )
 
 
+def shown(labels: Labels, *, mixed: bool = True) -> Labels:
+    """The instances that show something: without predicted keypoints of labelled frames unless ``mixed``."""
+    kept = labels if mixed else labels.without_mixed_frames()
+    tracks = {i: track.at(track.frames[track.visibility.any(1)]) for i, track in kept.tracks.items()}
+    return replace(kept, tracks=tracks)
+
+
 # --- comparison -------------------------------------------------------------------------------------------
 
 
 def _same(one: object, other: object, what: str) -> None:
     assert one == other, f"{what}: {one} was written, {other} was read"
+
+
+def _states(name: str) -> Callable[[Labels, Labels], None]:
+    """Compare in which keypoints of instances that show something a state is, on labelled frames."""
+
+    def compare(before: Labels, after: Labels) -> None:
+        one, other = (shown(labels).at(before.labelled_frames) for labels in (before, after))
+        _in_tracks(lambda t: getattr(t, name), lambda t: np.ones(t.visibility.shape, bool))(one, other)
+
+    return compare
+
+
+def _passed_over(before: Labels, after: Labels) -> None:
+    def rows(labels: Labels) -> list[list[int]]:
+        own = labels.at(labels.labelled_frames).tracks.values()
+        return [found for t in own if (found := t.frames[t.not_looked_at.all(1)].tolist())]
+
+    _same(rows(before), rows(after), "frames on which nobody has looked at a track")
 
 
 def _in_tracks(
@@ -178,6 +211,9 @@ def _of_skeleton(what: str) -> Callable[[Labels, Labels], None]:
 COMPARED: dict[str, Callable[[Labels, Labels], None]] = {
     "the keypoints' names": _of_skeleton("names"),
     "what an instance is called": _of_skeleton("name"),
+    "which keypoints are absent": _states("absent"),
+    "which keypoints of labelled frames are predictions": _states("predicted"),
+    "which tracks nobody has looked at": _passed_over,
     "which keypoints are hidden": _in_tracks(lambda t: t.visibility, lambda t: t.visibility >= 0),
     "boxes": _known("boxes"),
     "head boxes": _known("head_boxes"),

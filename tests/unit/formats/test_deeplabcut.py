@@ -59,6 +59,8 @@ def test_one_animal(tmp_path):
     assert (labels.video, labels.image_size, labels.n_frames) == ("mouse", None, None)
     assert labels.frame_names[4] == "labeled-data/mouse/img0004.png"
     np.testing.assert_array_equal(labels.tracks[0].visibility, [[2, 2], [2, 0]])
+    # An empty cell is a keypoint that nobody has looked at.
+    np.testing.assert_array_equal(labels.tracks[0].not_looked_at, [[False, False], [False, True]])
     np.testing.assert_array_equal(labels.tracks[0].keypoints[0], [[1.5, 2.25], [100.123456789012, 7]])
     assert read_labels(path, video=FakeVideo()).image_size == (480, 640)
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from posewarper.errors import LabelsError, OutputError, PosewarperWarning
+from posewarper.errors import ConfigError, LabelsError, OutputError, PosewarperWarning
 from posewarper.formats.catalogue import detect_format
 from posewarper.formats.labels import (
     read_annotations,
@@ -20,6 +20,7 @@ from posewarper.formats.labels import (
     write_labels,
     write_poses,
 )
+from posewarper.formats.records import LabelFile
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Poses, Track
 
@@ -312,6 +313,21 @@ def test_json_holds_every_state_of_a_keypoint(tmp_path, form):
     assert alone.tracks[0].not_looked_at.tolist() == [[False, False, True]] * 2
     assert alone.tracks[4].not_looked_at.tolist() == [[False] * 3, [True] * 3]
     assert alone.tracks[7].is_gone.tolist() == [False, True]
+
+
+def test_what_is_not_labelled_may_be_absent(tmp_path):
+    write_labels(tmp_path / "a.json", all_states())
+    read = {kind: LabelFile(tmp_path / "a.json", unlabelled=kind) for kind in ("unknown", "absent")}
+    for reads in (read_labels, read_annotations):
+        one, other = reads(read["unknown"]), reads(read["absent"])
+        assert one.fingerprint() == reads(tmp_path / "a.json").fingerprint()
+        assert other.fingerprint() == one.with_unlabelled_absent().fingerprint()
+    tracks = read_labels(read["absent"]).tracks
+    assert tracks[0].placed.tolist() == [[True, False, False], [True, True, False]]
+    assert tracks[0].absent.tolist() == [[False, True, True], [False, False, True]]
+    assert tracks[4].frames.tolist() == tracks[7].frames.tolist() == [0]
+    with pytest.raises(ConfigError, match="did you mean absent"):
+        LabelFile("a.json", unlabelled="absnet")
 
 
 def test_poses_hold_every_state_and_round_predictions_alone(tmp_path):

@@ -99,6 +99,18 @@ def test_points_marked_as_not_visible_are_no_labels(tmp_path):
     labels = read_annotations(save(tmp_path / "a.slp", [frame(a_video(), 0, instance)]))
     np.testing.assert_array_equal(labels.tracks[0].keypoints[0], [[1, 2], [NAN, NAN], [5, 6]])
     assert labels.tracks[0].visibility.tolist() == [[2, 0, 2]]
+    assert labels.tracks[0].not_looked_at.tolist() == [[False, True, False]]
+
+
+def test_predicted_keypoints_of_labelled_frames_do_not_become_labels(tmp_path):
+    states = [[True, False, False], [False] * 3]
+    track = Track([4, 9], np.arange(12.0).reshape(2, 3, 2), labelled=states)
+    labels = Labels(Skeleton(("nose", "paw1", "paw2")), {0: track}, [4], n_frames=20)
+    with pytest.warns(PosewarperWarning, match="which keypoints of labelled frames are predictions"):
+        write_labels(tmp_path / "a.slp", labels)
+    again = read_annotations(tmp_path / "a.slp").tracks[0]
+    assert again.visibility.tolist() == [[2, 0, 0], [2, 2, 2]]
+    assert again.placed.tolist() == states
 
 
 def test_pixels_are_corners_before_format_1_1(project):

@@ -161,7 +161,6 @@ def test_the_frame_counts_before_the_time(tmp_path):
         ("2.25,2", "2.25,1.5", "line 2: visibility is wrong"),
         ("0.5", "much", "line 2: score is wrong"),
         ("0.125,1", "0.125,yes", "line 2: labelled is wrong"),
-        ("0.125,1", "0.125,0", "line 3: frame 3 is marked as labelled in one row"),
         ("1.5", '"1.5', "no valid CSV"),
         (BOTH[BOTH.index("3,0") :], "", "the table has no rows"),
         (BOTH[BOTH.index("3,0") :], "5,,,,,,,,1\n", "the table has no keypoints"),
@@ -179,6 +178,21 @@ def test_one_coordinate_alone_is_no_label(tmp_path):
     with pytest.warns(PosewarperWarning, match="line 2: only one of x and y"):
         labels = read_annotations(save(tmp_path, BOTH.replace("2.25", "")))
     assert labels.tracks[0].visibility[0].tolist() == [0, 1]
+
+
+def test_states_of_keypoints_are_told_by_two_columns(tmp_path):
+    path = save(
+        tmp_path,
+        "frame,track,keypoint,x,y,visibility,labelled\n"
+        "3,0,nose,1,2,2,1\n3,0,tail,,,0,1\n3,0,ear,4,5,2,0\n3,0,paw,,,0,0\n"
+        "3,1,nose,,,0,0\n3,2,nose,,,,1\n3,3,nose,,,0,1\n",
+    )
+    tracks = read_annotations(path).tracks
+    told = [tracks[0].placed, tracks[0].absent, tracks[0].predicted, tracks[0].not_looked_at]
+    assert [np.flatnonzero(state).tolist() for state in told] == [[0], [1], [2], [3]]
+    # Nobody has looked at track 1; an empty cell without a word for it says nothing of track 2.
+    assert list(tracks) == [0, 1, 3]
+    assert tracks[1].not_looked_at.all() and tracks[3].absent[0].tolist() == [True, False, False, False]
 
 
 def some_labels() -> Labels:

@@ -13,6 +13,7 @@ import pytest
 from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import ConfigError, LabelsError, PosewarperWarning
 from posewarper.formats.labels import write_labels
+from posewarper.formats.records import LabelFile
 from posewarper.geometry import paper_center_scale
 from posewarper.options import DataSettings
 from posewarper.posetrack.dataset import open_dataset
@@ -194,10 +195,8 @@ def write_clip(path, skeleton=FLY, frames=(2, 9), shift=0.0, labelled=None, scor
 
 
 def test_clips_of_one_s_own(moving_folder, tmp_path):
-    clips = [
-        (moving_folder, write_clip(tmp_path / "a.json")),
-        (moving_folder, write_clip(tmp_path / "b.json", frames=(0, 5), shift=3)),
-    ]
+    paths = [write_clip(tmp_path / "a.json"), write_clip(tmp_path / "b.json", frames=(0, 5), shift=3)]
+    clips = [(moving_folder, LabelFile(path, unlabelled="absent")) for path in paths]
     samples = samples_of_clips(clips, RATIO)
     assert samples.video_of.tolist() == [0, 0, 1, 1] and samples.numbers.tolist() == [2, 9, 0, 5]
     assert samples.skeleton.names == FLY.names and samples.skeleton.flip_pairs == ((1, 2),)
@@ -209,6 +208,18 @@ def test_clips_of_one_s_own(moving_folder, tmp_path):
     np.testing.assert_array_equal(samples.scales, np.concatenate([scales, scales]))
     assert np.isnan(samples.keypoints[1, 2]).all()
     np.testing.assert_array_equal(samples.keypoints[2, 1], [43, 53])
+
+
+def test_a_keypoint_that_nobody_has_looked_at_is_in_the_crop_but_is_not_learned(moving_folder, tmp_path):
+    path = write_clip(tmp_path / "a.json")
+    partial, absent = (
+        samples_of_clips([(moving_folder, LabelFile(path, unlabelled=kind))], RATIO)
+        for kind in ("unknown", "absent")
+    )
+    np.testing.assert_array_equal(partial.keypoints, absent.keypoints)
+    assert np.isnan(partial.keypoints[1, 2]).all()
+    # The right wing is 4 right of the head and 6 below: the box ends there, not at a least size.
+    assert partial.scales[1, 1] == absent.scales[1, 1] and partial.centers[1, 1] < absent.centers[1, 1]
 
 
 def test_propagated_poses_of_a_clip_join(moving_folder, tmp_path):
