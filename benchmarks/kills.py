@@ -230,6 +230,9 @@ def compare(out: Path, whole: dict[str, Any], *, finished: bool) -> list[str]:
         except Exception as error:  # whatever a file that is not whole raises
             wrong.append(f"{name}: {type(error).__name__} {error}")
             continue
+        # The model of `propagate` is written twice: when the poses stand, and when it is trained further.
+        if not finished and path.name == "model.pt":
+            continue
         if not name.endswith(".partial") and name in whole and content != whole[name]:
             wrong.append(f"{name} differs")
     return wrong
