@@ -82,7 +82,7 @@ class FitConfig(Settings):
     estimate_first: bool = Field(
         default=True, description="propagate before the stages that serve new videos, not after them"
     )
-    pose_batch: int = Field(default=16, ge=2)
+    pose_batch: int = Field(default=8, ge=2)
     warp_batch: int = Field(default=8, ge=2)
     pose_learning_rate: float = Field(default=2e-3, gt=0)
     warp_learning_rate: float = Field(default=1e-3, gt=0)
@@ -98,7 +98,12 @@ EFFORTS: dict[str, FitConfig] = {
     "fast": FitConfig(pose_iterations=0, pseudo_iterations=0, warp_iterations=0),
     "normal": FitConfig(),
     "best": FitConfig(
-        pose_iterations=900, enough=0.02, pseudo_iterations=400, warp_iterations=500, estimate_first=False
+        pose_iterations=900,
+        enough=0.02,
+        pseudo_iterations=400,
+        warp_iterations=500,
+        estimate_first=False,
+        pose_batch=16,
     ),
 }
 

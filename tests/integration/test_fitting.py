@@ -383,3 +383,11 @@ def test_trained_weights_keep_their_lower_stages(video):
     learned = model.backbone.trunk.get_parameter("blocks.5.0.conv_pw.weight")
     assert not torch.equal(learned, start.state["blocks.5.0.conv_pw.weight"].flip(2, 3))
     assert model.spec.mean == (127 / 255,) * 3
+    # Their norms have the statistics of the clip; those above go on as usual.
+    seen = model.backbone.trunk.get_buffer("blocks.1.0.bn1.running_mean")
+    assert not torch.equal(seen, start.state["blocks.1.0.bn1.running_mean"])
+    assert int(model.backbone.trunk.get_buffer("blocks.1.0.bn1.num_batches_tracked")) == 4
+    assert int(model.backbone.trunk.get_buffer("blocks.5.0.bn1.num_batches_tracked")) == (
+        TINY_FIT.pose_iterations + TINY_FIT.pseudo_iterations
+    )
+    assert model.backbone.see_lower is None

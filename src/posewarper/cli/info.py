@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from posewarper.video.source import Video
 
 Facts = dict[str, Any]
-_PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
+_PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "av", "opencv-python-headless", "numpy")
 _LABEL_SUFFIXES = (".json", ".csv", ".tsv", ".yaml", ".yml", ".h5", ".hdf5", ".slp", ".nwb", ".nc")
 _LIGHTNING = "CollectedData*.csv"
 _MOST_VIDEOS = 100  # of a file with several that are read, each anew

@@ -9,7 +9,7 @@ of every stride, as a feature pyramid does (Lin et al., 2017). All start with ra
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -100,12 +100,44 @@ class PyramidBackbone(nn.Module):
         super().__init__()
         self.trunk, self.pyramid = trunk, pyramid
         self.turned = _pad_all_sides(trunk)
+        self.see_lower: Callable[[Tensor], Sequence[Tensor]] | None = None
+        """What computes :meth:`lower` in its place, while its layers stay as they are."""
 
     def forward(self, crops: Tensor) -> list[Tensor]:
         """Map crops (B, 3, H, W) to one map in a list, as HRNet: [(B, C, H / 4, W / 4)]."""
-        if not self.turned:
-            return [self.pyramid(_feature_maps(self.trunk, crops))]
-        return [self.pyramid(_feature_maps(self.trunk, crops.flip(2, 3))).flip(2, 3)]
+        crops = crops.flip(2, 3) if self.turned else crops
+        if self.see_lower is None:
+            maps = _feature_maps(self.trunk, crops)
+        else:
+            lower = list(self.see_lower(crops))
+            maps = lower + self._through(lower[-1], len(self.lower_blocks), None)
+        joined = self.pyramid(maps)
+        return [joined.flip(2, 3) if self.turned else joined]
+
+    @property
+    def lower_blocks(self) -> Sequence[nn.Module]:
+        """The blocks of the lower stages, see :func:`lower_stages`; none where a trunk is built otherwise."""
+        blocks = getattr(self.trunk, "blocks", ())
+        kind, _, last = _end_of_lower_stages(self.trunk).partition(".")
+        return blocks[: int(last) + 1] if kind == "blocks" and last.isdigit() else ()
+
+    def lower(self, crops: Tensor) -> list[Tensor]:
+        """Return what the lower stages make of crops (B, 3, H, W), turned if the trunk is: their maps.
+
+        Only for trunks with :attr:`lower_blocks`.
+        """
+        trunk: Any = self.trunk
+        return self._through(trunk.bn1(trunk.conv_stem(crops)), 0, len(self.lower_blocks))
+
+    def _through(self, features: Tensor, first: int, end: int | None) -> list[Tensor]:
+        """Return the feature maps that come of some of the trunk's blocks."""
+        trunk: Any = self.trunk
+        wanted, maps = set(trunk.feature_info.module_name()), []
+        for n, block in enumerate(trunk.blocks[first:end], start=first):
+            features = block(features)
+            if f"blocks.{n}" in wanted:
+                maps.append(features)
+        return maps
 
 
 def _pad_all_sides(module: nn.Module) -> bool:
@@ -218,12 +250,17 @@ def lower_stages(backbone: nn.Module) -> list[nn.Parameter]:
     """
     if not isinstance(backbone, PyramidBackbone):
         return []
-    info: Any = backbone.trunk.feature_info
-    place = [p for p, own in zip(info.module_name(), info.reduction(), strict=True) if own <= 2 * STRIDE][-1]
+    place = _end_of_lower_stages(backbone.trunk)
     named = list(backbone.trunk.named_parameters())  # in the order in which they are passed
     inside = f"{place}.", f"{place.replace('.', '_')}."
     last = max((n for n, (name, _) in enumerate(named) if name.startswith(inside)), default=-1)
     return [parameter for _, parameter in named[: last + 1]]
+
+
+def _end_of_lower_stages(trunk: nn.Module) -> str:
+    """Return the name of the module whose output is the feature map of an eighth of the crop's size."""
+    info: Any = trunk.feature_info
+    return [p for p, own in zip(info.module_name(), info.reduction(), strict=True) if own <= 2 * STRIDE][-1]
 
 
 def _is_hrnet(name: str) -> bool:

@@ -31,7 +31,7 @@ from posewarper.heatmaps import (
 )
 from posewarper.model.backbone import STRIDE
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper
-from posewarper.model.onnx_graph import Network, accelerate
+from posewarper.model.onnx_graph import Network, accelerate, like_crops
 from posewarper.model.runtime import half_precision, precision
 from posewarper.structures import Floats, is_there
 
@@ -208,7 +208,7 @@ class HeatmapEngine:
         """Crops (B, 3, H, W) to a list of their heatmaps, by onnxruntime."""
         if not self._accelerates:
             return None
-        examples = _like_crops((2, 3, *self.spec.crop_size))
+        examples = like_crops((2, 3, *self.spec.crop_size))
         return accelerate(lambda crops: [self._given.heatmaps(crops)], {"crops": examples})
 
     @cached_property
@@ -217,7 +217,7 @@ class HeatmapEngine:
         if not self._accelerates:
             return None
         head = self._given.warp_head  # pyright: ignore[reportAttributeAccessIssue]
-        examples = torch.relu(_like_crops((4, len(self.spec.skeleton), *self.spec.heatmap_size)))
+        examples = torch.relu(like_crops((4, len(self.spec.skeleton), *self.spec.heatmap_size)))
         source, target = (part.clone() for part in examples.chunk(2))
         return accelerate(head.read_offsets, {"source": source, "target": target})
 
@@ -229,14 +229,15 @@ class HeatmapEngine:
             images = torch.from_numpy(normalise(crops[part], self.spec.mean, self.spec.std))
             if self._flip:
                 images = torch.cat([images, images.flip(-1)])
-            found = self._see(images)
+            found = self.see(images)
             if self._flip:
                 plain, mirrored = found.chunk(2)
                 found = (plain + flip_heatmaps(mirrored, self.spec.skeleton.flip_order)) / 2
             parts.append(found)
         return torch.cat(parts).contiguous()
 
-    def _see(self, images: Tensor) -> Tensor:
+    def see(self, images: Tensor) -> Tensor:
+        """Return the heatmaps (n, K, H / 4, W / 4) of normalised crops (n, 3, H, W), all at once."""
         # A graph is made for one size; crops of another are for PyTorch.
         if images.shape[2:] == self.spec.crop_size and self._pose is not None:
             return self._pose(images)[0]
@@ -303,8 +304,3 @@ class HeatmapEngine:
         if size not in self._still:
             self._still = {size: head.still_offsets(*size)}
         return head.move(present, self._still[size]).to(present.dtype)
-
-
-def _like_crops(shape: tuple[int, ...]) -> Tensor:
-    """Return made-up values of the size of normalised pixels, without the generator that is the user's."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -125,6 +125,11 @@ def accelerate(function: Network, inputs: Mapping[str, Tensor]) -> Network | Non
     return run
 
 
+def like_crops(shape: tuple[int, ...]) -> Tensor:
+    """Return made-up values of the size of normalised pixels, without the generator that is the user's."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
 class _Recorder(TorchDispatchMode):
     """Writes down what happens to some tensors."""
 

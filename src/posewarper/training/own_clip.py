@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from posewarper.model.backbone import lower_stages
+from posewarper.model.backbone import PyramidBackbone, lower_stages
 from posewarper.model.checkpoint import write_tensors
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.model.onnx_graph import accelerate, like_crops
 from posewarper.model.pretrained import BackboneWeights
-from posewarper.model.runtime import precision
+from posewarper.model.runtime import half_precision, precision
 from posewarper.options import FitConfig, NetworkConfig
 from posewarper.propagation.clip import Clip
 from posewarper.skeletons import Skeleton
@@ -381,6 +383,45 @@ def train(
     return done, total, False
 
 
+# Batches that give the norms of frozen layers their statistics.
+_SETTLING = 4
+
+
+def _freeze(step: PoseStep, frozen: Sequence[nn.Parameter], batches: Sequence[Batch]) -> None:
+    """Freeze parameters of the pose network, and the batch norms among them, in place.
+
+    These get the statistics of the batches, where there are any, so that their layers are a function of the
+    crop alone, which the fastest engine at hand computes where it can.
+    """
+    model, own = step.model, {id(parameter) for parameter in frozen}
+    if not own:
+        return
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d) and id(m.weight) in own]
+    others = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and id(m.weight) not in own]
+    for norm in others:
+        norm.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms if batches else ():
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+    with torch.no_grad():
+        for batch in batches:
+            step.predict(batch)
+    step.set_mode()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+    backbone = model.backbone
+    if not (isinstance(backbone, PyramidBackbone) and len(backbone.lower_blocks)):
+        return
+    see: Callable[[Tensor], Sequence[Tensor]] = backbone.lower
+    if model.device.type == "cpu" and not half_precision(model.device):
+        see = accelerate(backbone.lower, {"crops": like_crops((2, 3, *model.spec.crop_size))}) or see
+    backbone.see_lower = see
+
+
 def _fit(
     step: PoseStep | WarperStep,
     draw_batch: Callable[..., Batch],
@@ -390,17 +431,21 @@ def _fit(
     stage: str,
     progress: Progress,
     kept: KeptFit | None,
-    frozen: Iterable[nn.Parameter] = (),
+    frozen: Sequence[nn.Parameter] = (),
 ) -> bool:
     """Train by a step on batches that are drawn; returns whether Ctrl-C ended it early."""
     model, spec = step.model, step.model.spec
+
+    def draw_nth(*n: int) -> Batch:
+        batch = draw_batch(spec.skeleton, config, spec.crop_size, np.random.default_rng([*seed, *n]))
+        return {name: value.to(model.device) for name, value in batch.items()}
+
     step.set_mode()
-    for parameter in frozen:
-        parameter.requires_grad_(False)
+    if isinstance(step, PoseStep):
+        _freeze(step, frozen, [draw_nth(n, 1) for n in range(_SETTLING if stage == _POSE and frozen else 0)])
 
     def loss_at(n: int) -> tuple[Tensor, float]:
-        batch = draw_batch(spec.skeleton, config, spec.crop_size, np.random.default_rng([*seed, n]))
-        batch = {name: value.to(model.device) for name, value in batch.items()}
+        batch = draw_nth(n)
         loss = step(batch)
         nothing = heatmap_loss(torch.zeros_like(batch["target"]), batch["target"], batch["weights"])
         return loss, float(loss.detach() / nothing.clamp(min=1e-12))
@@ -410,6 +455,8 @@ def _fit(
     )
     model.requires_grad_(True)
     model.eval()
+    if isinstance(model.backbone, PyramidBackbone):
+        model.backbone.see_lower = None
     own = "pose" if isinstance(step, PoseStep) else "warp"
     model.record(own, done + (model.spec.trained.get(own, 0) if stage == PSEUDO else 0))
     if done < total:
@@ -499,7 +546,8 @@ def train_warper(
     its frozen backbone still drifts; with a handful of labels that drift does harm. Arguments as
     :func:`pair_batch` and :func:`train_pose`.
     """
-    step = WarperStep(model, "frozen_backbone", precision(model.device))
+    engine = HeatmapEngine(model.eval())
+    step = WarperStep(model, "frozen_backbone", precision(model.device), engine=engine)
     schedule = Schedule(config.warp_iterations, config.warp_learning_rate)
     draw_batch = partial(pair_batch, labelled, nearby)
     return _fit(step, draw_batch, config, (seed, 2), schedule, _WARPER, progress, kept)

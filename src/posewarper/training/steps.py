@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseWarper
 from posewarper.model.warping import WarpHead
 from posewarper.training.batches import Batch, images_to_tensor
@@ -92,10 +93,12 @@ class _Step(nn.Module):
         model.warp_head.requires_grad_(self.trains_head)
 
     def _heatmaps(self, images: Tensor) -> Tensor:
-        spec = self.model.spec
-        crops = images_to_tensor(images, spec.mean, spec.std).contiguous(memory_format=torch.channels_last)
         with self._precision:
-            return self.model.heatmaps(crops)
+            return self.model.heatmaps(self._crops(images))
+
+    def _crops(self, images: Tensor) -> Tensor:
+        spec = self.model.spec
+        return images_to_tensor(images, spec.mean, spec.std).contiguous(memory_format=torch.channels_last)
 
 
 class PoseStep(_Step):
@@ -128,6 +131,7 @@ class WarperStep(_Step):
     Args:
         teacher: a trained head on the same pose network, whose warped heatmaps are learned beside the labels
             (not in the paper): for a head with fewer channels and blocks.
+        engine: computes the frozen network's heatmaps; for ``batch_norm`` where that is in evaluation mode.
     """
 
     trains_head = True
@@ -138,8 +142,10 @@ class WarperStep(_Step):
         batch_norm: str,
         precision: AbstractContextManager[object] | None = None,
         teacher: WarpHead | None = None,
+        engine: HeatmapEngine | None = None,
     ) -> None:
         super().__init__(model, batch_norm, precision)
+        self._engine = engine
         self.teacher = None if teacher is None else teacher.requires_grad_(False)
 
     def set_mode(self) -> None:
@@ -169,7 +175,8 @@ class WarperStep(_Step):
         """Return the warped heatmaps, and the network's of the labelled frames and their neighbours."""
         images = batch["images"]
         with torch.no_grad():
-            both = self._heatmaps(torch.cat([images[:, 0], images[:, 1]]))
+            both = torch.cat([images[:, 0], images[:, 1]])
+            both = self._heatmaps(both) if self._engine is None else self._engine.see(self._crops(both))
         labelled, neighbour = both.float().chunk(2)
         moved = neighbour
         if "moves_labels" in batch:

@@ -337,6 +337,26 @@ def test_lower_stages_end_at_an_eighth_of_the_crop():
     assert lower_stages(build_backbone("hrnet_w18_small", (64, 64), "pyramid")[0]) == []
 
 
+def test_what_the_lower_stages_see_can_be_computed_apart():
+    torch.manual_seed(0)
+    backbone = build_backbone("tf_efficientnet_lite0", (64, 64), "pyramid")[0].eval()
+    assert isinstance(backbone, PyramidBackbone)
+    crops, turned = torch.randn(2, 3, 64, 64), []
+
+    def see(given: torch.Tensor) -> list[torch.Tensor]:
+        turned.append(given)
+        return backbone.lower(given)
+
+    with torch.no_grad():
+        whole = backbone(crops)[0]
+        backbone.see_lower = see
+        torch.testing.assert_close(backbone(crops)[0], whole, rtol=0, atol=0)
+        assert [tuple(one.shape[1:]) for one in backbone.lower(crops)] == [(24, 16, 16), (40, 8, 8)]
+    torch.testing.assert_close(turned[0], crops.flip(2, 3))
+    other, _ = build_backbone("convnext_atto", (64, 64), "pyramid")
+    assert isinstance(other, PyramidBackbone) and not len(other.lower_blocks)
+
+
 def test_an_unknown_neck_is_refused():
     with pytest.raises(ModelError, match="pyramid"):
         build_backbone("resnet18", (64, 64), "pyramyd")
