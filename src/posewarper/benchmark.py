@@ -21,7 +21,7 @@ import torch
 
 from posewarper import fitting
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, VideoError
-from posewarper.evaluation.clips import keep_every, score_clip
+from posewarper.evaluation.clips import keep_every, score_clip, withhold
 from posewarper.files import sha256_of, write_json, write_text
 from posewarper.model import checkpoint
 from posewarper.model.network import PoseWarper
@@ -77,6 +77,7 @@ def compare(
     *,
     every: Sequence[int],
     methods: Sequence[str],
+    withheld: float = 0.0,
     seed: int = 0,
     effort: str = "normal",
     network: NetworkConfig | None = None,
@@ -91,18 +92,20 @@ def compare(
         dense: labels of all or most frames; see :func:`~posewarper.evaluation.clips.score_clip`.
         every: gaps k; the labels of frames k//2, k//2 + k, ... are kept.
         methods: names in ``posewarper.fitting.METHODS``.
+        withheld: share of the keypoints of each kept label that is left out of it, drawn by ``seed``; they
+            are scored as well.
         seed, effort, network, device: as :func:`posewarper.fitting.propagate` takes them.
         cache: folder in which finished parts are kept and looked for; None keeps nothing.
         progress: told about each method, and about the stages within it.
 
     Returns:
         One JSON-safe dict for each gap and method, in this order, with ``clip``, ``every``, ``n_labels``
-        (labelled frames kept), ``method``, ``seed``, the figures of ``ClipScore.to_row()``, ``seconds`` (wall
-        time of the method, with the optical flow that it shares with others) and ``fit_seconds`` (wall time
-        of fitting the model that it shares with others, 0 if it needs none).
+        (labelled frames kept), ``withheld``, ``method``, ``seed``, the figures of ``ClipScore.to_row()``,
+        ``seconds`` (wall time of the method, with the optical flow that it shares with others) and
+        ``fit_seconds`` (wall time of fitting the model that it shares with others, 0 if it needs none).
 
     Raises:
-        ConfigError: if a gap, a method, the effort, the device or the network is impossible.
+        ConfigError: if a gap, a share, a method, the effort, the device or the network is impossible.
         ModelError: if the weights that the network is to start from cannot be used.
         LabelsError: if no label is kept, or none is left to score on.
         VideoError: if there is no such video.
@@ -131,10 +134,10 @@ def compare(
     total = len(gaps) * len(methods)
     try:
         for gap in gaps:
-            kept = keep_every(dense, gap)
+            kept = withhold(keep_every(dense, gap), withheld, seed)
             with open_video(video) as opened, comparison.place(kept) as place:
                 fitting.check_labels(opened, dense)
-                shared = _Gap(comparison, gap, kept, opened, place)
+                shared = _Gap(comparison, gap, withheld, kept, opened, place)
                 for method in methods:
                     progress("methods", len(rows), total)
                     part = place and place / f"every{gap}-{method}-{dense.fingerprint()[:24]}.json"
@@ -254,6 +257,7 @@ class _Gap:
 
     comparison: _Comparison
     gap: int
+    withheld: float
     kept: Labels
     video: Video
     place: Path | None  # for its parts
@@ -331,6 +335,7 @@ class _Gap:
             "clip": path.name if path.is_dir() else path.stem,
             "every": self.gap,
             "n_labels": len(self.kept.labelled_frames),
+            "withheld": self.withheld,
             "method": method,
             "seed": comparison.seed,
             **score_clip(poses, comparison.dense, self.kept).to_row(),

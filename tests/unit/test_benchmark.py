@@ -15,7 +15,7 @@ import pytest
 
 from posewarper import benchmark
 from posewarper.benchmark import compare
-from posewarper.errors import Interrupted, ModelError, OutputError, VideoError
+from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError, VideoError
 from posewarper.options import NetworkConfig
 from posewarper.propagation.clip import Clip
 from posewarper.runs import sole_writer
@@ -165,6 +165,22 @@ def test_rows(fake, run):
     assert near["beyond_mean"] == pytest.approx(3)
     assert near["fit_seconds"] == 0 < net["fit_seconds"]
     json.dumps(rows, allow_nan=False)
+
+
+def test_keypoints_may_be_withheld_from_the_kept_labels(fake, run, monkeypatch):
+    prepared = []
+    usual = fake.prepare_clip
+    monkeypatch.setattr(
+        benchmark, "prepare_clip", lambda v, kept, **more: prepared.append(kept) or usual(v, kept, **more)
+    )
+    row = run(methods=("near",), withheld=0.5)[0]
+    # Of two keypoints on each of four labelled frames one is left out, and scored too.
+    assert [track.labelled.sum(1).tolist() for track in prepared[0].tracks.values()] == [[1] * 4]
+    assert (row["withheld"], row["n_labels"], row["n"]) == (0.5, 4, 16 + 4)
+    # Other labels make other parts.
+    assert run(methods=("near",))[0]["n"] == 16
+    with pytest.raises(ConfigError, match="share"):
+        run(withheld=1.0)
 
 
 def test_seconds_hold_the_shared_flow_and_fit_seconds_the_shared_fit(fake, run, monkeypatch):

@@ -57,6 +57,15 @@ def run(
         str | None,
         typer.Option(metavar="NAMES", help="Methods, with commas in between; all of them if left out."),
     ] = None,
+    withhold: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0.0,
+            help="Leave this share of the keypoints out of each kept label, 0.5 for half of them; they are "
+            "scored as well.",
+        ),
+    ] = 0.0,
     labels_of: common.LabelsOf = None,
     frame_number: common.FrameNumber = None,
     unlabelled: common.UnlabelledAs = common.Unlabelled.UNKNOWN,
@@ -77,7 +86,7 @@ def run(
 ) -> None:
     """Compare methods on a densely labelled clip: hide most labels, propagate, score on the hidden ones.
 
-    Visible keypoints are scored on frames whose labels were not used. Finished parts are cached: after Ctrl-C
+    Visible keypoints are scored whose labels were not used. Finished parts are cached: after Ctrl-C
     the same command resumes there, and a run with more methods or gaps computes only the new ones.
     """
     gaps = parse_gaps(every)
@@ -104,6 +113,7 @@ def run(
             dense,
             every=gaps,
             methods=names,
+            withheld=withhold,
             seed=seed,
             effort=effort,
             network=None if backbone_weights is None else NetworkConfig(backbone_weights=backbone_weights),
@@ -116,6 +126,7 @@ def run(
     console.print(_NOISE, style="dim", highlight=False)
     if json_file is not None:
         given = {"video": str(video), "labels": str(labels), "track": track, "effort": effort, "seed": seed}
+        given |= {"withhold": withhold} if withhold else {}
         given |= {} if backbone_weights is None else {"backbone_weights": backbone_weights}
         head = {"clip": rows[0]["clip"], "version": __version__, **given}
         write_json(json_file, {**head, "machine": describe_machine(device.value), "rows": rows})
@@ -165,9 +176,10 @@ def _make_table(rows: Sequence[Row], width: int) -> Table:
     from rich.table import Table
 
     first = rows[0]
+    partly = f" without {100 * first['withheld']:.0f} % of their keypoints" if first["withheld"] else ""
     table = Table(
         title=f"{common.as_cell(first['clip'])}, every {first['every']}: "
-        f"{first['n_labels']} labelled frames kept, {first['n']} keypoints scored",
+        f"{first['n_labels']} labelled frames kept{partly}, {first['n']} keypoints scored",
         title_justify="left",
         title_style="",
         box=box.SIMPLE_HEAD,

@@ -6,7 +6,7 @@ Errors are in percent of the longer side of the dense label's box, so that clips
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from posewarper.errors import ConfigError, LabelsError
 from posewarper.evaluation.pairing import check_keypoints
 from posewarper.evaluation.scales import boxes_or_extents
-from posewarper.structures import Floats, Labels, Poses, Track
+from posewarper.structures import ABSENT, Floats, Labels, Poses, Track
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,40 @@ def keep_every(labels: Labels, k: int) -> Labels:
     return labels.at(frames[frames % k == k // 2])
 
 
-def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
-    """Compare poses with dense labels on the frames whose labels were not used.
+def withhold(labels: Labels, share: float, seed: int = 0) -> Labels:
+    """Return the labels without a share of the keypoints of each instance, as if nobody had looked at them.
 
-    Scored are the keypoints of visibility 2 on labelled frames of ``dense`` that are not labelled frames of
-    ``kept``, if ``kept`` labels that keypoint of that track at least once (hidden or visible). The error is
+    They are drawn at random, of each instance anew, and their number is rounded down: one at least stays.
+
+    Raises:
+        ConfigError: if the share is not from 0 up to, but not including, 1.
+    """
+    if not 0 <= share < 1:
+        what = "such a share of the keypoints cannot be withheld"
+        fix = "give 0.5 for half of them"
+        raise ConfigError(what, expected="a share of at least 0 and below 1", got=share, fix=fix)
+    if share == 0:
+        return labels
+    tracks = {}
+    for track_id, track in labels.tracks.items():
+        left_out = np.zeros(track.visibility.shape, bool)
+        for row, frame in enumerate(track.frames.tolist()):
+            placed = np.flatnonzero(track.placed[row])
+            rng = np.random.default_rng([seed, track_id % 2**63, frame])
+            left_out[row, rng.permutation(placed)[: int(share * len(placed))]] = True
+        tracks[track_id] = replace(
+            track,
+            visibility=np.where(left_out, ABSENT, track.visibility),
+            labelled=track.labelled & ~left_out,
+        )
+    return replace(labels, tracks=tracks)
+
+
+def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
+    """Compare poses with dense labels that were not used.
+
+    Scored are the keypoints of visibility 2 on labelled frames of ``dense`` that ``kept`` does not label, if
+    it labels that keypoint of that track at least once (hidden or visible). The error is
     the distance in percent of the longer side of the label's box: the box that the labels give, else the
     extent of the instance's labelled keypoints with 10 percent more on each side. A keypoint without a
     prediction counts as 100 percent.
@@ -107,12 +136,15 @@ def score_clip(poses: Poses, dense: Labels, kept: Labels) -> ClipScore:
         if track_id not in kept.tracks:
             continue
         known = kept.tracks[track_id]
-        held_out = ~np.isin(track.frames, kept.labelled_frames)
-        scored = held_out[:, None] & (track.visibility == 2) & (known.visibility > 0).any(0)
+        held_out = np.repeat(~np.isin(track.frames, kept.labelled_frames)[:, None], n_keypoints, axis=1)
+        _, here, there = np.intersect1d(track.frames, known.frames, return_indices=True)
+        held_out[here] |= ~known.labelled[there]
+        scored = held_out & (track.visibility == 2) & known.placed.any(0)
         if not scored.any():
             continue
         error = _errors(track, poses.tracks.get(track_id), track_id)
-        inside = (track.frames > known.frames[0]) & (track.frames < known.frames[-1])
+        labelled = known.frames[known.placed.any(1)]
+        inside = (track.frames > labelled[0]) & (track.frames < labelled[-1])
         between = np.broadcast_to(inside[:, None], scored.shape)[scored]
         filled = np.nan_to_num(error, nan=100.0)[scored]
         parts.append((filled, np.isfinite(error)[scored], between, np.nonzero(scored)[1]))

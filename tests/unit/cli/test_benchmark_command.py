@@ -111,7 +111,8 @@ def test_default_cache(monkeypatch, tmp_path):
 
 def test_best_in_bold_and_fitting_named(tmp_path):
     figures = {"median": 1.0, "p95": 9.0, "pck05": 80.0, "pck10": 90.0, "coverage": 100.0, "seconds": 12345.6}
-    shared = {"clip": "clip", "every": 7, "n_labels": 3, "n": 40, **figures, "between_mean": 2.0}
+    shared = {"clip": "clip", "every": 7, "n_labels": 3, "withheld": 0.5, "n": 40, **figures}
+    shared["between_mean"] = 2.0
     rows = [
         {**shared, "method": "linear", "mean": 3.04, "beyond_mean": None, "fit_seconds": 0.0},
         {**shared, "method": "warper", "mean": 2.96, "beyond_mean": None, "fit_seconds": 63.2},
@@ -125,6 +126,8 @@ def test_best_in_bold_and_fitting_named(tmp_path):
     assert bold("3.0") in linear and bold("3.0") in untrained and bold("3.2") not in default
     assert bold("85.0") in default and bold("80.0") not in linear
     assert "…" not in "".join(lines) and " - " in linear and "12345.6" in linear
+    title = " ".join(" ".join(lines[:3]).split())
+    assert "3 labelled frames kept without 50 % of their keypoints, 40 keypoints scored" in title
     assert any("fitting: 63 s, once for warper, default" in line for line in lines)
 
 
@@ -134,6 +137,7 @@ def test_the_name_of_a_clip_cannot_steer_the_terminal(tmp_path):
         "clip": "a\x1b]0;evil\x07[bold]",
         "every": 7,
         "n_labels": 3,
+        "withheld": 0.0,
         "n": 40,
         "method": "linear",
         **figures,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from posewarper.errors import ConfigError, LabelsError
-from posewarper.evaluation.clips import keep_every, score_clip
+from posewarper.evaluation.clips import keep_every, score_clip, withhold
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Poses, Track
 
@@ -55,6 +55,28 @@ def test_keep_every():
     assert keep_every(empty, 7).labelled_frames.tolist() == [3, 10]
     with pytest.raises(ConfigError):
         keep_every(labels, 0)
+
+
+def test_withheld_keypoints_are_drawn_of_each_instance_and_scored():
+    dense = labels_of(track_of(20), track_of(20))
+    kept = keep_every(dense, 4)
+    half = withhold(kept, 0.5, seed=3)
+    for i, track in half.tracks.items():
+        assert track.labelled.sum(1).tolist() == [1] * 5
+        assert track.not_looked_at.sum(1).tolist() == [1] * 5
+        assert (track.keypoints[track.placed] == kept.tracks[i].keypoints[track.placed]).all()
+    drawn = [track.labelled.tolist() for track in half.tracks.values()]
+    assert drawn[0] != drawn[1]
+    assert withhold(kept, 0.5, seed=3).fingerprint() == half.fingerprint()
+    assert withhold(kept, 0.5, seed=4).fingerprint() != half.fingerprint()
+    assert withhold(kept, 0.4).fingerprint() == withhold(kept, 0.0).fingerprint() == kept.fingerprint()
+    for share in (-0.1, 1.0):
+        with pytest.raises(ConfigError, match="share"):
+            withhold(kept, share)
+    # Both tracks have 15 other frames, and 5 keypoints that were withheld, if each was labelled somewhere.
+    poses = poses_of(*dense.tracks.values(), shift=3.0)
+    assert score_clip(poses, dense, kept).n == 2 * 15 * 2
+    assert score_clip(poses, dense, half).n == 2 * (15 * 2 + 5)
 
 
 def test_perfect_poses():
