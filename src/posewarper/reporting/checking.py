@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from posewarper.errors import few_of
+from posewarper.motion.interpolation import fill_in
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Floats, Ints, Labels, Poses, Track, is_there
 
@@ -68,10 +68,6 @@ class _Look:
     def points(self) -> Floats:
         return self.track.keypoints
 
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        return np.isin(self.track.frames, self.label.frames)
-
     def name(self, keypoints: Sequence[int]) -> str:
         return few_of([self.skeleton.names[k] for k in keypoints], _NAMED)
 
@@ -79,8 +75,8 @@ class _Look:
 def frames_to_check(poses: Poses, labels: Labels, *, count: int = 8) -> list[Suggestion]:
     """Return the frames most worth checking, the most suspicious first, spread over the clip.
 
-    Labelled frames are never suggested. A clean clip gives fewer than ``count``, or none. The labels are
-    those that the poses came from.
+    Labelled frames are suggested for keypoints alone that nobody has labelled there. A clean clip gives fewer
+    than ``count``, or none. The labels are those that the poses came from.
     """
     covered = {int(f) for track in poses.tracks.values() for f in track.frames}
     apart = max(2, len(covered) // (2 * max(count, 1)))
@@ -114,19 +110,22 @@ def _judge_track(poses: Poses, labels: Labels, track_id: int, apart: int) -> lis
     """Return what is worth checking in a track; a frame less than ``apart`` from a worse one is left out."""
     track = poses.tracks[track_id]
     k = track.keypoints.shape[1]
-    label = labels.tracks.get(track_id, Track(np.zeros(0, np.int64), np.zeros((0, k, 2))))
+    given = labels.tracks.get(track_id, Track(np.zeros(0, np.int64), np.zeros((0, k, 2))))
+    label, partly = given.at(given.frames[given.placed.any(1)]), given.frames[given.not_looked_at.any(1)]
     others = {i: other for i, other in poses.tracks.items() if i != track_id}
-    size = subject_size(label.keypoints, track.keypoints, poses.image_size)
+    size = subject_size(fill_in(label).keypoints, track.keypoints, poses.image_size)
     look = _Look(track, label, poses.skeleton, size, poses.image_size, others)
     findings = [find(look) for find in _REASONS]
     weights = np.stack([finding.weights for finding in findings])  # (reasons, t, K)
+    weights = np.where(track.labelled, 0.0, weights)
     whole = np.array([finding.whole for finding in findings])
     # Several reasons for one keypoint add a little; several keypoints add up; a whole instance counts as one.
     single = weights[~whole]
     by_keypoint = single.max(0) + 0.2 * (single.sum(0) - single.max(0))
     severity = np.sqrt((by_keypoint**2).sum(-1) + (weights[whole].max(-1) ** 2).sum(0))
     suggestions = []
-    severity[np.isin(track.frames, poses.labelled_frames)] = 0.0
+    # On other labelled frames the labeller has looked, also where a track is not there.
+    severity[np.isin(track.frames, poses.labelled_frames) & ~np.isin(track.frames, partly)] = 0.0
     for row in _peaks(severity, track.frames, apart):
         strongest = weights[:, row].max(-1)
         order = [n for n in np.argsort(-strongest, kind="stable") if strongest[n] > 0]
@@ -155,7 +154,7 @@ def _descending(values: Floats) -> list[int]:
 
 def _low_scores(look: _Look) -> _Finding:
     score = np.where(is_there(look.points), look.track.keypoint_scores, np.nan)
-    open_scores = np.where(look.labelled[:, None], np.nan, score)
+    open_scores = np.where(look.track.labelled, np.nan, score)
     known = np.isfinite(open_scores)
     usual = float(np.median(open_scores[known])) if known.any() else 1.0
     # A keypoint that is uncertain all along is no news on any one frame: it has to be below its own usual.
@@ -190,8 +189,8 @@ def _jumps(look: _Look) -> _Finding:
     usual, spread = _median_of(off), _median_of(np.abs(off - _median_of(off)))
     limit = np.maximum(usual + _JUMP_DEVIATIONS * 1.4826 * spread, _JUMP * look.size)
     strength = np.nan_to_num(off / limit)
-    # A jump onto a label shows on the frames beside it, since labelled frames are not suggested.
-    onto = np.where(look.labelled[:, None], strength, 0.0)
+    # A jump onto a label shows on the frames beside it, since labels are not suggested.
+    onto = np.where(look.track.labelled, strength, 0.0)
     near = strength.copy()
     near[1:] = np.maximum(near[1:], onto[:-1])
     near[:-1] = np.maximum(near[:-1], onto[1:])

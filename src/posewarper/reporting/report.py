@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from posewarper.errors import LabelsError
 from posewarper.files import replacing
 from posewarper.formats.labels import check_image_size
+from posewarper.motion.interpolation import fill_in
 from posewarper.reporting import views
 from posewarper.reporting.checking import Suggestion, frames_to_check, subject_size
 from posewarper.structures import Floats, Ints, RunResult, Track, is_there
@@ -91,12 +92,9 @@ def level_names() -> list[str]:
     return [f"below {LEVELS[0]:g}", *between, f"{LEVELS[-1]:g} or more"]
 
 
-def mean_and_lowest(track: Track, labelled: NDArray[np.bool_]) -> list[tuple[float, float, int] | None]:
-    """Return for each keypoint the mean and the lowest score and its frame, on unlabelled frames.
-
-    ``labelled`` (t,) tells which frames of the track have a label.
-    """
-    there = is_there(track.keypoints) & ~labelled[:, None]
+def mean_and_lowest(track: Track) -> list[tuple[float, float, int] | None]:
+    """Return for each keypoint the mean and the lowest score and its frame, where it is not labelled."""
+    there = is_there(track.keypoints) & ~track.labelled
     rows: list[tuple[float, float, int] | None] = []
     for k in range(there.shape[1]):
         scores: Floats = track.keypoint_scores[there[:, k], k]
@@ -236,7 +234,7 @@ def _plan(result: RunResult, suggestions: Sequence[Suggestion]) -> dict[str, lis
     tight = []
     for i, track in poses.tracks.items():
         label = result.labels.tracks.get(i)
-        usual = subject_size(None if label is None else label.keypoints, track.keypoints, size)
+        usual = subject_size(None if label is None else fill_in(label).keypoints, track.keypoints, size)
         tight.append(views.tight_boxes(track.keypoints, size, 1.2 * usual))
     joined = views.join_boxes(tight, frames, poses.n_frames)
     if not np.isfinite(joined).any():  # all keypoints lie outside of the image
@@ -292,12 +290,10 @@ def _track_name(result: RunResult, track_id: int) -> str:
 def _describe_track(result: RunResult, track_id: int, suggestions: Sequence[Suggestion]) -> Values:
     poses, names = result.poses, result.poses.skeleton.names
     track, label = poses.tracks[track_id], result.labels.tracks.get(track_id)
-    own = np.zeros(0, np.int64) if label is None else label.frames
-    seen = np.zeros(len(names), int) if label is None else (label.visibility > 0).sum(0)
+    own = np.zeros(0, np.int64) if label is None else label.frames[label.placed.any(1)]
+    seen = np.zeros(len(names), int) if label is None else label.placed.sum(0)
     keypoints = []
-    for name, times, figures in zip(
-        names, seen.tolist(), mean_and_lowest(track, np.isin(track.frames, own)), strict=True
-    ):
+    for name, times, figures in zip(names, seen.tolist(), mean_and_lowest(track), strict=True):
         mean, lowest, frame = figures or (None, None, None)
         keypoints.append({"name": name, "labels": times, "mean": mean, "lowest": lowest, "frame": frame})
     scored = [row["mean"] for row in keypoints if row["mean"] is not None]

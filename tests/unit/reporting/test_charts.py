@@ -70,10 +70,11 @@ def test_places_are_the_middles_of_frames() -> None:
     assert len(many) == 200 and many[0] == 0.25 and many[-1] == 99.75
 
 
-def test_figures_leave_out_labelled_frames_and_what_is_not_there() -> None:
+def test_figures_leave_out_labels_and_what_is_not_there() -> None:
     poses = track([3, 4, 5], [[0.2, 0.5], [0.6, 0.5], [1.0, 0.5]])
     points = np.array(poses.keypoints)
     points[:, 1] = np.nan
-    poses = Track(poses.frames, points, keypoint_scores=poses.keypoint_scores)
-    first, second = mean_and_lowest(poses, np.array([True, False, False]))
+    labelled = np.array([[True], [False], [False]]).repeat(2, 1)
+    poses = Track(poses.frames, points, labelled=labelled, keypoint_scores=poses.keypoint_scores)
+    first, second = mean_and_lowest(poses)
     assert first == (pytest.approx(0.8), 0.6, 4) and second is None

@@ -72,6 +72,28 @@ def test_large_expected_errors() -> None:
     assert found.reasons == ("Expected to be off by 12 pixels: nose.",)
 
 
+def test_of_a_labelled_frame_only_what_nobody_has_labelled_is_worth_a_look() -> None:
+    error = np.full((N_FRAMES, 4), 1.0)
+    error[20, [NOSE, TAIL]] = 30.0, 12.0
+    labelled = np.zeros((N_FRAMES, 4), bool)
+    labelled[LABELLED] = True
+    for is_nose_labelled, keypoints in ((True, (TAIL,)), (False, (NOSE, TAIL))):
+        labelled[20, [NOSE, TAIL]] = is_nose_labelled, False
+        given = Track(LABELLED, clean_points()[LABELLED], visibility=2 * labelled[LABELLED])
+        scores = np.full((N_FRAMES, 4), 0.9)
+        track = Track(
+            np.arange(N_FRAMES),
+            clean_points(),
+            labelled=labelled,
+            keypoint_scores=scores,
+            expected_error=error,
+        )
+        found = only(check({0: track}, {0: given}))
+        assert (found.frame, found.keypoints) == (20, keypoints)
+    # A frame that is labelled as a whole is not suggested.
+    assert judge(expected_error=error) == []
+
+
 def test_jumps() -> None:
     points = clean_points()
     points[45, RIGHT] += (9, 0)  # off the line by 9 pixels: no other test sees so little
