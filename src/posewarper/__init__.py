@@ -23,6 +23,7 @@ _HOMES = {
     "predict": "prediction.video",
     "propagate": "fitting",
     "read_labels": "formats.labels",
+    "suggest": "propagation.suggestion",
     "write_labels": "formats.labels",
 }
 
@@ -39,6 +40,7 @@ __all__ = [
     "predict",
     "propagate",
     "read_labels",
+    "suggest",
     "write_labels",
 ]
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from posewarper.formats.records import LabelFile
     from posewarper.model.checkpoint import load_model
     from posewarper.prediction.video import predict
+    from posewarper.propagation.suggestion import suggest
     from posewarper.skeletons import Skeleton
     from posewarper.structures import Labels, Poses
     from posewarper.video.source import open_video

@@ -40,6 +40,7 @@ def test_the_public_names_are_these():
             "predict",
             "propagate",
             "read_labels",
+            "suggest",
             "write_labels",
         ),
     }
@@ -54,6 +55,7 @@ WRONG = {
     "predict": [(([FRAME], None), {}), (([FRAME], 3), {"boxes": []})],
     "load_model": [((None,), {}), ((3,), {})],
     "evaluate": [((None, None), {}), (("x.json", []), {"metric": "pck"})],
+    "suggest": [((None,), {}), (([FRAME], 3), {}), (([FRAME],), {"result": 3}), (([FRAME],), {"count": 0})],
     "Skeleton": [(("nose",), {}), ((["a", "b"], [("a", "c")]), {}), ((["a"], 3), {})],
     "Labels": [((("a",), {}), {}), ((ONE, [1]), {}), ((ONE, {0: np.zeros((3, 1, 2))}), {})],
     "Poses": [((ONE, {}, None, 3), {}), ((None, {}, (3, 3), 3), {}), ((ONE, None, (3, 3), 3), {})],

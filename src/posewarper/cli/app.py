@@ -21,6 +21,7 @@ from posewarper.cli import (
     predict,
     prepare,
     propagate,
+    suggest,
     train,
 )
 from posewarper.cli.common import DEBUG, print_line, reported_errors, take_words
@@ -75,6 +76,7 @@ def _root(
 # The main job, and how well it does.
 app.command("demo")(demo.run)
 app.command("label")(label.run)
+app.command("suggest")(suggest.run)
 app.command("propagate")(propagate.run)
 app.command("benchmark")(benchmark.run)
 
