@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,42 +11,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from label_page import ADDRESS, Page
 from moving_clip import command, write_clip, write_some_labels
-
-ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/#([\w-]{32})\n")
-
-
-class Page:
-    """The command, started; as much of a browser as is needed here."""
-
-    def __init__(self, *arguments: object) -> None:
-        words = [sys.executable, "-m", "posewarper", "label", *map(str, arguments), "--no-browser"]
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.first_line = self.process.stdout.readline()
-        found = ADDRESS.fullmatch(self.first_line)
-        if found is None:
-            raise AssertionError((self.first_line, self.process.communicate(timeout=30)))
-        self.place, self.cookie = f"http://127.0.0.1:{found[1]}", ""
-        answer = self.ask("/api/enter", {"token": found[2]})
-        self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
-
-    def ask(self, path: str, values: object = None):
-        headers = {"Origin": self.place, "Content-Type": "application/json", "Cookie": self.cookie}
-        data = None if values is None else json.dumps(values).encode()
-        return urllib.request.urlopen(urllib.request.Request(self.place + path, data, headers), timeout=30)
-
-    def read(self, path: str, values: object = None):
-        return json.load(self.ask(path, values))
-
-    def edit(self, *operations: object):
-        base = self.read("/api/session")["revision"]
-        return self.read("/api/edits", {"id": f"edit {base}", "base": base, "operations": operations})
-
-    def end(self, with_signal: int) -> tuple[int, str]:
-        self.process.send_signal(with_signal)
-        _, err = self.process.communicate(timeout=30)
-        return self.process.returncode, err
 
 
 @pytest.fixture

@@ -36,8 +36,11 @@ const strip = new Strip(find<HTMLCanvasElement>("timeline"), model, (frame) => g
 function go(frame: number): void {
   settle();
   const last = model.info.n_frames - 1;
+  // Who has placed all keypoints of a frame begins with the first one on the next.
+  const complete = model.placing && model.names.every((_, k) => isLabelled(model.at(model.frame, model.track, k)));
   model.frame = Math.max(0, Math.min(last, frame));
   model.need(model.frame);
+  if (complete) firstOpen();
   view.bring();
   refresh();
 }
@@ -289,11 +292,13 @@ async function editSkeleton(): Promise<void> {
 function setPlacing(on: boolean): void {
   model.placing = on;
   if (on && model.cursor === null) model.cursor = view.middle();
-  if (on && isLabelled(model.selected)) {
-    const open = model.names.findIndex((_, k) => !isLabelled(model.at(model.frame, model.track, k)));
-    if (open >= 0) model.keypoint = open;
-  }
+  if (on && isLabelled(model.selected)) firstOpen();
   refresh();
+}
+
+function firstOpen(): void {
+  const open = model.names.findIndex((_, k) => !isLabelled(model.at(model.frame, model.track, k)));
+  if (open >= 0) model.keypoint = open;
 }
 
 function takeBack(op: "undo" | "redo"): void {
@@ -554,8 +559,13 @@ function showState(): void {
   write(find("clip"), info.video);
   const input = find("place-now");
   write(input, `frame ${model.frame} of ${info.n_frames - 1}`);
-  const trouble = model.gone
-    ? "posewarper label has ended, or was started anew: open the address that it prints."
+  const lost = {
+    "": "",
+    silent: "posewarper label does not answer. What was saved is on disk; this page goes on when it is back.",
+    ended: "posewarper label was started anew: open the address that it prints.",
+  }[model.lost];
+  const trouble = lost !== "" && model.trouble === null
+    ? lost
     : model.trouble !== null
       ? `Not saved: ${model.trouble}. What you did is kept here, and tried again.`
       : info.save_error !== null
@@ -693,7 +703,7 @@ async function start(): Promise<void> {
       if (event === "poses" || event === "hello") view.bring();
     },
     (gone) => {
-      if (gone) model.gone = true;
+      model.lost = gone ? "ended" : "silent";
       refresh();
     },
   );

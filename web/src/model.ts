@@ -18,6 +18,15 @@ export interface Keypoint {
   state: number;
 }
 
+interface Patch {
+  frame: number;
+  track: number;
+  keypoint: number;
+  x: number;
+  y: number;
+  state: number;
+}
+
 interface Waiting {
   id: string;
   operations: Operation[];
@@ -40,13 +49,16 @@ export class Model {
   loupe = true;
   follow = false;
   trouble: string | null = null; // what keeps edits from being saved
-  gone = false; // the server has ended
+  lost: "" | "silent" | "ended" = ""; // whether the server still speaks to this page
   message = "";
   changed: () => void = () => {};
   refresh: () => void = () => {}; // panels, not only the picture
   private chunks = new Map<number, Float32Array>();
   private asked = new Map<number, number>();
   private version = 0;
+  private patches = new Map<string, Patch>(); // shown before the server has them
+  private timelineAsked = 0;
+  private doubtsAsked = 0;
   private queue: Waiting[] = [];
   private sending = false;
 
@@ -65,13 +77,20 @@ export class Model {
     this.refresh();
   }
 
+  // Answers may overtake each other: the one that was asked for last counts.
   async loadTimeline(): Promise<void> {
-    this.timeline = await this.transport.timeline();
+    const asked = ++this.timelineAsked;
+    const timeline = await this.transport.timeline();
+    if (asked !== this.timelineAsked) return;
+    this.timeline = timeline;
     this.refresh();
   }
 
   async loadDoubts(): Promise<void> {
-    this.doubts = await this.transport.doubts();
+    const asked = ++this.doubtsAsked;
+    const doubts = await this.transport.doubts();
+    if (asked !== this.doubtsAsked) return;
+    this.doubts = doubts;
     this.refresh();
   }
 
@@ -119,6 +138,13 @@ export class Model {
 
   // Show a keypoint elsewhere at once, before the server has taken it.
   patch(frame: number, track: number, keypoint: number, x: number, y: number, state: number): void {
+    const id = this.info.tracks[track]?.id ?? -1;
+    this.patches.set(`${frame} ${id} ${keypoint}`, { frame, track, keypoint, x, y, state });
+    this.apply(this.patches.get(`${frame} ${id} ${keypoint}`)!);
+    this.changed();
+  }
+
+  private apply({ frame, track, keypoint, x, y, state }: Patch): void {
     const found = this.offset(frame, track, keypoint);
     if (found === null) return;
     const [chunk, at] = found;
@@ -126,7 +152,13 @@ export class Model {
     chunk[at + 1] = y;
     chunk[at + 2] = chunk[at + 3] = NaN;
     chunk[at + 6] = state;
-    this.changed();
+  }
+
+  // What the server has taken is no longer shown in advance, unless something newer waits.
+  private settle(operations: Operation[]): void {
+    const key = (each: Operation): string => `${each["frame"]} ${each["track"]} ${each["keypoint"]}`;
+    const waiting = new Set(this.queue.flatMap((each) => each.operations.map(key)));
+    for (const each of operations) if (!waiting.has(key(each))) this.patches.delete(key(each));
   }
 
   need(frame: number): void {
@@ -148,6 +180,10 @@ export class Model {
       const block = await this.transport.poses(first, last);
       if (this.asked.get(chunk) !== version) return; // a later answer counts
       this.chunks.set(chunk, block);
+      // An answer may be older than what was placed since.
+      for (const patch of this.patches.values()) {
+        if (Math.floor(patch.frame / CHUNK) === chunk) this.apply(patch);
+      }
       this.asked.delete(chunk);
       for (const old of this.chunks.keys()) {
         if (this.chunks.size <= 24) break;
@@ -183,6 +219,7 @@ export class Model {
       try {
         const changed = await this.transport.edit(next.id, this.info.revision, next.operations);
         this.queue.shift();
+        this.settle(next.operations);
         this.trouble = null;
         this.take(changed);
         if (changed.anew) await this.load();
@@ -201,6 +238,7 @@ export class Model {
           continue;
         }
         this.queue.shift();
+        this.settle(next.operations);
         this.say(
           status === 409
             ? "Another page has changed the labels meanwhile. This page shows them now; the last change here was not made."
@@ -223,7 +261,7 @@ export class Model {
   // --- what the server tells ---
 
   hear(event: string, values: any): void {
-    this.gone = false;
+    this.lost = "";
     if (event === "edit") {
       const changed = values as Changed;
       if (changed.revision <= this.info.revision || this.sending) return; // it is our own

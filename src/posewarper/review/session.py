@@ -75,7 +75,8 @@ class Session:
     ) -> None:
         self.video, self.out, self.device = Path(video), Path(out), device
         self.folder = self.out / FOLDER
-        self._lock = threading.RLock()
+        # Who needs both takes the one for saving first.
+        self._lock, self._saving = threading.RLock(), threading.RLock()
         self._listeners: list[Listener] = []
         self._job: Job | None = None
         self._run_looks = self._run_extends = False  # of the run that goes on
@@ -347,11 +348,12 @@ class Session:
             OSError: if the disk is full or fails.
             OutputError: if the place cannot be written.
         """
-        labels = self.labels()
-        if labels is not None:
-            write_labels(self.labels_path, labels, format="posetrack")
-        else:
-            self.labels_path.unlink(missing_ok=True)
+        with self._saving:
+            labels = self.labels()
+            if labels is not None:
+                write_labels(self.labels_path, labels, format="posetrack")
+            else:
+                self.labels_path.unlink(missing_ok=True)
 
     def _keep_saving(self) -> None:
         wait = None
@@ -505,7 +507,7 @@ class Session:
             Refused: if something runs already, or nothing is labelled.
             OSError: if the labels cannot be written.
         """
-        with self._lock:
+        with self._saving, self._lock:
             if self._job is not None:
                 raise Refused("a run is going on already")
             if effort not in EFFORTS:

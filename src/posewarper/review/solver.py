@@ -14,9 +14,10 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posewarper.errors import PosewarperError
+from posewarper.errors import PosewarperError, first_sentence
 from posewarper.fitting import FLOW, FLOW_DATA
 from posewarper.model.checkpoint import load_model
 from posewarper.model.heatmap_runner import HeatmapEngine
@@ -40,6 +41,7 @@ from posewarper.video.track_crops import TrackCrops
 
 # A crop may lie so far from where it would be now, and be so much larger or smaller, as shares of its size.
 _CROP_MOVES, _CROP_GROWS = 0.1, 0.12
+_AT_A_TIME = 8
 _CROPS, _HEATMAPS = 1500, 768 * 2**20  # crops in memory, and bytes of heatmaps
 
 
@@ -172,6 +174,18 @@ class Kept:
             solved.append(Solved(i, found, gone, time.perf_counter() - begun))
         return solved
 
+    def look_ahead(self) -> Iterator[None]:
+        """Let the network look at all frames of all tracks, a few at a time, so that it need not later."""
+        if self.network is None:
+            return
+        size = self.network.spec.crop_size
+        for i, frames in self.clip.frames.items():
+            for few in np.array_split(frames, -(-len(frames) // _AT_A_TIME) or 1):
+                if len(few):
+                    boxes = self.clip.boxes(i, few, size[1] / size[0])
+                    self.network.heatmaps(self.clip.cut(i, few, boxes, size).images)
+                    yield
+
 
 class Solver:
     """The thread that solves anew.
@@ -229,30 +243,41 @@ class Solver:
         self._thread.join(5.0)  # it is a daemon: what it does is lost at no cost
 
     def _work(self) -> None:
+        ahead: Iterator[None] = iter(())
+        idle = False
         with suppress(PosewarperError), open_video(self._path) as video:
             while True:
                 with self._condition:
-                    ready = self.kept is not None and self._touched
-                    while not (self._closing or self._renew is not None or ready):
+                    while not (self._closing or self._renew is not None or self._is_asked()) and idle:
                         self._condition.wait()
-                        ready = self.kept is not None and self._touched
                     if self._closing:
                         return
                     renew, self._renew = self._renew, None
+                    asked = self._is_asked()
                     touched: dict[int, set[int]] = {}
-                    if renew is None:
+                    if renew is None and asked:
                         touched, self._touched = self._touched, {}
                     number = self._number
                 try:
                     if renew is not None:
                         self.kept = None
                         self.kept = self._prepare(video, *renew)
+                        ahead = iter(()) if self.kept is None else self.kept.look_ahead()
+                        ahead = islice(ahead, _CROPS // _AT_A_TIME)
                         self._say(None)
-                    else:
+                    elif touched:
                         self._solve(touched, number)
-                except (PosewarperError, OSError, ValueError, RuntimeError, AssertionError) as error:
+                    else:
+                        idle = next(ahead, self) is self
+                        continue
+                    idle = False
+                except Exception as error:  # whatever it is, the page goes on without
                     self.kept = None
-                    self._say(f"Labels cannot be solved anew at once: {str(error).splitlines()[0]}")
+                    why = first_sentence(error)
+                    self._say(f"Labels cannot be solved anew at once; Propagate takes them in. ({why})")
+
+    def _is_asked(self) -> bool:
+        return self.kept is not None and bool(self._touched)
 
     def _solve(self, touched: Mapping[int, set[int]], number: int) -> None:
         labels, poses = self._ask()

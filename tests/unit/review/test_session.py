@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import replace
 
@@ -213,3 +214,23 @@ def test_a_disk_that_is_full_for_labels_is_said_and_tried_again(session, monkeyp
     assert any(event == "state" and problem for event, problem in told)
     assert wait_for(session.labels_path, 5.0)
     assert session.history.revision == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*never labelled")
+def test_labels_are_written_by_one_at_a_time(session):
+    edit(session, PLACE)
+    failed: list[Exception] = []
+
+    def save() -> None:
+        try:
+            for _ in range(30):
+                session.save()
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=save) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [] and read_labels(session.labels_path).labelled_frames.tolist() == [3]
