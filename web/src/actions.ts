@@ -48,10 +48,12 @@ export class Keys {
   private down(event: KeyboardEvent): void {
     const target = event.target as HTMLElement;
     if (document.querySelector("dialog[open]") !== null) return;
-    if (target.closest("input, textarea, select") !== null) return;
+    const gone = target.closest("dialog") !== null;
+    if (!gone && target.closest("input, textarea, select") !== null) return;
+    const name = nameOf(event);
     // A button that has the focus is pressed by these.
-    if ((event.key === "Enter" || event.key === " ") && target.closest("button, summary, a") !== null) return;
-    const action = this.byKey.get(nameOf(event));
+    if (!gone && (name === "Enter" || name === " ") && target.closest("button, summary, a") !== null) return;
+    const action = this.byKey.get(name);
     if (action === undefined) return;
     event.preventDefault();
     if (action.hold) {

@@ -21,6 +21,10 @@ function confirmed(dialog: HTMLDialogElement): Promise<boolean> {
 
 export function wireDialogs(): void {
   for (const dialog of document.querySelectorAll("dialog")) {
+    // Browsers may leave the focus in a window that is closed.
+    dialog.addEventListener("close", () => {
+      if (dialog.contains(document.activeElement)) (document.activeElement as HTMLElement).blur();
+    });
     dialog.querySelector("form")?.addEventListener("submit", (event) => {
       event.preventDefault();
       dialog.close("yes");
