@@ -433,7 +433,9 @@ PIECES: Mapping[str, Callable[[Labels], bool]] = {
     "which keypoints are hidden": _in_a_track(lambda track: track.visibility == 1),
     "which keypoints are absent": _in_labelled_rows(lambda track: track.absent),
     "which keypoints of labelled frames are predictions": _in_labelled_rows(lambda track: track.predicted),
-    "which tracks nobody has looked at": _in_labelled_rows(lambda track: track.not_looked_at.all(1)),
+    "which tracks nobody has looked at": _in_labelled_rows(
+        lambda track: np.asarray(track.not_looked_at.all(1))
+    ),
     "boxes": _in_a_track(lambda track: np.isfinite(track.boxes)),
     "head boxes": _in_a_track(lambda track: np.isfinite(track.head_boxes)),
     "scores": _in_a_track(lambda track: np.isfinite(track.keypoint_scores)),

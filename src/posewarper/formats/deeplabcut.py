@@ -657,7 +657,7 @@ def write_predictions(path: PathLike, labels: Labels, video: VideoFacts | None =
     _write(path, labels, scorer, {f: f for f in range(frames_to_write(path, labels, "rows", room))}, _COORDS)
     labels_alone = labels.only_labelled()
     lost = ["which poses are predictions, and which labels"] if labels_alone.tracks else []
-    if any((np.isnan(t.keypoint_scores) & (t.visibility > 0)).any() for t in labels_alone.tracks.values()):
+    if any((np.isnan(t.keypoint_scores) & t.placed).any() for t in labels_alone.tracks.values()):
         lost.append("which keypoints have no score: labels get a likelihood of 1")
     if labels.video is not None and _video_of(path, scorer) != stem_of(labels.video):
         lost.append("the video's name, unless the file is called <video>DLC_<anything>")
@@ -672,8 +672,7 @@ def _write(
     row_of = {frame: row for row, frame in enumerate(images)}
     for n, track in enumerate(labels.tracks.values()):
         rows = [row_of[frame] for frame in track.frames.tolist()]
-        is_label = np.isin(track.frames, labels.labelled_frames)[:, None] & (track.visibility > 0)
-        scores = np.where(is_label & np.isnan(track.keypoint_scores), 1.0, track.keypoint_scores)
+        scores = np.where(track.placed & np.isnan(track.keypoint_scores), 1.0, track.keypoint_scores)
         values[rows, n] = np.concatenate([track.keypoints, scores[..., None]], -1)
     order = {track: n for n, track in enumerate(labels.tracks)}
     individuals = tuple(name_all_tracks(labels, lambda track: _default_individual(order[track])).values())

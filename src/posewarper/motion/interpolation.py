@@ -62,6 +62,7 @@ def fill_in(track: Track) -> Track:
     count_rows, count = there.sum(0), np.maximum(there.sum(1), 1)
     # What labels of different keypoints have to do with each other, at first time alone tells.
     middle = interpolate(track.frames, points[:, known], track.frames).mean(1)
+    shape = np.zeros((int(known.sum()), 2))
     for _ in range(_ROUNDS):
         shape = np.where(there, own - middle[:, None], 0.0).sum(0) / count_rows
         middle = np.where(there, own - shape, 0.0).sum(1) / count

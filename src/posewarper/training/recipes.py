@@ -47,25 +47,29 @@ def label_file(clip: ClipSettings) -> LabelFile:
     return LabelFile(clip.labels, clip.labels_of, clip.frame_number, unlabelled=clip.unlabelled)
 
 
+_NO_PATHS = ("labels_of", "unlabelled")  # columns of a list
+
+
 def read_clip_list(path: str | os.PathLike[str]) -> dict[str, list[ClipSettings]]:
     """Read a list of videos and their labels; returns ``train`` and ``val`` -> clips, in its order.
 
     :func:`posewarper.formats.lists.read_list` reads it; its columns are ``video``, ``labels`` and, if you
-    like, ``split`` (train or val) and ``pseudo_labels``. Relative paths begin at the file's folder. Rows
-    without a split are for training.
+    like, ``split`` (train or val), ``pseudo_labels``, ``labels_of`` and ``unlabelled``. Relative paths begin
+    at the file's folder. Rows without a split are for training.
 
     Raises:
         ConfigError: if there is no such file, or a row lacks or misspells something.
     """
     place = Path(path)
     found: dict[str, list[ClipSettings]] = {split: [] for split in SPLITS}
-    rows = read_list(place, ("video", "labels", "split", "pseudo_labels", "labels_of"), ("video", "labels"))
+    columns = ("video", "labels", "split", "pseudo_labels", *_NO_PATHS)
+    rows = read_list(place, columns, ("video", "labels"))
     for where, values in rows:
         split = values.pop("split", "train")
         if split not in SPLITS:
             raise unknown_name(f"unknown split in {where} of this list", split, SPLITS, path=place)
-        paths = {name: str(place.parent / value) for name, value in values.items() if name != "labels_of"}
-        found[split].append(ClipSettings.model_validate(paths | {"labels_of": values.get("labels_of")}))
+        own = {n: value if n in _NO_PATHS else str(place.parent / value) for n, value in values.items()}
+        found[split].append(ClipSettings.read(own, place))
     if not found["train"]:
         raise ConfigError(
             "this list names no video to learn from",

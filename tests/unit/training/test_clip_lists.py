@@ -8,7 +8,7 @@ import pytest
 
 from posewarper.errors import ConfigError
 from posewarper.options import ClipSettings, DataSettings, Recipe
-from posewarper.training.recipes import choose_clips, read_clip_list, read_recipe
+from posewarper.training.recipes import choose_clips, label_file, read_clip_list, read_recipe
 
 TRAIN = {"train": {"global_batch": 2}}
 
@@ -44,6 +44,14 @@ def test_propagated_poses_may_be_listed(tmp_path):
     text = "video,labels,pseudo_labels\na.mp4,a.json,\nb.mp4,b.json,poses.json\n"
     first, second = read_clip_list(write(tmp_path / "list.csv", text))["train"]
     assert first.pseudo_labels is None and second.pseudo_labels == str(tmp_path / "poses.json")
+
+
+def test_what_keypoints_without_a_label_are_may_be_listed(tmp_path):
+    text = "video,labels,unlabelled\na.mp4,a.json,absent\nb.mp4,b.json,\n"
+    clips = read_clip_list(write(tmp_path / "list.csv", text))["train"]
+    assert [label_file(clip).unlabelled for clip in clips] == ["absent", "unknown"]
+    with pytest.raises(ConfigError, match=r"unlabelled has an impossible value[^$]*gone"):
+        read_clip_list(write(tmp_path / "list.csv", text.replace("absent", "gone")))
 
 
 @pytest.mark.parametrize(
