@@ -4,7 +4,7 @@ export interface Action {
   id: string;
   title: string; // as the button and the help name it
   keys: string[]; // as KeyboardEvent.key, with Ctrl+, Alt+, Shift+ before it
-  group: string;
+  help?: string[]; // what the help shows in place of the keys
   run: (event?: KeyboardEvent) => void;
   hold?: boolean; // lasts while the key is down
   can?: () => boolean;

@@ -37,17 +37,17 @@ export function wireDialogs(): void {
 
 export function showHelp(actions: Action[]): void {
   const rows = actions
-    .filter((action) => action.keys.length > 0)
+    .filter((action) => action.keys.length > 0 && action.title !== "")
     .map((action) =>
       make(
         "tr",
         {},
-        make("td", {}, ...action.keys.flatMap((key, n) => [...(n ? [" "] : []), make("kbd", {}, inWords(key))])),
+        make("td", {}, ...(action.help ?? action.keys).flatMap((key, n) => [...(n ? [" "] : []), make("kbd", {}, inWords(key))])),
         make("td", {}, action.title),
       ),
     );
   find("help-keys").replaceChildren(...rows);
-  open("help");
+  open("help").scrollTop = 0;
 }
 
 export async function askFrame(now: number, last: number): Promise<number | null> {

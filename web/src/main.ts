@@ -88,7 +88,7 @@ function openDoubts(): Doubt[] {
 function toDoubt(direction: 1 | -1): void {
   const all = visibleDoubts();
   const open = openDoubts();
-  if (open.length === 0) return model.say("There are no doubts: propagate the labels first.");
+  if (open.length === 0) return model.say("Nothing is in the list of frames to look at.");
   const now = all.findIndex((doubt) => doubt.id === model.doubt);
   const order = direction > 0 ? open : [...open].reverse();
   const next = order.find((doubt) => (all.indexOf(doubt) - now) * direction > 0) ?? order[0]!;
@@ -99,13 +99,18 @@ function showDoubt(doubt: Doubt): void {
   model.doubt = doubt.id;
   const track = model.info.tracks.findIndex((each) => each.id === doubt.track);
   if (track >= 0) model.track = track;
-  if (doubt.keypoints.length > 0) model.keypoint = doubt.keypoints[0]!;
   go(doubt.frame);
+  if (doubt.keypoints.length > 0) model.keypoint = doubt.keypoints[0]!;
+}
+
+async function suggest(): Promise<void> {
+  await report(() => model.transport.suggest());
+  model.say("Looking for frames that are worth a label ...");
 }
 
 async function tick(status: DoubtStatus): Promise<void> {
   const doubt = model.doubts.find((each) => each.id === model.doubt);
-  if (doubt === undefined) return model.say("Go to a doubt first (Space).");
+  if (doubt === undefined) return model.say("Go to one of the frames to look at first (Space).");
   await report(async () => {
     model.doubts = await model.transport.setStatus(doubt.id, status);
   });
@@ -335,56 +340,58 @@ const running = (): boolean => model.info.run.state === "running" || model.info.
 // --- all that can be done ---
 
 const actions: Action[] = [
-  { id: "back", title: "Previous frame", keys: ["ArrowLeft"], group: "go", run: () => step(-1) },
-  { id: "forward", title: "Next frame", keys: ["ArrowRight"], group: "go", run: () => step(1) },
-  { id: "back10", title: "10 frames back", keys: ["Ctrl+ArrowLeft"], group: "", run: () => step(-10) },
-  { id: "forward10", title: "10 frames on", keys: ["Ctrl+ArrowRight"], group: "", run: () => step(10) },
-  { id: "back100", title: "100 frames back", keys: ["Ctrl+Shift+ArrowLeft"], group: "", run: () => step(-100) },
-  { id: "forward100", title: "100 frames on", keys: ["Ctrl+Shift+ArrowRight"], group: "", run: () => step(100) },
-  { id: "goto", title: "Go to a frame", keys: ["Ctrl+j"], group: "go", run: () => void askFrame(model.frame, model.info.n_frames - 1).then((frame) => frame !== null && go(frame)) },
-  { id: "previous-label", title: "Previous label", keys: ["Alt+ArrowLeft"], group: "go", run: () => toLabel(-1) },
-  { id: "next-label", title: "Next label", keys: ["Alt+ArrowRight"], group: "go", run: () => toLabel(1) },
-  { id: "gap", title: "Middle of the widest gap between labels", keys: ["Alt+Shift+ArrowRight"], group: "go", run: toGap },
-  { id: "next-doubt", title: "Next doubt", keys: [" "], group: "doubt", run: () => toDoubt(1) },
-  { id: "previous-doubt", title: "Previous doubt", keys: ["Shift+ "], group: "doubt", run: () => toDoubt(-1) },
-  { id: "done-doubt", title: "Tick this doubt off", keys: ["k"], group: "doubt", run: () => void tick("done") },
-  { id: "skip-doubt", title: "Skip this doubt", keys: ["x"], group: "doubt", run: () => void tick("skipped") },
-  { id: "previous-keypoint", title: "Previous keypoint", keys: [","], group: "", run: () => turn(-1) },
-  { id: "next-keypoint", title: "Next keypoint", keys: ["."], group: "", run: () => turn(1) },
-  { id: "place", title: "Place keypoints, one after the other", keys: ["n"], group: "label", run: () => setPlacing(!model.placing) },
-  { id: "stop", title: "Stop placing", keys: ["Escape"], group: "", run: () => setPlacing(false) },
-  { id: "up", title: "Move the keypoint up (with Shift 10 pixels)", keys: ["w", "Shift+w"], group: "nudge", run: (event) => nudge(0, -1, event) },
-  { id: "left", title: "Move it left", keys: ["a", "Shift+a"], group: "nudge", run: (event) => nudge(-1, 0, event) },
-  { id: "down", title: "Move it down", keys: ["s", "Shift+s"], group: "nudge", run: (event) => nudge(0, 1, event) },
-  { id: "right", title: "Move it right", keys: ["d", "Shift+d"], group: "nudge", run: (event) => nudge(1, 0, event) },
-  { id: "accept", title: "Accept the instance as it is shown; while placing: place at the cross", keys: ["Enter"], group: "label", run: accept },
-  { id: "state", title: "Next state: visible, hidden, absent, not looked at (or right click)", keys: ["v"], group: "label", run: cycle },
-  { id: "add", title: "Add an instance", keys: ["i"], group: "label", run: () => void addTrack() },
-  { id: "delete", title: "The instance is not there on this frame", keys: ["Delete"], group: "label", run: deleteInstance },
-  { id: "forget", title: "Forget the labels of the instance on this frame", keys: ["Backspace"], group: "label", run: () => void model.edit({ op: "forget", track: model.trackId, frame: model.frame }) },
-  { id: "window-first", title: "Window for exchanges begins here", keys: ["["], group: "", run: () => setWindow(0) },
-  { id: "window-last", title: "Window for exchanges ends here", keys: ["]"], group: "", run: () => setWindow(1) },
-  { id: "sides", title: "Exchange left and right over a window", keys: ["f"], group: "label", run: () => void exchangeSides() },
-  { id: "tracks", title: "Exchange two tracks over a window", keys: ["t"], group: "label", run: () => void exchangeTracks() },
-  { id: "undo", title: "Undo", keys: ["Ctrl+z"], group: "top", run: () => takeBack("undo"), can: () => model.info.undo !== null },
-  { id: "redo", title: "Redo", keys: ["Ctrl+Shift+z", "Ctrl+y"], group: "top", run: () => takeBack("redo"), can: () => model.info.redo !== null },
-  { id: "zoom", title: "Zoom to the instance, and follow it", keys: ["z"], group: "look", run: () => follow() },
-  { id: "whole", title: "Show the whole frame", keys: ["0"], group: "look", run: () => whole() },
-  { id: "larger", title: "Larger", keys: ["+", "="], group: "look", run: () => (view.zoom(1.25), view.bring()) },
-  { id: "smaller", title: "Smaller", keys: ["-"], group: "look", run: () => (view.zoom(0.8), view.bring()) },
-  { id: "hide", title: "Hide the poses while the key is held", keys: ["h"], group: "look", hold: true, run: () => ((model.hidden = !model.hidden), refresh()) },
-  { id: "trails", title: "Trails of the last frames", keys: ["r"], group: "look", run: () => ((model.trails = !model.trails), refresh()) },
-  { id: "loupe", title: "Loupe while placing and dragging", keys: ["l"], group: "look", run: () => ((model.loupe = !model.loupe), refresh()) },
-  { id: "propagate", title: "Propagate the labels", keys: ["Ctrl+Enter"], group: "run", run: () => void propagate(), can: () => !running() },
-  { id: "cancel", title: "Cancel the run", keys: [], group: "run", run: () => void cancel(), can: running },
-  { id: "skeleton-edit", title: "Keypoints, edges and mirror pairs", keys: [], group: "", run: () => void editSkeleton() },
-  { id: "help-open", title: "All keys", keys: ["?"], group: "top", run: () => showHelp(actions) },
+  { id: "back", title: "Previous frame", keys: ["ArrowLeft"], run: () => step(-1) },
+  { id: "forward", title: "Next frame", keys: ["ArrowRight"], run: () => step(1) },
+  { id: "back10", title: "10 frames back", keys: ["Ctrl+ArrowLeft"], run: () => step(-10) },
+  { id: "forward10", title: "10 frames on", keys: ["Ctrl+ArrowRight"], run: () => step(10) },
+  { id: "back100", title: "100 frames back", keys: ["Ctrl+Shift+ArrowLeft"], run: () => step(-100) },
+  { id: "forward100", title: "100 frames on", keys: ["Ctrl+Shift+ArrowRight"], run: () => step(100) },
+  { id: "goto", title: "Go to a frame", keys: ["Ctrl+j"], run: () => void askFrame(model.frame, model.info.n_frames - 1).then((frame) => frame !== null && go(frame)) },
+  { id: "previous-label", title: "Previous label", keys: ["Alt+ArrowLeft"], run: () => toLabel(-1) },
+  { id: "next-label", title: "Next label", keys: ["Alt+ArrowRight"], run: () => toLabel(1) },
+  { id: "gap", title: "Middle of the widest gap between labels", keys: ["Alt+Shift+ArrowRight"], run: toGap },
+  { id: "next-doubt", title: "Next doubt", keys: [" "], run: () => toDoubt(1) },
+  { id: "previous-doubt", title: "Previous doubt", keys: ["Shift+ "], run: () => toDoubt(-1) },
+  { id: "done-doubt", title: "Tick this doubt off", keys: ["k"], run: () => void tick("done") },
+  { id: "skip-doubt", title: "Skip this doubt", keys: ["x"], run: () => void tick("skipped") },
+  { id: "suggest", title: "Suggest frames to label", keys: ["g"], run: () => void suggest() },
+  { id: "previous-keypoint", title: "Previous keypoint", keys: [","], run: () => turn(-1) },
+  { id: "next-keypoint", title: "Next keypoint", keys: ["."], run: () => turn(1) },
+  { id: "place", title: "Place keypoints, one after the other", keys: ["n"], run: () => setPlacing(!model.placing) },
+  { id: "stop", title: "Stop placing", keys: ["Escape"], run: () => setPlacing(false) },
+  { id: "up", title: "Move the keypoint up (with Shift 10 pixels)", keys: ["w", "Shift+w"], run: (event) => nudge(0, -1, event) },
+  { id: "left", title: "Move it left", keys: ["a", "Shift+a"], run: (event) => nudge(-1, 0, event) },
+  { id: "down", title: "Move it down", keys: ["s", "Shift+s"], run: (event) => nudge(0, 1, event) },
+  { id: "right", title: "Move it right", keys: ["d", "Shift+d"], run: (event) => nudge(1, 0, event) },
+  { id: "accept", title: "Accept the instance as it is shown; while placing: place at the cross", keys: ["Enter"], run: accept },
+  { id: "state", title: "Next state: visible, hidden, absent, not looked at (or right click)", keys: ["v"], run: cycle },
+  { id: "add", title: "Add an instance", keys: ["i"], run: () => void addTrack() },
+  { id: "delete", title: "The instance is not there on this frame", keys: ["Delete"], run: deleteInstance },
+  { id: "forget", title: "Forget the labels of the instance on this frame", keys: ["Backspace"], run: () => void model.edit({ op: "forget", track: model.trackId, frame: model.frame }) },
+  { id: "window-first", title: "Window for exchanges begins here", keys: ["["], run: () => setWindow(0) },
+  { id: "window-last", title: "Window for exchanges ends here", keys: ["]"], run: () => setWindow(1) },
+  { id: "sides", title: "Exchange left and right over a window", keys: ["f"], run: () => void exchangeSides() },
+  { id: "tracks", title: "Exchange two tracks over a window", keys: ["t"], run: () => void exchangeTracks() },
+  { id: "undo", title: "Undo", keys: ["Ctrl+z"], run: () => takeBack("undo"), can: () => model.info.undo !== null },
+  { id: "redo", title: "Redo", keys: ["Ctrl+Shift+z", "Ctrl+y"], run: () => takeBack("redo"), can: () => model.info.redo !== null },
+  { id: "zoom", title: "Zoom to the instance, and follow it", keys: ["z"], run: () => follow() },
+  { id: "whole", title: "Show the whole frame", keys: ["0"], run: () => whole() },
+  { id: "larger", title: "Larger", keys: ["+", "="], run: () => (view.zoom(1.25), view.bring()) },
+  { id: "smaller", title: "Smaller", keys: ["-"], run: () => (view.zoom(0.8), view.bring()) },
+  { id: "hide", title: "Hide the poses while the key is held", keys: ["h"], hold: true, run: () => ((model.hidden = !model.hidden), refresh()) },
+  { id: "trails", title: "Trails of the last frames", keys: ["r"], run: () => ((model.trails = !model.trails), refresh()) },
+  { id: "loupe", title: "Loupe while placing and dragging", keys: ["l"], run: () => ((model.loupe = !model.loupe), refresh()) },
+  { id: "propagate", title: "Propagate the labels", keys: ["Ctrl+Enter"], run: () => void propagate(), can: () => !running() },
+  { id: "cancel", title: "Cancel the run", keys: [], run: () => void cancel(), can: running },
+  { id: "skeleton-edit", title: "Keypoints, edges and mirror pairs", keys: [], run: () => void editSkeleton() },
+  { id: "help-open", title: "All keys", keys: ["?"], run: () => showHelp(actions) },
 ];
 for (let n = 1; n <= 9; n++) {
   const run = (): void => {
     if (n <= model.info.tracks.length) select(n - 1, model.keypoint);
   };
-  actions.push({ id: `track-${n}`, title: `Track ${n} of the list`, keys: [String(n)], group: "", run });
+  const told = n === 1 ? { title: "Track of the list", help: ["1", "...", "9"] } : { title: "" };
+  actions.push({ id: `track-${n}`, ...told, keys: [String(n)], run });
 }
 
 function follow(): void {
@@ -412,10 +419,12 @@ function hint(): string | null {
 }
 
 function visibleDoubts(): Doubt[] {
+  const kind = find<HTMLSelectElement>("doubt-kind").value;
   const status = find<HTMLSelectElement>("doubt-status").value;
   const words = find<HTMLInputElement>("doubt-words").value.toLowerCase().split(/\s+/).filter(Boolean);
   return model.doubts.filter((doubt) => {
     if (status !== "all" && doubt.status !== status) return false;
+    if (kind !== "all" && doubt.kind !== kind) return false;
     const text = `${describeDoubt(doubt)} ${doubt.reasons.join(" ")}`.toLowerCase();
     return words.every((word) => text.includes(word));
   });
@@ -424,7 +433,9 @@ function visibleDoubts(): Doubt[] {
 function describeDoubt(doubt: Doubt): string {
   const track = model.info.tracks.findIndex((each) => each.id === doubt.track);
   const names = doubt.keypoints.slice(0, 3).map((k) => model.names[k] ?? "");
-  return `frame ${doubt.frame}, ${model.trackName(track)}${names.length > 0 ? `: ${names.join(", ")}` : ""}`;
+  const parts = [doubt.kind === "suggestion" ? "label" : "", `frame ${doubt.frame}`].filter(Boolean).join(" ");
+  const whose = track < 0 || model.info.tracks.length < 2 ? "" : `, ${model.trackName(track)}`;
+  return `${parts}${whose}${names.length > 0 ? `: ${names.join(", ")}` : ""}`;
 }
 
 function showKeypoints(): void {
@@ -518,7 +529,7 @@ function showDoubts(): void {
   find("doubt-empty").hidden = !empty;
   write(
     find("doubt-empty"),
-    model.info.has_poses ? "Nothing looks doubtful." : "After Propagate, the frames most worth a look are listed here.",
+    model.info.has_poses ? "Nothing looks doubtful." : "Frames to label, and after Propagate those to check, are listed here.",
   );
 }
 
@@ -666,7 +677,7 @@ function wireButtons(): void {
     select(Number(track.value), model.keypoint);
     track.blur();
   });
-  for (const id of ["doubt-status", "doubt-words"]) find(id).addEventListener("input", () => refresh());
+  for (const id of ["doubt-kind", "doubt-status", "doubt-words"]) find(id).addEventListener("input", () => refresh());
   find("do-copy").addEventListener("click", (event) => {
     void navigator.clipboard?.writeText(model.info.run.command ?? "").then(() => model.say("Copied."));
     releaseFocus(event);

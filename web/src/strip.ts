@@ -66,7 +66,7 @@ export class Strip {
     for (const doubt of model.doubts) {
       if (doubt.status !== "open") continue;
       const x = at(doubt.frame + 0.5);
-      context.fillStyle = colour("--doubt");
+      context.fillStyle = colour(doubt.kind === "doubt" ? "--doubt" : "--suggestion");
       context.beginPath();
       context.moveTo(x - 4, 0);
       context.lineTo(x + 4, 0);

@@ -63,9 +63,9 @@ export type DoubtStatus = "open" | "done" | "skipped";
 
 export interface Doubt {
   id: string;
-  kind: string;
+  kind: "doubt" | "suggestion";
   frame: number;
-  track: number;
+  track: number | null;
   keypoints: number[];
   reasons: string[];
   severity: number;
@@ -96,6 +96,7 @@ export interface Transport {
   edit(id: string, base: number, operations: Operation[]): Promise<Changed>;
   run(effort: string, model: boolean, extend: boolean): Promise<Run>;
   cancel(): Promise<void>;
+  suggest(): Promise<void>;
   frame(index: number, version: string, full: boolean): string;
   part(index: number, version: string, box: [number, number, number, number]): string;
   listen(heard: (event: string, values: any) => void, lost: (gone: boolean) => void): void;
@@ -141,6 +142,10 @@ export class Http implements Transport {
 
   async cancel(): Promise<void> {
     await this.post("/api/cancel", {});
+  }
+
+  async suggest(): Promise<void> {
+    await this.post("/api/suggest", {});
   }
 
   frame(index: number, version: string, full: boolean): string {

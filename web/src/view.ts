@@ -365,8 +365,18 @@ export class View {
       const colour = SIDES[sideOf(names, model.info.flip_order, k)];
       const ring = point.error * this.scale;
       if (point.state === PREDICTED && Number.isFinite(ring) && track === model.track && (chosen || ring > 9)) {
+        // How far off it may be; that of the chosen keypoint stands out.
         context.setLineDash([5, 4]);
-        this.circle(context, places[k]!, Math.max(ring, 6), colour, 1.5);
+        if (chosen) this.circle(context, places[k]!, Math.max(ring, 6), colour, 2);
+        else {
+          context.globalAlpha = alpha * 0.6;
+          context.lineWidth = 1;
+          context.strokeStyle = colour;
+          context.beginPath();
+          context.arc(...places[k]!, ring, 0, 7);
+          context.stroke();
+          context.globalAlpha = alpha;
+        }
         context.setLineDash([]);
       }
       this.mark(context, places[k]!, point.state, colour, chosen ? 6 : 4.5);

@@ -83,7 +83,8 @@ def skeleton_from_json(value: Any) -> Skeleton | None:
     if not all(names):
         raise ValueError("a keypoint has no name")
     kind = str(value.get("name") or "animal")
-    return Skeleton(names, value.get("edges") or (), value.get("flip_pairs"), kind)
+    pairs: Any = value.get("flip_pairs")
+    return Skeleton(names, value.get("edges") or (), pairs, kind)
 
 
 @dataclass

@@ -178,6 +178,7 @@ class Routes:
             Route("/api/doubts", self._known(self.set_status), methods=["POST"]),
             Route("/api/edits", self._known(self.edit), methods=["POST"]),
             Route("/api/run", self._known(self.run), methods=["POST"]),
+            Route("/api/suggest", self._known(self.suggest), methods=["POST"]),
             Route("/api/cancel", self._known(self.cancel), methods=["POST"]),
             Route("/api/skeletons", self._known(self.skeletons), methods=["GET"]),
             Route("/api/events", self._known(self.events), methods=["GET"]),
@@ -275,6 +276,12 @@ class Routes:
         await run_in_threadpool(self.session.cancel)
         return JSONResponse({})
 
+    async def suggest(self, request: Request) -> Response:
+        """Look for frames that are worth a label; the doubts tell when they are found."""
+        await _body(request, {})
+        self.session.suggest()
+        return JSONResponse({})
+
     async def frame(self, request: Request) -> Response:
         """A frame, or a part of it."""
         index, kind = request.path_params["index"], request.path_params["kind"]
@@ -313,6 +320,7 @@ class Routes:
 
         stop = self.session.listen(put)
         ending = asyncio.ensure_future(self.closing.wait())
+        coming: asyncio.Future[tuple[str, Mapping[str, Any]]] | None = None
         try:
             yield _as_event("hello", session_state(self.session))
             while not ending.done():
@@ -327,6 +335,8 @@ class Routes:
                     yield b": still here\n\n"
         finally:
             ending.cancel()
+            if coming is not None:
+                coming.cancel()
             stop()
 
 

@@ -15,20 +15,21 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from posewarper.errors import LabelsError, OutputError, PosewarperError
 from posewarper.files import remove_leftovers, write_json
 from posewarper.formats.labels import read_labels, read_poses, write_labels
+from posewarper.propagation.suggestion import Suggestion
 from posewarper.reporting.checking import frames_to_check
 from posewarper.review.edits import Edit, EditLog, Refused, apply, make_edit, stamped
 from posewarper.review.frames import Frames
 from posewarper.review.job import Ended, Job
 from posewarper.review.labelling import Labelling, skeleton_to_json
 from posewarper.review.shown import ShownPoses, typical_size
-from posewarper.review.solver import Solved, Solver
+from posewarper.review.solver import Solver
 from posewarper.runs import FACTS, RECORDS, REQUEST, describe_inputs, sole_writer
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Poses, is_there
@@ -41,6 +42,9 @@ _MOST_DOUBTS = 24
 _LEAST_BOX = 32.0  # pixels of a thumbnail
 OPEN, DONE, SKIPPED = "open", "done", "skipped"
 EFFORTS = ("fast", "normal", "best")
+
+if TYPE_CHECKING:  # which takes seconds to import
+    from posewarper.review.kept import Solved
 
 PathLike = str | os.PathLike[str]
 Listener = Callable[[str, Mapping[str, Any]], None]
@@ -83,6 +87,7 @@ class Session:
         self.run_state: dict[str, Any] = {"state": "idle"}
         self._statuses: dict[str, str] = {}
         self._suspicions: list[dict[str, Any]] = []
+        self._suggestions: list[dict[str, Any]] = []
         self._poses_seen: Any = None
         self._wake, self._closing = threading.Event(), threading.Event()
         self.shown = ShownPoses()
@@ -124,9 +129,11 @@ class Session:
                 device,
                 ask=lambda: (self.labels(), dict(self.shown.tracks)),
                 done=self._on_solved,
+                suggested=self._on_suggested,
                 say=self._on_ready,
             )
             self._load_poses()
+            self.solver.suggest()
             self._saver = threading.Thread(target=self._keep_saving, name="saver", daemon=True)
             self._wake.set()
             self._saver.start()
@@ -378,13 +385,15 @@ class Session:
     # --- doubts ---
 
     def doubts(self) -> list[dict[str, Any]]:
-        """Return what is worth a look, the most suspicious first, with its status."""
+        """Return what is worth a look, and then what is worth a label, each with its status."""
         with self._lock:
-            return [{**each, "status": self._status_of(each)} for each in self._suspicions]
+            both = *self._suspicions, *self._suggestions
+            return [{**each, "status": self._status_of(each)} for each in both]
 
     def _status_of(self, doubt: Mapping[str, Any]) -> str:
         status = self._statuses.get(doubt["id"], OPEN)
-        if status == OPEN and self.labelling.row(doubt["track"], doubt["frame"]) is not None:
+        tracks = self.tracks if doubt["track"] is None else [doubt["track"]]
+        if status == OPEN and any(self.labelling.row(i, doubt["frame"]) is not None for i in tracks):
             return DONE
         return status
 
@@ -396,7 +405,8 @@ class Session:
             OSError: if that cannot be written.
         """
         with self._lock:
-            if status not in (OPEN, DONE, SKIPPED) or doubt not in {each["id"] for each in self._suspicions}:
+            known = {each["id"] for each in (*self._suspicions, *self._suggestions)}
+            if status not in (OPEN, DONE, SKIPPED) or doubt not in known:
                 raise Refused("there is no such doubt")
             wanted = {**self._statuses, doubt: status}
             write_json(self.folder / _DOUBTS, {"status": wanted})
@@ -430,6 +440,7 @@ class Session:
             ran_on = poses.as_labels().only_labelled()
             model, extend = self._how_it_ran()
             self.solver.renew(model, extend=extend)
+            self.solver.suggest()
             touched = _differences(Labelling.of(ran_on), self.labelling)
             if touched:  # labelled since that run began
                 self.solver.touch(touched, self.history.revision)
@@ -472,6 +483,27 @@ class Session:
                     frames |= {*each.poses.frames.tolist(), *each.gone.tolist()}
         seconds = round(sum(each.seconds for each in solved), 3)
         self.tell("solved", frames=sorted(frames), revision=number, seconds=seconds)
+
+    def _on_suggested(self, found: list[Suggestion]) -> None:
+        with self._lock:
+            self._suggestions = [
+                {
+                    "id": f"suggestion-{each.frame}",
+                    "kind": "suggestion",
+                    "frame": each.frame,
+                    "track": each.track,
+                    "keypoints": [] if each.keypoint is None else [each.keypoint],
+                    "reasons": [each.reason],
+                    "severity": round(each.gain, 4),
+                    "box": None,
+                }
+                for each in found
+            ]
+        self.tell("doubts")
+
+    def suggest(self) -> None:
+        """Ask which frames to label next, with all that is labelled and shown now."""
+        self.solver.suggest()
 
     def _on_ready(self, text: str | None) -> None:
         if text != self.ready:

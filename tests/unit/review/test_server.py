@@ -15,7 +15,7 @@ from posewarper.review.shown import COLUMNS, PLACED
 
 PLACE = {"op": "place", "track": 0, "frame": 3, "keypoint": 0, "xy": [1.5, 2.5]}
 READS = ("session", "poses", "timeline", "doubts", "skeletons", "events")
-CHANGES = ("edits", "run", "cancel", "doubts", "enter")
+CHANGES = ("edits", "run", "cancel", "doubts", "suggest", "enter")
 
 
 def edit(page, *operations, base=None, name="one"):
@@ -30,7 +30,7 @@ def test_nothing_is_told_without_the_cookie(stranger):
     for name in READS:
         assert stranger.get(f"/api/{name}").status_code == 401
     assert stranger.get("/frame/0.jpg").status_code == 401
-    for name in ("edits", "run", "cancel", "doubts"):
+    for name in ("edits", "run", "cancel", "doubts", "suggest"):
         assert stranger.post(f"/api/{name}", json={}, headers=FROM_PAGE).status_code == 401
 
 

@@ -234,3 +234,25 @@ def test_labels_are_written_by_one_at_a_time(session):
     for thread in threads:
         thread.join()
     assert failed == [] and read_labels(session.labels_path).labelled_frames.tolist() == [3]
+
+
+def test_frames_to_label_are_suggested_before_any_label_and_after(session):
+    def suggested():
+        return [each for each in session.doubts() if each["kind"] == "suggestion"]
+
+    def wait(holds):
+        until = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    wait(suggested)
+    first = suggested()[0]
+    assert first["track"] is None and first["reasons"][0].endswith(".") and first["status"] == "open"
+    edit(session, PLACE | {"frame": first["frame"]})
+    assert suggested()[0]["status"] == "done"
+    session.suggest()
+    wait(lambda: suggested() and first["frame"] not in [each["frame"] for each in suggested()])
+    assert "gap" in suggested()[0]["reasons"][0] or "frames" in suggested()[0]["reasons"][0]
+    session.set_status(suggested()[0]["id"], "skipped")
+    assert suggested()[0]["status"] == "skipped"

@@ -141,9 +141,9 @@ def test_flow_is_kept_from_one_start_to_the_next(page, labelled, monkeypatch):
     page.edit(place(4, points(page)[4, 0] + (6.0, -4.0)))
     out = page.session.out
     page.session.close()
-    from posewarper.review import solver
+    from posewarper.propagation import clip
 
-    monkeypatch.setattr(solver, "prepare_clip", None)
+    monkeypatch.setattr(clip, "prepare_clip", None)
     again = Page(labelled[0], out)
     try:
         again.until(lambda: again.solved)  # what was labelled since the run is solved at once
