@@ -86,6 +86,15 @@ def page(request, browser, report):
         yield opened
 
 
+def until(page, condition: str) -> None:
+    """Wait until something holds; playwright's own way of waiting needs what the page's policy forbids."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {condition}")
+
+
 def luminance(colour: str) -> float:
     """Relative luminance as the accessibility guidelines define it."""
     channels = [float(c) / 255 for c in colour.partition("(")[2].rstrip(")").split(",")[:3]]
@@ -99,7 +108,9 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_it_asks_for_nothing_and_nothing_goes_wrong(page, report):
-    assert [url for url in page.asked if not url.startswith("data:")] == [report.as_uri()]
+    until(page, "document.querySelector('video').readyState >= 1")
+    asked = {url for url in page.asked if not url.startswith("data:")}
+    assert asked == {report.as_uri(), (report.parent / "overlay.mp4").as_uri()}
     assert page.complaints == []
     sizes = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth])")
     assert len(sizes) >= 5
@@ -151,3 +162,95 @@ def test_frames_to_check_can_be_jumped_to(page):
     target = page.locator(":target")
     assert target.count() == 1 and "frame" in target.inner_text()
     assert page.evaluate("scrollY") != before
+
+
+def shown(page) -> tuple[int, float]:
+    """The frame that the page says it shows, and the time of the video."""
+    until(page, "!document.querySelector('video').seeking")
+    said = page.locator("output").inner_text()
+    return int(said.split()[1].rstrip(",")), page.evaluate("document.querySelector('video').currentTime")
+
+
+def test_a_click_on_the_timeline_shows_that_frame(page):
+    until(page, "document.querySelector('video').readyState >= 1")
+    lane = page.locator(".lane").first
+    box = lane.bounding_box()
+    # The clip has 20 frames at 25 a second.
+    lane.click(position={"x": box["width"] * 13.5 / 20, "y": box["height"] / 2})
+    assert shown(page) == (13, pytest.approx(13.5 / 25))
+    cursor = page.locator(".cursor").first.bounding_box()
+    assert cursor["x"] + cursor["width"] / 2 == pytest.approx(box["x"] + box["width"] * 13.5 / 20, abs=1)
+    # What the player shows is that frame, and the player is in sight.
+    player = page.locator("#player").bounding_box()
+    assert -1 <= player["y"] < 800 and player["height"] < 500
+
+
+def test_the_keyboard_alone_plays_and_steps(page):
+    until(page, "document.querySelector('video').readyState >= 2")
+    page.locator("#player input").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert shown(page)[0] == 2
+    page.keyboard.press("End")
+    assert shown(page)[0] == 19
+    for name, frame in (("Previous frame", 18), ("Next frame", 19)):
+        page.get_by_role("button", name=name, exact=True).press("Enter")
+        assert shown(page) == (frame, pytest.approx((frame + 0.5) / 25))
+    doubts = sorted(int(text) for text in page.locator("#player").get_attribute("data-doubts").split())
+    page.get_by_role("button", name="Previous frame to check").press("Enter")
+    assert shown(page)[0] == max(frame for frame in doubts if frame < 19)
+    page.keyboard.press("Tab")
+    page.locator("#player input").press("Home")
+    page.get_by_role("button", name="Play").press("Enter")
+    until(page, "document.querySelector('video').currentTime > 0.2")
+    page.get_by_role("button", name="Stop").press("Enter")
+    frame, time = shown(page)
+    assert frame == int(time * 25 + 1e-3) > 3
+    assert page.complaints == []
+
+
+def test_a_frame_to_check_is_shown_on_a_click(page):
+    button = page.locator(".checks button").first
+    button.click()
+    assert shown(page)[0] == int(button.get_attribute("data-frame"))
+    assert abs(page.locator("#player").bounding_box()["y"]) < 2
+
+
+def test_a_command_is_copied(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("button[data-copy]").first.click()
+    page.get_by_role("button", name="Copied").wait_for()
+    command_line = page.locator(".command code").first.inner_text()
+    assert page.evaluate("navigator.clipboard.readText()") == command_line
+    assert command_line.startswith("posewarper label ")
+
+
+def test_without_the_overlay_the_page_says_so(browser, report, tmp_path):
+    shutil.copy(report, tmp_path)
+    opened = browser.new_page(viewport={"width": 400, "height": 800})
+    opened.goto((tmp_path / report.name).as_uri())
+    opened.get_by_text("overlay.mp4 is not beside this page").wait_for()
+    lane = opened.locator(".lane").first
+    lane.click(position={"x": lane.bounding_box()["width"] * 10.5 / 20, "y": 5})
+    assert opened.locator("output").inner_text() == "frame 10, 0.40 s, labelled"
+    opened.close()
+
+
+def test_a_short_clip_plays_from_pictures_in_the_page(browser, tmp_path):
+    from moving_clip import some_labels
+
+    from posewarper import open_video, propagate
+    from posewarper.reporting.report import write_report
+
+    with open_video(write_clip(tmp_path)) as video:
+        result = propagate(video, some_labels(), method="linear")
+        write_report(tmp_path / "film.html", video, result, {})
+    opened = browser.new_page(viewport={"width": 1280, "height": 800})
+    opened.goto((tmp_path / "film.html").as_uri())
+    assert opened.locator(".film img:visible").count() == 1
+    opened.get_by_role("button", name="Next frame", exact=True).click()
+    assert opened.locator(".film img:visible").get_attribute("alt") == "Frame 1 with its skeleton"
+    opened.get_by_role("button", name="Play").click()
+    opened.locator("output", has_text="frame 19").wait_for()
+    opened.get_by_role("button", name="Play").wait_for()
+    opened.close()

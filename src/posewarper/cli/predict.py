@@ -384,7 +384,8 @@ def _predict_one(
             if not live and result.poses.tracks:
                 with open_video(video) as opened:
                     write_pictures(out, opened, result, progress, overlay=overlay, span=span)
-                    write_report(out / "report.html", opened, result, facts)
+                    name = "overlay.mp4" if overlay else None
+                    write_report(out / "report.html", opened, result, facts, overlay=name, span=span)
                 looks = ["report.html", "overlay.mp4" if overlay else "sheet.jpg"]
         facts["seconds"]["total"] = round(time.perf_counter() - started, 2)  # with the pictures
         claimed.finish(facts)

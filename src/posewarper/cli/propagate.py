@@ -229,7 +229,8 @@ def write_results(
             labelled = {"labelled_frames": result.poses.labelled_frames.tolist()}
             seconds = time.perf_counter() - started
             facts.update(describe_result(result, inputs, device, seconds, **asked, **labelled))
-            write_report(out / "report.html", opened, result, facts, scores=score(result))
+            page = {"scores": score(result), "overlay": "overlay.mp4", "span": span}
+            write_report(out / "report.html", opened, result, facts, **page)
             # With the report.
             facts["seconds"]["first_result"] = round(time.perf_counter() - started, 2)
             _tell(result, opened.n_frames if span is None else len(span), gaps)

@@ -26,7 +26,7 @@ from posewarper.structures import Floats, Ints, Labels, Poses, Progress, RunResu
 from posewarper.video.source import Openable, Video, open_video
 
 ORDERS: dict[str, str] = {
-    "looks": "frames that stand for the others by their looks, where something moves",
+    "looks": "frames that stand for others near them by their looks, where something moves",
     "gaps": "the middle of the widest gap between labels, again and again",
     "error": "where a label would take most of the expected error away",
 }
@@ -35,6 +35,7 @@ POSES = "poses.json"
 # Frames of the video that ``looks`` reads at most, the longer side of what it sees of them, and in how many
 # numbers it describes each.
 _MOST_FRAMES, _SMALL, _NUMBERS = 1000, 64, 32
+_TIME = 4.0  # weight of the time beside the looks, both with the same spread
 _MOVING = 0.5  # share of the frames with the least motion that ``looks`` leaves out
 _LACKING = 95  # percentile of a keypoint's expected error that counts for frames without a pose
 _MOST_PLACES = 256  # frames of a gap at which a label is tried
@@ -272,15 +273,15 @@ def _by_looks(video: Video, labels: Labels | None, count: int, progress: Progres
     moving = np.flatnonzero(free[frames] & (motion >= np.quantile(motion, _MOVING)))
     chosen: list[Suggestion] = []
     if len(moving):
-        groups = _group(_in_few_numbers(looks[moving]), count)
+        numbers = _in_few_numbers(looks[moving], frames[moving])
         # The group that stands for most frames comes first.
-        for members in sorted((moving[own] for own in groups), key=lambda own: (-len(own), own[0])):
-            middle = looks[members].mean(0)
-            away = np.linalg.norm(looks[members] - middle, axis=1)
+        for members in sorted(_group(numbers, count), key=lambda own: (-len(own), own[0])):
+            away = np.linalg.norm(numbers[members] - numbers[members].mean(0), axis=1)
             for row in members[np.argsort(away, kind="stable")]:
-                if free[frame := int(frames[row])]:
+                if free[frame := int(frames[moving[row]])]:
+                    first, last = frames[moving[members[[0, -1]]]].tolist()
                     alike = f"{len(members)} of the {len(moving)} frames with most motion"
-                    reason = f"Stands for {alike}, which look alike."
+                    reason = f"Stands for {alike}, from frame {first} to {last}, which look alike."
                     chosen.append(Suggestion(frame, reason, len(members) / len(moving)))
                     take(frame)
                     break
@@ -314,12 +315,19 @@ def _look(video: Video, progress: Progress) -> tuple[Ints, Floats, Floats]:
     return frames, np.stack(looks), np.array(motion)
 
 
-def _in_few_numbers(looks: Floats) -> Floats:
-    """Return the main components (n, at most 32) of how frames look (n, d)."""
+def _in_few_numbers(looks: Floats, frames: Ints) -> Floats:
+    """Return numbers (n, at most 33) that are alike for frames (n,) that look alike (n, d) and lie close.
+
+    They are the main components of the looks, and the time. Without the time a clip gets labels where it
+    looks odd, and long gaps between them.
+    """
     centred = looks - looks.mean(0)
     strength, axes = np.linalg.eigh(centred @ centred.T)
     most = min(_NUMBERS, len(looks))
-    return axes[:, ::-1][:, :most] * np.sqrt(np.maximum(strength[::-1][:most], 0.0))
+    numbers = axes[:, ::-1][:, :most] * np.sqrt(np.maximum(strength[::-1][:most], 0.0))
+    time = (frames - frames.mean())[:, None]
+    spreads = [max(float(np.sqrt((part**2).sum(1).mean())), 1e-9) for part in (numbers, time)]
+    return np.concatenate([numbers / spreads[0], _TIME * time / spreads[1]], 1)
 
 
 def _group(numbers: Floats, count: int) -> list[Ints]:

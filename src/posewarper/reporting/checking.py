@@ -27,7 +27,7 @@ _NAMED = 4  # keypoints named in a sentence
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class Doubt:
     """A frame that is worth checking."""
 
     frame: int
@@ -72,7 +72,7 @@ class _Look:
         return few_of([self.skeleton.names[k] for k in keypoints], _NAMED)
 
 
-def frames_to_check(poses: Poses, labels: Labels, *, count: int = 8) -> list[Suggestion]:
+def frames_to_check(poses: Poses, labels: Labels, *, count: int = 8) -> list[Doubt]:
     """Return the frames most worth checking, the most suspicious first, spread over the clip.
 
     Labelled frames are suggested for keypoints alone that nobody has labelled there. A clean clip gives fewer
@@ -82,7 +82,7 @@ def frames_to_check(poses: Poses, labels: Labels, *, count: int = 8) -> list[Sug
     apart = max(2, len(covered) // (2 * max(count, 1)))
     found = [s for i in poses.tracks for s in _judge_track(poses, labels, i, apart)]
     found.sort(key=lambda s: (-s.severity, s.frame, s.track))
-    chosen: list[Suggestion] = []
+    chosen: list[Doubt] = []
     # How often a track's keypoint was the main concern.
     seen: Counter[tuple[int, tuple[int, ...]]] = Counter()
     while found and len(chosen) < count:
@@ -106,7 +106,7 @@ def subject_size(labels: Floats | None, poses: Floats, image_size: tuple[int, in
     return max(image_size) / 4
 
 
-def _judge_track(poses: Poses, labels: Labels, track_id: int, apart: int) -> list[Suggestion]:
+def _judge_track(poses: Poses, labels: Labels, track_id: int, apart: int) -> list[Doubt]:
     """Return what is worth checking in a track; a frame less than ``apart`` from a worse one is left out."""
     track = poses.tracks[track_id]
     k = track.keypoints.shape[1]
@@ -123,7 +123,7 @@ def _judge_track(poses: Poses, labels: Labels, track_id: int, apart: int) -> lis
     single = weights[~whole]
     by_keypoint = single.max(0) + 0.2 * (single.sum(0) - single.max(0))
     severity = np.sqrt((by_keypoint**2).sum(-1) + (weights[whole].max(-1) ** 2).sum(0))
-    suggestions = []
+    doubts = []
     # On other labelled frames the labeller has looked, also where a track is not there.
     severity[np.isin(track.frames, poses.labelled_frames) & ~np.isin(track.frames, partly)] = 0.0
     for row in _peaks(severity, track.frames, apart):
@@ -131,8 +131,8 @@ def _judge_track(poses: Poses, labels: Labels, track_id: int, apart: int) -> lis
         order = [n for n in np.argsort(-strongest, kind="stable") if strongest[n] > 0]
         reasons = [findings[n].sentence(int(row), _descending(weights[n, row])) for n in order]
         frame, keypoints = int(track.frames[row]), tuple(_descending(by_keypoint[row]))
-        suggestions.append(Suggestion(frame, track_id, keypoints, tuple(reasons), float(severity[row])))
-    return suggestions
+        doubts.append(Doubt(frame, track_id, keypoints, tuple(reasons), float(severity[row])))
+    return doubts
 
 
 def _peaks(values: Floats, frames: Ints, apart: int) -> list[int]:

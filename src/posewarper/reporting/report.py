@@ -1,14 +1,16 @@
 """One HTML page about a run, which opens from disk anywhere.
 
-It shows sample frames, the frames to check first, scores over time, errors where they are known, and what was
-run with which settings.
+It plays the clip and shows how far off each keypoint may be over time, the frames to check first, what to do
+next, sample frames, errors where they are known, and what was run with which settings.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import count, pairwise
@@ -17,19 +19,22 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 
-from posewarper.errors import LabelsError
+from posewarper.errors import LabelsError, few_of
 from posewarper.files import replacing
 from posewarper.formats.labels import check_image_size
 from posewarper.motion.interpolation import fill_in
 from posewarper.reporting import views
-from posewarper.reporting.checking import Suggestion, frames_to_check, subject_size
+from posewarper.reporting.checking import Doubt, frames_to_check, subject_size
 from posewarper.structures import Floats, Ints, RunResult, Track, is_there
 from posewarper.video.source import Video
 
 LEVELS = (0.35, 0.5, 0.65, 0.8)
 """Scores at which the next level begins; level 0 is the lowest."""
+ERRORS = (0.1, 0.05, 0.02, 0.01)
+"""Expected errors, in shares of the subject's size, up to which the next level reaches; 0 is the worst."""
 
 _COLUMNS = 60, 320  # of a strip: fewest (of a clip that long) and most
 _MOST_MARKS = 200
@@ -48,12 +53,27 @@ class Strip:
 def score_strip(track: Track, n_frames: int, most_columns: int = _COLUMNS[1]) -> Strip:
     """Return a track's scores over the whole clip; of frames that share a column the lowest score counts."""
     scores = np.where(is_there(track.keypoints), track.keypoint_scores, np.inf)
+    return _strip(scores, LEVELS, track.frames, n_frames, most_columns)
+
+
+def error_strip(track: Track, size: float, n_frames: int, most_columns: int = _COLUMNS[1]) -> Strip:
+    """Return a track's expected errors over the whole clip; of frames that share a column the largest counts.
+
+    ``size`` is that of the subject in pixels.
+    """
+    known = is_there(track.keypoints) & np.isfinite(track.expected_error)
+    good = np.where(known, -track.expected_error / size, np.inf)
+    return _strip(good, [-error for error in ERRORS], track.frames, n_frames, most_columns)
+
+
+def _strip(values: Floats, cuts: Sequence[float], frames: Ints, n_frames: int, most_columns: int) -> Strip:
+    """Return values (t, K), of which the lowest count, in levels from the ``cuts`` on; inf is nothing."""
     columns = min(max(n_frames, 1), max(_COLUMNS[0], min(most_columns, _COLUMNS[1])))
-    k = scores.shape[1]
+    k = values.shape[1]
     lowest = np.full((columns, k), np.inf)
-    np.minimum.at(lowest, track.frames * columns // max(n_frames, 1), scores)
-    levels = np.where(np.isfinite(lowest), np.digitize(lowest, LEVELS), -1)
-    paths = [_bars(levels == level) for level in range(len(LEVELS) + 1)]
+    np.minimum.at(lowest, frames * columns // max(n_frames, 1), values)
+    levels = np.where(np.isfinite(lowest), np.digitize(lowest, cuts), -1)
+    paths = [_bars(levels == level) for level in range(len(cuts) + 1)]
     return Strip(columns, k, tuple(paths))
 
 
@@ -92,17 +112,34 @@ def level_names() -> list[str]:
     return [f"below {LEVELS[0]:g}", *between, f"{LEVELS[-1]:g} or more"]
 
 
+def error_names() -> list[str]:
+    """Return what each level of expected errors stands for, the worst first."""
+    between = [f"{100 * b:g} to {100 * a:g} %" for a, b in pairwise(ERRORS)]
+    return [f"above {100 * ERRORS[0]:g} %", *between, f"up to {100 * ERRORS[-1]:g} %"]
+
+
 def mean_and_lowest(track: Track) -> list[tuple[float, float, int] | None]:
     """Return for each keypoint the mean and the lowest score and its frame, where it is not labelled."""
-    there = is_there(track.keypoints) & ~track.labelled
+    return _mean_and_extreme(track, track.keypoint_scores, np.argmin)
+
+
+def mean_and_largest(track: Track) -> list[tuple[float, float, int] | None]:
+    """Return for each keypoint the mean and the largest expected error and its frame, where it is known."""
+    return _mean_and_extreme(track, track.expected_error, np.argmax)
+
+
+def _mean_and_extreme(
+    track: Track, values: Floats, extreme: Callable[[Floats], np.intp]
+) -> list[tuple[float, float, int] | None]:
+    there = is_there(track.keypoints) & ~track.labelled & np.isfinite(values)
     rows: list[tuple[float, float, int] | None] = []
     for k in range(there.shape[1]):
-        scores: Floats = track.keypoint_scores[there[:, k], k]
-        if not len(scores):
+        own: Floats = values[there[:, k], k]
+        if not len(own):
             rows.append(None)
             continue
-        at = int(np.flatnonzero(there[:, k])[np.argmin(scores)])
-        rows.append((float(scores.mean()), float(scores.min()), int(track.frames[at])))
+        at = int(extreme(own))
+        rows.append((float(own.mean()), float(own[at]), int(track.frames[there[:, k]][at])))
     return rows
 
 
@@ -110,6 +147,8 @@ _PICTURE, _OVERVIEW = 560, 1120  # pixels of the longer side
 _PICTURE_BYTES, _OVERVIEW_BYTES = 75_000, 220_000
 _CROWD, _CROWD_BYTES = 900, 120_000  # of more tracks than are shown one by one
 _SAMPLES = {1: 8, 2: 4, 3: 3}  # pictures a frame -> frames
+_FILM_FRAMES, _FILM_SIDE, _FILM_BYTES = 100, 480, 1_200_000  # of a clip that is played from pictures
+_FAR = "more than one gap between labels"
 _RINGS = 6  # keypoints with a ring in a picture
 _ALL_COLUMNS = 6000  # of all tracks' strips together
 _OPEN_TRACKS = 4  # tracks whose scores are shown without a click
@@ -128,14 +167,19 @@ def write_report(
     facts: Mapping[str, Any],
     *,
     scores: Sequence[Mapping[str, Any]] = (),
+    overlay: str | None = None,
+    span: range | None = None,
 ) -> None:
-    """Write one self-contained HTML page about a run: it needs no other file, no network and no script.
+    """Write one HTML page about a run, which needs no network; all but the overlay is inside.
 
     Args:
         path: where to write, a name that ends in .html.
         video: the clip.
         result: what the run made.
         facts: what was run, as ``run.json`` holds it. The page leaves out what is missing.
+        overlay: name of the video beside the page, of :func:`~posewarper.reporting.overlay.write_overlay`,
+            that the page plays. Left out, a clip of at most 100 frames is played from pictures in the page.
+        span: the frames that the run worked on, all by default.
         scores: rows with errors of several methods against known poses: ``method``, in percent ``mean``,
             ``median``, ``p95``, ``pck05``, ``pck10`` and ``coverage``, and ``seconds``; None is allowed.
 
@@ -147,25 +191,148 @@ def write_report(
     check_image_size(poses.image_size, video.image_size, what="poses", path=video.path)
     if not any(len(track.frames) for track in poses.tracks.values()):
         raise LabelsError("there are no poses to report on", fix="label at least one frame")
-    suggestions, n = frames_to_check(poses, result.labels), poses.n_frames
+    doubts, n = frames_to_check(poses, result.labels), poses.n_frames
     ticks = [(f, place(f, n)) for f in axis_ticks(n)]
     # Every value is escaped, because names of files, keypoints and tracks may hold anything.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source = (files("posewarper.reporting") / "report.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(
+    folder = files("posewarper.reporting")
+    script = (folder / "report.js").read_text(encoding="utf-8")
+    by_error, frames = any(track.knows_error for track in poses.tracks.values()), span or range(n)
+    lacking = {i: frames_without_pose(result, i, frames) for i in poses.tracks}
+    page = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8")).render(
+        policy=_policy(script),
+        script=Markup(script),
         head=_describe_head(video, result, facts),
         notes=list(result.notes),
-        pictures=_draw(video, result, suggestions),
-        chart={"n_frames": n, "ticks": ticks, "levels": level_names()},
-        tracks=[_describe_track(result, i, suggestions) for i in poses.tracks],
+        player=_describe_player(video, result, frames, overlay, doubts),
+        pictures=_draw(video, result, doubts),
+        chart={
+            "n_frames": n,
+            "ticks": ticks,
+            "levels": error_names() if by_error else level_names(),
+            "by_error": by_error,
+            "what": "Expected error" if by_error else "Scores",
+        },
+        tracks=[_describe_track(result, i, doubts, by_error=by_error) for i in poses.tracks],
+        lacking=[f"{_track_name(result, i)}: {text}" for i, own in lacking.items() for text in own],
+        steps=_next_steps(Path(path).parent, result, facts, extends=any(lacking.values())),
         scores=_score_table(scores, result.method),
         run=_describe_run(facts),
     )
     with replacing(path) as temporary:
         # Names of files may hold bytes that are no text.
         temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
+
+
+def _policy(script: str) -> str:
+    """Return what the page may load: its own script alone, pictures in it, and a video beside it."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    own = f"style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return f"default-src 'none'; img-src data:; media-src 'self' file:; {own}"
+
+
+# --- the clip ---------------------------------------------------------------------------------------------
+
+
+def _describe_player(
+    video: Video, result: RunResult, frames: range, overlay: str | None, doubts: Sequence[Doubt]
+) -> Values | None:
+    """Return what plays: a video beside the page, or pictures of a short clip; None where nothing does."""
+    if len(frames) < 2 or (overlay is None and len(frames) > _FILM_FRAMES):
+        return None
+    labelled = (frame for frame in result.poses.labelled_frames.tolist() if frame in frames)
+    return {
+        "video": overlay,
+        "film": _film(video, result, frames) if overlay is None else [],
+        "first": frames.start,
+        "count": len(frames),
+        "fps": f"{video.fps:.6g}",
+        "labelled": " ".join(map(str, labelled)),
+        "doubts": " ".join(str(each.frame) for each in doubts if each.frame in frames),
+    }
+
+
+def _film(video: Video, result: RunResult, frames: range) -> list[str]:
+    size = video.image_size
+    drawn = []
+    for frame in frames:
+        longest = min(_FILM_SIDE, max(size))
+        view = views.draw_view(video[frame], views.whole_image(size), longest, result.poses, frame)
+        drawn.append(views.encode_picture(view, _FILM_BYTES // len(frames)))
+    return drawn
+
+
+def frames_without_pose(result: RunResult, track_id: int, frames: range) -> list[str]:
+    """Return on which frames of a run a track has no pose, and why, a sentence for each stretch of frames."""
+    track, label = result.poses.tracks[track_id], result.labels.tracks.get(track_id)
+    there = track.frames[is_there(track.keypoints).any(1)]
+    lacking = np.setdiff1d(np.arange(frames.start, frames.stop), there)
+    own = np.zeros(0, np.int64) if label is None else label.frames[label.placed.any(1)]
+    gone = np.zeros(0, np.int64)
+    if label is not None:
+        gone = np.setdiff1d(result.labels.labelled_frames, label.frames[~label.is_gone])
+    texts = []
+    for run in np.split(lacking, np.flatnonzero(np.diff(lacking) > 1) + 1) if len(lacking) else []:
+        first, last = int(run[0]), int(run[-1])
+        inside = gone[(gone >= first) & (gone <= last)].tolist()
+        if not len(own):
+            why = "it was not found there"
+        elif inside:
+            why = f"it is not there on the labelled frame{'s' * (len(inside) > 1)} {few_of(inside)}"
+        elif last < own[0]:
+            why = f"{_FAR} before its first label, on frame {own[0]}"
+        elif first > own[-1]:
+            why = f"{_FAR} after its last label, on frame {own[-1]}"
+        else:
+            why = "nothing was found there"
+        count = f"{len(run)} frame{'s' * (len(run) > 1)}"
+        texts.append(f"no pose on {_ranges(run.tolist())} ({count}): {why}.")
+    return texts
+
+
+def _next_steps(
+    folder: Path, result: RunResult, facts: Mapping[str, Any], *, extends: bool
+) -> list[dict[str, str]]:
+    """Return what to do next, each with a command; nothing if it is not known what was run on which video."""
+    given = facts.get("inputs", {}).get("video")
+    words = [str(word) for word in facts.get("command", ())]
+    if not given or not words:
+        return []
+    video, place = str(given["path"]), os.fspath(folder)
+    steps = [
+        (
+            "Look at these poses and correct them in the browser: what you place is kept, and what it "
+            "changes is solved anew at once.",
+            ["label", video, "--out", place],
+        )
+    ]
+    if result.method != "predict":
+        steps.append(
+            (
+                "See which frames to label next, where labels help most.",
+                [
+                    "suggest",
+                    video,
+                    "--result",
+                    place,
+                    "-n",
+                    "10",
+                    "--picture",
+                    os.path.join(place, "next.jpg"),
+                ],
+            )
+        )
+    if extends and words[0] == "propagate" and "--extend" not in words:
+        again = [word for word in words if word != "--overwrite"]
+        steps.append(
+            (
+                "Give every track a pose on every frame, also far from its labels.",
+                [*again, "--extend", "--overwrite"],
+            )
+        )
+    return [{"text": text, "command": shlex.join(["posewarper", *command])} for text, command in steps]
 
 
 # --- pictures ---------------------------------------------------------------------------------------------
@@ -181,10 +348,10 @@ class _Shot:
     keypoints: tuple[int, ...] = ()
 
 
-def _draw(video: Video, result: RunResult, suggestions: Sequence[Suggestion]) -> Values:
+def _draw(video: Video, result: RunResult, doubts: Sequence[Doubt]) -> Values:
     """Return the overview, the sample frames and the frames to check, each with its pictures."""
     poses = result.poses
-    shots = _plan(result, suggestions)
+    shots = _plan(result, doubts)
     every = [shot for group in shots.values() for shot in group]
     drawn: dict[int, str] = {}
     # Rising, and each frame once: a video is quickest to read that way.
@@ -213,7 +380,7 @@ def _draw(video: Video, result: RunResult, suggestions: Sequence[Suggestion]) ->
 
     checks = [
         {**describe(shot), "number": n, "reasons": s.reasons}
-        for n, (s, shot) in enumerate(zip(suggestions, shots["checks"], strict=True), start=1)
+        for n, (s, shot) in enumerate(zip(doubts, shots["checks"], strict=True), start=1)
     ]
     height, width = poses.image_size
     _, _, wide, high = shots["samples"][0].box
@@ -227,7 +394,7 @@ def _draw(video: Video, result: RunResult, suggestions: Sequence[Suggestion]) ->
     }
 
 
-def _plan(result: RunResult, suggestions: Sequence[Suggestion]) -> dict[str, list[_Shot]]:
+def _plan(result: RunResult, doubts: Sequence[Doubt]) -> dict[str, list[_Shot]]:
     """Choose what to show of which frame: a picture around everybody, or one a track where they are apart."""
     poses, size = result.poses, result.poses.image_size
     whole, frames = views.whole_image(size), [track.frames for track in poses.tracks.values()]
@@ -263,7 +430,7 @@ def _plan(result: RunResult, suggestions: Sequence[Suggestion]) -> dict[str, lis
         fullest = np.flatnonzero(present == present.max())
         frame = int(fullest[len(fullest) // 2])
         overview.append(_Shot(frame, whole, min(_OVERVIEW, max(size)), _OVERVIEW_BYTES))
-    checks = [shoot(s.track, s.frame, s.keypoints[:_RINGS]) for s in suggestions]
+    checks = [shoot(s.track, s.frame, s.keypoints[:_RINGS]) for s in doubts]
     return {"overview": overview, "samples": samples, "checks": checks}
 
 
@@ -287,16 +454,27 @@ def _track_name(result: RunResult, track_id: int) -> str:
     return f"track {track_id}" if name is None else f"track {track_id} ({name})"
 
 
-def _describe_track(result: RunResult, track_id: int, suggestions: Sequence[Suggestion]) -> Values:
+def _describe_track(result: RunResult, track_id: int, doubts: Sequence[Doubt], *, by_error: bool) -> Values:
     poses, names = result.poses, result.poses.skeleton.names
     track, label = poses.tracks[track_id], result.labels.tracks.get(track_id)
     own = np.zeros(0, np.int64) if label is None else label.frames[label.placed.any(1)]
     seen = np.zeros(len(names), int) if label is None else label.placed.sum(0)
     keypoints = []
-    for name, times, figures in zip(names, seen.tolist(), mean_and_lowest(track), strict=True):
-        mean, lowest, frame = figures or (None, None, None)
-        keypoints.append({"name": name, "labels": times, "mean": mean, "lowest": lowest, "frame": frame})
+    figures = zip(names, seen.tolist(), mean_and_lowest(track), mean_and_largest(track), strict=True)
+    for name, times, of_scores, of_errors in figures:
+        mean, lowest, frame = of_scores or (None, None, None)
+        error, largest, where = of_errors or (None, None, None)
+        row = {"name": name, "labels": times, "mean": mean, "lowest": lowest, "frame": frame}
+        keypoints.append({**row, "error": error, "largest": largest, "error_frame": where})
     scored = [row["mean"] for row in keypoints if row["mean"] is not None]
+    errors = [row["error"] for row in keypoints if row["error"] is not None]
+    most_columns = _ALL_COLUMNS // len(poses.tracks)
+    if by_error:
+        known = None if label is None else fill_in(label).keypoints
+        size = subject_size(known, track.keypoints, poses.image_size)
+        strip = error_strip(track, size, poses.n_frames, most_columns)
+    else:
+        strip = score_strip(track, poses.n_frames, most_columns)
     return {
         "name": _track_name(result, track_id),
         "open": track_id in list(poses.tracks)[:_OPEN_TRACKS],
@@ -305,12 +483,13 @@ def _describe_track(result: RunResult, track_id: int, suggestions: Sequence[Sugg
         "labels": len(own),
         "marks": marks(own, poses.n_frames),
         "mean": sum(scored) / len(scored) if scored else None,
+        "error": sum(errors) / len(errors) if errors else None,
         "never": [row["name"] for row in keypoints if not row["labels"]],
         "keypoints": keypoints,
-        "strip": score_strip(track, poses.n_frames, _ALL_COLUMNS // len(poses.tracks)),
+        "strip": strip,
         "doubts": [
             (n, s.frame, place(s.frame, poses.n_frames))
-            for n, s in enumerate(suggestions, start=1)
+            for n, s in enumerate(doubts, start=1)
             if s.track == track_id
         ],
     }

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from posewarper.reporting.checking import Suggestion, frames_to_check, subject_size
+from posewarper.reporting.checking import Doubt, frames_to_check, subject_size
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Poses, Track
 
@@ -24,7 +24,7 @@ def clean_points() -> np.ndarray:
     return SHAPE + np.stack([2.0 * t, 5 * np.sin(t / 8)], -1)[:, None]
 
 
-def judge(points=None, scores=None, labelled=LABELLED, **more) -> list[Suggestion]:
+def judge(points=None, scores=None, labelled=LABELLED, **more) -> list[Doubt]:
     """Suggestions for one track that is clean but for what is given."""
     points = clean_points() if points is None else points
     scores = np.full(points.shape[:2], 0.9) if scores is None else scores
@@ -34,15 +34,15 @@ def judge(points=None, scores=None, labelled=LABELLED, **more) -> list[Suggestio
     return check(tracks, {0: Track(labelled, truth)})
 
 
-def check(tracks, labels, **more) -> list[Suggestion]:
+def check(tracks, labels, **more) -> list[Doubt]:
     given = Labels(SKELETON, labels)
     poses = Poses(SKELETON, tracks, SIZE, N_FRAMES, labelled_frames=given.labelled_frames)
     return frames_to_check(poses, given, **more)
 
 
-def only(suggestions: list[Suggestion]) -> Suggestion:
-    assert len(suggestions) == 1, suggestions
-    return suggestions[0]
+def only(doubts: list[Doubt]) -> Doubt:
+    assert len(doubts) == 1, doubts
+    return doubts[0]
 
 
 def test_a_clean_track_gives_no_reason() -> None:

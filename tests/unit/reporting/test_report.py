@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import errno
+import hashlib
 import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -46,6 +48,7 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.open: list[str] = []
+        self.scripts: list[str] = []
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         self.close()
@@ -53,7 +56,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br", "path", "line"):
+        if tag not in ("meta", "img", "br", "path", "line", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -63,7 +66,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes nothing"
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif not self.open or self.open[-1] != "style":
             self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -107,9 +112,12 @@ def report(clip, tmp_path):
     return write
 
 
-def pictures(page: Page) -> list[np.ndarray]:
+def pictures(page: Page, *, film: bool = False) -> list[np.ndarray]:
+    """The pictures of the page without its film, or those of the film alone."""
     decoded = []
     for image in page.all("img"):
+        if film != ("hidden" in image or image.get("class") == "first"):
+            continue
         kind, _, data = (image["src"] or "").partition(",")
         assert kind == "data:image/jpeg;base64"
         decoded.append(cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR))
@@ -118,13 +126,16 @@ def pictures(page: Page) -> list[np.ndarray]:
 
 
 def test_the_page_needs_nothing_else(report, tmp_path) -> None:
-    page = report()
+    page = report(overlay="overlay.mp4")
     assert page.open == []
     ids = {attributes.get("id") for _, attributes in page.elements}
     for tag, attributes in page.elements:
-        assert tag not in ("script", "link", "iframe", "object", "base"), tag
+        assert tag not in ("link", "iframe", "object", "base"), tag
         for name in ("src", "href", "srcset", "action", "data"):
             value = attributes.get(name) or ""
+            if tag == "video":
+                assert (name, value) in (("src", "overlay.mp4"), (name, ""))
+                continue
             assert value == "" or value.startswith("data:image/jpeg") or value[1:] in ids, value[:80]
         assert not any(name.startswith("on") for name in attributes)
     style = page.source.partition("<style>")[2].partition("</style>")[0]
@@ -132,9 +143,13 @@ def test_the_page_needs_nothing_else(report, tmp_path) -> None:
     assert not re.search(r"https?://|file://", page.source)
     # Were something forgotten, the browser would refuse it.
     policy = page.all("meta")[3]
-    assert policy["http-equiv"] == "Content-Security-Policy" and "default-src 'none'" in (
-        policy["content"] or ""
-    )
+    allowed = policy["content"] or ""
+    assert policy["http-equiv"] == "Content-Security-Policy" and allowed.startswith("default-src 'none'; ")
+    [script] = page.scripts
+    assert page.all("script") == [{}]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in allowed
+    assert not re.search(r"fetch|XMLHttp|import|eval|innerHTML|WebSocket", script)
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
     assert os.listdir(tmp_path) == ["report.html"]
 
@@ -145,7 +160,7 @@ def test_what_it_says(report) -> None:
         "2 labelled frames gave 12 poses of 1 track with 4 keypoints, on 12 frames.",
         "Method default, effort fast · ran for 1 min 15 s · clip of 160 x 120 pixels, 1.0 s at 12.5 fps",
         "tail is rarely labelled",
-        "1 frame 5 0.40 s Low score: tail (0.20); 0.90 is usual for this track.",
+        "1 frame 5 0.40 s Show Low score: tail (0.20); 0.90 is usual for this track.",
         "track 0 12 0 to 11 2 0.88 none",
         "posewarper propagate 'my clip.mp4'",
         "video: clip.mp4 sha256 " + "ab" * 32,
@@ -206,7 +221,8 @@ def test_names_may_hold_anything(report, clip) -> None:
     for name in (*names, "<h1>clip</h1>\\udcff: poses", "<style>*{display:none}", "<u> {% raw %}"):
         assert name in page.text, name
     tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "u"} and len(page.all("style")) == len(page.all("h1")) == 1
+    assert not tags & {"u"} and page.all("script") == [{}] and "alert" not in page.scripts[0]
+    assert len(page.all("style")) == len(page.all("h1")) == 1
     assert all((image["src"] or "").startswith("data:") for image in page.all("img"))
     assert "track 0 (</title><b>mouse</b>)" in page.text and "49" not in page.text.split("sha256")[0]
 
@@ -266,7 +282,7 @@ def test_two_tracks_far_apart_are_shown_one_by_one(report) -> None:
     )
     page = report(result)
     assert re.search(r"frame 0 0.00 s track 0 .*frame 0 0.00 s track 1 \(rat\)", page.text)
-    assert len({picture.shape for picture in pictures(page)[1:]}) == 1
+    assert len({picture.shape for picture in pictures(page)} - {(HEIGHT, WIDTH, 3)}) == 1
 
 
 def test_all_keypoints_outside_of_the_image(report) -> None:
@@ -332,3 +348,89 @@ def test_poses_that_do_not_fit_are_refused(report) -> None:
         report(replace(result, poses=replace(result.poses, image_size=(WIDTH, HEIGHT))))
     with pytest.raises(LabelsError, match="no poses"):
         report(replace(result, poses=replace(result.poses, tracks={})))
+
+
+# --- the clip plays ---------------------------------------------------------------------------------------
+
+
+def test_the_overlay_beside_the_page_is_played(report) -> None:
+    page = report(overlay="overlay.mp4")
+    [player] = [attributes for _, attributes in page.elements if attributes.get("id") == "player"]
+    told = {
+        name: player[f"data-{name}"] for name in ("first", "count", "frames", "fps", "labelled", "doubts")
+    }
+    assert told == {
+        "first": "0",
+        "count": "12",
+        "frames": "12",
+        "fps": "12.5",
+        "labelled": "2 8",
+        "doubts": "5",
+    }
+    assert page.all("video")[0]["src"] == "overlay.mp4"
+    assert pictures(page, film=True) == []
+    part = report(overlay="overlay.mp4", span=range(4, 9))
+    [player] = [attributes for _, attributes in part.elements if attributes.get("id") == "player"]
+    assert [player[f"data-{name}"] for name in ("first", "count", "frames", "labelled")] == [
+        "4",
+        "5",
+        "12",
+        "8",
+    ]
+    assert (part.all("input")[0]["min"], part.all("input")[0]["max"]) == ("4", "8")
+
+
+def test_a_short_clip_without_an_overlay_is_played_from_pictures(report) -> None:
+    page = report()
+    assert not page.all("video")
+    film = pictures(page, film=True)
+    assert [picture.shape for picture in film] == [(HEIGHT, WIDTH, 3)] * N_FRAMES
+    assert len([image for image in page.all("img") if "hidden" in image]) == N_FRAMES - 1
+    # The subject moves by 3 pixels a frame, so no two pictures are alike.
+    assert min(np.abs(a.astype(int) - b).max() for a, b in pairwise(film)) > 50
+
+
+def test_expected_errors_over_time(report) -> None:
+    result = made_result()
+    track = result.poses.tracks[0]
+    # The subject is 40 pixels long, so that 0.3 pixels are 0.75 percent, and 6 are 15.
+    error = np.full((N_FRAMES, 4), 0.3)
+    error[7, 1], error[9, 2], error[[2, 8]] = 6.0, 1.0, 0.0
+    poses = replace(result.poses, tracks={0: replace(track, expected_error=error)})
+    page = report(replace(result, poses=poses))
+    assert page.all("svg")[0]["aria-label"] == "Expected error of track 0 over time"
+    paths = {p["class"]: p["d"] for p in page.all("path")}
+    assert paths["level-0"] == "M7 1.07h1v0.86h-1z"
+    assert paths["level-2"] == "M9 2.07h1v0.86h-1z"
+    assert "level-1" not in paths and "level-3" not in paths
+    assert "above 10 %" in page.text and "up to 1 %" in page.text
+    # On the ten frames without a label: nine of 0.3 and one of 6.
+    assert "left_hand: 0.9 pixels on average, 6.0 on frame 7." in page.text
+    assert "left_hand 2 0.90 0.90 0 0.9 px 6.0 px 7" in page.text
+
+
+def test_why_there_is_no_pose_is_told(report) -> None:
+    result = made_result(labelled=(2, 5))
+    poses = replace(result.poses, tracks={0: result.poses.tracks[0].at(range(1, 6))})
+    labels = replace(result.labels, labelled_frames=np.array([2, 5, 9]))
+    facts = {**FACTS, "command": ["propagate", "my clip.mp4", "--labels", "l.json", "--overwrite"]}
+    page = report(replace(result, poses=poses, labels=labels), facts)
+    for text in (
+        "track 0: no pose on 0 (1 frame): more than one gap between labels before its first label, "
+        "on frame 2.",
+        "track 0: no pose on 6 to 11 (6 frames): it is not there on the labelled frame 9.",
+        "posewarper propagate 'my clip.mp4' --labels l.json --extend --overwrite",
+    ):
+        assert text in page.text, text
+    whole = report(result, facts)
+    assert "no pose on" not in whole.text and "--extend" not in whole.text
+    found = report(replace(result, poses=poses, labels=Labels(SKELETON, {}), method="predict"))
+    assert "no pose on 6 to 11 (6 frames): it was not found there." in found.text
+
+
+def test_what_to_do_next_are_commands(report, tmp_path) -> None:
+    page = report(overlay="overlay.mp4")
+    assert f"posewarper label clip.mp4 --out {tmp_path} " in page.text
+    assert f"posewarper suggest clip.mp4 --result {tmp_path} -n 10" in page.text
+    assert len([button for button in page.all("button") if "data-copy" in button]) == 3
+    assert "What to do next" not in report(facts={}).text
