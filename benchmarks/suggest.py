@@ -1,19 +1,22 @@
 """Whether the frames that `posewarper suggest` names are better to label than others.
 
     python benchmarks/suggest.py CLIP --labels DENSE.json --out FIGURES.jsonl [--every 31] [--add 5,10,20]
-        [--track ID]
+        [--begin 5,10] [--track ID]
 
 The dense labels play the user. One label in 31 is kept, and then labels are added: those that `suggest` names
 by expected error (after each step the labels are propagated again, and it names the next ones), those that
-halve the widest gap, and random ones (three seeds). The labels are propagated with the effort `fast`, that is
-without a network, and with `--extend`, so that no choice loses frames by where its last label lies. Each step
-adds one line to FIGURES.jsonl; what is there is not run again. A keypoint that the dense labels lack on a
-frame is one of which the user says that it is not there; a frame that they lack, or on which they lack a
-track, stands for the nearest that they have.
+halve the widest gap, and random ones (three seeds). And 5 and 10 frames are the first to be labelled: those
+that `suggest` names by looks, those that halve the clip again and again, evenly spaced ones, and random ones.
 
-Told are the mean and the 95th percentile, in percent of the subject's size, over all frames that were not
-labelled in the beginning: those that are labelled by now count as 0, so that all choices are measured on the
-same keypoints. `held_out_mean` and `held_out_p95` leave them out.
+The labels are propagated with the effort `fast`, that is without a network, and with `--extend`, so that no
+choice loses frames by where its last label lies. Each step adds one line to FIGURES.jsonl; what is there is
+not run again. A keypoint that the dense labels lack on a frame is one of which the user says that it is not
+there; a frame that they lack, or on which they lack a track, stands for the nearest that they have.
+
+Told are the mean and the 95th percentile, in percent of the subject's size. Where labels are added they are
+taken over all frames that were not labelled in the beginning: those that are labelled by now count as 0, so
+that all choices are measured on the same keypoints. `held_out_mean` and `held_out_p95` leave them out, as do
+the figures of the first labels.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +87,82 @@ class Loop:
         return taken
 
 
+class Figures:
+    """What was measured, a line each in a file; what is there is not measured again.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def find(self, same: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the line of some settings, None if they were not measured yet."""
+        return next((row for row in self._rows if same.items() <= row.items()), None)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a line, at once, and show it."""
+        self._rows.append(row)
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        print({name: value for name, value in row.items() if name != "frames"}, flush=True)
+
+
+def add_labels(loop: Loop, figures: Figures, head: dict[str, Any], steps: Sequence[int]) -> None:
+    """Add labels to those of the beginning, in steps, by each choice."""
+    for by in ("suggest", "bisection", *(f"random {seed}" for seed in SEEDS)):
+        taken, poses = loop.start.labelled_frames.tolist(), None
+        for before, added in zip([0, 0, *steps], [0, *steps], strict=False):
+            same = {**head, "by": by if added else "start", "added": added}
+            known = figures.find(same)
+            if known is not None:
+                taken, poses = known["frames"], None
+                continue
+            if added:
+                if by == "suggest" and poses is None:
+                    poses = loop.propagate(loop.dense.at(taken))
+                taken = loop.more(by, taken, added - before, poses)
+            begun = time.perf_counter()
+            poses = loop.propagate(loop.dense.at(taken))
+            every = score_clip(poses, loop.dense, loop.start)
+            row = {**same, "frames": [int(frame) for frame in taken]}
+            row |= {"mean": round(every.mean, 3), "p95": round(every.p95, 2)}
+            row |= held_out(poses, loop.dense, taken)
+            figures.add(row | {"seconds": round(time.perf_counter() - begun, 1)})
+
+
+def begin(loop: Loop, figures: Figures, head: dict[str, Any], counts: Sequence[int]) -> None:
+    """Take the first frames to be labelled by each choice."""
+    n_frames = loop.video.n_frames
+    for count in counts:
+        for by in ("looks", "bisection", "evenly", *(f"random {seed}" for seed in SEEDS)):
+            same = {**head, "by": by, "begin": count}
+            if figures.find(same) is not None:
+                continue
+            if by.startswith("random"):
+                wanted = np.random.default_rng(int(by[-1])).choice(loop.can_be_labelled, count, replace=False)
+            elif by == "evenly":
+                wanted = (2 * np.arange(count) + 1) * n_frames // (2 * count)
+            else:
+                order = {"looks": "looks", "bisection": "gaps"}[by]
+                wanted = [each.frame for each in suggest_frames(loop.video, count=count, by=order)]
+            taken: list[int] = []
+            for frame in wanted:
+                taken.append(loop.nearest(int(frame), set(taken)))
+            poses = loop.propagate(loop.dense.at(taken))
+            figures.add({**same, "frames": taken, **held_out(poses, loop.dense, taken)})
+
+
+def held_out(poses: Poses, dense: Labels, taken: Sequence[int]) -> dict[str, Any]:
+    """Return the figures on the frames that are not labelled."""
+    score = score_clip(poses, dense, dense.at(taken))
+    return {"held_out_mean": round(score.mean, 3), "held_out_p95": round(score.p95, 2)}
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -91,47 +171,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--every", type=int, default=31)
     parser.add_argument("--add", default="5,10,20")
+    parser.add_argument("--begin", default="5,10")
     parser.add_argument("--track", type=int)
     asked = parser.parse_args()
-    steps = [0, *(int(part) for part in asked.add.split(","))]
-    done = [json.loads(line) for line in asked.out.read_text().splitlines()] if asked.out.exists() else []
+    figures = Figures(asked.out)
     with open_video(asked.clip) as video, tempfile.TemporaryDirectory() as scratch:
         dense = read_labels(LabelFile(asked.labels, unlabelled="absent"), video=video)
         dense = dense if asked.track is None else dense.only_track(asked.track)
         start = keep_every(dense, asked.every)
         loop = Loop(video, dense, start, Path(scratch) / "flow")
-        for by in ("suggest", "bisection", *(f"random {seed}" for seed in SEEDS)):
-            taken, poses = start.labelled_frames.tolist(), None
-            for before, added in zip([0, *steps], steps, strict=False):
-                same = {"clip": asked.clip.stem, "every": asked.every, "by": by if added else "start"}
-                same |= {"added": added}
-                if added > before:
-                    known = next((row for row in done if same.items() <= row.items()), None)
-                    if known is not None:
-                        taken, poses = known["frames"], None
-                        continue
-                    if by == "suggest" and poses is None:
-                        poses = loop.propagate(dense.at(taken))
-                    taken = loop.more(by, taken, added - before, poses)
-                elif any(same.items() <= row.items() for row in done):
-                    continue
-                begun = time.perf_counter()
-                poses = loop.propagate(dense.at(taken))
-                row: dict[str, Any] = {**same, "frames": [int(frame) for frame in taken]}
-                held_out = score_clip(poses, dense, dense.at(taken))
-                every = score_clip(poses, dense, start)
-                row |= {"mean": round(every.mean, 3), "p95": round(every.p95, 2)}
-                row |= {"held_out_mean": round(held_out.mean, 3), "held_out_p95": round(held_out.p95, 2)}
-                row |= {
-                    "coverage": round(every.coverage, 1),
-                    "seconds": round(time.perf_counter() - begun, 1),
-                }
-                done.append(row)
-                with asked.out.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                print(*(f"{row[name]:>10}" for name in ("clip", "by", "added", "mean", "p95")), flush=True)
+        name = asked.clip.stem
+        begin(loop, figures, {"clip": name}, [int(part) for part in asked.begin.split(",")])
+        steps = [int(part) for part in asked.add.split(",")]
+        add_labels(loop, figures, {"clip": name, "every": asked.every}, steps)
 
 
 if __name__ == "__main__":
