@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 
-ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/#([\w-]{32})\n")
+ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/#([\w-]{32})(?:&frame=\d+)?\n")
 
 
 class Page:

@@ -39,6 +39,18 @@ def test_it_says_its_address_and_ends_by_ctrl_c(pages, tmp_path):
     assert "labels.json" in err and (tmp_path / "out" / "label" / "labels.json").is_file()
 
 
+def test_the_frame_to_begin_on_is_in_the_address(pages, tmp_path, capsys):
+    clip = write_clip(tmp_path)
+    page = pages(clip, "--out", tmp_path / "out", "--skeleton", "coco", "--frame", "19")
+    assert page.address.endswith("&frame=19")
+    page.end(signal.SIGTERM)
+    code, out, err = command(
+        capsys, "label", clip, "--out", tmp_path / "other", "--frame", "20", "--no-browser"
+    )
+    assert (code, out) == (2, "")
+    assert "the clip does not have this frame" in err and "--frame from 0 to 19" in err
+
+
 def test_after_a_kill_all_is_there(pages, tmp_path):
     clip, labels = write_clip(tmp_path), write_some_labels(tmp_path)
     page = pages(clip, "--out", tmp_path / "out", "--labels", labels)

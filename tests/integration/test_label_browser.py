@@ -323,6 +323,17 @@ def test_it_fits_and_can_be_read(servers, desk, tmp_path, width, scheme):
     assert desk.complaints == []
 
 
+def test_it_begins_on_the_frame_that_is_asked_for(servers, desk, tmp_path):
+    words = ("--labels", write_some_labels(tmp_path), "--out", tmp_path / "out")
+    server = servers(write_clip(tmp_path), *words, "--frame", "12")
+    window = desk()
+    window.open(server.address)
+    window.until("document.getElementById('place-now').textContent.startsWith('frame 12 ')")
+    # The token is gone from the address line.
+    window.until("/^(#frame=\\d+)?$/.test(location.hash)")
+    assert window.complaints == []
+
+
 def test_a_stale_address_and_a_server_that_ended_are_said(servers, desk, tmp_path):
     server, first, second = servers(write_clip(tmp_path), "--out", tmp_path / "out"), desk(), desk()
     first.open(server.address)

@@ -212,7 +212,9 @@ def test_the_keyboard_alone_plays_and_steps(page):
 def test_a_frame_to_check_is_shown_on_a_click(page):
     button = page.locator(".checks button").first
     button.click()
-    assert shown(page)[0] == int(button.get_attribute("data-frame"))
+    frame = int(button.get_attribute("data-frame"))
+    assert shown(page)[0] == frame
+    assert page.locator(".command code").first.inner_text().endswith(f" --frame {frame}")
     assert abs(page.locator("#player").bounding_box()["y"]) < 2
 
 

@@ -685,17 +685,19 @@ function wireButtons(): void {
 }
 
 async function start(): Promise<void> {
-  const hash = location.hash.slice(1);
-  const frame = /^frame=(\d+)$/.exec(hash);
+  // The token, the frame to begin on, or both, with & in between.
+  const parts = location.hash.slice(1).split("&");
+  const frame = parts.map((part) => /^frame=(\d+)$/.exec(part)).find((found) => found !== null);
+  const token = parts.find((part) => part !== "" && !part.startsWith("frame="));
   wireDialogs();
   wireButtons();
   model.changed = () => view.draw();
   model.refresh = refresh;
   try {
-    if (hash !== "" && frame === null) {
+    if (token !== undefined) {
       history.replaceState(null, "", location.pathname);
       // A page that has been here before has the cookie already.
-      await model.transport.enter(hash).catch((error) => {
+      await model.transport.enter(token).catch((error) => {
         if (!(error instanceof Problem) || error.status !== 401) throw error;
       });
     }
@@ -724,7 +726,7 @@ async function start(): Promise<void> {
   });
   view.resize();
   view.fit();
-  go(frame === null ? (model.info.labelled[0] ?? 0) : Number(frame[1]));
+  go(frame === undefined ? (model.info.labelled[0] ?? 0) : Number(frame[1]));
   if (model.names.length > 0 && model.info.labelled.length === 0 && !model.info.has_poses) setPlacing(true);
   document.documentElement.dataset["ready"] = "yes";
 }

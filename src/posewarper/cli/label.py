@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posewarper.cli import common
-from posewarper.errors import LabelsError, VideoError
+from posewarper.errors import ConfigError, LabelsError, VideoError
 
 if TYPE_CHECKING:
     from posewarper.skeletons import Skeleton
@@ -34,6 +34,10 @@ def run(
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for labels and results; <clip>_poses if left out."),
+    ] = None,
+    frame: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Begin on this frame, not on the first labelled one."),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
     browser: Annotated[
@@ -74,8 +78,16 @@ def run(
         # Whoever ends it, and however: what is labelled is written, and a run is stopped.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
+            if frame is not None and frame >= session.frames.n_frames:
+                raise ConfigError(
+                    "the clip does not have this frame",
+                    path=clip,
+                    expected=f"--frame from 0 to {session.frames.n_frames - 1}",
+                    got=frame,
+                    fix="name another frame, or leave --frame out",
+                )
             with suppress(KeyboardInterrupt):
-                serve(session, listener, ready)
+                serve(session, listener, ready, frame=frame)
         finally:
             session.close()
             signal.signal(signal.SIGTERM, before)

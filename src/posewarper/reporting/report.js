@@ -28,6 +28,7 @@
     });
     let frame = first;
     let timer = 0;
+    let moved = false;
 
     player.querySelector(".controls").hidden = false;
     document.querySelectorAll(".needs-script").forEach((element) => (element.hidden = false));
@@ -40,6 +41,9 @@
       if (said.textContent !== text) said.textContent = text;
       cursors.forEach((cursor) => (cursor.style.left = `${(100 * (frame + 0.5)) / frames}%`));
       film.forEach((image, n) => (image.hidden = n !== frame - first));
+      // Commands that open the shown frame; until somebody has moved they name the one to look at first.
+      if (moved) document.querySelectorAll(".now").forEach((word) => (word.textContent = String(frame)));
+      moved = true;
     }
 
     function show(wanted) {

@@ -217,7 +217,13 @@ def write_report(
         },
         tracks=[_describe_track(result, i, doubts, by_error=by_error) for i in poses.tracks],
         lacking=[f"{_track_name(result, i)}: {text}" for i, own in lacking.items() for text in own],
-        steps=_next_steps(Path(path).parent, result, facts, extends=any(lacking.values())),
+        steps=_next_steps(
+            Path(path).parent,
+            result,
+            facts,
+            doubts[0].frame if doubts else frames.start,
+            extends=any(lacking.values()),
+        ),
         scores=_score_table(scores, result.method),
         run=_describe_run(facts),
     )
@@ -293,21 +299,21 @@ def frames_without_pose(result: RunResult, track_id: int, frames: range) -> list
 
 
 def _next_steps(
-    folder: Path, result: RunResult, facts: Mapping[str, Any], *, extends: bool
-) -> list[dict[str, str]]:
-    """Return what to do next, each with a command; nothing if it is not known what was run on which video."""
+    folder: Path, result: RunResult, facts: Mapping[str, Any], frame: int, *, extends: bool
+) -> list[Values]:
+    """Return what to do next, each with a command; nothing if it is not known what was run on which video.
+
+    One that ends with a ``frame`` is about the frame that the page shows, which is to be looked at first.
+    """
     given = facts.get("inputs", {}).get("video")
     words = [str(word) for word in facts.get("command", ())]
     if not given or not words:
         return []
     video, place = str(given["path"]), os.fspath(folder)
-    steps = [
-        (
-            "Look at these poses and correct them in the browser: what you place is kept, and what it "
-            "changes is solved anew at once.",
-            ["label", video, "--out", place],
-        )
-    ]
+    look = (
+        "Correct these poses in the browser, from this frame on: what you place is kept, and what it changes "
+    )
+    steps = [(f"{look}is solved anew at once.", ["label", video, "--out", place, "--frame"])]
     if result.method != "predict":
         steps.append(
             (
@@ -332,7 +338,14 @@ def _next_steps(
                 [*again, "--extend", "--overwrite"],
             )
         )
-    return [{"text": text, "command": shlex.join(["posewarper", *command])} for text, command in steps]
+    return [
+        {
+            "text": text,
+            "command": shlex.join(["posewarper", *command]),
+            "frame": frame if command[-1] == "--frame" else None,
+        }
+        for text, command in steps
+    ]
 
 
 # --- pictures ---------------------------------------------------------------------------------------------

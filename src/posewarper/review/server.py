@@ -405,11 +405,16 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(session: Session, listener: socket.socket, ready: Callable[[str], None]) -> None:
-    """Serve the page until Ctrl-C; ``ready`` is told the address once it can be opened."""
+def serve(
+    session: Session, listener: socket.socket, ready: Callable[[str], None], *, frame: int | None = None
+) -> None:
+    """Serve the page until Ctrl-C; ``ready`` is told the address once it can be opened.
+
+    The page begins on a ``frame``, by default on the first that is labelled.
+    """
     port = listener.getsockname()[1]
     gate = Gate(port)
-    address = f"http://{HOST}:{port}/#{gate.token}"
+    address = f"http://{HOST}:{port}/#{gate.token}" + ("" if frame is None else f"&frame={frame}")
 
     async def run() -> None:
         routes = Routes(session, gate)

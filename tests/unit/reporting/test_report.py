@@ -430,7 +430,7 @@ def test_why_there_is_no_pose_is_told(report) -> None:
 
 def test_what_to_do_next_are_commands(report, tmp_path) -> None:
     page = report(overlay="overlay.mp4")
-    assert f"posewarper label clip.mp4 --out {tmp_path} " in page.text
+    assert f"posewarper label clip.mp4 --out {tmp_path} --frame 5 " in page.text
     assert f"posewarper suggest clip.mp4 --result {tmp_path} -n 10" in page.text
     assert len([button for button in page.all("button") if "data-copy" in button]) == 3
     assert "What to do next" not in report(facts={}).text
