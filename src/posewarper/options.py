@@ -75,7 +75,7 @@ class NetworkConfig(Settings):
 class FitConfig(Settings):
     """How a model is fitted to a clip. Budgets are iterations, never seconds."""
 
-    pose_iterations: int = Field(default=240, ge=0, description="at most, on the labels")
+    pose_iterations: int = Field(default=480, ge=0, description="at most, on the labels")
     enough: float = Field(default=0.1, gt=0, description="share of the loss at which the labels are learned")
     pseudo_iterations: int = Field(default=120, ge=0, description="on propagated poses; 0 for none")
     warp_iterations: int = Field(default=150, ge=0)

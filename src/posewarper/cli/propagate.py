@@ -163,11 +163,11 @@ def plan(settings: Mapping[str, Any], trains: bool) -> list[common.Stage]:
         return [("optical flow", None, 0.12), *poses]
     start: list[common.Stage] = [
         ("optical flow", None, 0.12),
-        ("training the pose network", config.pose_iterations, 0.5),
+        ("training the pose network", config.pose_iterations, 0.25),
     ]
     further: list[common.Stage] = [
-        ("training on propagated poses", config.pseudo_iterations, 0.5),
-        ("training the warper", config.warp_iterations, 0.25),
+        ("training on propagated poses", config.pseudo_iterations, 0.25),
+        ("training the warper", config.warp_iterations, 0.5),
     ]
     if not config.estimate_first:
         return [*start, ("propagating (default)", None, 0.15), *further, *poses]
