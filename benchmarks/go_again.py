@@ -107,17 +107,17 @@ def correct(session: Session, watch: Watch, truth: Labels) -> tuple[float, int]:
     return time.perf_counter() - begun, len(watch.solved[-1]["frames"])
 
 
-def run(session: Session, watch: Watch, effort: str, *, model: bool = False) -> None:
+def run(session: Session, watch: Watch, effort: str) -> None:
     """Propagate; ends when the poses stand and all is ready to go again."""
     before = session.shown
-    session.run(effort, model=model)
+    session.run(effort)
     watch.until(lambda: session.shown is not before or session.run_state["state"] == "failed")
-    if session.run_state["state"] == "running" and effort != "fast" and not model:
+    if session.run_state["state"] == "running" and effort != "fast":
         session.cancel()  # training for new videos would go on for minutes
     watch.until(lambda: session.run_state["state"] not in ("running", "stopping"))
     if session.run_state["state"] == "failed":
         raise SystemExit(session.run_state["said"])
-    watch.until(lambda: session.solver.kept is not None and session.ready is None)
+    watch.until(lambda: session.solver.kept is not None and session.solver.rests)
 
 
 def main() -> None:
@@ -146,7 +146,7 @@ def main() -> None:
             took = [correct(session, watch, truth) for _ in range(asked.corrections)]
             shown = dict(session.shown.tracks)
             after = mean_error(errors(shown, truth))
-            run(session, watch, asked.effort, model=asked.effort != "fast")
+            run(session, watch, asked.effort)
             final = dict(read_poses(folder / "out" / "poses.json").tracks)
             final_error = mean_error(errors(final, truth))
             pretend = Labels(truth.skeleton, {i: track for i, track in final.items()}, image_size=None)

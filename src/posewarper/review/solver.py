@@ -60,6 +60,7 @@ class Solver:
         self._renew: tuple[Path | None, bool] | None = None
         self._closing = self._suggests = False
         self.kept: Kept | None = None
+        self.rests = False  # whether there is nothing to do
         self._thread = threading.Thread(target=self._work, name="solver", daemon=True)
         self._thread.start()
 
@@ -92,11 +93,10 @@ class Solver:
 
     def _work(self) -> None:
         ahead: Iterator[None] = iter(())
-        idle = False
         with suppress(PosewarperError), open_video(self._path) as video:
             while True:
                 with self._condition:
-                    while idle and not (
+                    while self.rests and not (
                         self._closing or self._suggests or self._renew is not None or self._is_asked()
                     ):
                         self._condition.wait()
@@ -121,9 +121,9 @@ class Solver:
                     elif suggests:
                         self._suggest(video)
                     else:
-                        idle = next(ahead, self) is self
+                        self.rests = next(ahead, self) is self
                         continue
-                    idle = False
+                    self.rests = False
                 except Exception as error:  # whatever it is, the page goes on without
                     self.kept = None
                     why = first_sentence(error)
