@@ -325,8 +325,10 @@ async function propagate(): Promise<void> {
   settle();
   await report(async () => {
     const effort = find<HTMLSelectElement>("effort").value;
-    const [again, extend] = [find<HTMLInputElement>("again").checked, find<HTMLInputElement>("extend").checked];
-    model.info.run = await model.transport.run(effort, again && model.info.has_model, extend);
+    const ticked = (id: string): boolean => find<HTMLInputElement>(id).checked;
+    const how = { extend: ticked("extend"), further: ticked("further") };
+    const again = ticked("again") && model.info.has_model;
+    model.info.run = await model.transport.run(effort, { ...how, model: again });
   });
   refresh();
 }
@@ -539,6 +541,8 @@ function showRun(): void {
   find<HTMLButtonElement>("do-propagate").disabled = busy || model.info.labelled.length === 0;
   find("do-cancel").hidden = !busy;
   find("again-row").hidden = !model.info.has_model;
+  const trains = find<HTMLSelectElement>("effort").value !== "fast";
+  find("further-row").hidden = !trains || (model.info.has_model && find<HTMLInputElement>("again").checked);
   const bar = find<HTMLProgressElement>("run-bar");
   bar.hidden = !busy;
   if (run.total) {
@@ -677,7 +681,7 @@ function wireButtons(): void {
     select(Number(track.value), model.keypoint);
     track.blur();
   });
-  for (const id of ["doubt-kind", "doubt-status", "doubt-words"]) find(id).addEventListener("input", () => refresh());
+  for (const id of ["doubt-kind", "doubt-status", "doubt-words", "effort", "again"]) find(id).addEventListener("input", () => refresh());
   find("do-copy").addEventListener("click", (event) => {
     void navigator.clipboard?.writeText(model.info.run.command ?? "").then(() => model.say("Copied."));
     releaseFocus(event);

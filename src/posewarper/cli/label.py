@@ -27,8 +27,8 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="The keypoints, where there are no labels yet: a preset (coco, ap10k, ...), or a file "
-            "with a skeleton or labels. Without it the page asks.",
+            help="The keypoints, where there are no labels yet: a preset (coco, mouse, fly, ap10k, ...), or "
+            "a file with a skeleton or labels. Without it the page asks.",
         ),
     ] = None,
     out: Annotated[

@@ -158,9 +158,10 @@ class _Draft:
         self.origin = self.origin or origin
 
     def _skeleton(self) -> Skeleton:
-        if self.now.skeleton is None:
+        skeleton = self.skeleton_after or self.now.skeleton
+        if skeleton is None:
             raise Refused("there are no keypoints yet: choose a skeleton first")
-        return self.now.skeleton
+        return skeleton
 
     def _frame(self, frame: Any) -> int:
         if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < self.n_frames:

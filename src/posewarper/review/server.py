@@ -35,7 +35,7 @@ from posewarper.review.edits import Refused
 from posewarper.review.frames import KINDS, FrameRequest
 from posewarper.review.labelling import skeleton_to_json
 from posewarper.review.session import Session, Stale
-from posewarper.skeletons import PRESETS
+from posewarper.skeletons import PRESETS, Skeleton
 
 HOST = "127.0.0.1"
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
@@ -265,9 +265,9 @@ class Routes:
 
     async def run(self, request: Request) -> Response:
         """Begin a run."""
-        kinds: Any = {"effort": (str,), "model": (bool, type(None)), "extend": (bool, type(None))}
-        values = await _body(request, kinds)
-        how = {name: bool(values[name]) for name in ("model", "extend")}
+        choices = ("model", "extend", "further")
+        values = await _body(request, {"effort": (str,), **{name: (bool, type(None)) for name in choices}})
+        how = {name: bool(values[name]) for name in choices}
         return JSONResponse(await run_in_threadpool(lambda: self.session.run(values["effort"], **how)))
 
     async def cancel(self, request: Request) -> Response:
@@ -345,8 +345,25 @@ def session_state(session: Session) -> dict[str, Any]:
     return {**session.describe_state(), "tracks": len(session.tracks)}
 
 
-STARTS = dict(PRESETS)
-"""Skeletons that the page offers."""
+_MOUSE = Skeleton(
+    (
+        *("nose", "left_ear", "right_ear", "neck", "left_forepaw", "right_forepaw"),
+        *("middle", "left_hindpaw", "right_hindpaw", "tail_base", "tail_middle", "tail_tip"),
+    ),
+    (
+        *((0, 1), (0, 2), (0, 3), (1, 3), (2, 3), (3, 4), (3, 5), (3, 6)),
+        *((6, 9), (9, 7), (9, 8), (9, 10), (10, 11)),
+    ),
+    name="mouse",
+)
+_LEGS = [f"{side}_{leg}_leg" for leg in ("front", "middle", "hind") for side in ("left", "right")]
+_FLY = Skeleton(
+    ("head", "left_eye", "right_eye", "thorax", "abdomen", "left_wing", "right_wing", *_LEGS),
+    ((0, 1), (0, 2), (0, 3), (3, 4), (3, 5), (3, 6), *((3, 7 + leg) for leg in range(6))),
+    name="fly",
+)
+STARTS = {"mouse": _MOUSE, "fly": _FLY, **PRESETS}
+"""Skeletons that the page offers: two simple ones to begin with, and the presets of label formats."""
 
 
 def _as_event(event: str, values: Mapping[str, Any]) -> bytes:

@@ -445,20 +445,22 @@ class Session:
             if touched:  # labelled since that run began
                 self.solver.touch(touched, self.history.revision)
             labels = self.labels() or ran_on
-            found = frames_to_check(poses, labels, count=_MOST_DOUBTS)
-            self._suspicions = [
-                {
-                    "id": f"doubt-{each.track}-{each.frame}",
-                    "kind": "doubt",
-                    "frame": each.frame,
-                    "track": each.track,
-                    "keypoints": list(each.keypoints),
-                    "reasons": list(each.reasons),
-                    "severity": round(each.severity, 3),
-                    "box": self._box_around(poses, each.track, each.frame),
-                }
-                for each in found
-            ]
+        found = frames_to_check(poses, labels, count=_MOST_DOUBTS)
+        suspicions = [
+            {
+                "id": f"doubt-{each.track}-{each.frame}",
+                "kind": "doubt",
+                "frame": each.frame,
+                "track": each.track,
+                "keypoints": list(each.keypoints),
+                "reasons": list(each.reasons),
+                "severity": round(each.severity, 3),
+                "box": self._box_around(poses, each.track, each.frame),
+            }
+            for each in found
+        ]
+        with self._lock:
+            self._suspicions = suspicions
         self.tell("poses", **self.describe_state())
 
     def _how_it_ran(self) -> tuple[Path | None, bool]:
@@ -524,16 +526,25 @@ class Session:
 
     # --- runs ---
 
-    def command(self, effort: str, *, model: bool, extend: bool) -> list[str]:
+    def command(self, effort: str, *, model: bool, extend: bool, further: bool) -> list[str]:
         """Return the arguments of the command that the page runs, without ``posewarper``."""
         words = ["propagate", os.fspath(self.video), "--labels", os.fspath(self.labels_path)]
         words += ["--effort", effort, "--out", os.fspath(self.out)]
         words += ["--model", os.fspath(self.out / _MODEL)] if model else []
         words += ["--extend"] if extend else []
+        words += [] if further or model or effort == "fast" else ["--no-keep-training"]
         return words + ([] if self.device == "auto" else ["--device", self.device])
 
-    def run(self, effort: str, *, model: bool = False, extend: bool = False) -> dict[str, Any]:
+    def run(
+        self, effort: str, *, model: bool = False, extend: bool = False, further: bool = False
+    ) -> dict[str, Any]:
         """Begin to propagate the labels, as the command line does.
+
+        Args:
+            effort: one of :data:`EFFORTS`.
+            model: take the model of the last run, and train none.
+            extend: a pose on every frame.
+            further: go on to train the model for new videos when the poses stand.
 
         Raises:
             Refused: if something runs already, or nothing is labelled.
@@ -549,7 +560,7 @@ class Session:
             if self.labels() is None:
                 raise Refused("nothing is labelled yet: label a few frames first")
             self.save()
-            words = self.command(effort, model=model, extend=extend)
+            words = self.command(effort, model=model, extend=extend, further=further)
             shown = shlex.join(["posewarper", *words])
             if not self._may_resume():
                 words.append("--overwrite")

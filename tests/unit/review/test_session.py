@@ -256,3 +256,29 @@ def test_frames_to_label_are_suggested_before_any_label_and_after(session):
     assert "gap" in suggested()[0]["reasons"][0] or "frames" in suggested()[0]["reasons"][0]
     session.set_status(suggested()[0]["id"], "skipped")
     assert suggested()[0]["status"] == "skipped"
+
+
+def test_predictions_without_any_label_begin_a_labelling(clip, tmp_path):
+    poses = some_poses(labelled=())
+    write_poses(tmp_path / "poses.json", replace(poses, tracks={0: poses.tracks[0], 4: poses.tracks[0]}))
+    opened = Session(clip, tmp_path)
+    try:
+        assert opened.labelling.skeleton == SKELETON and opened.tracks == [0, 4]
+        assert opened.labelling.labelled_frames == [] and opened.labels() is None
+        block = np.frombuffer(opened.block(5, 5), np.float32).reshape(2, 3, -1)
+        assert (block[..., -1] == PREDICTED).all()
+        edit(opened, {"op": "accept", "track": 4, "frame": 5})
+        edit(opened, {"op": "remove_track", "track": 0})
+        assert opened.tracks == [4]
+    finally:
+        opened.close()
+
+
+def test_the_command_is_that_of_the_command_line(session):
+    words = session.command("normal", model=False, extend=True, further=False)
+    assert words[:2] == ["propagate", str(session.video)]
+    assert words[words.index("--labels") + 1] == str(session.labels_path)
+    assert "--extend" in words and "--no-keep-training" in words
+    assert "--no-keep-training" not in session.command("fast", model=False, extend=False, further=False)
+    again = session.command("best", model=True, extend=False, further=False)
+    assert again[again.index("--model") + 1] == str(session.out / "model.pt")
