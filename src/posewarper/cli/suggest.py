@@ -54,8 +54,8 @@ def run(
 ) -> None:
     """Say which frames of a video to label next, the most useful first.
 
-    Before any label these are frames that stand for those around them by their looks, where something moves.
-    With labels alone they halve the widest gaps. With a result of `posewarper propagate` they are those whose
+    Before any label these are frames that stand for those around them by their looks, more where something
+    moves. With labels alone they halve the widest gaps. With a result of `posewarper propagate` they are those whose
     labels would take most of the expected error away: it is summed over the stretch between the labels beside
     them, and counted anew as if each had been labelled.
     """

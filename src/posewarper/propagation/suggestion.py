@@ -26,7 +26,7 @@ from posewarper.structures import Floats, Ints, Labels, Poses, Progress, RunResu
 from posewarper.video.source import Openable, Video, open_video
 
 ORDERS: dict[str, str] = {
-    "looks": "frames that stand for others near them by their looks, where something moves",
+    "looks": "frames that stand for those around them by their looks, more where something moves",
     "gaps": "the middle of the widest gap between labels, again and again",
     "error": "where a label would take most of the expected error away",
 }
@@ -35,8 +35,9 @@ POSES = "poses.json"
 # Frames of the video that ``looks`` reads at most, the longer side of what it sees of them, and in how many
 # numbers it describes each.
 _MOST_FRAMES, _SMALL, _NUMBERS = 1000, 64, 32
-_TIME = 4.0  # weight of the time beside the looks, both with the same spread
-_MOVING = 0.5  # share of the frames with the least motion that ``looks`` leaves out
+_TIME = 10.0  # weight of the time beside the looks, both with the same spread
+# Time runs quicker where something moves: this share of it is motion, of which the stillest frames have none.
+_MOTION, _STILL = 0.3, 0.02
 _LACKING = 95  # percentile of a keypoint's expected error that counts for frames without a pose
 _MOST_PLACES = 256  # frames of a gap at which a label is tried
 
@@ -270,22 +271,26 @@ def _by_looks(video: Video, labels: Labels | None, count: int, progress: Progres
     taken = [] if labels is None else labels.labelled_frames.tolist()
     for frame in taken:
         take(frame)
-    moving = np.flatnonzero(free[frames] & (motion >= np.quantile(motion, _MOVING)))
+    rows = np.flatnonzero(free[frames])
     chosen: list[Suggestion] = []
-    if len(moving):
-        numbers = _in_few_numbers(looks[moving], frames[moving])
-        # The group that stands for most frames comes first.
-        for members in sorted(_group(numbers, count), key=lambda own: (-len(own), own[0])):
-            away = np.linalg.norm(numbers[members] - numbers[members].mean(0), axis=1)
-            for row in members[np.argsort(away, kind="stable")]:
-                if free[frame := int(frames[moving[row]])]:
-                    first, last = frames[moving[members[[0, -1]]]].tolist()
-                    alike = f"{len(members)} of the {len(moving)} frames with most motion"
-                    reason = f"Stands for {alike}, from frame {first} to {last}, which look alike."
-                    chosen.append(Suggestion(frame, reason, len(members) / len(moving)))
+    if len(rows):
+        lively = np.maximum(motion - np.quantile(motion, _STILL), 0.0)
+        lively /= max(float(lively.sum()), 1e-9)
+        share = (1 - _MOTION) / len(frames) + _MOTION * lively
+        share /= share.sum()
+        numbers = _in_few_numbers(looks[rows], (np.cumsum(share) - share / 2)[rows])
+        groups = [(rows[own], numbers[own]) for own in _group(numbers, count)]
+        # The group that stands for most of the clip comes first.
+        for own, place in sorted(groups, key=lambda group: (-round(share[group[0]].sum(), 9), group[0][0])):
+            away = np.linalg.norm(place - place.mean(0), axis=1)
+            for row in own[np.argsort(away, kind="stable")]:
+                if free[frame := int(frames[row])]:
+                    alike = f"frames {frames[own[0]]} to {frames[own[-1]]}, which look alike and have"
+                    reason = f"Stands for {alike} {_percent(float(lively[own].sum()))} of the clip's motion."
+                    chosen.append(Suggestion(frame, reason, float(share[own].sum())))
                     take(frame)
                     break
-    # Too still, or too much alike: what is left comes from the widest gaps.
+    # Where groups lie too close, what is left comes from the widest gaps.
     thread = _Thread(None, np.zeros(0, np.int64), sorted({*taken, *(each.frame for each in chosen)}))
     return chosen + _by_gaps([thread], n_frames, count - len(chosen))
 
@@ -315,17 +320,17 @@ def _look(video: Video, progress: Progress) -> tuple[Ints, Floats, Floats]:
     return frames, np.stack(looks), np.array(motion)
 
 
-def _in_few_numbers(looks: Floats, frames: Ints) -> Floats:
-    """Return numbers (n, at most 33) that are alike for frames (n,) that look alike (n, d) and lie close.
+def _in_few_numbers(looks: Floats, time: Floats) -> Floats:
+    """Return numbers (n, at most 33) that are alike for frames that look alike (n, d) and lie close (n,).
 
-    They are the main components of the looks, and the time. Without the time a clip gets labels where it
-    looks odd, and long gaps between them.
+    They are the main components of the looks, and the time, which counts most: labels that leave long gaps
+    are worse than random ones, whatever the frames look like.
     """
     centred = looks - looks.mean(0)
     strength, axes = np.linalg.eigh(centred @ centred.T)
     most = min(_NUMBERS, len(looks))
     numbers = axes[:, ::-1][:, :most] * np.sqrt(np.maximum(strength[::-1][:most], 0.0))
-    time = (frames - frames.mean())[:, None]
+    time = (time - time.mean())[:, None]
     spreads = [max(float(np.sqrt((part**2).sum(1).mean())), 1e-9) for part in (numbers, time)]
     return np.concatenate([numbers / spreads[0], _TIME * time / spreads[1]], 1)
 
@@ -544,4 +549,6 @@ def _explain(doubt: _Doubt, frame: int, gain: float, poses: Poses) -> Suggestion
 
 
 def _percent(share: float) -> str:
+    if share <= 0:
+        return "none"
     return "less than 1 percent" if share < 0.005 else f"{100 * share:.0f} percent"

@@ -204,43 +204,52 @@ def test_gaps_between_frames_without_the_track_are_left_out():
 # --- looks and motion -------------------------------------------------------------------------------------
 
 
-def scenes() -> Video:
-    """62 frames of a still picture, then a square that moves: 22 on black, 21 on grey, 19 on white."""
-    frames = [np.full((40, 48, 3), 60, np.uint8)] * 62
-    for grey, length in ((0, 22), (110, 21), (220, 19)):
-        for n in range(length):
-            image = np.full((40, 48, 3), grey, np.uint8)
-            image[10:20, 5 + n : 15 + n] = 160
-            frames.append(image)
-    return open_video(frames)
+def scenes(lengths: dict[int, int]) -> Video:
+    """Scenes of one grey each, on which nothing moves."""
+    return open_video([np.full((40, 48, 3), grey, np.uint8) for grey, n in lengths.items() for _ in range(n)])
 
 
-def test_looks_takes_one_frame_of_each_scene_where_something_moves_the_longest_first():
-    with scenes() as video:
-        found = suggest_frames(video, count=3)
-        again = suggest_frames(video, count=3)
+def test_a_cut_parts_the_clip_into_frames_that_look_alike():
+    with scenes({0: 47, 200: 43}) as video:
+        found = suggest_frames(video, count=2)
+        again = suggest_frames(video, count=2)
     assert found == again
-    assert [int(np.digitize(each.frame, [62, 84, 105])) for each in found] == [1, 2, 3]
-    assert [round(62 * each.gain) for each in found] == [22, 21, 19]
-    assert found[1].reason == (
-        "Stands for 21 of the 62 frames with most motion, from frame 84 to 104, which look alike."
+    black, white = sorted(found, key=lambda each: each.frame)
+    assert black.frame < 47 <= white.frame
+    # Seven tenths are time; three tenths are motion, of which there is none but the cut, on frame 47.
+    assert black.gain == pytest.approx(0.7 * 47 / 90)
+    assert white.gain == pytest.approx(0.7 * 43 / 90 + 0.3)
+    assert found[0] == white
+    assert white.reason == (
+        "Stands for frames 47 to 89, which look alike and have 100 percent of the clip's motion."
     )
+    assert black.reason.endswith("frames 0 to 46, which look alike and have none of the clip's motion.")
+
+
+def test_more_frames_are_taken_where_something_moves():
+    frames = [np.full((40, 48, 3), 90, np.uint8) for _ in range(120)]
+    for n in range(60):
+        frames[60 + n][10:20, 5 + n % 30 : 15 + n % 30] = 160
+    with open_video(frames) as video:
+        found = [each.frame for each in suggest_frames(video, count=10)]
+    # 0.7 of time and 0.3 of motion: 3.5 frames of ten where nothing moves, and 6.5 where something does.
+    assert sum(frame >= 60 for frame in found) in (6, 7)
+    assert min(np.diff(sorted(found))) >= 3
 
 
 def test_looks_keeps_away_from_labels():
-    with scenes() as video:
+    with scenes({0: 60, 90: 40, 180: 24}) as video:
         free = suggest_frames(video, count=3)[0].frame
         labels = given({0: labels_on([free], 124)}, 124)
         found = suggest_frames(video, labels, count=3, by="looks")
     assert min(abs(each.frame - free) for each in found) >= 124 // 12
 
 
-def test_a_still_clip_is_filled_up_from_its_gaps():
+def test_a_still_clip_is_taken_evenly():
     with still(40) as video:
         found = suggest_frames(video, count=4)
-    frames = [each.frame for each in found]
-    assert len(set(frames)) == 4
-    assert min(np.diff(sorted(frames))) >= 5
+    frames = sorted(each.frame for each in found)
+    assert np.abs(np.array(frames) - [4.5, 14.5, 24.5, 34.5]).max() < 2
 
 
 def test_more_than_there_are_gives_what_there_is():
