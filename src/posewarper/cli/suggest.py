@@ -55,9 +55,9 @@ def run(
     """Say which frames of a video to label next, the most useful first.
 
     Before any label these are frames that stand for those around them by their looks, more where something
-    moves. With labels alone they halve the widest gaps. With a result of `posewarper propagate` they are those
-    whose labels would take most of the expected error away: it is summed over the stretch between the labels
-    beside them, and counted anew as if each had been labelled.
+    moves. With labels alone they halve the widest gaps. With a result of `posewarper propagate` they are
+    those whose labels would take most of the expected error away: it is summed over the stretch between the
+    labels beside them, and counted anew as if each had been labelled.
     """
     common.check_there(video, "a video file or a folder of frames", VideoError)
     common.check_there(labels, "labels of some of its frames", LabelsError)
