@@ -54,8 +54,7 @@ def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool
         return np.zeros(0, np.int64)
     if extend:
         return np.arange(n_frames, dtype=np.int64)
-    spacing = np.diff(_whole_frames(labels))
-    gap = int(np.median(spacing)) if spacing.size else n_frames
+    gap = usual_gap(labels, n_frames)
     lacking = np.setdiff1d(labels.labelled_frames, track.frames[~track.is_gone])
     split = np.searchsorted(lacking, own)
     start = max(own[0] - gap, lacking[split[0] - 1] + 1 if split[0] > 0 else 0)
@@ -65,6 +64,12 @@ def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool
     for left_out in np.flatnonzero(np.diff(split)):
         there[own[left_out] + 1 : own[left_out + 1]] = False
     return np.flatnonzero(there).astype(np.int64)
+
+
+def usual_gap(labels: Labels, n_frames: int) -> int:
+    """Return the median spacing of the labelled frames, as :func:`present_frames` counts it."""
+    spacing = np.diff(_whole_frames(labels))
+    return int(np.median(spacing)) if spacing.size else n_frames
 
 
 def _whole_frames(labels: Labels) -> Ints:

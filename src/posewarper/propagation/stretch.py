@@ -13,8 +13,9 @@ from torch import Tensor
 from posewarper.geometry import BOX_PADDING
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.motion.flow import label_distances
+from posewarper.motion.interpolation import fill_in, interpolate, measure_guesses
 from posewarper.propagation.best_path import choose_paths, measure_limbs
-from posewarper.propagation.clip import Clip, settled_frames
+from posewarper.propagation.clip import Clip, settled_frames, usual_gap
 from posewarper.propagation.evidence import (
     Evidence,
     Seen,
@@ -34,6 +35,9 @@ from posewarper.video.track_crops import TrackCrops
 _LONGEST, _OVERLAP = 256, 32
 # A peak of height h is trusted to sigma / h, as a share of the subject's size.
 _PEAKS, _PEAK_SIGMA, _WARP_SIGMA, _LOWEST = 4, 0.02, 0.04, 0.02
+# Labels of a keypoint are far apart if by so many times the usual gap. What the subject's shape then tells of
+# it is trusted to so many times its median error, and no more than to a share of the size.
+_FAR, _GUESS, _LEAST_GUESS = 1.5, 2.0, 0.05
 # The chosen path is trusted a little everywhere; evidence further from it belongs to something else.
 _PATH_SIGMA, _NEAR_PATH = 0.04, 0.1
 # What ties a piece of a long stretch to the piece before it, and to labels beyond its ends.
@@ -220,13 +224,39 @@ class Stretch:
         return warp_from_both(network, labels, heatmaps, self.crops)
 
     def _carry(self, trust: Trust) -> list[Sighting]:
-        """Return the labels carried here by flow, from the side before and from the side after."""
+        """Return the labels carried here by flow, from the side before and from the side after.
+
+        With them, where labels are not whole, what :meth:`_guess` gives.
+        """
         chain = self.clip.chains[self.track_id].at(self.frames)
+        distances = label_distances(chain, self.track)
         found = []
-        for (points, error), distance in zip(chain.sides, label_distances(chain, self.track), strict=True):
+        for (points, error), distance in zip(chain.sides, distances, strict=True):
             sigma = trust.flow_error * carried_sigma(distance, error, self.size[:, None])
             found.append(Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma))
-        return found
+        return found + self._guess(*distances)
+
+    def _guess(self, before: Floats, after: Floats) -> list[Sighting]:
+        """Return where keypoints may be whose own labels are further away (t, K) than those of the others.
+
+        Flow may lose them on so long a way, while the others tell where the subject is: the pose that is
+        filled in on the labelled frames is carried along with the crop. Nothing where labels are whole.
+        """
+        track, frames = self.track, self.frames
+        if not (track.not_looked_at & self.known).any():
+            return []
+        gap = usual_gap(self.clip.labels, self.clip.video.n_frames)
+        lone = np.minimum(before, after) > gap
+        far = np.where(np.isfinite(before + after), before + after > _FAR * gap, lone) & self.known
+        if not far.any():
+            return []
+        filled = fill_in(track).at(self.clip.frames[self.track_id])
+        crops = self.clip.boxes(self.track_id, filled.frames), self.boxes
+        middles = [(boxes[:, :2] + boxes[:, 2:] / 2)[:, None] for boxes in crops]
+        shape = interpolate(filled.frames, filled.keypoints - middles[0], frames)
+        points = np.where(far[..., None], shape + middles[1], np.nan)
+        sigma = np.maximum(_LEAST_GUESS * self.size, _GUESS * measure_guesses(track))
+        return [Sighting(points, np.repeat(sigma[:, None], points.shape[1], axis=1))]
 
     def _is_piece(self) -> bool:
         """Tell whether this is part of a stretch that was too long to be solved at once."""

@@ -10,9 +10,11 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
 from posewarper.motion.flow import BLENDS
-from posewarper.motion.interpolation import INTERPOLATIONS
+from posewarper.motion.interpolation import INTERPOLATIONS, measure_guesses
 from posewarper.propagation.clip import prepare_clip, settled_frames
 from posewarper.propagation.methods import propagate_clip
+from posewarper.propagation.stretch import Stretch
+from posewarper.propagation.trust import Trust
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Poses, Track
 
@@ -128,6 +130,37 @@ def test_half_of_the_keypoints_of_each_frame_are_enough_to_follow(picture, movin
         track = poses.tracks[0]
         assert off(picture, track).max() < 0.6
         assert (track.keypoint_scores[~track.labelled] < 1).all()
+
+
+def test_keypoints_far_from_their_labels_are_sought_where_the_others_tell(picture, moving_video):
+    def carried(states):
+        clip = prepare_clip(moving_video, labels_of(picture, states))
+        track = Stretch(clip, 0, clip.frames[0][2:], np.full((4, 2), np.nan), None)
+        return track.frames, track._carry(Trust(1.0, np.ones(4)))
+
+    states = np.full((1, 4, 4), VISIBLE)
+    states[0, 1:, 1] = NOT_LOOKED_AT
+    frames, (*both_sides, guess) = carried(states)
+    assert len(both_sides) == 2
+    there = np.isfinite(guess.points).all(-1)
+    assert not there[:, [0, 2, 3]].any()
+    assert frames[there[:, 1]].tolist() == [*range(7, 16)]  # more than one gap, of 4, from its label
+    truth = picture.keypoints(START, frames)
+    assert np.linalg.norm(guess.points - truth, axis=-1)[there].max() < 1
+    # Where each keypoint has its labels as near as usual, as where one is corrected, there is no guess.
+    states[:] = VISIBLE
+    assert len(carried(states)[1]) == 2
+    states[0, 2, 1:] = NOT_LOOKED_AT
+    assert len(carried(states)[1]) == 2
+
+
+def test_guesses_are_trusted_by_how_far_off_they_are_on_the_labels():
+    frames, shape = np.arange(6) * 10, np.array([[0.0, 0.0], [40.0, 0.0], [0.0, 40.0]])
+    stiff = np.repeat(shape[None], 6, 0) + frames[:, None, None]
+    assert measure_guesses(Track(frames, stiff)) < 0.01
+    stiff[::2, 1] += 30  # a limb that swings
+    assert 10 < measure_guesses(Track(frames, stiff)) < 60
+    assert measure_guesses(Track([0], shape[None])) == np.inf
 
 
 def test_pieces_of_a_long_stretch_join_at_partly_labelled_frames(picture, moving_video, monkeypatch):
