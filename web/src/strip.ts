@@ -2,7 +2,7 @@
 
 import type { Model } from "./model";
 
-const LARGE = 0.15; // of the subject's size: an error that fills the row
+const LARGE = 0.15; // of the subject's size: a mean error of the keypoints that fills the row
 const ROW = 26;
 const MOST_ROWS = 5;
 

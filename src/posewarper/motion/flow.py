@@ -207,8 +207,10 @@ class FlowStore:
     ) -> None:
         self.factor, self.enlarged = factor, max(1, round(1 / factor))
         self._of_pair: dict[tuple[int, int], list[tuple[Window, int]]] = {}
+        self._tracks: set[int] = set()
         for track, frame, *window, first in [] if places is None else places.tolist():
             self._of_pair.setdefault((track, frame), []).append((Window(*window), first))
+            self._tracks.add(track)
         if path is None:
             self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - as below
         else:
@@ -235,10 +237,24 @@ class FlowStore:
         """Return in which windows there is flow from a frame of a track to the next one, and back."""
         return [window for window, _ in self._of_pair.get((track, frame), [])]
 
+    def borrow(self, track: int, frame: int, fits: Callable[[Sequence[Window]], Window | None]) -> bool:
+        """Let a track use a window of another one, if any fits; returns whether one does."""
+        others = {
+            window: first
+            for other in self._tracks - {track}
+            for window, first in self._of_pair.get((other, frame), [])
+        }
+        window = fits(list(others)) if others else None
+        if window not in others:
+            return False
+        self._of_pair.setdefault((track, frame), []).append((window, others[window]))
+        return True
+
     def add(self, tracks: Iterable[int], frame: int, window: Window, there: Flow, back: Flow) -> None:
         """Keep the flow (h, w, 2) of a window from a frame to the next one, and back."""
         for track in tracks:
             self._of_pair.setdefault((track, frame), []).append((window, self._end))
+            self._tracks.add(track)
         self._file.seek(self._end)
         for flow in (there, back):
             size = _kept_size(window)
@@ -518,8 +534,9 @@ class _Carrier:
                 continue
             first = min(frame, after)
             known = self.store.windows(self.id, first)
-            window = self.window(frame, side, pictures.shape, known)
-            if window is not None and window not in known:
+            fits = partial(self.window, frame, side, pictures.shape)
+            window = fits(known)
+            if window is not None and window not in known and not self.store.borrow(self.id, first, fits):
                 compute({window: [self.id]}, first, pictures[first], pictures[first + 1])
             self.carry(frame, after)
 

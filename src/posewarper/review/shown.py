@@ -125,9 +125,9 @@ class ShownPoses:
         """Return what the timeline shows, by track.
 
         Returns:
-            ``errors``: (N, F) the largest expected error in pixels of any keypoint, NaN where nothing is
-            known, and -1 where there is no pose; ``labels``: for each track its labelled frames;
-            ``provisional``: for each track the frames that were solved anew.
+            ``errors``: (N, F) the mean expected error of the keypoints in pixels, NaN where nothing is known,
+            and -1 where there is no pose; ``labels``: for each track its labelled frames; ``provisional``:
+            for each track the frames that were solved anew.
         """
         errors = np.full((len(tracks), n_frames), -1.0, np.float32)
         labels, solved = [], []
@@ -137,8 +137,8 @@ class ShownPoses:
                 frames = own.frames[is_there(own.keypoints).any(-1)]
                 error = own.expected_error[np.isin(own.frames, frames)]
                 known = np.isfinite(error)
-                largest = np.where(known, error, -1).max(-1, initial=-1)
-                errors[n, frames] = np.where(known.any(-1), largest, np.nan)
+                mean = np.where(known, error, 0).sum(-1) / np.maximum(known.sum(-1), 1)
+                errors[n, frames] = np.where(known.any(-1), mean, np.nan)
             rows = labelling.rows.get(i, {})
             labels.append(sorted(rows))
             for frame, row in rows.items():

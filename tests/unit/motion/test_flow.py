@@ -325,7 +325,7 @@ def test_a_new_track_gets_flow_of_its_own(picture, moving_video):
 
 
 def test_flow_in_a_file_is_added_to(picture, moving_video, tmp_path):
-    frames = {0: np.arange(0, 14)}
+    frames = {0: np.arange(0, 8)}
     tracks = {0: track_on(picture, [2, 6])}
     kept = tmp_path / "flow.bin"
     first = carry_labels(moving_video, tracks, frames, subject=60.0, kept=kept)
@@ -338,3 +338,14 @@ def test_flow_in_a_file_is_added_to(picture, moving_video, tmp_path):
     store.flush()
     assert kept.stat().st_size > size
     assert_same(first[0], again[0])
+
+
+def test_a_track_in_the_place_of_another_borrows_its_flow(picture, moving_video, monkeypatch):
+    frames = np.arange(0, 12)
+    first = carry_labels(moving_video, {0: track_on(picture, [2, 6])}, {0: frames}, subject=60.0)
+    store = first[0].flow.store
+    monkeypatch.setattr(flow, "dense_flow", None)
+    tracks = {0: track_on(picture, [2]), 1: track_on(picture, [6])}
+    again = carry_again(moving_video, tracks, {0: frames, 1: frames}, store, subject=60.0)
+    assert np.nanmax(off(picture, again[1].backward[:7], frames[:7])) < 0.5
+    assert np.nanmax(off(picture, again[1].forward[6:], frames[6:])) < 0.5
