@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -70,7 +71,7 @@ def run(
                 common.print_line(
                     f"labels go to {session.labels_path}; Ctrl-C ends the page", file=sys.stderr
                 )
-            if browser:
+            if browser and _has_screen():
                 import webbrowser
 
                 webbrowser.open(address)
@@ -91,6 +92,12 @@ def run(
         finally:
             session.close()
             signal.signal(signal.SIGTERM, before)
+
+
+def _has_screen() -> bool:
+    """Return whether a browser would open a window: over SSH one would take over the terminal."""
+    wanted = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    return not sys.platform.startswith("linux") or any(os.environ.get(name) for name in wanted)
 
 
 def _read_skeleton(name: str) -> Skeleton:

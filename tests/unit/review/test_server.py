@@ -113,6 +113,12 @@ def test_other_pages_cannot_even_read(page, site):
     for path in ("/api/session", "/frame/0.jpg", "/api/events"):
         assert page.get(path, headers={"Sec-Fetch-Site": site}).status_code == 403
     assert page.get("/", headers={"Sec-Fetch-Site": "none"}).status_code == 200
+    # A link may lead here, a frame or a script of another page may not take it in.
+    for dest, status in (("document", 200), ("iframe", 403), ("script", 403), ("empty", 403)):
+        headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": dest}
+        assert page.get("/", headers=headers).status_code == status
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": "document"}
+    assert page.get("/api/session", headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize(
