@@ -112,8 +112,8 @@ def _refuse(request: Request) -> Response | None:
     hosts = request.headers.getlist("host")
     if len(hosts) != 1 or not _LOOPBACK.fullmatch(hosts[0]):
         return _problem(400, "this server answers to 127.0.0.1 and localhost alone")
-    # Browsers say where a request comes from; "none" is the address line. A link elsewhere (in a terminal that
-    # is a web page, say) may lead to the page, which holds nothing itself.
+    # Browsers say where a request comes from; "none" is the address line. A link elsewhere, as in a terminal
+    # that is a web page, may lead to the page, which holds nothing itself.
     is_link = request.url.path == "/" and request.headers.get("sec-fetch-dest") == "document"
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") and not is_link:
         return _problem(403, "this request comes from another page")
