@@ -245,7 +245,7 @@ class FlowStore:
             for window, first in self._of_pair.get((other, frame), [])
         }
         window = fits(list(others)) if others else None
-        if window not in others:
+        if window is None or window not in others:
             return False
         self._of_pair.setdefault((track, frame), []).append((window, others[window]))
         return True
