@@ -156,12 +156,12 @@ class Solver:
         labels, _ = self._ask()
         if labels is None:
             return None
+        self._say("Making ready to go again ...")
         from posewarper.fitting import FLOW, FLOW_DATA
         from posewarper.motion.flow import write_chains
         from posewarper.propagation.clip import prepare_again, prepare_clip
         from posewarper.review.kept import Kept
 
-        self._say("Making ready to go again ...")
         store = self._known_flow()
         if store is not None:
             clip = prepare_again(video, labels, store, extend=extend)
