@@ -91,7 +91,10 @@ class Skeleton:
         """Return pairs of indices, for which keypoints' names may stand."""
         index = {name: k for k, name in enumerate(self.names)}
         try:
-            return tuple((int(index.get(a, a)), int(index.get(b, b))) for a, b in pairs)  # type: ignore[arg-type]
+            found = tuple((index.get(a, a), index.get(b, b)) for a, b in pairs)  # type: ignore[arg-type]
+            if any(isinstance(k, float) and not k.is_integer() for pair in found for k in pair):
+                raise ValueError("an index is a whole number")
+            return tuple((int(a), int(b)) for a, b in found)
         except (TypeError, ValueError):
             expected = "pairs of keypoints: indices from 0, or names"
             raise LabelsError(

@@ -14,6 +14,8 @@ import pytest
 from label_page import ADDRESS, Page
 from moving_clip import command, write_clip, write_some_labels
 
+from posewarper.formats.labels import read_labels
+
 
 @pytest.fixture
 def pages():
@@ -154,6 +156,40 @@ def test_a_skeleton_comes_from_a_file(pages, tmp_path, capsys):
     own.write_text('{"names": []}')
     code, _, err = command(capsys, "label", tmp_path / "clip.mp4", "--skeleton", own, "--no-browser")
     assert code == 2 and "no keypoints" in err
+
+
+@pytest.mark.parametrize(
+    ("bones", "said"),
+    [
+        ({"names": [["a"]]}, "the name of a keypoint is a text"),
+        ({"names": ["a", "b"], "edges": [[0, 0.5]]}, "indices from 0, or names"),
+        ({"names": ["a", "b"], "edges": [[0, 5]]}, "indices from 0 to 1"),
+        ({"names": [f"k{n}" for n in range(1001)]}, "1 to 1000 keypoints"),
+        ({"names": ["k" * 201]}, "at most 200 letters"),
+    ],
+)
+def test_a_wrong_skeleton_is_refused_with_the_name_of_its_file(tmp_path, capsys, bones, said):
+    own = tmp_path / "bones.json"
+    own.write_text(json.dumps(bones))
+    words = ("label", write_clip(tmp_path), "--out", tmp_path / "out", "--skeleton", own, "--no-browser")
+    code, _, err = command(capsys, *words)
+    assert code == 2 and err.startswith(f"error: {own}: ") and said in err and "--debug" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_are_read_as_the_other_commands_read_them(pages, tmp_path, capsys):
+    labels = write_some_labels(tmp_path, video="elsewhere")
+    document = json.loads(labels.read_text())
+    document["annotations"][0]["keypoints"][-3:] = [0, 0, 0]
+    labels.write_text(json.dumps(document))
+    clip, out = write_clip(tmp_path), tmp_path / "out"
+    words = ("label", clip, "--labels", labels, "--out", out, "--no-browser")
+    code, _, err = command(capsys, *words, "--labels-of", "nowhere")
+    assert code == 2 and "nowhere" in err and not out.exists()
+    page = pages(*words[1:-1], "--labels-of", "elsewhere", "--unlabelled", "absent")
+    page.end(signal.SIGTERM)
+    track = read_labels(out / "label" / "labels.json").tracks[0]
+    assert track.labelled.all() and track.visibility[0].tolist() == [2, 2, 2, 0]
 
 
 def test_it_has_no_need_of_a_terminal_or_a_browser(tmp_path):

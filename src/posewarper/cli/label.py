@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posewarper.cli import common
-from posewarper.errors import ConfigError, LabelsError, VideoError
+from posewarper.errors import ConfigError, LabelsError, PosewarperError, VideoError
 
 if TYPE_CHECKING:
     from posewarper.skeletons import Skeleton
@@ -40,6 +40,9 @@ def run(
         int | None,
         typer.Option(metavar="N", min=0, help="Begin on this frame, not on the first labelled one."),
     ] = None,
+    labels_of: common.LabelsOf = None,
+    frame_number: common.FrameNumber = None,
+    unlabelled: common.UnlabelledAs = common.Unlabelled.UNKNOWN,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in the usual browser.")
@@ -58,12 +61,14 @@ def run(
     common.check_there(clip, "a video file or a folder of frames", VideoError)
     common.check_there(labels, "labels of some of its frames", LabelsError)
     place = out or Path(f"{clip.stem}_poses")
+    from posewarper.formats.records import LabelFile
     from posewarper.review.server import bind, serve
     from posewarper.review.session import Session
 
     chosen = None if skeleton is None else _read_skeleton(skeleton)
+    file = None if labels is None else LabelFile(labels, labels_of, frame_number, unlabelled=unlabelled.value)
     with bind(port) as listener:
-        session = Session(clip, place, labels=labels, skeleton=chosen, device=device.value)
+        session = Session(clip, place, labels=file, skeleton=chosen, device=device.value)
 
         def ready(address: str) -> None:
             common.print_line(address)
@@ -108,6 +113,7 @@ def _read_skeleton(name: str) -> Skeleton:
     """
     from posewarper.formats.labels import read_annotations
     from posewarper.formats.records import read_json
+    from posewarper.review.edits import check_skeleton
     from posewarper.review.labelling import skeleton_from_json
     from posewarper.review.server import STARTS
     from posewarper.skeletons import named_skeleton
@@ -118,14 +124,21 @@ def _read_skeleton(name: str) -> Skeleton:
     if not path.exists():
         return named_skeleton(name)  # says which there are
     values = read_json(path) if path.suffix.lower() == ".json" and path.is_file() else {}
-    if "names" in values:
-        try:
-            found = skeleton_from_json(dict(values))
-        except ValueError as error:
-            expected = '{"names": [...], "edges": [[0, 1], ...], "flip_pairs": [...]}'
-            raise LabelsError(
-                "this file holds no skeleton", path=path, expected=expected, got=error, fix="correct it"
-            ) from error
+    try:
+        found = skeleton_from_json(dict(values)) if "names" in values else read_annotations(path).skeleton
         assert found is not None
-        return found
-    return read_annotations(path).skeleton
+        check_skeleton(found)
+    except PosewarperError as error:
+        raise type(error)(
+            error.what, path=error.path or path, expected=error.expected, got=error.got, fix=error.fix
+        ) from error
+    except ValueError as error:
+        expected = '{"names": [...], "edges": [[0, 1], ...], "flip_pairs": [...]}'
+        raise LabelsError(
+            "this file holds no skeleton that can be used",
+            path=path,
+            expected=expected,
+            got=error,
+            fix="correct it",
+        ) from error
+    return found

@@ -204,6 +204,10 @@ FORMATS: dict[str, LabelFormat] = {
 }
 
 
+# What posewarper writes to a folder of results, or to `label` in it, the labels first.
+_RESULTS = ("label/labels.json", "poses.json")
+
+
 def is_label_folder(path: PathLike) -> bool:
     """Return whether a folder holds labels: a project, or a file for each frame."""
     return deeplabcut.is_project(path) or openpose.is_folder(path)
@@ -218,6 +222,15 @@ def detect_format(path: PathLike) -> str:
     if is_label_folder(path):
         return "deeplabcut" if deeplabcut.is_project(path) else "openpose"
     if Path(path).is_dir():
+        names = ("labels.json",) if (Path(path) / "edits.jsonl").is_file() else _RESULTS
+        own = next((place for place in map(Path(path).joinpath, names) if place.is_file()), None)
+        if own is not None:
+            raise LabelsError(
+                "this is a folder of results, and no label file",
+                path=path,
+                expected="one of the files in it",
+                fix=f"name {own}; posewarper label goes on in the folder itself if it is given as --out",
+            )
         raise LabelsError(
             "this folder holds no labels",
             path=path,

@@ -341,10 +341,9 @@ class _Draft:
             wanted = skeleton_from_json(skeleton)
         except (LabelsError, ValueError) as error:
             raise Refused(str(error)) from error
-        if wanted is None or len(wanted) > _MOST_KEYPOINTS:
-            raise Refused(f"a skeleton has 1 to {_MOST_KEYPOINTS} keypoints")
-        if max(map(len, wanted.names)) > _LONGEST_NAME:
-            raise Refused(f"the name of a keypoint has at most {_LONGEST_NAME} letters")
+        if wanted is None:
+            raise Refused("a skeleton has keypoints")
+        check_skeleton(wanted)
         old = self.now.skeleton
         if old is not None and len(old) != len(wanted) and self.now.labelled_frames:
             raise Refused("there are labels already: keypoints can be renamed, not added or taken away")
@@ -352,6 +351,18 @@ class _Draft:
         if not any(name is not None for name in self.now.names.values()):
             self.names[0] = ""
         self._say(f"set the skeleton of {len(wanted)} keypoints")
+
+
+def check_skeleton(skeleton: Skeleton) -> None:
+    """Refuse a skeleton that the page cannot show.
+
+    Raises:
+        Refused: if it has too many keypoints, or a name is too long.
+    """
+    if len(skeleton) > _MOST_KEYPOINTS:
+        raise Refused(f"a skeleton has 1 to {_MOST_KEYPOINTS} keypoints, and this one {len(skeleton)}")
+    if max(map(len, skeleton.names)) > _LONGEST_NAME:
+        raise Refused(f"the name of a keypoint has at most {_LONGEST_NAME} letters")
 
 
 OPERATIONS: dict[str, Callable[..., None]] = {
@@ -488,13 +499,14 @@ class EditLog:
     Args:
         path: the file, made if need be.
         video: hash of the video, with which every line is marked.
+        n_frames: frames of the video.
 
     Raises:
         OutputError: if a line is damaged, or belongs to another video.
     """
 
-    def __init__(self, path: str | os.PathLike[str], video: str) -> None:
-        self.path, self._video = Path(path), video
+    def __init__(self, path: str | os.PathLike[str], video: str, n_frames: int) -> None:
+        self.path, self._video, self._n_frames = Path(path), video, n_frames
         with naming(self.path):
             self._file: BinaryIO = self.path.open("a+b")
             self._file.seek(0)
@@ -507,8 +519,11 @@ class EditLog:
         self.size = whole
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; it goes again if nothing stands in it."""
         self._file.close()
+        if not self.size:
+            with suppress(OSError):
+                self.path.unlink()
 
     def first(self) -> dict[str, Any] | None:
         """Return what the first line says, with which the labelling began; None where the file is new.
@@ -528,7 +543,7 @@ class EditLog:
         for number, line in enumerate(self._lines[1:], start=1):
             entry = self._parse(number, line)
             try:
-                edit = _edit_from_json(entry, labelling)
+                edit = _edit_from_json(entry, labelling, self._n_frames)
                 apply(labelling, edit)
                 history.add(edit)
             except (ValueError, KeyError, TypeError, LabelsError) as error:
@@ -543,10 +558,10 @@ class EditLog:
             raise self._damaged(number, error) from error
         if video != self._video:
             raise OutputError(
-                "the edits in this folder were made on another video",
+                "the edits in this folder were made on another video, or the video has changed since",
                 path=self.path,
-                expected=video,
-                got=self._video,
+                expected=f"a video whose SHA-256 is {video!s:.16}...",
+                got=f"one whose SHA-256 is {self._video:.16}...",
                 fix="name the video that they were made on, or another folder with --out",
             )
         return entry
@@ -609,11 +624,15 @@ def _edit_to_json(edit: Edit) -> dict[str, Any]:
     return entry | {key: value for key, value in more.items() if value is not None} | {"changes": changes}
 
 
-def _edit_from_json(entry: Mapping[str, Any], labelling: Labelling) -> Edit:
+def _edit_from_json(entry: Mapping[str, Any], labelling: Labelling, n_frames: int) -> Edit:
     changes = []
     count = len(labelling.skeleton or ())
     for change in entry["changes"]:
         track, frame, before, after = (change[key] for key in ("track", "frame", "before", "after"))
+        if track is not None and not (type(track) is int and 0 <= track <= _MOST_TRACKS):
+            raise ValueError(f"there is no track {track!r:.40}")
+        if frame is not None and not (type(frame) is int and 0 <= frame < n_frames):
+            raise ValueError(f"there is no frame {frame!r:.40}")
         if track is None:
             after = skeleton_to_json(skeleton_from_json(after))
             count = len(after["names"]) if after else 0

@@ -10,7 +10,7 @@ state ``VISIBLE`` or ``HIDDEN``. As JSON a row is null, ``"gone"``, or a list of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +79,9 @@ def skeleton_from_json(value: Any) -> Skeleton | None:
         raise ValueError("a skeleton needs a list of names")
     if unknown := set(value) - {"name", "names", "edges", "flip_pairs"}:
         raise ValueError(f"a skeleton has no {', '.join(sorted(unknown))}")
-    names = tuple(" ".join(str(name).split()) for name in value["names"])
+    if not all(isinstance(name, str) for name in value["names"]):
+        raise ValueError("the name of a keypoint is a text")
+    names = tuple(" ".join(name.split()) for name in value["names"])
     if not all(names):
         raise ValueError("a keypoint has no name")
     kind = str(value.get("name") or "animal")
@@ -151,7 +153,12 @@ class Labelling:
         return sorted({frame for own in self.rows.values() for frame in own})
 
     def to_labels(
-        self, given: Labels | None, image_size: tuple[int, int], n_frames: int, video: str
+        self,
+        given: Labels | None,
+        image_size: tuple[int, int],
+        n_frames: int,
+        video: str,
+        frame_names: Sequence[str] = (),
     ) -> Labels | None:
         """Return the labels; None where no keypoint is placed yet.
 
@@ -164,15 +171,17 @@ class Labelling:
             image_size: (height, width) of the frames.
             n_frames: frames of the video.
             video: its name.
+            frame_names: of the files in a folder of frames.
         """
         known = {track for track, _ in self.placed()}
         if self.skeleton is None or not known:
             return None
         frames = self.labelled_frames
         tracks = {i: self._track(i, frames, given) for i in sorted(known)}
-        more: Mapping[str, Any] = {}
+        more: dict[str, Any] = {"frame_names": dict(enumerate(frame_names))}
         if given is not None:
-            more = {"frame_names": given.frame_names, "ignore_regions": given.ignore_regions}
+            more["frame_names"] = more["frame_names"] or given.frame_names
+            more["ignore_regions"] = given.ignore_regions
             video = given.video or video
         names = {i: name for i, name in self.names.items() if name and i in known}
         return Labels(

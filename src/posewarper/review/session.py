@@ -22,6 +22,7 @@ import numpy as np
 from posewarper.errors import LabelsError, OutputError, PosewarperError
 from posewarper.files import remove_leftovers, write_json
 from posewarper.formats.labels import read_labels, read_poses, write_labels
+from posewarper.formats.records import LabelFile
 from posewarper.propagation.suggestion import Suggestion
 from posewarper.reporting.checking import frames_to_check
 from posewarper.review.edits import Edit, EditLog, Refused, apply, make_edit, stamped
@@ -60,7 +61,7 @@ class Session:
     Args:
         video: a video file or a folder of frames.
         out: folder of the results; what is labelled lies in ``label`` in it.
-        labels: labels to begin with.
+        labels: labels to begin with; a :class:`~posewarper.formats.records.LabelFile` tells how to read them.
         skeleton: the keypoints, where nothing is labelled yet.
         device: where the network runs.
 
@@ -97,6 +98,8 @@ class Session:
             self.frames = Frames(self.video)
             held.callback(self.frames.close)
             self.sha256 = describe_inputs(video=self.video)["video"]["sha256"]
+            if not os.path.lexists(self.out):
+                held.callback(_remove_if_empty, self.out)  # where nothing comes of it
             try:
                 held.enter_context(sole_writer(self.folder))
             except OutputError as error:
@@ -109,7 +112,7 @@ class Session:
                 ) from error
             for name in (_LABELS, _GIVEN, _DOUBTS):
                 remove_leftovers(self.folder / name)
-            self.log = EditLog(self.folder / _LOG, self.sha256)
+            self.log = EditLog(self.folder / _LOG, self.sha256, self.frames.n_frames)
             held.callback(self.log.close)
             begin = self._begin(labels, self.log.first())
             self.labelling = Labelling() if self.given is None else Labelling.of(self.given)
@@ -119,7 +122,7 @@ class Session:
             self._choose_skeleton(skeleton)
             if begin is not None and self.given is None:
                 self._take_predictions()
-            with suppress(OSError, ValueError, KeyError, AttributeError):
+            with suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
                 known = json.loads((self.folder / _DOUBTS).read_text(encoding="utf-8"))
                 self._statuses = {str(k): str(v) for k, v in known["status"].items()}
             self.solver = Solver(
@@ -158,6 +161,15 @@ class Session:
         kept = self.folder / _GIVEN
         self.given: Labels | None = None
         if first is None:
+            # The log has gone, or its first line was never finished: what it made is not to go, too.
+            if self.labels_path.exists():
+                if labels is not None and not self.labels_path.samefile(labels):
+                    raise OutputError(
+                        "this folder holds labels of an earlier page, whose log of edits is not there",
+                        path=self.labels_path,
+                        fix="leave --labels out to begin from them, or name another folder with --out",
+                    )
+                labels = self.labels_path
             # A folder of results: its labelled frames are the labels, if it has any.
             if labels is None and (self.out / _POSES).is_file():
                 found = read_poses(self.out / _POSES).as_labels().only_labelled()
@@ -166,10 +178,11 @@ class Session:
                 self.given = read_labels(labels, video=self.frames.facts)
                 write_labels(kept, self.given, format="posetrack")
             return {"labels": _name_and_hash(labels), "given": _name_and_hash(kept if labels else None)}
-        begun = first.get("labels") or {}
+        begun = first["labels"] if isinstance(first.get("labels"), dict) else {}
         own = [path for path in (kept, self.folder / _LABELS) if path.exists()]
         known = labels is None or any(path.samefile(labels) for path in own)
-        if not known and (_name_and_hash(labels) or {}).get("sha256") != begun.get("sha256"):
+        asked = {key: value for key, value in (_name_and_hash(labels) or {}).items() if key != "name"}
+        if not known and asked != {key: value for key, value in begun.items() if key != "name"}:
             raise OutputError(
                 "this folder holds a labelling that began from other labels",
                 path=self.folder,
@@ -341,7 +354,7 @@ class Session:
         """Return what is labelled now; None where no keypoint is placed."""
         with self._lock:
             facts = self.frames.image_size, self.frames.n_frames, Path(self.frames.name).stem
-            return self.labelling.to_labels(self.given, *facts)
+            return self.labelling.to_labels(self.given, *facts, self.frames.facts.frame_names)
 
     @property
     def labels_path(self) -> Path:
@@ -373,7 +386,7 @@ class Session:
             problem = None
             try:
                 self.save()
-            except (OSError, PosewarperError) as error:
+            except Exception as error:  # whatever it is: whoever labels must hear of it
                 problem = str(error)
             if problem != self.save_error:
                 self.save_error = problem
@@ -611,10 +624,21 @@ class Session:
         self.tell("state", **self.describe_state())
 
 
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _name_and_hash(path: PathLike | None) -> dict[str, Any] | None:
+    """Return what tells a file: its name, its hash, and how it is read where that is not as usual."""
     if path is None:
         return None
-    return {"name": Path(path).name, "sha256": describe_inputs(file=path)["file"]["sha256"]}
+    facts = {"name": Path(path).name, "sha256": describe_inputs(file=path)["file"]["sha256"]}
+    if not isinstance(path, LabelFile):
+        return facts
+    usual = LabelFile(path.path)
+    choices = {name: getattr(path, name) for name in ("video", "frame_number", "unlabelled")}
+    return facts | {name: value for name, value in choices.items() if value != getattr(usual, name)}
 
 
 def _differences(one: Labelling, other: Labelling) -> dict[int, list[int]]:

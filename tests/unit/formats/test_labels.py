@@ -204,6 +204,15 @@ def test_formats_by_name_and_suffix(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.json"]
 
 
+@pytest.mark.parametrize("name", ["poses.json", "label/labels.json"])
+def test_a_folder_of_results_is_told_from_labels_and_its_labels_are_named(tmp_path, name):
+    (tmp_path / "label").mkdir()
+    (tmp_path / "poses.json").write_text("{}")
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(LabelsError, match=rf"folder of results(?s:.*)name .*{name}; .*--out"):
+        read_labels(tmp_path)
+
+
 def some_poses() -> Poses:
     keypoints = np.arange(18.0).reshape(3, 3, 2) + 1 / 3
     keypoints[1, 2] = np.nan

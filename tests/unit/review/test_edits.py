@@ -218,7 +218,7 @@ _operations = st.one_of(
 @given(wanted=st.lists(_operations, max_size=25))
 def test_the_log_redoes_everything_and_undo_goes_back_to_the_start(wanted, tmp_path_factory):
     path = tmp_path_factory.mktemp("log") / "edits.jsonl"
-    desk, log = Desk(something), EditLog(path, "abc")
+    desk, log = Desk(something), EditLog(path, "abc", N_FRAMES)
     log.begin({})
     for n, operation in enumerate(wanted):
         try:
@@ -233,7 +233,7 @@ def test_the_log_redoes_everything_and_undo_goes_back_to_the_start(wanted, tmp_p
         desk.take(edit)
     log.close()
 
-    again, other = Desk(), EditLog(path, "abc")
+    again, other = Desk(), EditLog(path, "abc", N_FRAMES)
     assert other.first() is not None
     history = other.read(again.labelling)
     other.close()
@@ -249,7 +249,7 @@ def test_the_log_redoes_everything_and_undo_goes_back_to_the_start(wanted, tmp_p
 
 def written(path, places=((0, 0), (1, 1), (2, 2))) -> Desk:
     """A log with an edit for each (frame, x)."""
-    desk, log = Desk(), EditLog(path, "abc")
+    desk, log = Desk(), EditLog(path, "abc", N_FRAMES)
     log.begin({})
     for frame, x in places:
         edit = desk.make("place", track=0, frame=frame, keypoint=0, xy=[x, x])
@@ -260,7 +260,7 @@ def written(path, places=((0, 0), (1, 1), (2, 2))) -> Desk:
 
 
 def read_back(path) -> Labelling:
-    desk, log = Desk(), EditLog(path, "abc")
+    desk, log = Desk(), EditLog(path, "abc", N_FRAMES)
     log.read(desk.labelling)
     log.close()
     return desk.labelling
@@ -289,6 +289,26 @@ def test_a_damaged_line_in_the_middle_is_refused(tmp_path, damage):
     assert "line 3" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "place", [{"frame": -4}, {"frame": 40}, {"frame": 0.5}, {"track": "x"}, {"track": -1}]
+)
+def test_a_line_of_what_is_not_there_is_refused(tmp_path, place):
+    path = tmp_path / "edits.jsonl"
+    written(path)
+    lines = path.read_text().splitlines()
+    entry = json.loads(lines[2])
+    entry["changes"][0] |= place
+    lines[2] = json.dumps(entry)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(OutputError, match=r"damaged\n.*line 3: there is no (frame|track)"):
+        read_back(path)
+
+
+def test_a_log_in_which_nothing_stands_goes_again(tmp_path):
+    EditLog(tmp_path / "edits.jsonl", "abc", N_FRAMES).close()
+    assert not (tmp_path / "edits.jsonl").exists()
+
+
 def test_a_line_that_is_missing_is_noticed(tmp_path):
     path = tmp_path / "edits.jsonl"
     written(path, ((1, 0), (1, 1), (1, 2)))
@@ -301,14 +321,14 @@ def test_a_line_that_is_missing_is_noticed(tmp_path):
 def test_edits_of_another_video_are_refused(tmp_path):
     written(tmp_path / "edits.jsonl")
     with pytest.raises(OutputError, match="another video"):
-        EditLog(tmp_path / "edits.jsonl", "xyz").first()
+        EditLog(tmp_path / "edits.jsonl", "xyz", N_FRAMES).first()
 
 
 def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "edits.jsonl"
     desk = written(path)
     whole = path.read_bytes()
-    log = EditLog(path, "abc")
+    log = EditLog(path, "abc", N_FRAMES)
     log.read(Desk().labelling)
     edit = stamped(desk.make("place", track=0, frame=9, keypoint=0, xy=[1, 1]), "late")
 

@@ -104,6 +104,13 @@ def test_skeletons_are_read_with_mirror_pairs_from_their_names():
     assert skeleton is not None
     assert skeleton.names == ("left ear", "right ear")
     assert skeleton.flip_pairs == ((0, 1),)
-    for wrong in ({}, {"names": "ab"}, {"names": ["a", " "]}, {"names": ["a"], "colour": 1}, []):
+    for wrong in (
+        {},
+        {"names": "ab"},
+        {"names": ["a", " "]},
+        {"names": ["a"], "colour": 1},
+        {"names": [["a"]]},
+        [],
+    ):
         with pytest.raises(ValueError):
             skeleton_from_json(wrong)

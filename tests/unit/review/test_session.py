@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from page_samples import HEIGHT, N_FRAMES, SKELETON, WIDTH
@@ -14,6 +15,7 @@ from page_samples import HEIGHT, N_FRAMES, SKELETON, WIDTH
 from posewarper.errors import LabelsError, OutputError
 from posewarper.files import sha256_of
 from posewarper.formats.labels import read_labels, write_labels, write_poses
+from posewarper.formats.records import LabelFile
 from posewarper.review.edits import Refused
 from posewarper.review.session import Session, Stale
 from posewarper.review.shown import PREDICTED
@@ -145,10 +147,69 @@ def test_labels_of_another_size_are_refused(clip, tmp_path):
     write_labels(tmp_path / "wrong.json", wrong)
     with pytest.raises(LabelsError, match="another size"):
         Session(clip, tmp_path / "out", labels=tmp_path / "wrong.json")
-    assert (
-        not (tmp_path / "out" / "label" / "edits.jsonl").exists()
-        or not (tmp_path / "out" / "label" / "edits.jsonl").read_bytes()
-    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*never labelled")
+@pytest.mark.parametrize("left", [None, b"", b'{"operation":"beg'])
+def test_labels_whose_log_is_lost_are_begun_from_and_never_removed(clip, labels, tmp_path, left):
+    opened = Session(clip, tmp_path / "out", labels=labels)
+    edit(opened, PLACE)
+    opened.close()
+    if left is None:
+        opened.log.path.unlink()
+    else:
+        opened.log.path.write_bytes(left)
+    with pytest.raises(OutputError, match="log of edits is not there"):
+        Session(clip, tmp_path / "out", labels=labels)
+    again = Session(clip, tmp_path / "out")
+    assert again.labelling.labelled_frames == [2, 3, 8]
+    again.close()
+    assert read_labels(again.labels_path).labelled_frames.tolist() == [2, 3, 8]
+
+
+def test_how_the_labels_are_read_is_kept(clip, tmp_path):
+    keypoints = np.arange(12, dtype=float).reshape(2, 3, 2) + 10
+    keypoints[1, 2] = np.nan
+    made = Labels(SKELETON, {0: Track([2, 8], keypoints)}, image_size=(HEIGHT, WIDTH))
+    write_labels(tmp_path / "some.json", made, format="coco")
+    absent = LabelFile(tmp_path / "some.json", unlabelled="absent")
+    opened = Session(clip, tmp_path / "out", labels=absent)
+    assert opened.labelling.marks(0, 8)[2] == 0
+    opened.close()
+    again = Session(clip, tmp_path / "out", labels=absent)
+    assert again.labelling.marks(0, 8)[2] == 0
+    again.close()
+    with pytest.raises(OutputError, match="other labels"):
+        Session(clip, tmp_path / "out", labels=tmp_path / "some.json")
+    other = Session(clip, tmp_path / "other", labels=tmp_path / "some.json")
+    assert other.labelling.marks(0, 8)[2] is None
+    other.close()
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"\xff", b'{"status": 5}'])
+def test_a_damaged_list_of_doubts_does_not_keep_anybody_from_labelling(clip, tmp_path, damaged):
+    (tmp_path / "out" / "label").mkdir(parents=True)
+    (tmp_path / "out" / "label" / "doubts.json").write_bytes(damaged)
+    opened = Session(clip, tmp_path / "out", skeleton=SKELETON)
+    assert all(each["status"] == "open" for each in opened.doubts())
+    opened.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*never labelled")
+def test_labels_of_a_folder_of_frames_name_its_files(tmp_path):
+    (tmp_path / "frames").mkdir()
+    for n in range(3):
+        image = np.full((HEIGHT, WIDTH, 3), 20 * n, np.uint8)
+        cv2.imwrite(str(tmp_path / "frames" / f"img{10 + 2 * n}.png"), image)
+    opened = Session(tmp_path / "frames", tmp_path / "out", skeleton=SKELETON)
+    edit(opened, {**PLACE, "frame": 1})
+    opened.close()
+    image = json.loads(opened.labels_path.read_text())["images"][0]
+    assert image["frame_id"] == 1 and image["file_name"] == "img12.png"
+    again = Session(tmp_path / "frames", tmp_path / "other", labels=opened.labels_path)
+    assert again.labelling.labelled_frames == [1]
+    again.close()
 
 
 def test_a_folder_of_results_shows_its_poses_labels_and_doubts(clip, tmp_path):
