@@ -35,8 +35,9 @@ def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool
 
     That is from one gap before its first label to one gap after its last. A labelled frame on which the track
     is not ends it there, and leaves out all frames between two of its labels; one on which nobody has looked
-    at the track says nothing. A gap is the median spacing of the clip's labelled frames; with one labelled
-    frame it is the whole clip. Frames on which less than half of the keypoints are labelled, as where some
+    at the track says nothing. A gap is the spacing of the clip's labelled frames in which half of the frames
+    between them lie, so that labels added close together do not cut the ends; with one labelled frame it is
+    the whole clip. Frames on which less than half of the keypoints are labelled, as where some
     were corrected, do not count for it, if there are others.
 
     Args:
@@ -67,9 +68,12 @@ def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool
 
 
 def usual_gap(labels: Labels, n_frames: int) -> int:
-    """Return the median spacing of the labelled frames, as :func:`present_frames` counts it."""
-    spacing = np.diff(_whole_frames(labels))
-    return int(np.median(spacing)) if spacing.size else n_frames
+    """Return the usual spacing of the labelled frames, as :func:`present_frames` counts it."""
+    spacing = np.sort(np.diff(_whole_frames(labels)))
+    if not spacing.size:
+        return n_frames
+    # A median by length: of two labels in a row and a long gap, the gap is what is usual.
+    return int(spacing[np.searchsorted(np.cumsum(spacing), spacing.sum() / 2)])
 
 
 def _whole_frames(labels: Labels) -> Ints:

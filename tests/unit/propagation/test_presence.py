@@ -34,12 +34,14 @@ def span(*stretches: tuple[int, int]) -> list[int]:
         ([0, 30, 50], [0, 10, 20, 30, 40, 50], 56, [0, 30, *span((50, 55))]),
         # Before the first and after the last label, up to but not on a labelled frame without the track.
         ([20, 30], [10, 20, 30, 40], 100, span((11, 39))),
-        # Uneven labels: the median spacing (10) counts, not the track's own (30).
-        ([30, 60], [30, 40, 50, 60, 100], 200, [*span((20, 30)), *span((60, 70))]),
+        # Uneven labels: the spacing (10) in which most frames lie counts, not the track's own (40).
+        ([30, 70], [30, 40, 50, 60, 70, 82], 200, [*span((20, 30)), *span((70, 80))]),
+        # Labels that were added close together leave it as it was (20).
+        ([30, 50, 51, 52, 72], [30, 50, 51, 52, 72], 200, span((10, 92))),
         # A nearer lacking frame cuts the end shorter than the gap.
         ([20, 40], [16, 20, 40, 60], 100, span((17, 59))),
-        # An even number of spacings: the median of 4 and 7 is 5.5, of which whole frames are taken.
-        ([20, 24, 31], [20, 24, 31], 100, span((15, 36))),
+        # Two spacings: most frames lie in the longer one.
+        ([20, 24, 31], [20, 24, 31], 100, span((13, 38))),
         # One labelled frame: the gap is the whole clip.
         ([7], [7], 12, span((0, 11))),
         # One label of the track among several labelled frames.
@@ -105,7 +107,7 @@ def test_corrections_of_single_keypoints_leave_the_gap_as_it_is():
     assert present_frames(labels, 0, 60).tolist() == span((10, 50))
     # Where all labels are such, all of them count.
     few = Track(frames, np.zeros((6, 4, 2)), visibility=np.eye(6, 4) * 2)
-    assert present_frames(Labels(Skeleton(tuple("abcd")), {0: few}), 0, 60).tolist() == span((19, 33))
+    assert present_frames(Labels(Skeleton(tuple("abcd")), {0: few}), 0, 60).tolist() == span((13, 47))
 
 
 def test_unknown_track():
