@@ -107,7 +107,7 @@ def test_corrections_of_single_keypoints_leave_the_gap_as_it_is():
     assert present_frames(labels, 0, 60).tolist() == span((10, 50))
     # Where all labels are such, all of them count.
     few = Track(frames, np.zeros((6, 4, 2)), visibility=np.eye(6, 4) * 2)
-    assert present_frames(Labels(Skeleton(tuple("abcd")), {0: few}), 0, 60).tolist() == span((13, 47))
+    assert present_frames(Labels(Skeleton(tuple("abcd")), {0: few}), 0, 60).tolist() == span((13, 39))
 
 
 def test_unknown_track():
