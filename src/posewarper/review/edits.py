@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ PLACED, ACCEPTED = "placed", "accepted"
 STATES = {"visible": VISIBLE, "hidden": HIDDEN, "absent": ABSENT, "unseen": None}
 # Where tracks or sides are exchanged over a window, what is shown becomes a label at least so often.
 EXCHANGE_EVERY = 8
+_CONTROLS = re.compile("[\x00-\x1f\x7f]")  # which tables and other files cannot hold
 _LONGEST_NAME, _MOST_KEYPOINTS, _MOST_TRACKS, _FURTHEST = 200, 1000, 10**6, 1e6
 
 # (track, frame) -> (x, y) of each keypoint that is shown there, None for those that are not.
@@ -385,7 +387,9 @@ OPERATIONS: dict[str, Callable[..., None]] = {
 
 
 def _clean_name(name: Any) -> str:
-    text = " ".join(str(name or "").split())
+    if not isinstance(name, str | None):
+        raise Refused("a name is a text")
+    text = " ".join(_CONTROLS.sub(" ", name or "").split())
     if len(text) > _LONGEST_NAME:
         raise Refused(f"a name has at most {_LONGEST_NAME} letters")
     return text

@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -139,6 +139,8 @@ async def _body(request: Request, known: Mapping[str, tuple[type, ...]]) -> dict
             raise HTTPException(413, f"a request has at most {_MOST_BYTES} bytes")
     try:
         values = json.loads(content, parse_constant=_no_constant)
+        # Half a surrogate pair can be escaped in JSON, and then neither be sent nor be written to any file.
+        json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise HTTPException(400, "this is no JSON") from None
     if not isinstance(values, dict) or (set(values) - set(known)):
@@ -188,6 +190,7 @@ class Routes:
         ]
         handlers: Any = {
             HTTPException: _on_http,
+            ClientDisconnect: lambda request, error: Response(status_code=400),  # nobody reads it
             Refused: lambda request, error: _problem(422, str(error)),
             Stale: lambda request, error: _problem(409, str(error), **session_state(self.session)),
             PosewarperError: lambda request, error: _problem(500, str(error)),

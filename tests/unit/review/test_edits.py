@@ -171,6 +171,8 @@ PLACE = {"op": "place", "track": 0, "frame": 1, "keypoint": 0, "xy": [1, 1]}
         {"op": "skeleton", "skeleton": {"names": ["a", "a"]}},
         {"op": "skeleton", "skeleton": {"names": ["a"], "edges": [[0, 5]]}},
         {"op": "skeleton", "skeleton": {"names": ["a"], "edges": 5}},
+        {"op": "rename", "track": 0, "name": {"a": 1}},
+        {"op": "rename", "track": 0, "name": "x" * 201},
         {"op": "changes"},
         {"op": "_put", "track": 0, "frame": 1, "marks": []},
         {"op": []},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import cv2
@@ -206,10 +207,25 @@ def test_a_request_has_limits(page):
         '{"id": "x", "base": 1, "operations": [], "path": "/etc/passwd"}',
         '{"id": "x", "base": 1, "operations": [{"op": "place", "xy": [NaN, 1]}]}',
         "\\ud800",
+        '{"id": "x", "base": 1, "operations": [{"op": "rename", "track": 0, "name": "\\ud800"}]}',
     ],
 )
 def test_bodies_that_are_none_are_refused(page, body):
     assert page.post("/api/edits", content=body).status_code == 400
+
+
+def test_a_browser_that_leaves_in_the_middle_of_a_request_is_no_error(page):
+    names = {"host": HOST, **FROM_PAGE, "cookie": f"posewarper_8123={page.cookies['posewarper_8123']}"}
+    headers = [(name.lower().encode(), value.encode()) for name, value in names.items()]
+    scope = {"type": "http", "method": "POST", "path": "/api/edits", "query_string": b"", "headers": headers}
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        assert message.get("status") in (None, 400)
+
+    asyncio.run(page.app(scope, gone, send))  # without an exception, which the server would print
 
 
 # --- what it answers ---
