@@ -134,6 +134,11 @@ def propagate(desk: Desk) -> None:
 def begin(desk: Desk) -> None:
     """Type the keypoints, and click six frames, one of them the wrong way round."""
     desk.page.get_by_role("button", name="Choose keypoints").click()
+    # What is wrong is said, and the window stays with what was typed.
+    desk.page.fill("#skeleton-names", "nose\nnose")
+    desk.page.get_by_role("button", name="Use these").click()
+    assert "there twice" in desk.page.locator("#skeleton-problem").inner_text()
+    assert desk.page.input_value("#skeleton-names") == "nose\nnose"
     desk.page.fill("#skeleton-names", "\n".join(SKELETON.names))
     assert desk.page.input_value("#skeleton-pairs") == "left_paw - right_paw"
     desk.page.fill("#skeleton-edges", "nose - tail")

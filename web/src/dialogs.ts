@@ -25,7 +25,8 @@ export function wireDialogs(): void {
     dialog.addEventListener("close", () => {
       if (dialog.contains(document.activeElement)) (document.activeElement as HTMLElement).blur();
     });
-    dialog.querySelector("form")?.addEventListener("submit", (event) => {
+    // A form that checks what is typed closes its window itself.
+    dialog.querySelector("form:not([data-checks])")?.addEventListener("submit", (event) => {
       event.preventDefault();
       dialog.close("yes");
     });
@@ -206,7 +207,6 @@ export async function askSkeleton(
     let result: Skeleton | null = null;
     form.onsubmit = (event) => {
       event.preventDefault();
-      event.stopImmediatePropagation();
       try {
         result = read();
         dialog.close("yes");
