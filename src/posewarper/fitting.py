@@ -22,7 +22,7 @@ from posewarper.errors import (
     wrong_type,
 )
 from posewarper.formats.labels import check_image_size, given_labels, labels_on, read_labels
-from posewarper.model.checkpoint import load_model, save_model
+from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
 from posewarper.model.network import PoseWarper
 from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
 from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
@@ -37,6 +37,8 @@ from posewarper.training.own_clip import (
     PSEUDO,
     KeptFit,
     build_clip_model,
+    continue_clip_model,
+    gentler,
     read_propagated_regions,
     read_training_regions,
     train_pose,
@@ -121,6 +123,7 @@ def propagate(
     *,
     method: str = "default",
     model: PoseWarper | str | os.PathLike[str] | None = None,
+    learn: bool = False,
     effort: str = "normal",
     network: NetworkConfig | None = None,
     extend: bool = False,
@@ -144,6 +147,7 @@ def propagate(
         labels: a label file, labels, or poses, whose labelled frames count.
         method: one of :data:`METHODS`.
         model: a model for these keypoints, or its file; without one the methods that need it fit one first.
+        learn: train a copy of the model further on these labels, for an eighth of the iterations at most.
         effort: ``fast`` (trains nothing), ``normal`` or ``best``.
         network: what is fitted, as for :func:`fit`, where no model is given.
         extend: give every track a pose on every frame, also far from its labels.
@@ -171,14 +175,17 @@ def propagate(
         (20, 1, 4, 2)
     """
     # What cannot work is refused here, before minutes of work.
-    train = model is None and needs_model(method, effort)
+    if learn and model is None:
+        what = "there is no model to train further"
+        raise ConfigError(what, expected="a model, with learn", fix="name a model, or leave learn out")
+    train = (model is None or learn) and needs_model(method, effort)
     config, place = effort_config(effort), resolve_device(device)
     network = network or NetworkConfig()
     _check_settings(config, network, trains=train)
     looks, settings, seconds = method not in INTERPOLATIONS, {"extend": extend}, {}
     with ExitStack() as held:
         notes = held.enter_context(_noting())
-        start = read_backbone_weights(network, trains=train)
+        start = read_backbone_weights(network, trains=train and not learn)
         model = _load_given(model)
         opened, usable = held.enter_context(_opened(video, labels, span))
         if model is not None:
@@ -188,6 +195,7 @@ def propagate(
                 clip = prepare_clip(opened, usable, span=span, extend=extend, flow=looks, progress=progress)
             else:
                 given = [config.model_dump(), network.model_dump(), start and start.sha256, seed]
+                given += [parameters_sha256(model)] if learn and model is not None else []
                 how_far: dict[str, Any] = {"span": span, "extend": extend}
                 clip = _resume_flow(held, Path(parts), opened, usable, how_far, given, progress)
         if looks:
@@ -213,6 +221,7 @@ def propagate(
                 config,
                 network,
                 start=start,
+                begun=model,
                 seed=seed,
                 device=device,
                 checkpoint=checkpoint,
@@ -284,6 +293,7 @@ def fit_clip(
     network: NetworkConfig,
     *,
     start: BackboneWeights | None,
+    begun: PoseWarper | None = None,
     seed: int,
     device: str,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -301,6 +311,8 @@ def fit_clip(
     Args:
         clip, config, network, start, seed, device, checkpoint, parts, progress: as :func:`fit` and
             :func:`propagate` take them.
+        begun: a model that is trained already, a copy of which learns further, more gently and for an eighth
+            of the iterations at most; ``network`` and ``start`` do not count then.
         first: is called with the model that has learned from the labels, and returns the poses that it
             propagates; by default they are propagated here.
         further: learn for new videos, too.
@@ -312,11 +324,15 @@ def fit_clip(
     how: dict[str, Any] = {"seed": seed, "progress": progress}
     with repeatable(seed):
         with _timed(seconds, "training"):
-            labelled, nearby = read_training_regions(clip, network.crop_size, seed, nearby=further)
-            model = build_clip_model(clip.labels, network, config, seed, start).to(resolve_device(device))
-            model = model.to(memory_format=torch.channels_last)
+            crop_size = network.crop_size if begun is None else begun.spec.crop_size
+            labelled, nearby = read_training_regions(clip, crop_size, seed, nearby=further)
+            if begun is None:
+                model = build_clip_model(clip.labels, network, config, seed, start)
+            else:
+                model = continue_clip_model(begun, clip.labels, config, seed)
+            model = model.to(resolve_device(device)).to(memory_format=torch.channels_last)
             how["kept"] = KeptFit(model, None if parts is None else Path(parts) / _TRAINING)
-            interrupted = train_pose(model, labelled, config, **how)
+            interrupted = train_pose(model, labelled, config if begun is None else gentler(config), **how)
         release_memory()
         poses = None
         if not interrupted and first is not None:

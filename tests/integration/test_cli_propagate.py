@@ -126,6 +126,22 @@ def test_a_trained_run_repeats_itself_byte_by_byte(propagate, tiny, tmp_path):
     assert "training" in report["seconds"]
 
 
+def test_a_model_is_trained_further_in_another_folder(propagate, tiny, tmp_path):
+    assert propagate("--no-keep-training", out="one")[0] == 0
+    model = tmp_path / "one" / "model.pt"
+    before = digest(model)
+    assert propagate("--model", model, "--learn", "--no-keep-training", out="two")[0] == 0
+    learned = load_model(tmp_path / "two" / "model.pt")
+    assert learned.spec.trained == {"pose": load_model(model).spec.trained["pose"] + 1}
+    assert digest(model) == before
+    facts = run_json(tmp_path / "two")
+    assert facts["inputs"]["model"]["sha256"] == before and "training" in facts["seconds"]
+    code, _, err = propagate("--model", model, "--learn", "--overwrite", out="one")
+    assert code == 2 and "--out" in err and digest(model) == before
+    code, _, err = propagate("--learn", out="three")
+    assert code == 2 and "--model" in err
+
+
 def test_a_model_may_be_used_again_and_stays_as_it_is(propagate, tiny, tmp_path):
     assert propagate(out="one")[0] == 0
     model = tmp_path / "one" / "model.pt"

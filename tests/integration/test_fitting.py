@@ -346,6 +346,27 @@ def test_the_poses_stand_before_the_training_for_new_videos(video, tmp_path, mon
     assert load_model(path).spec.trained == {"pose": 3}
 
 
+def test_a_model_learns_further_from_more_labels(video, tmp_path, monkeypatch):
+    config = TINY_FIT.model_copy(update={"pose_iterations": 16})
+    monkeypatch.setitem(EFFORTS, "normal", config)
+    model = tiny_fit(video, some_labels(), config=config)
+    before, path = parameters_sha256(model), tmp_path / "model.pt"
+    how = {"device": "cpu", "checkpoint": path, "parts": tmp_path / "parts"}
+    result = propagate(video, some_labels(), model=model, learn=True, keep_training=False, **how)
+    learned = load_model(path)
+    # A copy has learned, for an eighth of the iterations.
+    assert parameters_sha256(model) == before != parameters_sha256(learned)
+    assert learned.spec.trained["pose"] == model.spec.trained["pose"] + 2
+    assert learned.spec.trained["warp"] == model.spec.trained["warp"]
+    assert learned.spec.provenance["learned_further_from"] == before
+    assert "pose_iterations" in result.config
+    # The poses are those of the model that has learned.
+    again = propagate(video, some_labels(), model=learned, device="cpu")
+    np.testing.assert_allclose(again.poses.dense(), result.poses.dense(), atol=1e-3)
+    with pytest.raises(ConfigError, match="no model to train further"):
+        propagate(video, some_labels(), learn=True)
+
+
 @pytest.mark.parametrize("stage", ["training on propagated poses", "training the warper"])
 def test_ctrl_c_after_the_first_result_keeps_both_and_resumes(video, tmp_path, monkeypatch, stage):
     monkeypatch.setitem(EFFORTS, "normal", TINY_FIT.model_copy(update={"pseudo_iterations": 3}))

@@ -328,7 +328,8 @@ async function propagate(): Promise<void> {
     const ticked = (id: string): boolean => find<HTMLInputElement>(id).checked;
     const how = { extend: ticked("extend"), further: ticked("further") };
     const again = ticked("again") && model.info.has_model;
-    model.info.run = await model.transport.run(effort, { ...how, model: again });
+    const learn = again && effort !== "fast" && ticked("learn");
+    model.info.run = await model.transport.run(effort, { ...how, model: again, learn });
   });
   refresh();
 }
@@ -542,7 +543,9 @@ function showRun(): void {
   find("do-cancel").hidden = !busy;
   find("again-row").hidden = !model.info.has_model;
   const trains = find<HTMLSelectElement>("effort").value !== "fast";
-  find("further-row").hidden = !trains || (model.info.has_model && find<HTMLInputElement>("again").checked);
+  const again = model.info.has_model && find<HTMLInputElement>("again").checked;
+  find("learn-row").hidden = !trains || !again;
+  find("further-row").hidden = !trains || (again && !find<HTMLInputElement>("learn").checked);
   const bar = find<HTMLProgressElement>("run-bar");
   bar.hidden = !busy;
   if (run.total) {
@@ -681,7 +684,7 @@ function wireButtons(): void {
     select(Number(track.value), model.keypoint);
     track.blur();
   });
-  for (const id of ["doubt-kind", "doubt-status", "doubt-words", "effort", "again"]) find(id).addEventListener("input", () => refresh());
+  for (const id of ["doubt-kind", "doubt-status", "doubt-words", "effort", "again", "learn"]) find(id).addEventListener("input", () => refresh());
   find("do-copy").addEventListener("click", (event) => {
     void navigator.clipboard?.writeText(model.info.run.command ?? "").then(() => model.say("Copied."));
     releaseFocus(event);

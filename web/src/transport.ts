@@ -94,7 +94,7 @@ export interface Transport {
   doubts(): Promise<Doubt[]>;
   setStatus(id: string, status: DoubtStatus): Promise<Doubt[]>;
   edit(id: string, base: number, operations: Operation[]): Promise<Changed>;
-  run(effort: string, how: { model: boolean; extend: boolean; further: boolean }): Promise<Run>;
+  run(effort: string, how: { model: boolean; extend: boolean; further: boolean; learn: boolean }): Promise<Run>;
   cancel(): Promise<void>;
   suggest(): Promise<void>;
   frame(index: number, version: string, full: boolean): string;
@@ -136,7 +136,7 @@ export class Http implements Transport {
     return this.post("/api/edits", { id, base, operations });
   }
 
-  run(effort: string, how: { model: boolean; extend: boolean; further: boolean }): Promise<Run> {
+  run(effort: string, how: { model: boolean; extend: boolean; further: boolean; learn: boolean }): Promise<Run> {
     return this.post("/api/run", { effort, ...how });
   }
 

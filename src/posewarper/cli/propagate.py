@@ -44,6 +44,9 @@ def run(
     model: Annotated[
         Path | None, typer.Option(metavar="CKPT", help="Use this model instead of training one.")
     ] = None,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Train that model further on these labels, for a short while.")
+    ] = False,
     labels_of: common.LabelsOf = None,
     frame_number: common.FrameNumber = None,
     unlabelled: common.UnlabelledAs = common.Unlabelled.UNKNOWN,
@@ -102,6 +105,7 @@ def run(
         settings: dict[str, Any] = {"method": method, "effort": effort, "extend": extend, "seed": seed}
         settings |= {} if backbone_weights is None else {"backbone_weights": backbone_weights}
         settings |= {} if keep_training else {"keep_training": False}
+        settings |= {"learn": True} if learn else {}
         settings |= {} if frames is None else {"frames": frames}
         settings |= {} if unlabelled is common.Unlabelled.UNKNOWN else {"unlabelled": unlabelled.value}
         choice = {"labels_of": job.labels_of or labels_of, "frame_number": frame_number}
@@ -110,6 +114,10 @@ def run(
             Path(job.video), own, model, place, settings, device.value, overwrite=overwrite, quiet=quietly
         )
 
+    if learn and model is None:
+        raise ConfigError(
+            "there is no model to train further", expected="--model CKPT with --learn", fix="add --model"
+        )
     jobs = None if video.is_dir() else list_videos(str(video))
     folder = out or Path(f"{video.stem}_poses")
     if resume and (overwrite or (jobs is None and not (folder / RECORDS).is_dir())):
@@ -140,6 +148,12 @@ def _propagate_one(
     common.check_there(video, "a video file or a folder of frames", VideoError)
     common.check_there(labels, "labels of a few of its frames", LabelsError)
     common.check_there(model, "a checkpoint of posewarper", ModelError)
+    if "learn" in settings and model is not None and model.resolve() == (out / MODEL).resolve():
+        raise ConfigError(
+            "the model that has learned further would replace the one that it learned from",
+            path=model,
+            fix="name another folder with --out",
+        )
     inputs = describe_inputs(video=video, labels=labels, model=model)
     weights = settings.get("backbone_weights")
     if weights is not None and os.path.isfile(weights):
@@ -148,7 +162,7 @@ def _propagate_one(
     names = (*RESULTS, MODEL, RECORDS)
     used = [path for path in (labels, model, weights) if path is not None]
     first = claim(out, request, names, overwrite=overwrite, source=video, inputs=used)
-    stages = plan(settings, trains=model is None)
+    stages = plan(settings, trains=model is None or "learn" in settings)
     with first as claimed, common.progress_bar(quiet, stages) as progress:
         write_results(claimed, video, labels, settings, inputs, device, progress, started, model=model)
 
@@ -249,6 +263,7 @@ def write_results(
                 unlabelled=settings.get("unlabelled", common.Unlabelled.UNKNOWN.value),
             ),
             model=None if model is None else load_model(model),
+            learn=settings.get("learn", False),
             network=None if weights is None else NetworkConfig(backbone_weights=weights),
             device=device,
             checkpoint=out / MODEL,

@@ -270,7 +270,7 @@ class Routes:
 
     async def run(self, request: Request) -> Response:
         """Begin a run."""
-        choices = ("model", "extend", "further")
+        choices = ("model", "extend", "further", "learn")
         values = await _body(request, {"effort": (str,), **{name: (bool, type(None)) for name in choices}})
         how = {name: bool(values[name]) for name in choices}
         return JSONResponse(await run_in_threadpool(lambda: self.session.run(values["effort"], **how)))

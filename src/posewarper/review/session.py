@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posewarper.errors import LabelsError, OutputError, PosewarperError
-from posewarper.files import remove_leftovers, write_json
+from posewarper.files import remove_leftovers, replacing, write_json
 from posewarper.formats.labels import read_labels, read_poses, write_labels
 from posewarper.formats.records import LabelFile
 from posewarper.propagation.suggestion import Suggestion
@@ -486,6 +487,7 @@ class Session:
         config = facts.get("config") or {}
         given = (facts.get("inputs") or {}).get("model")
         path = Path(given["path"]) if isinstance(given, dict) else self.out / _MODEL
+        path = self.out / _MODEL if path == self._present else path  # it was trained further
         looks = isinstance(given, dict) or bool(config.get("pose_iterations"))
         return (path if looks and path.is_file() else None), bool(config.get("extend"))
 
@@ -539,23 +541,39 @@ class Session:
 
     # --- runs ---
 
-    def command(self, effort: str, *, model: bool, extend: bool, further: bool) -> list[str]:
+    @property
+    def _present(self) -> Path:
+        """The model that is trained further: a copy of the last run's, which is then replaced."""
+        return self.labels_path.with_name(_MODEL)
+
+    def command(
+        self, effort: str, *, model: bool, extend: bool, further: bool, learn: bool = False
+    ) -> list[str]:
         """Return the arguments of the command that the page runs, without ``posewarper``."""
         words = ["propagate", os.fspath(self.video), "--labels", os.fspath(self.labels_path)]
         words += ["--effort", effort, "--out", os.fspath(self.out)]
-        words += ["--model", os.fspath(self.out / _MODEL)] if model else []
+        words += ["--model", os.fspath(self._present if learn else self.out / _MODEL)] if model else []
+        words += ["--learn"] if learn else []
         words += ["--extend"] if extend else []
-        words += [] if further or model or effort == "fast" else ["--no-keep-training"]
+        trains = effort != "fast" and (learn or not model)
+        words += ["--no-keep-training"] if trains and not further else []
         return words + ([] if self.device == "auto" else ["--device", self.device])
 
     def run(
-        self, effort: str, *, model: bool = False, extend: bool = False, further: bool = False
+        self,
+        effort: str,
+        *,
+        model: bool = False,
+        extend: bool = False,
+        further: bool = False,
+        learn: bool = False,
     ) -> dict[str, Any]:
         """Begin to propagate the labels, as the command line does.
 
         Args:
             effort: one of :data:`EFFORTS`.
             model: take the model of the last run, and train none.
+            learn: train that model further on the labels.
             extend: a pose on every frame.
             further: go on to train the model for new videos when the poses stand.
 
@@ -568,14 +586,21 @@ class Session:
                 raise Refused("a run is going on already")
             if effort not in EFFORTS:
                 raise Refused(f"there is no effort {effort!r:.40}")
-            if model and not (self.out / _MODEL).is_file():
+            learn = learn and effort != "fast"
+            if (model or learn) and not (self.out / _MODEL).is_file():
                 raise Refused("there is no model yet: run once without it")
+            if learn and not model:
+                raise Refused("a model that learns further is that of the last run: take it, too")
             if self.labels() is None:
                 raise Refused("nothing is labelled yet: label a few frames first")
             self.save()
-            words = self.command(effort, model=model, extend=extend, further=further)
+            words = self.command(effort, model=model, extend=extend, further=further, learn=learn)
             shown = shlex.join(["posewarper", *words])
-            if not self._may_resume():
+            resumes = self._may_resume()
+            if learn and not (resumes and self._present.is_file()):
+                with replacing(self._present) as temporary:
+                    shutil.copyfile(self.out / _MODEL, temporary)
+            if not resumes:
                 words.append("--overwrite")
             state = {"state": "running", "stage": "starting", "done": 0, "total": 0, "left": None}
             self.run_state = {**state, "command": shown, "revision": self.history.revision}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from posewarper.model.backbone import PyramidBackbone, lower_stages
-from posewarper.model.checkpoint import write_tensors
+from posewarper.model.checkpoint import parameters_sha256, write_tensors
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import ModelSpec, PoseWarper
 from posewarper.model.onnx_graph import accelerate, like_crops
@@ -235,6 +236,30 @@ def build_clip_model(
     model = PoseWarper(replace(spec, mean=start.mean, std=start.std, provenance=begun))
     start.load_into(model.backbone)
     return model
+
+
+def continue_clip_model(begun: PoseWarper, labels: Labels, config: FitConfig, seed: int) -> PoseWarper:
+    """Return a copy of a trained model that is to learn further from a clip's labels, which says so."""
+    model = copy.deepcopy(begun)
+    model.spec = replace(
+        begun.spec,
+        provenance={
+            **{name: value for name, value in begun.spec.provenance.items() if name != "stopped"},
+            "posewarper": __version__,
+            "video": labels.video,
+            "labelled_frames": len(labels.labelled_frames),
+            "seed": seed,
+            "config": config.model_dump(),
+            "learned_further_from": parameters_sha256(begun),
+        },
+    )
+    return model
+
+
+def gentler(config: FitConfig) -> FitConfig:
+    """Return the settings by which a model that is trained already learns from more labels."""
+    iterations, rate = max(1, config.pose_iterations // 8), config.pose_learning_rate / 2
+    return config.model_copy(update={"pose_iterations": iterations, "pose_learning_rate": rate})
 
 
 class KeptFit:
@@ -458,7 +483,7 @@ def _fit(
     if isinstance(model.backbone, PyramidBackbone):
         model.backbone.see_lower = None
     own = "pose" if isinstance(step, PoseStep) else "warp"
-    model.record(own, done + (model.spec.trained.get(own, 0) if stage == PSEUDO else 0))
+    model.record(own, done + model.spec.trained.get(own, 0))
     if done < total:
         model.note(stopped=f"iteration {done} of {total} ({stage})")
     return interrupted

@@ -343,3 +343,8 @@ def test_the_command_is_that_of_the_command_line(session):
     assert "--no-keep-training" not in session.command("fast", model=False, extend=False, further=False)
     again = session.command("best", model=True, extend=False, further=False)
     assert again[again.index("--model") + 1] == str(session.out / "model.pt")
+    assert "--learn" not in again and "--no-keep-training" not in again
+    # A model that is replaced is trained further from a copy of it.
+    words = session.command("normal", model=True, extend=False, further=False, learn=True)
+    assert words[words.index("--model") + 1] == str(session.labels_path.with_name("model.pt"))
+    assert "--learn" in words and "--no-keep-training" in words
