@@ -240,19 +240,24 @@ def test_keypoints_that_are_never_labelled_are_reported_and_stay_empty(propagate
     assert any("right_paw" in note for note in run_json(tmp_path / "out")["notes"])
 
 
-def test_a_keypoint_without_a_label_in_one_frame_stays_without_there_alone(propagate, tmp_path):
+def test_a_keypoint_without_a_label_in_one_frame_is_predicted_there_or_absent(propagate, tmp_path):
     def hide(keypoints, visibility):
         keypoints[1, 1], visibility[1, 1] = np.nan, 0
         visibility[2, 0] = 1
 
-    code, _, err = propagate("--effort", "fast", labels=odd_labels(tmp_path, hide))
-    assert (code, "warning" in err) == (0, False)
-    poses = read_poses(tmp_path / "out" / "poses.json")
-    missing = np.isnan(poses.dense()[:, 0]).any(-1)
-    assert np.argwhere(missing).tolist() == [[10, 1]]
-    assert poses.tracks[0].visibility[16].tolist() == [1, 2, 2, 2]
-    off = np.linalg.norm(poses.dense()[:, 0] - true_keypoints(range(N_FRAMES)), axis=-1)
-    assert np.nanmax(off) < 1.5
+    labels = odd_labels(tmp_path, hide)
+    for reading, without in (("unknown", []), ("absent", [[10, 1]])):
+        code, _, err = propagate(
+            "--effort", "fast", "--unlabelled", reading, "--overwrite", labels=labels, out=reading
+        )
+        assert (code, "warning" in err) == (0, False)
+        poses = read_poses(tmp_path / reading / "poses.json")
+        missing = np.isnan(poses.dense()[:, 0]).any(-1)
+        assert np.argwhere(missing).tolist() == without
+        assert poses.tracks[0].visibility[16].tolist() == [1, 2, 2, 2]
+        off = np.linalg.norm(poses.dense()[:, 0] - true_keypoints(range(N_FRAMES)), axis=-1)
+        assert np.nanmax(off) < 1.5
+    assert not read_poses(tmp_path / "unknown" / "poses.json").tracks[0].labelled[10, 1]
 
 
 def test_two_tracks_come_out_as_two(propagate, tmp_path):
