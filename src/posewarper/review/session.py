@@ -494,6 +494,8 @@ class Session:
     def _on_solved(self, solved: list[Solved], number: int) -> None:
         frames: set[int] = set()
         with self._lock:
+            if self.solver.is_renewed:
+                return
             for each in solved:
                 if each.track in self.labelling.names:
                     self.shown.put(each.track, each.poses, each.gone)

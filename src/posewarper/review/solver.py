@@ -65,10 +65,19 @@ class Solver:
         self._thread.start()
 
     def renew(self, model: Path | None, *, extend: bool) -> None:
-        """Begin anew: there are other poses, of a run with or without a network."""
+        """Begin anew: there are other poses, of a run with or without a network.
+
+        What labels had changed before is part of them, or is asked for again.
+        """
         with self._condition:
             self._renew = model, extend
+            self._touched = {}
             self._condition.notify()
+
+    @property
+    def is_renewed(self) -> bool:
+        """Whether what is solved right now belongs to poses that are shown no more."""
+        return self._renew is not None
 
     def touch(self, frames: Mapping[int, list[int]], number: int) -> None:
         """Ask to solve anew what labels on some frames of tracks change."""

@@ -151,3 +151,23 @@ def test_flow_is_kept_from_one_start_to_the_next(page, labelled, monkeypatch):
         assert again.session.shown.provisional[0]
     finally:
         again.session.close()
+
+
+def test_what_was_solved_for_poses_of_an_earlier_run_is_not_shown(page, picture, monkeypatch):
+    kept = page.session.solver.kept
+    solve, begun, goes_on = type(kept).solve, threading.Event(), threading.Event()
+
+    def slow(self, *arguments):
+        begun.set()
+        assert goes_on.wait(30)
+        return solve(self, *arguments)
+
+    monkeypatch.setattr(type(kept), "solve", slow)
+    xy = (picture.keypoints(PLACES, [5])[0, 0] + 3).tolist()
+    place = {"op": "place", "track": 0, "frame": 5, "keypoint": 0, "xy": xy}
+    page.session.edit([place], "", page.session.history.revision)
+    assert begun.wait(30)
+    page.session.solver.renew(None, extend=False)  # a run has ended
+    goes_on.set()
+    page.until(lambda: page.session.solver.kept not in (None, kept))
+    assert page.solved == [] and not page.session.shown.provisional
