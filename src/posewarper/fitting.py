@@ -89,8 +89,8 @@ def fit(
         labels: as for :func:`propagate`; any skeleton, any number of tracks.
         effort: ``normal`` or ``best``, which set the budget in iterations.
         config: settings in place of the effort's.
-        network: the architecture, and the weights that it starts from; a small HRNet on 192-pixel crops with
-            random weights by default.
+        network: the architecture, and the weights that it starts from; EfficientNet-lite0 with a feature
+            pyramid on 192-pixel crops by default, from ImageNet weights where they are at hand.
         seed: the same seed and thread count give the same model.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         checkpoint: where to write the model, also after Ctrl-C.

@@ -415,7 +415,7 @@ class Poses:
         Returns:
             ``frame``, ``track``, ``keypoint`` (its name), ``x``, ``y``, ``visibility``, ``score``,
             ``expected_error`` (pixels) and ``labelled`` (whether a labeller set it): arrays of equal length,
-             NaN where nothing is known. ``pandas.DataFrame(poses.to_table())`` makes a data frame.
+            NaN where nothing is known. ``pandas.DataFrame(poses.to_table())`` makes a data frame.
 
         Example:
             >>> track = Track([1], [[[3.0, 4.0]]], keypoint_scores=[[0.9]])

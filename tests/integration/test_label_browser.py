@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import time
 
@@ -21,38 +19,13 @@ from moving_clip import (
     write_some_labels,
 )
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # As root, which is usual in containers, chromium refuses to start in its sandbox; the others keep it quiet.
-_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 _BLOCK = """([first, last]) => fetch(`/api/poses?from=${first}&to=${last}`)
     .then(answer => answer.arrayBuffer())
     .then(buffer => [...new Float32Array(buffer)].map(value => isNaN(value) ? null : value))"""
 FRAMES = (0, 4, 8, 12, 16, 19)
 SWAPPED = 8  # on this frame left and right are labelled the wrong way round
 STATE = 6  # column of a block
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if program is None:
-        message = f"no browser to look at the page with: none of {', '.join(_BROWSERS)} is in PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=program, args=_OPTIONS)
-        yield launched
-        launched.close()
 
 
 class Desk:

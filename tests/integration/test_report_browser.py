@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 from moving_clip import command, write_clip, write_some_labels
 
 WIDTHS, SCHEMES = (1280, 400), ("light", "dark")
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # Colours of all text, with the first background that is not transparent behind it.
 _TEXTS = """() => {
@@ -30,23 +28,6 @@ _TEXTS = """() => {
   }
   return found;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if program is None:
-        message = f"no browser to look at the report with: none of {', '.join(_BROWSERS)} is in PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # As root, which is usual in containers, chromium refuses to start in its sandbox.
-        launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

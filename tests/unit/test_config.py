@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
+from posewarper.cli.common import Unlabelled
 from posewarper.errors import ConfigError
-from posewarper.options import EFFORTS, FitConfig, NetworkConfig, effort_config
+from posewarper.formats.records import UNLABELLED, LabelFile
+from posewarper.options import EFFORTS, ClipSettings, FitConfig, NetworkConfig, effort_config
 
 
 def test_plain_values_are_read_and_the_rest_keeps_its_default():
@@ -69,3 +73,10 @@ def test_efforts_train_more_and_more_and_the_lowest_nothing():
 def test_an_unknown_effort_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="fast, normal, best"):
         effort_config("medium")
+
+
+def test_what_unlabelled_keypoints_may_be_is_the_same_everywhere():
+    # Written more than once, since the command line is to start without what reads labels.
+    assert tuple(kind.value for kind in Unlabelled) == UNLABELLED
+    assert get_args(ClipSettings.model_fields["unlabelled"].annotation) == UNLABELLED
+    assert LabelFile("labels.json").unlabelled == ClipSettings.model_fields["unlabelled"].default

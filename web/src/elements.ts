@@ -6,6 +6,19 @@ export function find<T extends HTMLElement>(id: string): T {
   return found as T;
 }
 
+// Returns what asks for a paint, of which there is at most one between two pictures of the screen.
+export function onceAPicture(paint: () => void): () => void {
+  let asked = false;
+  return () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      paint();
+    });
+  };
+}
+
 type Values = Record<string, string | number | boolean | ((event: Event) => void) | null>;
 
 export function make(tag: string, values: Values = {}, ...children: (Node | string)[]): HTMLElement {

@@ -1,5 +1,6 @@
 // The timeline: expected error, labels, doubts and what was solved anew, for each track; a click goes there.
 
+import { onceAPicture } from "./elements";
 import type { Model } from "./model";
 
 const LARGE = 0.15; // of the subject's size: a mean error of the keypoints that fills the row
@@ -7,7 +8,7 @@ const ROW = 26;
 const MOST_ROWS = 5;
 
 export class Strip {
-  private drawn = false;
+  readonly draw = onceAPicture(() => this.paint());
   private down = false;
 
   constructor(
@@ -29,15 +30,6 @@ export class Strip {
     const share = event.offsetX / this.canvas.clientWidth;
     const { n_frames } = this.model.info;
     this.go(Math.max(0, Math.min(n_frames - 1, Math.floor(share * n_frames))));
-  }
-
-  draw(): void {
-    if (this.drawn) return;
-    this.drawn = true;
-    requestAnimationFrame(() => {
-      this.drawn = false;
-      this.paint();
-    });
   }
 
   private paint(): void {

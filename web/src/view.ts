@@ -1,5 +1,6 @@
 // The picture: the frame, the poses over it, and what the mouse does there.
 
+import { onceAPicture } from "./elements";
 import { GUESSED, MISSING, NOTHING, PLACED, PREDICTED } from "./model";
 import type { Model } from "./model";
 
@@ -38,7 +39,7 @@ export class View {
   private fitted = true;
   private images = new Map<string, HTMLImageElement>();
   private wanted = "";
-  private drawn = false;
+  readonly draw = onceAPicture(() => this.paint());
   private dragging: { kind: "keypoint" | "pan"; x: number; y: number; moved: boolean } | null = null;
   private pointers = new Map<number, [number, number]>();
   private last = 0;
@@ -288,15 +289,6 @@ export class View {
   }
 
   // --- drawing ---
-
-  draw(): void {
-    if (this.drawn) return;
-    this.drawn = true;
-    requestAnimationFrame(() => {
-      this.drawn = false;
-      this.paint();
-    });
-  }
 
   private paint(): void {
     const context = this.canvas.getContext("2d");

@@ -37,8 +37,8 @@ def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool
     is not ends it there, and leaves out all frames between two of its labels; one on which nobody has looked
     at the track says nothing. A gap is the spacing of the clip's labelled frames in which half of the frames
     between them lie, so that labels added close together do not cut the ends; with one labelled frame it is
-    the whole clip. Frames on which less than half of the keypoints are labelled, as where some
-    were corrected, do not count for it, if there are others.
+    the whole clip. Frames on which less than half of the keypoints are labelled, as where some were
+    corrected, do not count for it, if there are others.
 
     Args:
         labels: labels of the clip; instances on frames that are not in ``labelled_frames`` do not count.
@@ -67,11 +67,14 @@ def present_frames(labels: Labels, track_id: int, n_frames: int, *, extend: bool
     return np.flatnonzero(there).astype(np.int64)
 
 
-def usual_gap(labels: Labels, n_frames: int) -> int:
-    """Return the usual spacing of the labelled frames, as :func:`present_frames` counts it."""
+def usual_gap(labels: Labels, otherwise: int) -> int:
+    """Return the usual spacing of the labelled frames, as :func:`present_frames` counts it.
+
+    Where only one frame is labelled, that is ``otherwise``.
+    """
     spacing = np.sort(np.diff(_whole_frames(labels)))
     if not spacing.size:
-        return n_frames
+        return otherwise
     # A median by length: of two labels in a row and a long gap, the gap is what is usual.
     return int(spacing[np.searchsorted(np.cumsum(spacing), spacing.sum() / 2)])
 

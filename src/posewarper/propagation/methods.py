@@ -13,7 +13,7 @@ from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import PoseWarper
 from posewarper.motion.flow import BLENDS
 from posewarper.motion.interpolation import INTERPOLATIONS, fill_in, interpolate
-from posewarper.propagation.clip import Clip, settled_frames
+from posewarper.propagation.clip import Clip, settled_frames, usual_gap
 from posewarper.propagation.evidence import find_peaks, labelled_crop, warp_label
 from posewarper.propagation.stretch import Estimate, estimate_track, split_stretches, without_errors
 from posewarper.propagation.trust import Trust, measure_trust
@@ -89,7 +89,7 @@ def _nearness(clip: Clip, track: Track, frames: Ints) -> Floats:
     Frames on which nobody has looked at a keypoint do not count for it.
     """
     every = clip.labels.labelled_frames
-    spacing = float(np.median(np.diff(every))) if len(every) > 1 else 1.0
+    spacing = usual_gap(clip.labels, 1)
     scores = np.zeros((len(frames), track.keypoints.shape[1]))
     for k, passed_over in enumerate(track.not_looked_at.T):
         labelled = np.setdiff1d(every, track.frames[passed_over])

@@ -79,7 +79,9 @@ def estimate_track(
     track, frames = clip.labels.tracks[track_id], clip.frames[track_id]
     points = np.full((len(frames), *track.keypoints.shape[1:]), np.nan) if start is None else start.copy()
     found = without_errors(points, np.zeros(points.shape[:2]))
-    for first, last, keep in stretches or split_stretches(frames, settled_frames(track)):
+    if stretches is None:
+        stretches = split_stretches(frames, settled_frames(track))
+    for first, last, keep in stretches:
         stretch = Stretch(clip, track_id, frames[first : last + 1], points[first], network)
         own = stretch.solve(trust) if trust is not None else stretch.look(method)
         # Also what lies beyond ``keep``: the next stretch starts from it, and then puts its own in place.
@@ -94,8 +96,8 @@ def split_stretches(frames: Ints, labelled: Ints) -> list[tuple[int, int, int]]:
 
     A stretch runs from one label to the next, both included, since a label of all keypoints is a hard end;
     frames on which only some are labelled lie within. Before the first and after the last label it runs to
-    the end of the track. Stretches longer than 256 frames are cut, and
-    look 32 frames further than what is kept of them.
+    the end of the track. Stretches longer than 256 frames are cut, and look 32 frames further than what is
+    kept of them.
 
     Returns:
         (first row, last row, first row that is not kept) of each stretch, in order; what is kept covers all

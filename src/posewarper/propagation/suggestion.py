@@ -48,9 +48,7 @@ class Suggestion:
 
     frame: int
     reason: str  # one sentence
-    gain: (
-        float  # 0 to 1: share of the expected error that goes away, of the clip's frames in its gap, or alike
-    )
+    gain: float  # 0 to 1: share of the expected error that goes away, or of the clip that it stands for
     track: int | None = None  # id of the track that has most to gain, None where the whole frame counts
     keypoint: int | None = None  # index of its keypoint that has most to gain
 

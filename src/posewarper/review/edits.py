@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -613,7 +613,7 @@ class EditLog:
 
 def stamped(edit: Edit, name: str) -> Edit:
     """Return an edit with the id that the page gave it, and the time."""
-    return Edit(edit.operation, edit.text, edit.changes, edit.origin, name, edit.of, _now_in_words())
+    return replace(edit, id=name, when=_now_in_words())
 
 
 def _now_in_words() -> str:

@@ -24,26 +24,27 @@ from posewarper.errors import LabelsError, OutputError, PosewarperError
 from posewarper.files import remove_leftovers, replacing, write_json
 from posewarper.formats.labels import read_labels, read_poses, write_labels
 from posewarper.formats.records import LabelFile
-from posewarper.propagation.suggestion import Suggestion
+from posewarper.options import EFFORTS
+from posewarper.propagation.suggestion import POSES, Suggestion
 from posewarper.reporting.checking import frames_to_check
 from posewarper.review.edits import Edit, EditLog, Refused, apply, make_edit, stamped
 from posewarper.review.frames import Frames
 from posewarper.review.job import Ended, Job
 from posewarper.review.labelling import Labelling, skeleton_to_json
-from posewarper.review.shown import ShownPoses, typical_size
+from posewarper.review.shown import ShownPoses
 from posewarper.review.solver import Solver
 from posewarper.runs import FACTS, RECORDS, REQUEST, describe_inputs, sole_writer
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Poses, is_there
+from posewarper.video.track_crops import instance_sizes
 
 FOLDER = "label"
 _LOG, _GIVEN, _LABELS, _DOUBTS = "edits.jsonl", "given.json", "labels.json", "doubts.json"
-_POSES, _MODEL = "poses.json", "model.pt"
+_MODEL = "model.pt"
 _SAVE_AFTER, _SAVE_AGAIN = 0.3, 2.0  # seconds from an edit to labels.json, and to the next try
 _MOST_DOUBTS = 24
 _LEAST_BOX = 32.0  # pixels of a thumbnail
 OPEN, DONE, SKIPPED = "open", "done", "skipped"
-EFFORTS = ("fast", "normal", "best")
 
 if TYPE_CHECKING:  # which takes seconds to import
     from posewarper.review.kept import Solved
@@ -172,9 +173,9 @@ class Session:
                     )
                 labels = self.labels_path
             # A folder of results: its labelled frames are the labels, if it has any.
-            if labels is None and (self.out / _POSES).is_file():
-                found = read_poses(self.out / _POSES).as_labels().only_labelled()
-                labels = self.out / _POSES if len(found.tracks) else None
+            if labels is None and (self.out / POSES).is_file():
+                found = read_poses(self.out / POSES).as_labels().only_labelled()
+                labels = self.out / POSES if len(found.tracks) else None
             if labels is not None:
                 self.given = read_labels(labels, video=self.frames.facts)
                 write_labels(kept, self.given, format="posetrack")
@@ -216,7 +217,7 @@ class Session:
 
     def _take_predictions(self) -> None:
         """Begin with the keypoints and tracks of poses of which no frame is labelled, if there are any."""
-        path = self.out / _POSES
+        path = self.out / POSES
         if self.labelling.skeleton is not None or not path.is_file():
             return
         poses = read_poses(path)
@@ -250,7 +251,8 @@ class Session:
         """Return what the page needs to know before it asks for frames and poses."""
         with self._lock:
             frames, labelling = self.frames, self.labelling
-            size = typical_size(list(self.shown.tracks.values()))
+            sizes = [size for track in self.shown.tracks.values() for size in instance_sizes(track)]
+            known = [float(size) for size in sizes if np.isfinite(size)]
             return {
                 "video": frames.name,
                 "version": (self.sha256 or "")[:16],
@@ -261,7 +263,7 @@ class Session:
                 "skeleton": skeleton_to_json(labelling.skeleton),
                 "flip_order": list(labelling.skeleton.flip_order) if labelling.skeleton else [],
                 "tracks": [{"id": i, "name": labelling.names.get(i, "")} for i in self.tracks],
-                "subject": size,
+                "subject": float(np.median(known)) if known else None,
                 "folder": os.fspath(self.out),
                 **self.describe_state(),
             }
@@ -429,7 +431,7 @@ class Session:
 
     def _load_poses(self) -> None:
         """Take the poses of the last run, if there are any that fit, in the place of those shown."""
-        path = self.out / _POSES
+        path = self.out / POSES
         try:
             facts = path.stat()
         except OSError:
@@ -487,7 +489,7 @@ class Session:
         config = facts.get("config") or {}
         given = (facts.get("inputs") or {}).get("model")
         path = Path(given["path"]) if isinstance(given, dict) else self.out / _MODEL
-        path = self.out / _MODEL if path == self._present else path  # it was trained further
+        path = self.out / _MODEL if path == self._learns_from else path
         looks = isinstance(given, dict) or bool(config.get("pose_iterations"))
         return (path if looks and path.is_file() else None), bool(config.get("extend"))
 
@@ -544,9 +546,9 @@ class Session:
     # --- runs ---
 
     @property
-    def _present(self) -> Path:
+    def _learns_from(self) -> Path:
         """The model that is trained further: a copy of the last run's, which is then replaced."""
-        return self.labels_path.with_name(_MODEL)
+        return self.folder / _MODEL
 
     def command(
         self, effort: str, *, model: bool, extend: bool, further: bool, learn: bool = False
@@ -554,7 +556,7 @@ class Session:
         """Return the arguments of the command that the page runs, without ``posewarper``."""
         words = ["propagate", os.fspath(self.video), "--labels", os.fspath(self.labels_path)]
         words += ["--effort", effort, "--out", os.fspath(self.out)]
-        words += ["--model", os.fspath(self._present if learn else self.out / _MODEL)] if model else []
+        words += ["--model", os.fspath(self._learns_from if learn else self.out / _MODEL)] if model else []
         words += ["--learn"] if learn else []
         words += ["--extend"] if extend else []
         trains = effort != "fast" and (learn or not model)
@@ -599,8 +601,8 @@ class Session:
             words = self.command(effort, model=model, extend=extend, further=further, learn=learn)
             shown = shlex.join(["posewarper", *words])
             resumes = self._may_resume()
-            if learn and not (resumes and self._present.is_file()):
-                with replacing(self._present) as temporary:
+            if learn and not (resumes and self._learns_from.is_file()):
+                with replacing(self._learns_from) as temporary:
                     shutil.copyfile(self.out / _MODEL, temporary)
             if not resumes:
                 words.append("--overwrite")
@@ -618,7 +620,7 @@ class Session:
         try:
             request = json.loads((self.out / REQUEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return not (self.out / _POSES).exists()
+            return not (self.out / POSES).exists()
         return request.get("labels") == describe_inputs(labels=self.labels_path)["labels"]["sha256"]
 
     def cancel(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posewarper.review.labelling import GONE, Labelling, is_placed
-from posewarper.structures import ABSENT, HIDDEN, VISIBLE, Floats, Ints, Poses, Track, is_there
+from posewarper.structures import ABSENT, HIDDEN, VISIBLE, Ints, Poses, Track, is_there
 
 # What the last column of a block says of a keypoint.
 NOTHING, PREDICTED, PLACED, GUESSED, MISSING = 0, 1, 2, 3, 4
@@ -153,13 +153,3 @@ class ShownPoses:
 def _row_of(frames: Ints, frame: int) -> int:
     row = int(np.searchsorted(frames, frame))
     return row if row < len(frames) and frames[row] == frame else -1
-
-
-def typical_size(tracks: Sequence[Track]) -> float | None:
-    """Return the median longer side of the instances in pixels, None where none has two keypoints."""
-    sizes: list[Floats] = []
-    for track in tracks:
-        some = track.keypoints[is_there(track.keypoints).sum(-1) > 1]
-        if len(some):
-            sizes.append(np.nanmax(np.nanmax(some, 1) - np.nanmin(some, 1), -1))
-    return float(np.median(np.concatenate(sizes))) if sizes else None

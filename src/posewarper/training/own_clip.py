@@ -221,13 +221,7 @@ def build_clip_model(
         sigma=config.sigma,
         targets="exact",
         batch_norm="batch statistics in training; evaluation mode in the pose network that the warper sees",
-        provenance={
-            "posewarper": __version__,
-            "video": labels.video,
-            "labelled_frames": len(labels.labelled_frames),
-            "seed": seed,
-            "config": config.model_dump(),
-        },
+        provenance=_provenance(labels, config, seed),
         **network.model_dump(exclude={"backbone_weights"}),
     )
     if start is None:
@@ -241,19 +235,20 @@ def build_clip_model(
 def continue_clip_model(begun: PoseWarper, labels: Labels, config: FitConfig, seed: int) -> PoseWarper:
     """Return a copy of a trained model that is to learn further from a clip's labels, which says so."""
     model = copy.deepcopy(begun)
-    model.spec = replace(
-        begun.spec,
-        provenance={
-            **{name: value for name, value in begun.spec.provenance.items() if name != "stopped"},
-            "posewarper": __version__,
-            "video": labels.video,
-            "labelled_frames": len(labels.labelled_frames),
-            "seed": seed,
-            "config": config.model_dump(),
-            "learned_further_from": parameters_sha256(begun),
-        },
-    )
+    old = {name: value for name, value in begun.spec.provenance.items() if name != "stopped"}
+    new = {**_provenance(labels, config, seed), "learned_further_from": parameters_sha256(begun)}
+    model.spec = replace(begun.spec, provenance={**old, **new})
     return model
+
+
+def _provenance(labels: Labels, config: FitConfig, seed: int) -> dict[str, Any]:
+    return {
+        "posewarper": __version__,
+        "video": labels.video,
+        "labelled_frames": len(labels.labelled_frames),
+        "seed": seed,
+        "config": config.model_dump(),
+    }
 
 
 def gentler(config: FitConfig) -> FitConfig:
