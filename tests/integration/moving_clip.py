@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -81,10 +83,13 @@ def write_some_labels(folder: Path, *arguments, **more) -> Path:
 def command(capsys, *arguments: object) -> tuple[int, str, str]:
     """Run the command line in this process; returns (exit code, stdout, stderr)."""
     capsys.readouterr()
-    try:
-        command_line.app([str(a) for a in arguments], prog_name="posewarper")
-        code = 0
-    except SystemExit as left:
-        code = int(left.code or 0)
+    words = [str(a) for a in arguments]
+    # A run records the words of its process, which here would be pytest's: none, where pytest was given none.
+    with mock.patch.object(sys, "argv", ["posewarper", *words]):
+        try:
+            command_line.app(words, prog_name="posewarper")
+            code = 0
+        except SystemExit as left:
+            code = int(left.code or 0)
     out, err = capsys.readouterr()
     return code, out, err

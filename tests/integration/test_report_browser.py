@@ -185,6 +185,8 @@ def test_the_keyboard_alone_plays_and_steps(page):
     page.get_by_role("button", name="Play").press("Enter")
     until(page, "document.querySelector('video').currentTime > 0.2")
     page.get_by_role("button", name="Stop").press("Enter")
+    until(page, "document.querySelector('video').paused")
+    page.wait_for_timeout(100)  # what the video says on stopping is read
     frame, time = shown(page)
     assert frame == int(time * 25 + 1e-3) > 3
     assert page.complaints == []

@@ -75,6 +75,7 @@
     if (video) {
       video.controls = false; // those below do not hide the picture
       video.addEventListener("play", follow);
+      video.addEventListener("pause", follow); // the video may have moved since the last picture was announced
       video.addEventListener("seeked", follow);
       video.addEventListener("ended", stop);
       video.addEventListener("click", toggle);
