@@ -12,10 +12,10 @@ ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/#([\w-]{32})(?:&frame=\d+)?\n")
 
 
 class Page:
-    """The command, started; as much of a browser as is needed here."""
+    """The command, started with a Python; as much of a browser as is needed here."""
 
-    def __init__(self, *arguments: object, enter: bool = True) -> None:
-        words = [sys.executable, "-m", "posewarper", "label", *map(str, arguments), "--no-browser"]
+    def __init__(self, *arguments: object, enter: bool = True, python: object = sys.executable) -> None:
+        words = [str(python), "-m", "posewarper", "label", *map(str, arguments), "--no-browser"]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.first_line = self.process.stdout.readline()
