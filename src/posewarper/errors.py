@@ -47,6 +47,17 @@ class PosewarperError(Exception):
         lines.append(f"  fix:      {fix}")
         super().__init__("\n".join(lines))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let errors travel to other processes, with the texts of what they name."""
+        named = (self.path, self.expected, self.got)
+        return _remade, (type(self), self.what, self.fix, *(None if v is None else str(v) for v in named))
+
+
+def _remade(
+    kind: type[PosewarperError], what: str, fix: str, path: str | None, expected: str | None, got: str | None
+) -> PosewarperError:
+    return kind(what, fix=fix, path=path, expected=expected, got=got)
+
 
 class VideoError(PosewarperError):
     """A video or a folder of frames that cannot be used."""
@@ -62,6 +73,10 @@ class ModelError(PosewarperError):
 
 class OutputError(PosewarperError):
     """An output place that is taken or cannot be written."""
+
+
+class ProcessError(PosewarperError):
+    """Another process of the same run has ended, or its machine cannot be reached."""
 
 
 class ConfigError(PosewarperError):

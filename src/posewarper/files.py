@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +18,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from posewarper.errors import OutputError, PosewarperError, few_of
+from posewarper.processes import machine_name
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 _LEAST_BYTES = 2**16  # a disk with less counts as full
+_ABANDONED = 86400  # seconds after which what another machine has not gone on to write is taken for left
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: if the place cannot be written. A full disk stays an ``OSError``, which names ``path``.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    temporary = target.with_name(f".{target.stem}.{_writer()}.partial{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
@@ -61,6 +64,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _writer() -> str:
+    """Return what no other process has that may write here: machines that share a folder repeat numbers."""
+    return f"{machine_name()}-{os.getpid()}"
+
+
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     """Let what fails while a file is written to, as on a full disk, bear its name."""
@@ -78,15 +86,27 @@ def leftovers(folder: Path, name: str = "*") -> list[Path]:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what killed processes had not finished to write in the place of a file or folder."""
+    """Remove what killed processes had not finished to write in the place of a file or folder.
+
+    Whether a process of another machine runs is not known here: what it writes is left for a day.
+    """
     target = Path(path).absolute()
     for left in leftovers(target.parent, glob.escape(target.name)):
-        number = re.search(r"\.(\d+)\.(partial|old)", left.name)
-        if number and not _is_running(int(number[1])):
+        writer = re.search(r"\.(?:([A-Za-z0-9-]+)-)?(\d+)\.(partial|old)", left.name)
+        if writer and not _is_written(left, writer[1], int(writer[2])):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
+
+
+def _is_written(path: Path, machine: str | None, process: int) -> bool:
+    if machine in (None, machine_name()):
+        return _is_running(process)
+    try:
+        return time.time() - path.stat().st_mtime < _ABANDONED
+    except OSError:  # it has just been finished
+        return True
 
 
 def _is_running(process: int) -> bool:
@@ -155,8 +175,8 @@ def replacing_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], boo
             got=few_of(strangers),
             fix="name a new folder",
         )
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    temporary = target.with_name(f".{target.name}.{_writer()}.partial")
+    old = target.with_name(f".{target.name}.{_writer()}.old")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed and had our number
         temporary.mkdir(parents=True)

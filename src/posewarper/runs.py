@@ -16,13 +16,16 @@ import os
 import platform
 import shutil
 import sys
+import time
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from posewarper.errors import OutputError, few_of, what_stands_at
+from posewarper.errors import OutputError, PosewarperWarning, few_of, what_stands_at
 from posewarper.files import leftovers, naming, sha256_of, write_json
+from posewarper.processes import is_connected, is_first, machine_name, of_first, wait_for_all
 
 if TYPE_CHECKING:  # numpy would slow `posewarper --help` down
     from posewarper.structures import Progress
@@ -30,11 +33,17 @@ if TYPE_CHECKING:  # numpy would slow `posewarper --help` down
 LOCK, REQUEST, RECORDS, FACTS = ".lock", "request.json", "parts", "run.json"
 _FIX = "name another output folder"
 _STATE = b'{"state":'
+# A folder that several machines share may show a file to the others so late (NFS keeps what it knows).
+_SEEN_WITHIN = 90.0  # seconds
 PathLike = str | os.PathLike[str]
 
 
 class DoneBefore(OutputError):
     """The folder holds the results of a finished run with the same settings and inputs."""
+
+
+class InUse(OutputError):
+    """Another process writes into the folder."""
 
 
 class Run:
@@ -243,24 +252,134 @@ def _take(place: Path) -> BinaryIO | None:
             # Whoever held it before has removed its file, perhaps after we opened that.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(held.fileno()), path.stat()):
+                    with suppress(OSError):  # a full disk shows where more is written
+                        held.truncate(0)
+                        held.write(f"{machine_name()}, process {os.getpid()}, {time.time_ns()}\n".encode())
+                        held.flush()
                     return held
         except BlockingIOError as error:
             held.close()
             fix = "wait until it has ended, or name another output folder"
-            raise OutputError("another run is writing here", path=place, fix=fix) from error
+            raise InUse("another run is writing here", path=place, got=_holder(place), fix=fix) from error
         held.close()
 
 
-def _lock(file: BinaryIO) -> None:
-    if sys.platform != "win32":
-        import fcntl
+def _holder(place: Path) -> str | None:
+    """Return what the process that holds a folder says of itself, None where that is not to be had."""
+    try:
+        return (place / LOCK).read_text(encoding="utf-8").rpartition(",")[0] or None
+    except (OSError, ValueError):
+        return None
 
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            return  # this file system knows no locks
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file for this process; returns whether its file system knows locks.
+
+    Raises:
+        BlockingIOError: if another process has locked it.
+    """
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def is_in_use(folder: PathLike) -> bool:
+    """Return whether a process holds a folder (:func:`sole_writer`), on this machine or another."""
+    try:
+        with open(Path(folder) / LOCK, "r+b") as file:
+            _lock(file)
+    except BlockingIOError:
+        return True
+    except OSError:  # it is not there, as is usual
+        pass
+    return False
+
+
+def knows_locks(folder: PathLike) -> bool:
+    """Return whether the file system of a folder, which is made if need be, keeps other processes out."""
+    place = Path(folder)
+    path = place / f".locks.{machine_name()}-{os.getpid()}"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            return _lock(file)
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def held_by_first(folder: PathLike, claimed: AbstractContextManager[Run]) -> Iterator[Run | None]:
+    """Let the first of several connected processes hold a folder for all while the block runs.
+
+    Nobody enters before it is held, and it is held until all have left; the processes that are not the first
+    get None. Whether they see the same folder is checked.
+
+    Args:
+        folder: of the claim.
+        claimed: as :func:`claim` returns it; only the first process enters it.
+
+    Raises:
+        OutputError: on all processes if the folder cannot be claimed, and on those that do not share it.
+
+    Warns:
+        PosewarperWarning: if the file system keeps no processes of other machines out.
+    """
+    with ExitStack() as held:
+        run: Run | None = None
+
+        def enter() -> str | None:
+            nonlocal run
+            run = held.enter_context(claimed)
+            return _token(folder)
+
+        token = of_first(enter)
+        if not is_first() and is_connected() and token is not None:
+            _check_shared(Path(folder), token)
+        yield run
+        wait_for_all()
+
+
+def _token(folder: PathLike) -> str | None:
+    with suppress(OSError, ValueError):
+        return (Path(folder) / LOCK).read_text(encoding="utf-8") or None
+    return None
+
+
+def _check_shared(folder: Path, token: str) -> None:
+    if not seen_in_time(lambda: _token(folder) == token):
+        raise OutputError(
+            "this folder is not the one that the first process writes to",
+            path=folder.absolute(),
+            expected="a folder that all machines share, under the same path",
+            got=f"another folder on {machine_name()}",
+            fix="name a folder on a file system that all machines see (NFS, Lustre, ...)",
+        )
+    if not token.startswith(f"{machine_name()}, ") and not is_in_use(folder):
+        text = (
+            f"{folder}: locks of one machine do not hold on another here; two runs would not see each other"
+        )
+        warnings.warn(text, PosewarperWarning, stacklevel=4)
+
+
+def seen_in_time(there: Callable[[], bool]) -> bool:
+    """Wait until something that another machine has written is there to be seen; returns whether it is."""
+    end = time.monotonic() + _SEEN_WITHIN
+    while not there():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def duration(seconds: float) -> str:

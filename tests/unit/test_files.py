@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -132,6 +133,28 @@ def test_what_a_killed_process_left_is_removed_and_not_what_a_running_one_writes
         path.touch() if suffix else path.mkdir()
     remove_leftovers(tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == {alive.name, other.name}
+
+
+def test_what_another_machine_writes_is_left_whatever_runs_here_under_its_number(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    new, old = (tmp_path / f".a.another-{n}-{dead.pid}.partial.json" for n in (1, 2))
+    for path in (new, old):
+        path.touch()
+    os.utime(old, (time.time() - 90000,) * 2)
+    remove_leftovers(tmp_path / "a.json")
+    assert [path.name for path in tmp_path.iterdir()] == [new.name]
+
+
+def test_two_machines_do_not_write_to_one_temporary_file(tmp_path, monkeypatch):
+    with replacing(tmp_path / "a.json") as one:
+        monkeypatch.setattr("posewarper.files.machine_name", lambda: "another")
+        with replacing(tmp_path / "a.json") as other:
+            assert one != other
+            one.write_text("one")
+            other.write_text("other")
+        assert (tmp_path / "a.json").read_text() == "other"
+    assert (tmp_path / "a.json").read_text() == "one" and os.listdir(tmp_path) == ["a.json"]
 
 
 def test_a_full_disk_names_the_file_whatever_the_library_says(tmp_path, monkeypatch):

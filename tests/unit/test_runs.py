@@ -9,8 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from posewarper.errors import OutputError
-from posewarper.runs import DoneBefore, RecordLog, claim, differences, sole_writer
+from posewarper.errors import OutputError, PosewarperWarning
+from posewarper.processes import machine_name
+from posewarper.runs import (
+    DoneBefore,
+    InUse,
+    RecordLog,
+    _check_shared,
+    _token,
+    claim,
+    differences,
+    is_in_use,
+    knows_locks,
+    sole_writer,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
 
@@ -24,6 +36,31 @@ def test_one_writer_at_a_time(tmp_path) -> None:
     with sole_writer(out):
         pass
     assert [path.name for path in out.iterdir()] == ["poses.json"]
+
+
+def test_who_holds_a_folder_is_told(tmp_path) -> None:
+    assert not is_in_use(tmp_path) and not is_in_use(tmp_path / "absent") and knows_locks(tmp_path)
+    with sole_writer(tmp_path):
+        assert is_in_use(tmp_path)
+        with pytest.raises(InUse, match=f"{machine_name()}, process {os.getpid()}$".replace("$", "\n")):
+            sole_writer(tmp_path).__enter__()
+    assert not is_in_use(tmp_path) and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_shared_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("posewarper.runs._SEEN_WITHIN", 0.0)
+    with sole_writer(tmp_path / "here"), sole_writer(tmp_path / "there"):
+        token = _token(tmp_path / "here")
+        assert token is not None
+        _check_shared(tmp_path / "here", token)
+        with pytest.raises(OutputError, match="a folder that all machines share"):
+            _check_shared(tmp_path / "there", token)
+
+
+def test_locks_that_hold_on_one_machine_alone_are_warned_of(tmp_path) -> None:
+    tmp_path.joinpath(".lock").write_text("another-machine, process 7, 123\n")
+    with pytest.warns(PosewarperWarning, match="do not hold on another"):
+        _check_shared(tmp_path, "another-machine, process 7, 123\n")
 
 
 def test_a_folder_to_which_nothing_was_written_goes_again(tmp_path) -> None:

@@ -28,11 +28,13 @@ from posewarper.errors import (
     OutputError,
     PosewarperError,
     PosewarperWarning,
+    ProcessError,
     few_of,
     first_sentence,
     no_such_file,
 )
 from posewarper.files import remove_leftovers
+from posewarper.processes import is_lost_connection
 from posewarper.review.job import PROGRESS_AS_JSON
 from posewarper.runs import duration
 
@@ -170,12 +172,17 @@ def reported_errors() -> Iterator[None]:
         raise SystemExit(BAD_MACHINE if is_of_machine(error) else BAD_INPUT) from None
 
 
-def report(error: Exception, path: str | None = None) -> None:
-    """Say what went wrong, and with ``--debug`` where; ``path`` is the input if it is known."""
+def report(error: Exception, path: str | None = None) -> str:
+    """Say what went wrong, and with ``--debug`` where; ``path`` is the input if it is known.
+
+    Returns the message.
+    """
     if DEBUG in _words.get():
         _say("".join(traceback.format_exception(error)))
     known = error if isinstance(error, PosewarperError) else _explain(error, path or _name_inputs())
-    _say(f"error: {known}")
+    if not getattr(error, "is_told", False):  # by the first of several processes
+        _say(f"error: {known}")
+    return str(known)
 
 
 def _explain(error: Exception, path: str | None) -> PosewarperError:
@@ -184,6 +191,14 @@ def _explain(error: Exception, path: str | None) -> PosewarperError:
         at_fault = path if error.filename is None else os.fsdecode(error.filename)
         fix = "make room, and run this again" if is_of_machine(error) else "name another place"
         return PosewarperError(os.strerror(error.errno), path=at_fault, fix=fix)
+    if is_lost_connection(error):
+        return ProcessError(
+            "another process of this run has ended, or its machine cannot be reached",
+            got=first_sentence(error),
+            fix="read what it says; what is done is kept, and the same command (train: --resume) goes on. "
+            "If it never began, name the network that all machines share in GLOO_SOCKET_IFNAME and "
+            "NCCL_SOCKET_IFNAME",
+        )
     *_, place = traceback.extract_tb(error.__traceback__)
     got = f"{type(error).__name__}: {first_sentence(error)}, in {Path(place.filename).name}:{place.lineno}"
     if isinstance(error, MemoryError):
@@ -205,8 +220,10 @@ def _name_inputs() -> str | None:
 
 
 def is_of_machine(error: Exception) -> bool:
-    """Return whether an exception says that the machine fails (disk full), whatever the input."""
-    return isinstance(error, OSError) and error.errno in _MACHINE_ERRORS
+    """Return whether an exception says that machines fail (disk full, one lost), whatever the input."""
+    if isinstance(error, OSError):
+        return error.errno in _MACHINE_ERRORS
+    return isinstance(error, ProcessError) or is_lost_connection(error)
 
 
 def _say(text: str) -> None:

@@ -326,7 +326,7 @@ def _predict_videos(
         _predict_one(job.video, network, model, place, options, overwrite, overlay, quietly)
 
     stem = "live" if video == "-" else place.stem
-    work_on(jobs, video, out or Path(f"{stem}_predicted"), work, quiet=quiet)
+    work_on(jobs, video, out or Path(f"{stem}_predicted"), work, quiet=quiet, overwrite=overwrite)
 
 
 def _predict_one(

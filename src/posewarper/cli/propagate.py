@@ -130,7 +130,7 @@ def run(
             if overwrite
             else "leave --resume out, or name the folder of that run",
         )
-    work_on(jobs, str(video), folder, work, quiet=quiet)
+    work_on(jobs, str(video), folder, work, quiet=quiet, overwrite=overwrite)
 
 
 def _propagate_one(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -10,9 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from posewarper import processes
 from posewarper.cli.common import count_of, is_of_machine, print_line, report
 from posewarper.errors import ConfigError, few_of, repeated
-from posewarper.runs import DoneBefore, describe_process, duration, peak_memory
+from posewarper.files import write_text
+from posewarper.runs import (
+    FACTS,
+    DoneBefore,
+    InUse,
+    describe_process,
+    duration,
+    is_in_use,
+    knows_locks,
+    peak_memory,
+)
 
 if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
     from posewarper.structures import Poses, Progress, RunResult
@@ -21,6 +31,7 @@ if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
 RESULTS = ("poses.json", "overlay.mp4", "sheet.jpg", "report.html")
 _LISTS = (".csv", ".tsv", ".txt")
 _SHEET_FRAMES = 8
+_POLL = 2.0  # seconds between two looks at what other processes do
 
 
 @dataclass(frozen=True)
@@ -97,41 +108,130 @@ def _videos_in(folder: Path) -> list[Path]:
     return [p for p in entries if (has_images(p) if p.is_dir() else p.suffix.lower() in VIDEO_SUFFIXES)]
 
 
-def work_on(jobs: Sequence[VideoJob] | None, video: str, out: Path, work: VideoWork, *, quiet: bool) -> None:
+def work_on(
+    jobs: Sequence[VideoJob] | None,
+    video: str,
+    out: Path,
+    work: VideoWork,
+    *,
+    quiet: bool,
+    overwrite: bool = False,
+) -> None:
     """Work on one video, or on those of many whose turn it is; failures are reported and skipped.
 
-    Of N processes that ``torchrun`` started each takes every N-th video. Results of one of many videos lie in
-    ``out/<its name>``; one that is done is skipped. Without ``jobs`` (see :func:`list_videos`) there is
-    one ``video``, whose results lie in ``out`` itself.
+    Of N processes that ``torchrun`` started each takes every N-th video, and then those of others that are
+    neither done nor being worked on: of slower processes, and of those that have died. Nobody leaves before
+    every video is done or has failed, since ``torchrun`` ends all processes with the first that fails. Where
+    the file system knows no locks, and with ``overwrite``, each keeps to its own.
+
+    Results of one of many videos lie in ``out/<its name>``; one that is done is skipped; what went wrong with
+    it is written to ``out/<its name>.error.txt``. Without ``jobs`` (see :func:`list_videos`) there is one
+    ``video``, whose results lie in ``out`` itself and which one process works on.
 
     Raises:
-        SystemExit: with 2 if one of many videos failed.
+        SystemExit: with 2 if one of many videos failed in this process.
     """
     if jobs is None:
-        work(VideoJob(video), out, quietly=quiet)
+        if processes.is_first():
+            work(VideoJob(video), out, quietly=quiet)
         return
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    failed: list[str] = []
-    mine = list(jobs)[rank::world]
-    begun, n_done = time.monotonic(), 0
-    for number, job in enumerate(mine, start=1):
-        left = (time.monotonic() - begun) * (len(mine) - number + 1) / max(n_done, 1)
-        about = f", about {duration(left)} left for all" if n_done else ""
-        print_line(f"[{number}/{len(mine)}] {job.video}{about}")
+    failed = _SharedList(jobs, out, work, quiet=quiet, overwrite=overwrite).run()
+    if failed:
+        print_line(f"{len(failed)} of {len(jobs)} videos failed: {few_of(failed, 10)}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+class _SharedList:
+    """The videos of a list, as one process of several goes through them."""
+
+    def __init__(
+        self, jobs: Sequence[VideoJob], out: Path, work: VideoWork, *, quiet: bool, overwrite: bool
+    ) -> None:
+        rank, world = processes.rank(), processes.world()
+        self._out, self._work, self._quiet = out, work, quiet or world > 1
+        self._own = list(jobs)[rank::world]
+        others = [
+            (n // world, (n % world - rank) % world, job) for n, job in enumerate(jobs) if n % world != rank
+        ]
+        # Their owners come last to the videos at the end.
+        others.sort(key=lambda one: (-one[0], one[1]))
+        helps = world > 1 and not overwrite and knows_locks(out)
+        self._others = [job for *_, job in others] if helps else []
+        self._failed: list[str] = []
+        # Of another run that was started together each process would count its own failures as news.
+        self._run = processes.run_name() if world > 1 else ""
+
+    def run(self) -> list[str]:
+        """Work until every video is done or has failed; returns those that failed in this process."""
+        for job in self._own:
+            self._note(job).unlink(missing_ok=True)
+        begun, n_done, left = time.monotonic(), 0, []
+        for number, job in enumerate(self._own, start=1):
+            rest = (time.monotonic() - begun) * (len(self._own) - number + 1) / max(n_done, 1)
+            about = f", about {duration(rest)} left for all" if n_done else ""
+            print_line(f"[{number}/{len(self._own)}] {job.video}{about}")
+            done = self._attempt(job)
+            n_done += bool(done)
+            if done is None:
+                left.append(job)
+        self._finish([*left, *self._others])
+        return self._failed
+
+    def _finish(self, left: list[VideoJob]) -> None:
+        """Take what other processes leave undone, and wait for what they are working on."""
+        told = False
+        while left:
+            still, attempted = [], False
+            for job in left:
+                if job not in self._own and self._is_settled(job):
+                    continue
+                if not is_in_use(self._place(job)):
+                    print_line(f"taken over: {job.video}")
+                    attempted = True
+                    if self._attempt(job) is not None:
+                        continue
+                still.append(job)
+            left = still
+            if left and not attempted:
+                if not told:
+                    names = few_of([job.video for job in left])
+                    print_line(f"waiting for videos that other processes are working on: {names}")
+                told = True
+                time.sleep(_POLL)
+
+    def _place(self, job: VideoJob) -> Path:
+        return self._out / Path(job.video).stem
+
+    def _note(self, job: VideoJob) -> Path:
+        return self._out / f"{Path(job.video).stem}.error.txt"
+
+    def _is_settled(self, job: VideoJob) -> bool:
+        """Whether a video of another process is done or has failed in this run."""
+        if (self._place(job) / FACTS).is_file():
+            return True
         try:
-            work(job, out / Path(job.video).stem, quietly=quiet or world > 1)
-            n_done += 1
+            return self._note(job).read_text(encoding="utf-8").rpartition("\nrun: ")[2].strip() == self._run
+        except (OSError, ValueError):
+            return False
+
+    def _attempt(self, job: VideoJob) -> bool | None:
+        """Work on a video; returns whether it was done now, None if another process is working on it."""
+        try:
+            self._work(job, self._place(job), quietly=self._quiet)
         except DoneBefore:
             print_line("skipped: this video is done already")
+            return False
+        except InUse:
+            return None
         except Exception as error:
             if is_of_machine(error):  # which would spoil the others too
                 raise
-            failed.append(job.video)
-            report(error, job.video)
+            self._failed.append(job.video)
+            said = report(error, job.video)
             print_line(f"skipped: {job.video}", file=sys.stderr)
-    if failed:
-        print_line(f"{len(failed)} of {len(mine)} videos failed: {few_of(failed, 10)}", file=sys.stderr)
-        raise SystemExit(2)
+            write_text(self._note(job), f"{said}\nrun: {self._run}\n")
+            return False
+        return True
 
 
 def describe_gaps(poses: Poses, span: range | None = None) -> str:

@@ -14,6 +14,7 @@ import torch
 import torch.utils.deterministic
 
 from posewarper.errors import ConfigError
+from posewarper.processes import local_rank
 
 _ISAS_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -58,12 +59,15 @@ def _glibc() -> ctypes.CDLL | None:
 def resolve_device(name: str) -> torch.device:
     """Return the device for ``auto``, ``cpu``, ``cuda`` or ``mps``; ``auto`` takes the fastest there is.
 
+    Of several processes that ``torchrun`` started on a machine each takes a GPU of its own, as long as there
+    are enough of them.
+
     Raises:
         ConfigError: if the name is unknown or the machine lacks the device.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+        name = "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
     if not there.get(name, False):
         raise ConfigError(
             "this machine does not have the device" if name in there else "unknown device",
@@ -71,6 +75,10 @@ def resolve_device(name: str) -> torch.device:
             got=name,
             fix="use one of the names expected; for cuda install a build of torch with CUDA",
         )
+    if name == "cuda" and local_rank():
+        own = torch.device("cuda", local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(own)  # for what is started without naming a device
+        return own
     return torch.device(name)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import cv2
@@ -210,17 +209,16 @@ class _Guarded(Dataset[Any]):
     def __init__(self, items: TrainingSet) -> None:
         self._items = items
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor] | partial[PosewarperError]:
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor] | PosewarperError:
         try:
             return self._items[key]
         except PosewarperError as error:
-            told = {name: getattr(error, name) for name in ("path", "expected", "got")}
-            words = {name: None if value is None else str(value) for name, value in told.items()}
-            return partial(type(error), error.what, fix=error.fix, **words)
+            return error.with_traceback(None)
 
 
 def _collate(items: Sequence[Any]) -> Any:
-    return next((item for item in items if isinstance(item, partial)), None) or default_collate(list(items))
+    failed = (item for item in items if isinstance(item, PosewarperError))
+    return next(failed, None) or default_collate(list(items))
 
 
 def _start_worker(worker: int) -> None:
@@ -274,8 +272,8 @@ class BatchLoader:
             PosewarperError: if a sample cannot be read.
         """
         for batch in self._loader:
-            if isinstance(batch, partial):
-                raise batch()
+            if isinstance(batch, PosewarperError):
+                raise batch
             yield batch
 
     def close(self) -> None:
