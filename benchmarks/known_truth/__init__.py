@@ -1,0 +1,1 @@
+"""Clips whose every keypoint is known, and how methods are measured on them."""
