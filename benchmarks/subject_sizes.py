@@ -229,6 +229,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--against", type=Path, metavar="OLD.json", help="tell which cells have moved since")
     options = parser.parse_args()
+    effort = "normal" if options.network else "fast"
     data = os.environ.get("POSEWARPER_DATA")
     with tempfile.TemporaryDirectory() as folder:
         found = dict(made_up_jobs(options.seed, Path(folder)))
@@ -236,25 +237,24 @@ def main() -> None:
         wanted = [n for n in found if not options.only or re.search(options.only, n)]
         wanted = [n for n in wanted if not options.quick or is_quick(n)]
         jobs = {name: make for name in wanted if (make := found[name]) is not None}
+        for name in wanted:
+            if found[name] is None:
+                made_up = name.startswith("size")
+                why = "it does not fit into its picture" if made_up else "POSEWARPER_DATA has no such clip"
+                print(f"left out: {name}: {why}")
         if not jobs:
-            raise SystemExit("no cell fits; leave --only out to see their names")
+            raise SystemExit("there is no such cell; without --only all are measured")
         print(HEAD, flush=True)
         cells = run_cells(
             jobs,
             options.out,
-            effort="normal" if options.network else "fast",
+            effort=effort,
             seed=options.seed,
             tell=lambda name, cell: print(write_row(name, cell), flush=True),
         )
     print("", *write_summary(cells), "", *write_worst(cells), "", sep="\n")
-    absent = [n for n in wanted if found[n] is None]
-    for name in absent:
-        why = (
-            "does not fit into its picture" if name.startswith("size") else "POSEWARPER_DATA has no such clip"
-        )
-        print(f"left out: {name}: {why}")
     if options.against:
-        print(*compare_with(cells, options.against), sep="\n")
+        print(*compare_with(cells, options.against, effort), sep="\n")
 
 
 if __name__ == "__main__":
