@@ -111,6 +111,9 @@ def run(
 
     openpose: a folder of *_keypoints.json, one for each frame.
 
+    yolo: a folder with data.yaml, images and labels, as Ultralytics trains YOLO
+    pose networks on; it holds the labelled frames, so --video is needed to write it.
+
     csv: a long table, one row for each keypoint, with frame or time, track,
     keypoint, x, y; the column time is written if --video is given.
 

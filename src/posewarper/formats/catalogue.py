@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from posewarper.errors import LabelsError, few_of, unknown_name
-from posewarper.formats import coco, deeplabcut, movement, nwb, openpose, sleap, table
+from posewarper.formats import coco, deeplabcut, movement, nwb, openpose, sleap, table, yolo
 from posewarper.formats.clips import Clip, VideoFacts
 from posewarper.formats.records import (
     SIGNATURE,
@@ -44,6 +44,7 @@ class LabelFormat:
         partly: which pieces it holds in some cases only; its writer says where it does not.
         told: by what a file or folder is told to be in this format, when no format is named.
         writes: what is written, where that is not the same as what is read.
+        holds_images: whether what is written holds the labelled frames, for which it needs the video.
         extra: the extra of this package that has to be installed, None if none.
     """
 
@@ -58,6 +59,7 @@ class LabelFormat:
     writes: str | None = None
     extra: str | None = None
     chooses: bool = False
+    holds_images: bool = False
 
 
 def _pieces(*texts: str) -> frozenset[str]:
@@ -189,6 +191,23 @@ FORMATS: dict[str, LabelFormat] = {
             "regions, the image size, the number of frames, the video's name, the names of the frames' files",
         ),
     ),
+    "yolo": LabelFormat(
+        what="a YOLO pose data set",
+        reads="a folder with data.yaml, images and labels, or its data.yaml",
+        writes="the same, with the labelled frames as images (needs the video)",
+        told="kpt_shape in a .yaml file, or in one in the folder",
+        suffixes=(),
+        read=yolo.read_clip,
+        chooses=True,
+        write=yolo.write_labels,
+        holds_images=True,
+        cannot_hold=_pieces(
+            _NO_STATES,
+            "head boxes, scores, expected errors, which poses are predictions, track ids, track names, "
+            "edges, ignore regions, the number of frames, the names of the frames' files",
+        ),
+        partly=_pieces("which keypoints are hidden"),
+    ),
     "csv": LabelFormat(
         what="a long table",
         reads="a .csv file with a row for each keypoint: frame or time, track, keypoint, x, y, ...",
@@ -210,7 +229,7 @@ _RESULTS = ("label/labels.json", "poses.json")
 
 def is_label_folder(path: PathLike) -> bool:
     """Return whether a folder holds labels: a project, or a file for each frame."""
-    return deeplabcut.is_project(path) or openpose.is_folder(path)
+    return deeplabcut.is_project(path) or yolo.is_data_set(path) or openpose.is_folder(path)
 
 
 def detect_format(path: PathLike) -> str:
@@ -220,7 +239,8 @@ def detect_format(path: PathLike) -> str:
         LabelsError: if it cannot be read, or has none of them.
     """
     if is_label_folder(path):
-        return "deeplabcut" if deeplabcut.is_project(path) else "openpose"
+        is_yolo = not deeplabcut.is_project(path) and yolo.is_data_set(path)
+        return "yolo" if is_yolo else "deeplabcut" if deeplabcut.is_project(path) else "openpose"
     if Path(path).is_dir():
         names = ("labels.json",) if (Path(path) / "edits.jsonl").is_file() else _RESULTS
         own = next((place for place in map(Path(path).joinpath, names) if place.is_file()), None)
@@ -234,7 +254,7 @@ def detect_format(path: PathLike) -> str:
         raise LabelsError(
             "this folder holds no labels",
             path=path,
-            expected="OpenPose's *_keypoints.json, or config.yaml of a DeepLabCut project",
+            expected="OpenPose's *_keypoints.json, config.yaml of a DeepLabCut project, or data.yaml of YOLO",
             got=few_of(sorted(p.name for p in Path(path).iterdir())) or "an empty folder",
             fix="name the folder or the file that holds the labels",
         )
@@ -244,6 +264,8 @@ def detect_format(path: PathLike) -> str:
     text = head.decode(encoding_of(head), "replace").lstrip()
     if deeplabcut.is_csv(text) or deeplabcut.is_config(text):
         return "deeplabcut"
+    if yolo.is_config(text):
+        return "yolo"
     if table.is_table(text):
         return "csv"
     if text.startswith(("{", "[")):
@@ -308,6 +330,6 @@ def format_to_write(path: PathLike, format: str | None = None) -> str:
             expected=f"{', '.join(by_suffix)}, or a format by name (--to)",
             got=suffix or "no suffix",
             fix="name the file .json (COCO with PoseTrack fields), .csv or .h5 (DeepLabCut), .slp (SLEAP), "
-            ".nwb or .nc (movement), or name the format: --to openpose makes a folder",
+            ".nwb or .nc (movement), or name the format: --to openpose and --to yolo make a folder",
         )
     return by_suffix[suffix]

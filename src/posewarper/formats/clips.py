@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from posewarper.crops import Image
 from posewarper.errors import LabelsError, OutputError, few_of, unknown_name
 from posewarper.formats.records import LARGEST_COORDINATE, LARGEST_INDEX, PathLike, warn
 from posewarper.skeletons import PRESETS, Skeleton
@@ -55,6 +56,10 @@ class VideoFacts(Protocol):
     @property
     def times(self) -> Floats:
         """(n_frames,) seconds from the first frame to each; of a folder they are made up."""
+        ...
+
+    def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Image]]:
+        """Yield (index, frame (H, W, 3) uint8 RGB) in the order given."""
         ...
 
 

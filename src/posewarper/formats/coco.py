@@ -210,7 +210,21 @@ def read_clip(
     Raises:
         LabelsError: if anything in the file is not as it should be.
     """
-    document = read_json(path)
+    return read_document(read_json(path), path, video, skeleton, native=native)
+
+
+def read_document(
+    document: Mapping[str, Any],
+    path: PathLike,
+    video: VideoFacts | None = None,
+    skeleton: Skeleton | str | None = None,
+    *,
+    native: bool,
+) -> Clip:
+    """Return what the content of a COCO file says about one video; arguments and errors as of read_clip.
+
+    Formats that hold the same in other files are read by way of it.
+    """
     images = read_images(document, path)
     if not images:
         raise LabelsError("the file has no images", path=path, fix="label some frames and export again")
@@ -581,7 +595,7 @@ def _iterate_track(
         for (x, y), v in zip(xy.tolist(), visibility.tolist(), strict=True):
             triples += [x, y, v] if v else [0, 0, 0]
         has_box = np.isfinite(track.boxes[i]).all()
-        bbox = track.boxes[i].tolist() if has_box else _surround(xy[visibility > 0], source.image_size)
+        bbox = track.boxes[i].tolist() if has_box else surround(xy[visibility > 0], source.image_size)
         entry: _Entry = {
             "image_id": frame + 1,
             "category_id": 1,
@@ -605,7 +619,7 @@ def _iterate_track(
         yield entry
 
 
-def _surround(keypoints: Floats, image_size: tuple[int, int] | None) -> list[float]:
+def surround(keypoints: Floats, image_size: tuple[int, int] | None) -> list[float]:
     """Return the box xywh around (n, 2) keypoints, with a margin, clipped to the image; zeros for none."""
     if not len(keypoints):
         return [0.0] * 4

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from damage import damage
 from export_documents import cvat_export, label_studio_export
@@ -85,9 +87,23 @@ def _project(folder: Path) -> Path:
     return folder / "project"
 
 
+def _yolo(folder: Path) -> Path:
+    for kind in ("images", "labels"):
+        (folder / "set" / kind / "train").mkdir(parents=True)
+    config = "kpt_shape: [2, 3]\nflip_idx: [0, 1]\nnames: {0: mouse}\nkpt_names: {0: [snout, tail]}\n"
+    _text(f"train: images/train\nval: images/train\n{config}", "data.yaml")(folder / "set")
+    for frame in (4, 12):
+        cv2.imwrite(str(folder / f"set/images/train/clip_{frame:04d}.png"), np.zeros((48, 64, 3), np.uint8))
+        _text("0 0.5 0.5 0.5 0.5 0.25 0.5 2 0.75 0.5 1\n", f"clip_{frame:04d}.txt")(
+            folder / "set/labels/train"
+        )
+    return folder / "set"
+
+
 # What is damaged -> how it is made. Every readable format is among them (a test below).
 SOUND: dict[str, Callable[[Path], Path]] = {
-    **{name: _written(name) for name, form in FORMATS.items() if form.write is not None},
+    **{n: _written(n) for n, form in FORMATS.items() if form.write is not None and not form.holds_images},
+    "yolo": _yolo,
     "deeplabcut in HDF5": _written("deeplabcut", "labels.h5"),
     "deeplabcut project": _project,
     "coco of CVAT": _document(cvat_export()),

@@ -17,7 +17,8 @@ from posewarper.formats.clips import PIECES
 from posewarper.formats.labels import read_annotations, write_labels
 from posewarper.structures import Labels
 
-WRITTEN = [name for name, form in FORMATS.items() if form.write is not None]
+# Those that hold images need a video: test_yolo.py does the same for them.
+WRITTEN = [name for name, form in FORMATS.items() if form.write is not None and not form.holds_images]
 # Reading tells nothing of the names of keypoints: the reader says them (--skeleton).
 NAMELESS = "the keypoints' names"
 # What they would write of a labelled frame is taken for labels: predictions among them are left out.
