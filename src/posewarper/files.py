@@ -13,9 +13,9 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from posewarper.errors import OutputError, PosewarperError, few_of
 from posewarper.processes import machine_name
@@ -23,6 +23,38 @@ from posewarper.processes import machine_name
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 _LEAST_BYTES = 2**16  # a disk with less counts as full
 _ABANDONED = 86400  # seconds after which what another machine has not gone on to write is taken for left
+# Of Windows: what no file's name may hold, names that stand for devices, and the letters of a usual path.
+_NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]|[. ]+$')
+_DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\.|$)", re.IGNORECASE)
+_LONGEST_PATH = 259
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds
+
+_T = TypeVar("_T")
+
+
+def patiently(action: Callable[[], _T]) -> _T:
+    """Return what an action returns, which moves or removes files.
+
+    Windows refuses that while another program has one of them open. As virus scanners and indexers do so with
+    every new file for a moment, it is tried again there for a second and a half.
+
+    Raises:
+        PermissionError: if it is refused all the same.
+    """
+    for pause in _PAUSES if sys.platform == "win32" else ():
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(pause)
+    return action()
+
+
+def allowed_name(name: str) -> str:
+    """Return a file's name as this system allows it: on Windows with _ in place of what is refused there."""
+    if sys.platform != "win32":
+        return name
+    allowed = _NOT_IN_NAMES.sub(lambda found: "_" * len(found[0]), name)
+    return f"_{allowed}" if _DEVICES.match(allowed) else allowed
 
 
 @contextmanager
@@ -45,12 +77,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.is_file():
-            with temporary.open("rb") as handle:
+            with temporary.open("r+b") as handle:  # Windows writes out only what may be written to
                 os.fsync(handle.fileno())
-        os.replace(temporary, target)
+        patiently(lambda: os.replace(temporary, target))
     except (IsADirectoryError, PermissionError) as error:
+        raise OutputError("cannot write this file", path=target, got=error, fix=_elsewhere()) from error
+    except FileNotFoundError as error:
+        if sys.platform != "win32" or len(str(temporary.absolute())) <= _LONGEST_PATH:
+            raise
         raise OutputError(
-            "cannot write this file", path=target, got=error, fix="name another place"
+            "this path is too long for Windows",
+            path=target,
+            expected=f"at most {_LONGEST_PATH} letters, with those of its name while it is written",
+            got=len(str(temporary.absolute())),
+            fix="name a place with a shorter path, or switch long paths on in Windows",
         ) from error
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
@@ -61,7 +101,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise
         raise OSError(number, os.strerror(number), os.fspath(target)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is to be told
+            patiently(lambda: temporary.unlink(missing_ok=True))
+
+
+def _elsewhere() -> str:
+    if sys.platform == "win32":
+        return "close the program that has it open, or name another place"
+    return "name another place"
 
 
 def _writer() -> str:
@@ -110,25 +157,24 @@ def _is_written(path: Path, machine: str | None, process: int) -> bool:
 
 
 def _is_running(process: int) -> bool:
-    if sys.platform == "win32":  # where asking would end it
-        return True
+    import psutil
+
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
+        return psutil.pid_exists(process)
     except (OSError, OverflowError):
-        pass
-    return True
+        return True  # nobody knows
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text as UTF-8, whole or not at all; file names that are no UTF-8 are escaped.
+    """Write a text as UTF-8, whole or not at all, with the same bytes on every system.
+
+    File names that are no UTF-8 are escaped.
 
     Raises:
         OutputError: if the place cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -182,14 +228,12 @@ def replacing_folder(path: str | os.PathLike[str], is_ours: Callable[[Path], boo
         temporary.mkdir(parents=True)
         yield temporary
         if target.exists():
-            os.replace(target, old)
-        os.replace(temporary, target)
+            patiently(lambda: os.replace(target, old))
+        patiently(lambda: os.replace(temporary, target))
     except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise OutputError(
-            "cannot write this folder", path=target, got=error, fix="name another place"
-        ) from error
+        raise OutputError("cannot write this folder", path=target, got=error, fix=_elsewhere()) from error
     finally:
         if old.exists() and not target.exists():
-            os.replace(old, target)
+            patiently(lambda: os.replace(old, target))
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

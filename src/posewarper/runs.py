@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from posewarper.errors import OutputError, PosewarperWarning, few_of, what_stands_at
-from posewarper.files import leftovers, naming, sha256_of, write_json
+from posewarper.files import leftovers, naming, patiently, sha256_of, write_json
 from posewarper.processes import is_connected, is_first, machine_name, of_first, wait_for_all
 
 if TYPE_CHECKING:  # numpy would slow `posewarper --help` down
@@ -35,6 +35,8 @@ _FIX = "name another output folder"
 _STATE = b'{"state":'
 # A folder that several machines share may show a file to the others so late (NFS keeps what it knows).
 _SEEN_WITHIN = 90.0  # seconds
+# On Windows nobody else can read what is locked: a byte is, far behind all that the file holds.
+_LOCKED_BYTE = 2**30
 PathLike = str | os.PathLike[str]
 
 
@@ -73,13 +75,11 @@ class Run:
         try:
             # The request goes first: results without one are never taken for those of another.
             for path in self._leftovers():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                patiently(functools.partial(_remove, path))
         except OSError as error:
             what = "the results of an earlier run cannot be removed"
-            raise OutputError(what, path=error.filename, got=error.strerror, fix=_FIX) from error
+            fix = f"close what has it open, or {_FIX}" if isinstance(error, PermissionError) else _FIX
+            raise OutputError(what, path=error.filename, got=error.strerror, fix=fix) from error
         write_json(self.folder / REQUEST, self._request)
         self._has_begun = True
 
@@ -173,6 +173,13 @@ def claim(
                 run.forget()
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _found(folder: Path, patterns: Iterable[str]) -> list[str]:
     return [name for pattern in patterns for name in sorted(glob.glob(pattern, root_dir=folder))]
 
@@ -216,8 +223,8 @@ def differences(old: Any, new: Any, place: str = "") -> str:
 def sole_writer(folder: PathLike) -> Iterator[None]:
     """Keep other processes that ask for it too out of a folder while the block runs.
 
-    The folder is made if it is not there; it goes again if nothing is written to it. On Windows, and on a
-    file system that knows no locks, nobody is kept out.
+    The folder is made if it is not there; it goes again if nothing is written to it. On a file system that
+    knows no locks nobody is kept out.
 
     Raises:
         OutputError: if another process writes there, or the folder cannot be written.
@@ -228,30 +235,27 @@ def sole_writer(folder: PathLike) -> Iterator[None]:
     try:
         yield
     finally:
-        if held is not None:
-            (place / LOCK).unlink(missing_ok=True)
-            held.close()
+        _release(held, place / LOCK)
         if is_new:
             with suppress(OSError):  # not empty, as is usual
                 place.rmdir()
 
 
-def _take(place: Path) -> BinaryIO | None:
+def _take(place: Path) -> BinaryIO:
     check_place(place)
     path = place / LOCK
     while True:
         try:
             place.mkdir(parents=True, exist_ok=True)
-            if sys.platform == "win32":
-                return None
-            held = path.open("ab")
+            held = patiently(lambda: path.open("ab"))  # Windows refuses while it is being removed
         except OSError as error:
             raise OutputError("this folder cannot be written", path=place, got=error, fix=_FIX) from error
         try:
             _lock(held)
-            # Whoever held it before has removed its file, perhaps after we opened that.
+            # Whoever held it before has removed its file, perhaps after we opened that; not on Windows, where
+            # nobody removes what is open.
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(held.fileno()), path.stat()):
+                if sys.platform == "win32" or os.path.samestat(os.fstat(held.fileno()), path.stat()):
                     with suppress(OSError):  # a full disk shows where more is written
                         held.truncate(0)
                         held.write(f"{machine_name()}, process {os.getpid()}, {time.time_ns()}\n".encode())
@@ -279,7 +283,16 @@ def _lock(file: BinaryIO) -> bool:
         BlockingIOError: if another process has locked it.
     """
     if sys.platform == "win32":
-        return False
+        import msvcrt
+
+        try:
+            os.lseek(file.fileno(), _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(error.errno, error.strerror) from error
+        except OSError:
+            return False
+        return True
     import fcntl
 
     try:
@@ -380,6 +393,22 @@ def seen_in_time(there: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.5)
     return True
+
+
+def _release(file: BinaryIO, path: Path) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        with suppress(OSError):
+            os.lseek(file.fileno(), _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+        # What is open cannot be removed; what another process has opened since is its own.
+        file.close()
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
+        file.close()
 
 
 def duration(seconds: float) -> str:
@@ -498,12 +527,14 @@ def describe_process(device: str) -> dict[str, Any]:
     }
 
 
-def peak_memory() -> int | None:
-    """Return the most bytes of memory that this process has held, None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has held."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
 

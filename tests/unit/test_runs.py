@@ -24,8 +24,6 @@ from posewarper.runs import (
     sole_writer,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
-
 
 def test_one_writer_at_a_time(tmp_path) -> None:
     out = tmp_path / "out"
@@ -72,6 +70,7 @@ def test_a_folder_to_which_nothing_was_written_goes_again(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no forks")
 def test_a_killed_writer_is_in_nobodys_way(tmp_path) -> None:
     child = os.fork()
     if child == 0:

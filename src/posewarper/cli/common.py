@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # importing these would slow `posewarper --help` down
 
 # A stage of a run: its name, its steps (None: as many as the video has frames), the usual seconds of a step.
 Stage = tuple[str, int | None, float]
-_BETWEEN_JSON = 0.2  # seconds
+_BETWEEN_JSON, _BETWEEN_LOOKS = 0.2, 0.2  # seconds
 _FIRST_LINE, _NEXT_LINE = 10, 30  # seconds until progress is told in a log, and from then on
 BAD_MACHINE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 DEBUG = "--debug"
@@ -354,11 +354,30 @@ def _stop_with_parent() -> None:
 
     def watch() -> None:
         with suppress(OSError):
+            if sys.platform == "win32":
+                _wait_for_end_of_pipe()
             while os.read(0, 64):
                 pass
         _thread.interrupt_main()
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _wait_for_end_of_pipe() -> None:
+    """Wait until nobody holds the other end of standard input, if that is a pipe of Windows.
+
+    While a thread there waits for a pipe to have something to read, other uses of it wait, too: the start of
+    a process, which inherits it.
+    """
+    if sys.platform == "win32":
+        import _winapi
+        import msvcrt
+
+        with suppress(OSError):  # it is closed, or no pipe: reading tells
+            handle = msvcrt.get_osfhandle(0)
+            while True:
+                _winapi.PeekNamedPipe(handle)
+                time.sleep(_BETWEEN_LOOKS)
 
 
 @contextmanager

@@ -82,6 +82,8 @@ def list_videos(name: str) -> list[VideoJob] | None:
     else:
         return None
     stems = [Path(job.video).stem for job in jobs]
+    if sys.platform in ("win32", "darwin"):  # where A and a are one folder
+        stems = [stem.casefold() for stem in stems]
     doubles = repeated(stems)
     if doubles or not jobs:
         raise ConfigError(

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from posewarper.errors import LabelsError
-from posewarper.files import replacing_folder
+from posewarper.files import allowed_name, replacing_folder
 from posewarper.formats.clips import (
     Clip,
     Instance,
@@ -310,7 +310,7 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
         triples[track.visibility[row] == 0] = 0
         person = {"person_id": [ids[track_id]], "pose_keypoints_2d": triples.ravel().tolist()}
         people.setdefault(frame, []).append(person | {key: [] for key in _OTHER_KEYS})
-    stem = video_stem(labels.video)
+    stem = allowed_name(video_stem(labels.video))
 
     def is_ours(file: Path) -> bool:
         return file.is_file() and file.name.endswith(f"{_SUFFIX}.json")

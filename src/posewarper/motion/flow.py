@@ -212,12 +212,13 @@ class FlowStore:
             self._of_pair.setdefault((track, frame), []).append((Window(*window), first))
             self._tracks.add(track)
         if path is None:
-            self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - as below
+            self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - see close
         else:
-            self._file = open(path, "w+b" if places is None else "r+b")  # noqa: SIM115 - closed with the store
+            self._file = open(path, "w+b" if places is None else "r+b")  # noqa: SIM115 - see close
         self._file.seek(0, os.SEEK_END)
         self._end = self._file.tell()
-        weakref.finalize(self, self._file.close)
+        # Closed with the store at the latest.
+        self.close = weakref.finalize(self, self._file.close)
 
     @property
     def places(self) -> Ints:

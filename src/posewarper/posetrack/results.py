@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from posewarper.errors import ConfigError, LabelsError, few_of, unknown_name
-from posewarper.files import replacing, replacing_folder
+from posewarper.files import allowed_name, replacing, replacing_folder
 from posewarper.formats.records import PathLike
 from posewarper.posetrack.annolist import annolist_document, point_lists, require_posetrack
 from posewarper.posetrack.posetrack18 import posetrack18_document
@@ -172,10 +172,10 @@ def _result_texts(
         }
     texts = {}
     for name, table in tables.items():
-        if not name or name.startswith(".") or set(name) & set("/\\\0"):
+        if not name or name.startswith(".") or set(name) & set("/\\\0") or allowed_name(name) != name:
             raise LabelsError(
                 "a video's name is no file name",
-                expected="a name without / that does not begin with a dot",
+                expected="a name that this system allows, without / and not beginning with a dot",
                 got=repr(name),
                 fix="rename the video",
             )

@@ -11,10 +11,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # Set for a command: it tells its progress as JSON lines on standard error, with "stage", "done", "total" and
 # "left" (seconds), and stops as by Ctrl-C when its standard input is closed.
 PROGRESS_AS_JSON = "POSEWARPER_PROGRESS_JSON"
+# Ctrl-C in the terminal is for the page alone.
+_APART: dict[str, Any] = {"start_new_session": True}
+if sys.platform == "win32":
+    _APART = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 _LINES_KEPT = 40  # of what the command says, for the message if it fails
 
 
@@ -55,8 +60,8 @@ class Job:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, PROGRESS_AS_JSON: "1", "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,  # Ctrl-C in the terminal is for the page alone
+            env={**os.environ, PROGRESS_AS_JSON: "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+            **_APART,
         )
         self._reader = threading.Thread(target=self._read, name="job", daemon=True)
         self._reader.start()
@@ -64,8 +69,12 @@ class Job:
     def cancel(self) -> None:
         """Stop it as Ctrl-C does, so that what is done is kept."""
         self._cancelled = True
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT if sys.platform != "win32" else signal.SIGTERM)
+        if self._process.poll() is not None:
+            return
+        if sys.platform != "win32":
+            self._process.send_signal(signal.SIGINT)
+        elif self._process.stdin is not None:  # signals end a process at once there
+            self._process.stdin.close()
 
     def close(self, seconds: float = 10.0) -> None:
         """Stop it and wait; it is killed if it does not stop in time."""

@@ -166,6 +166,12 @@ class Kept:
             solved.append(Solved(i, found, gone, time.perf_counter() - begun))
         return solved
 
+    def close(self) -> None:
+        """Close the file of the flow; nothing can be solved any more."""
+        for chain in self.clip.chains.values():
+            if chain.flow is not None:
+                chain.flow.store.close()
+
     def look_ahead(self) -> Iterator[None]:
         """Let the network look at all frames of all tracks, a few at a time, so that it need not later."""
         if self.network is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -121,6 +122,10 @@ class Solver:
                     number = self._number
                 try:
                     if renew is not None:
+                        # Its file has to be closed before another one can take its place.
+                        ahead = iter(())
+                        if self.kept is not None:
+                            self.kept.close()
                         self.kept = None
                         self.kept = self._prepare(video, *renew)
                         ahead = iter(()) if self.kept is None else self.kept.look_ahead()
@@ -206,8 +211,10 @@ class Solver:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make a file appear in another place, too, at once if the file system can do that."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    """Make a file appear in another place, too, at once if the system can do that."""
+    with suppress(OSError):
+        # On Windows the run could not remove its own file as long as the other place is read from.
+        if sys.platform != "win32":
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
