@@ -15,7 +15,6 @@ code 1 if anything is wrong.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import random
@@ -273,13 +272,13 @@ def main() -> None:
     EFFORTS["normal"] = TINY_FIT
     fitting.NetworkConfig = lambda **given: TINY_NETWORK.model_copy(update=given)
     own_clip._KEPT_SECONDS = 0
-    demo_clip.render_scene = functools.partial(demo_clip.render_scene, 24)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         if not (folder / "m.pt").is_file():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             _prepare(folder)
+        demo_clip.DRAWN = folder / "drawn.mp4"
         run(folder, options.kills, options.seed, options.only, options.json)
 
 
@@ -288,6 +287,7 @@ def _prepare(folder: Path) -> None:
     child = os.fork()
     if not child:
         write_inputs(folder)
+        demo_clip.write_clip(folder / "drawn.mp4", 24)
         os._exit(0)
     assert not os.waitpid(child, 0)[1]
     finish(jobs(folder)["propagate normal"], folder / "said.txt")

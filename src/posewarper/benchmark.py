@@ -83,6 +83,7 @@ def compare(
     network: NetworkConfig | None = None,
     device: str = "auto",
     cache: Path | None = None,
+    known: Mapping[int, tuple[Clip, float]] | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Propagate from every k-th label by several methods and score each on the labels left out.
@@ -96,6 +97,8 @@ def compare(
             are scored as well.
         seed, effort, network, device: as :func:`posewarper.fitting.propagate` takes them.
         cache: folder in which finished parts are kept and looked for; None keeps nothing.
+        known: gap -> the clip with the optical flow from the labels kept, and the seconds that it took, where
+            it was computed before; of an opened video.
         progress: told about each method, and about the stages within it.
 
     Returns:
@@ -138,6 +141,8 @@ def compare(
             with open_video(video) as opened, comparison.place(kept) as place:
                 fitting.check_labels(opened, dense)
                 shared = _Gap(comparison, gap, withheld, kept, opened, place)
+                if known is not None and gap in known:
+                    shared.take(*known[gap])
                 for method in methods:
                     progress("methods", len(rows), total)
                     part = place and place / f"every{gap}-{method}-{dense.fingerprint()[:24]}.json"
@@ -272,6 +277,10 @@ class _Gap:
             clip = prepare_clip(self.video, self.kept, flow=flow, progress=progress)
             self._clips[flow] = clip, time.perf_counter() - started
         return self._clips[flow]
+
+    def take(self, clip: Clip, seconds: float) -> None:
+        """Take over a clip with its optical flow, which took some seconds."""
+        self._clips[True] = clip, seconds
 
     def model(self, method: str) -> tuple[PoseWarper, float]:
         """Return the model that a method uses, and the seconds until it was fitted.

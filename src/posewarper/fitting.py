@@ -287,6 +287,13 @@ def _resume_flow(
     return clip
 
 
+def read_parts(parts: str | os.PathLike[str], video: Video, labels: Labels) -> Clip:
+    """Return the clip of a run of :func:`propagate` while it lasts, with the flow kept in ``parts``."""
+    place = Path(parts)
+    clip = prepare_clip(video, labels, flow=False)
+    return replace(clip, chains=read_chains(place / FLOW, place / FLOW_DATA))
+
+
 def fit_clip(
     clip: Clip,
     config: FitConfig,

@@ -1,13 +1,12 @@
-"""``posewarper demo``: the main job on a clip that is rendered here, so that the truth is known."""
+"""``posewarper demo``: the main job on a clip that we have drawn, so that the truth is known."""
 
 from __future__ import annotations
 
-import os
 import shlex
+import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +17,6 @@ from posewarper.runs import RECORDS, claim, describe_inputs
 from posewarper.version import __version__
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from posewarper.structures import Labels, Progress, RunResult
 
 
@@ -37,10 +34,10 @@ def run(
     device: common.Device = common.DeviceName.AUTO,
     seed: common.Seed = 0,
 ) -> None:
-    """Show what this does: render a clip, keep one label in 15, propagate, and compare with the truth.
+    """Show what this does: keep one label in 15 of a clip, propagate, and compare with the truth.
 
-    Writes clip.mp4 (a person who walks, turns and passes behind a lamp post), labels.json (the labels kept),
-    truth.json (those of all frames), and what `propagate` writes.
+    Writes clip.mp4 (a drawn person who walks, turns and passes behind a lamp post), labels.json (the labels
+    kept), truth.json (those of all frames), and what `propagate` writes.
     """
     from rich.console import Console
 
@@ -53,7 +50,7 @@ def run(
     started, files = time.perf_counter(), ("clip.mp4", "labels.json", "truth.json")
     settings = {"method": "default", "effort": effort, "extend": False, "seed": seed}
     request = {"demo": __version__, **settings}
-    plan = [("rendering", None, 0.15), *propagate.plan(settings, trains=True)]
+    plan = propagate.plan(settings, trains=True)
     results = (*files, *RESULTS, propagate.MODEL, RECORDS)
     with (
         claim(out, request, results, overwrite=overwrite) as claimed,
@@ -61,13 +58,13 @@ def run(
     ):
         claimed.begin()
         clip, labels, truth = (out / name for name in files)
-        dense = _write_clip(clip, labels, truth, seed, progress)
+        dense = _bring_clip(clip, labels, truth)
         options = {"labels": labels, "out": out, "effort": effort, "device": device.value, "seed": seed}
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         common.print_line(shlex.join(["posewarper", "propagate", str(clip), *words, "--overwrite"]))
 
         def score(result: RunResult) -> list[Row]:
-            rows = _score(result, clip, dense, seed, progress)
+            rows = _score(result, clip, out / RECORDS, dense, seed, progress)
             common.print_line("")
             show_rows(Console(), rows)
             return rows
@@ -78,36 +75,35 @@ def run(
         )
 
 
-def _write_clip(clip: Path, labels: Path, truth: Path, seed: int, progress: Progress) -> Labels:
-    """Render the clip, write it and the labels; returns the labels of all frames."""
-    from posewarper.demo import clip as scene
+def _bring_clip(clip: Path, labels: Path, truth: Path) -> Labels:
+    """Copy the clip and the labels of all its frames, which are returned, and write those that are kept."""
+    from posewarper.demo.clip import DRAWN
     from posewarper.evaluation.clips import keep_every
-    from posewarper.formats.labels import write_labels
-    from posewarper.video.writing import write_video
+    from posewarper.files import replacing
+    from posewarper.formats.labels import read_labels, write_labels
 
-    # More processes would wait for the one that writes.
-    frames, dense = scene.render_scene(seed=seed, processes=min(os.cpu_count() or 1, 4))
-    total = len(dense.labelled_frames)
-
-    def counted() -> Iterator[np.ndarray[Any, Any]]:
-        for done, frame in enumerate(frames):
-            progress("rendering", done, total)
-            yield frame
-        progress("rendering", total, total)
-
-    write_video(clip, counted(), fps=scene.FPS)
-    write_labels(truth, dense)
+    for source, place in ((DRAWN, clip), (DRAWN.with_suffix(".json"), truth)):
+        with replacing(place) as temporary:
+            shutil.copyfile(source, temporary)
+    dense = read_labels(truth)
     write_labels(labels, keep_every(dense, _EVERY))
     return dense
 
 
-def _score(result: RunResult, clip: Path, dense: Labels, seed: int, progress: Progress) -> list[Row]:
-    """Return the rows of the simple methods, and of what was propagated."""
+def _score(
+    result: RunResult, clip: Path, parts: Path, dense: Labels, seed: int, progress: Progress
+) -> list[Row]:
+    """Return the rows of the simple methods, by the optical flow of the run, and of what was propagated."""
     from posewarper.benchmark import compare
     from posewarper.evaluation.clips import score_clip
+    from posewarper.fitting import read_parts
+    from posewarper.video.source import open_video
 
-    rows = compare(clip, dense, every=[_EVERY], methods=_SIMPLE, seed=seed, progress=progress)
     seconds = result.seconds
+    with open_video(clip) as video:
+        known = {_EVERY: (read_parts(parts, video, result.labels), seconds["optical flow"])}
+        shared = {"seed": seed, "known": known, "progress": progress}
+        rows = compare(clip, dense, every=[_EVERY], methods=_SIMPLE, **shared)
     ours = {
         "method": "default",
         **score_clip(result.poses, dense, result.labels).to_row(),

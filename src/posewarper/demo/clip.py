@@ -1,11 +1,17 @@
-"""The demo clip: its frames, one by one, and the labels of all of them."""
+"""The demo clip: its frames, one by one, and the labels of all of them.
+
+It takes most of a minute of a processor to draw, so the package brings it along: ``python -m
+posewarper.demo.clip`` has made the two files beside this one.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,10 +19,14 @@ from numpy.typing import NDArray
 
 from posewarper.demo.camera import HEIGHT, WIDTH
 from posewarper.demo.filming import FPS, Scene, film_frame, keypoints_at, stage_scene
+from posewarper.formats.labels import write_labels
 from posewarper.skeletons import COCO
 from posewarper.structures import Labels, Track
+from posewarper.video.writing import write_video
 
 N_FRAMES = 135
+DRAWN = Path(__file__).with_name("clip.mp4")
+"""The clip of seed 0, which comes with the package; beside it lie the labels of all frames, in a .json."""
 
 
 def render_scene(
@@ -45,6 +55,14 @@ def render_scene(
     track = Track(np.arange(n_frames), keypoints, visibility=visibility)
     labels = Labels(COCO, {0: track}, image_size=(HEIGHT, WIDTH), n_frames=n_frames, video="clip")
     return frames, labels
+
+
+def write_clip(path: Path = DRAWN, n_frames: int = N_FRAMES, seed: int = 0) -> None:
+    """Render the clip into a file that ends in .mp4, and write all labels into a .json beside it."""
+    # More processes would wait for the one that writes.
+    frames, labels = render_scene(n_frames, seed, processes=min(os.cpu_count() or 1, 4))
+    write_video(path, frames, fps=FPS)
+    write_labels(path.with_suffix(".json"), labels)
 
 
 def _film_in_parallel(scene: Scene, n_frames: int, processes: int) -> Iterator[NDArray[np.uint8]]:
@@ -76,3 +94,10 @@ def _begin(scene: Scene) -> None:
 def _film(i: int) -> NDArray[np.uint8]:
     assert _scene is not None
     return film_frame(_scene, i)
+
+
+if __name__ == "__main__":
+    # By its whole name, under which other processes find what they are to do.
+    from posewarper.demo import clip
+
+    clip.write_clip()

@@ -8,7 +8,7 @@ import pytest
 from posewarper.demo.backdrop import POST_X, POST_Z
 from posewarper.demo.bones import pose_figure
 from posewarper.demo.camera import HEIGHT, WIDTH
-from posewarper.demo.clip import FPS, N_FRAMES, render_scene
+from posewarper.demo.clip import DRAWN, FPS, N_FRAMES, render_scene
 from posewarper.demo.figure import PARTS
 from posewarper.demo.filming import (
     SHUTTER,
@@ -20,7 +20,9 @@ from posewarper.demo.filming import (
     vertices_at,
 )
 from posewarper.demo.rendering import map_tiles
+from posewarper.formats.labels import read_labels
 from posewarper.skeletons import COCO
+from posewarper.video.source import open_video
 
 _TORSO = ("trunk", "pelvis", "rucksack")
 # What may be seen at the pixel of a visible keypoint.
@@ -171,3 +173,18 @@ def test_keypoints_are_those_of_the_figure(scene):
     time = 0.7
     xy, _ = camera_at(scene, time).project(pose_figure(scene.walk, [time]).keypoints()[0])
     np.testing.assert_array_equal(keypoints_at(scene, time)[0], xy)
+
+
+def test_the_clip_that_comes_along_is_what_is_drawn_here(scene, labels):
+    truth = read_labels(DRAWN.with_suffix(".json"))
+    assert truth.labelled_frames.tolist() == list(range(N_FRAMES))
+    np.testing.assert_allclose(truth.tracks[0].keypoints, labels[0], atol=0.01)
+    np.testing.assert_array_equal(truth.tracks[0].visibility, labels[1])
+    with open_video(DRAWN) as video:
+        assert (video.n_frames, video.image_size, video.fps) == (N_FRAMES, (HEIGHT, WIDTH), FPS)
+        for frame in (0, 77, N_FRAMES - 1):
+            away = np.abs(video[frame].astype(int) - film_frame(scene, frame))
+            others = np.abs(video[frame].astype(int) - film_frame(scene, (frame + 2) % N_FRAMES))
+            # But for the grain, which the encoder smooths.
+            assert 1.5 * away.mean() < others.mean()
+            assert away.mean() < 5
