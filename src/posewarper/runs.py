@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from posewarper.errors import OutputError, PosewarperWarning, few_of, what_stands_at
 from posewarper.files import leftovers, naming, patiently, sha256_of, write_json
+from posewarper.model.hub import MODEL_FILES, find_model, is_address, is_model, read_address, revision_of
 from posewarper.processes import is_connected, is_first, machine_name, of_first, wait_for_all
 
 if TYPE_CHECKING:  # numpy would slow `posewarper --help` down
@@ -502,12 +503,23 @@ class RecordLog:
 def describe_inputs(**paths: str | os.PathLike[str] | None) -> dict[str, Any]:
     """Return path and hash of each input by its name, None for those not given.
 
-    What cannot be read has None for a hash: whoever goes on to read it says what is wrong.
+    What cannot be read has None for a hash: whoever goes on to read it says what is wrong. Of a model on
+    Hugging Face, which is downloaded now, there is the commit as well.
+
+    Raises:
+        ModelError: if such a model cannot be had.
     """
-    return {
-        name: None if path is None else {"path": str(path), "sha256": _digest(Path(path))}
-        for name, path in paths.items()
-    }
+    described: dict[str, Any] = {}
+    for name, path in paths.items():
+        if path is None:
+            described[name] = None
+        elif is_address(path):
+            place = find_model(path)
+            described[name] = {"path": str(read_address(path)), "sha256": _digest(place)}
+            described[name]["revision"] = revision_of(place)
+        else:
+            described[name] = {"path": str(path), "sha256": _digest(Path(path))}
+    return described
 
 
 def describe_process(device: str) -> dict[str, Any]:
@@ -543,8 +555,10 @@ def _digest(path: Path) -> str | None:
     if what_stands_at(path):  # a pipe, on which one would wait for ever
         return None
     try:
-        if path.is_dir():  # of a folder of frames: over names and contents
-            parts = [f"{p.name} {_digest(p)}" for p in sorted(path.iterdir()) if p.is_file()]
+        if path.is_dir():  # of a folder of frames, or of a model: over names and contents
+            of_model = MODEL_FILES if is_model(path) else None
+            files = (p for p in sorted(path.iterdir()) if of_model is None or p.name in of_model)
+            parts = [f"{p.name} {_digest(p)}" for p in files if p.is_file()]
             return hashlib.sha256("\n".join(parts).encode()).hexdigest()
         facts = path.stat()
         return _digest_of_file(path.absolute(), facts.st_ino, facts.st_size, facts.st_mtime_ns)

@@ -21,6 +21,7 @@ from posewarper.cli import (
     predict,
     prepare,
     propagate,
+    push,
     suggest,
     train,
 )
@@ -90,6 +91,7 @@ app.command("experiment")(experiment.run)
 # Files in and out.
 app.command("convert")(convert.run)
 app.command("export")(export.run)
+app.command("push")(push.run)
 app.command("info")(info.run)
 
 

@@ -34,6 +34,7 @@ from posewarper.errors import (
     no_such_file,
 )
 from posewarper.files import remove_leftovers
+from posewarper.model.hub import is_address, read_address
 from posewarper.processes import is_lost_connection
 from posewarper.review.job import PROGRESS_AS_JSON
 from posewarper.runs import duration
@@ -440,11 +441,13 @@ def check_there(
     """Refuse an input that does not exist, at once: what reads it takes seconds to import.
 
     Args:
-        path: None if the input is not given.
+        path: None if the input is not given. An address on Hugging Face need only be one.
         expected: what it should be.
         error: to raise.
     """
-    if path is not None and not os.path.exists(path):
+    if path is not None and is_address(path):
+        read_address(path)
+    elif path is not None and not os.path.exists(path):
         raise no_such_file(path, expected, error=error)
 
 

@@ -21,15 +21,19 @@ from posewarper.cli.common import (
     refuse_existing,
 )
 from posewarper.errors import ConfigError, LabelsError
+from posewarper.model.hub import is_model
 from posewarper.skeletons import PRESETS
 
 if TYPE_CHECKING:
     from posewarper.structures import Labels
 
 
+_CHECKPOINTS = (".pt", ".pth")
+
+
 def is_checkpoint(path: Path) -> bool:
-    """Tell by its name whether a file holds weights."""
-    return path.suffix.lower() in (".pt", ".pth")
+    """Tell by its name whether a file holds weights; so do folders of models and addresses of such."""
+    return path.suffix.lower() in _CHECKPOINTS or is_model(path)
 
 
 def run(
@@ -179,7 +183,7 @@ def _convert_weights(
     source: Path, out: Path, skeleton: str | None, crop_size: str | None, overwrite: bool
 ) -> None:
     """Read weights of the original or of mmpose 0.x strictly, and write them as a checkpoint of ours."""
-    if not is_checkpoint(out):
+    if out.suffix.lower() not in _CHECKPOINTS:
         raise ConfigError(
             "weights can only be written as a checkpoint",
             expected="a name that ends in .pt",

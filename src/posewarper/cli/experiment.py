@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posewarper.cli import common
+from posewarper.model.hub import is_address
 
 if TYPE_CHECKING:
     from posewarper.experiments import ResultTable
@@ -92,7 +93,7 @@ def run(
             dataset,
             out.absolute(),
             read_experiment(config, changes or ()),
-            start=None if start is None else start.absolute(),
+            start=start if start is None or is_address(start) else start.absolute(),
             original=original,
             boxes=boxes,
             device=device.value,

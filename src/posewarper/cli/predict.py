@@ -43,7 +43,9 @@ def run(
     model: Annotated[
         Path,
         typer.Option(
-            metavar="CKPT", help="model.pt, an exported .onnx, or a .pth of the original or of mmpose."
+            metavar="CKPT",
+            help="model.pt, an exported .onnx, a .pth of the original or of mmpose, a folder that "
+            "`posewarper push` wrote, or hf:OWNER/NAME on Hugging Face.",
         ),
     ],
     boxes: Annotated[

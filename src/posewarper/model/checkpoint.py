@@ -1,5 +1,7 @@
 """Checkpoints: writing and reading our own, which describe themselves, and reading released ones.
 
+Whatever takes a model takes a file, a folder or an address on Hugging Face, and reads it here.
+
 Reading never runs code from the file.
 """
 
@@ -13,8 +15,10 @@ from typing import Any
 
 import torch
 
-from posewarper.errors import ModelError, PosewarperError, need_path
+from posewarper.errors import ModelError, PosewarperError, few_of, need_path
 from posewarper.files import replacing, sha256_of
+from posewarper.model.folder import read_folder
+from posewarper.model.hub import DESCRIPTION, WEIGHTS, find_model
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper, count_parameters
 from posewarper.model.pretrained import read_file, refuse_nan
 from posewarper.model.released import FIX, build_released
@@ -85,6 +89,9 @@ def load_model(
 ) -> PoseWarper:
     """Read a checkpoint into a model in evaluation mode, on the CPU.
 
+    A model is a file, a folder that ``posewarper push --to-folder`` has written, or an address on Hugging
+    Face, ``hf:owner/name`` or ``hf:owner/name@revision``, which is downloaded once.
+
     Beside our own this reads released weights: the original's pose networks and PoseWarpers, HRNet-W32 and
     W48, with or without ``module.`` before each name, and both stages of mmpose 0.x's PoseWarper. A pose
     network alone gets a new warp head, which returns heatmaps unmoved; ``spec.trained`` then lacks ``warp``.
@@ -92,7 +99,7 @@ def load_model(
     Only tensors and plain values are read; code in the file is refused.
 
     Args:
-        path: the file.
+        path: the file, folder or address.
         skeleton: the keypoints of released weights, which do not name them; PoseTrack's if there are 17 and
             this is left out.
         crop_size: (height, width) in pixels of the crops for released weights; 384 x 288 if left out.
@@ -107,7 +114,7 @@ def load_model(
         >>> model.spec.skeleton.names
         ('nose', 'left_paw', 'right_paw', 'tail')
     """
-    return _load(need_path(path, "the model"), skeleton, crop_size)[0]
+    return read_checkpoint(need_path(path, "the model"), skeleton, crop_size)[0]
 
 
 def describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ModelError: as :func:`load_model`.
     """
-    model, version = _load(path)
+    model, version = read_checkpoint(path)
     trained = bool(model.spec.trained.get("warp"))
     return {
         "version": version,
@@ -128,10 +135,13 @@ def describe_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _load(
+def read_checkpoint(
     path: str | os.PathLike[str], skeleton: Skeleton | None = None, crop_size: tuple[int, int] | None = None
-) -> tuple[PoseWarper, Any]:
-    """Return the model, and the version of posewarper that wrote it (None for released weights)."""
+) -> tuple[PoseWarper, str | None]:
+    """Return the model, and the version of posewarper that wrote it (None for released weights).
+
+    Arguments and errors are those of :func:`load_model`.
+    """
     if Path(path).suffix.lower() == ".onnx":
         raise ModelError(
             "an exported model can only predict",
@@ -139,23 +149,49 @@ def _load(
             expected="a checkpoint",
             fix="give the checkpoint that was exported",
         )
-    content = read_file(path, "a checkpoint of posewarper", FIX, _NUMPY)
+    content = _read(path)
     if content.get("format") == _FORMAT:
         model = _build_ours(content, path)
-        spec, fix = model.spec, "leave it out: this checkpoint describes itself"
-        if skeleton is not None and skeleton.names != spec.skeleton.names:
-            expected, got = (", ".join(each.names) for each in (spec.skeleton, skeleton))
-            what = "the checkpoint has another skeleton"
-            raise ModelError(what, path=path, expected=expected, got=got, fix=fix)
-        if crop_size is not None and tuple(crop_size) != spec.crop_size:
-            expected, got = (" x ".join(map(str, size)) for size in (spec.crop_size, crop_size))
-            what = "the checkpoint has another crop size"
-            raise ModelError(what, path=path, expected=expected, got=got, fix=fix)
+        _check_wishes(model.spec, path, skeleton, crop_size)
     else:
         model = build_released(content, path, sha256_of(path), skeleton=skeleton, crop_size=crop_size)
     fix = "take another checkpoint; the training that wrote this one has failed"
     refuse_nan(model.state_dict(), path, fix)
-    return model.eval(), str(content.get("version"))[:80] if "version" in content else None
+    return model.eval(), str(content["version"])[:80] if content.get("version") else None
+
+
+def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Return what a checkpoint holds, be it a file, a folder or on Hugging Face."""
+    place = find_model(path)
+    if not place.is_dir():
+        return read_file(place, "a checkpoint of posewarper", FIX, _NUMPY)
+    if (place / DESCRIPTION).is_file():
+        return {**read_folder(place), "format": _FORMAT}
+    raise ModelError(
+        "this folder holds no model",
+        path=path,
+        expected=f"{DESCRIPTION} and {WEIGHTS}, as `posewarper push --to-folder` writes them",
+        got=few_of(sorted(inner.name for inner in place.iterdir())) or "an empty folder",
+        fix=FIX,
+    )
+
+
+def _check_wishes(
+    spec: ModelSpec,
+    path: str | os.PathLike[str],
+    skeleton: Skeleton | None,
+    crop_size: tuple[int, int] | None,
+) -> None:
+    """Refuse another skeleton or crop size than a checkpoint that describes itself has."""
+    fix = "leave it out: this checkpoint describes itself"
+    if skeleton is not None and skeleton.names != spec.skeleton.names:
+        expected, got = (", ".join(each.names) for each in (spec.skeleton, skeleton))
+        what = "the checkpoint has another skeleton"
+        raise ModelError(what, path=path, expected=expected, got=got, fix=fix)
+    if crop_size is not None and tuple(crop_size) != spec.crop_size:
+        expected, got = (" x ".join(map(str, size)) for size in (spec.crop_size, crop_size))
+        what = "the checkpoint has another crop size"
+        raise ModelError(what, path=path, expected=expected, got=got, fix=fix)
 
 
 def _build_ours(content: Mapping[str, Any], path: str | os.PathLike[str]) -> PoseWarper:
@@ -169,6 +205,9 @@ def _build_ours(content: Mapping[str, Any], path: str | os.PathLike[str]) -> Pos
         if count_head(*shape) > stored:
             raise ValueError(f"a warp head that is larger than the {stored} numbers in the file")
         model = PoseWarper(spec)
+        # torch would do without the counters of batch norms.
+        if missing := model.state_dict().keys() - state.keys():
+            raise ValueError(f"no tensors {few_of(sorted(missing))}")
         model.load_state_dict(state)
     except (PosewarperError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ModelError(

@@ -10,8 +10,6 @@ import codecs
 import importlib.util
 import logging
 import os
-import queue
-import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +36,7 @@ from posewarper.errors import (
 )
 from posewarper.files import refuse_bomb, sha256_of
 from posewarper.model.backbone import build_backbone, load_trunk, trunk_of, trunk_options
+from posewarper.model.hub import within
 from posewarper.options import NetworkConfig
 
 PathLike = str | os.PathLike[str]
@@ -402,7 +401,7 @@ def _fetch(backbone: str, limit: float | None = None) -> tuple[str, str]:
     try:
         if limit is None:
             return _download(repository, names, revision or None), repository
-        return _within(limit, lambda: _download(repository, names, revision or None)), repository
+        return within(limit, lambda: _download(repository, names, revision or None)), repository
     except Exception as error:  # no network, a proxy, a full disk, a repository that is gone
         url = f"https://huggingface.co/{repository}/resolve/main/{names[0]}"
         raise ModelError(
@@ -423,27 +422,6 @@ def _download(repository: str, names: Sequence[str], revision: str | None) -> st
             if isinstance(error, LocalEntryNotFoundError):  # here the network is missing, not the file
                 raise
     return hf_hub_download(repository, names[-1], revision=revision)
-
-
-def _within(seconds: float, work: Callable[[], str]) -> str:
-    """Return what the work returns, TimeoutError if it takes longer; it is then left to itself."""
-    found: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            found.put(work())
-        except Exception as error:
-            found.put(error)
-
-    # A daemon, for which the interpreter does not wait in the end.
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        result = found.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"the download has not ended in {seconds:.0f} s") from None
-    if isinstance(result, Exception):
-        raise result
-    return result
 
 
 def _fitted(
