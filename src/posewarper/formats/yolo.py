@@ -1,6 +1,7 @@
 """YOLO pose data sets as Ultralytics reads them: a ``data.yaml``, images, and a text file for each image.
 
-A line of ``labels/train/NAME.txt`` is an instance on ``images/train/NAME.jpg``: the number of its class, the
+A line of ``train/labels/NAME.txt`` is an instance on ``train/images/NAME.jpg`` (or ``labels/train`` and
+``images/train``): the number of its class, the
 centre and the size of its box, and x, y and visibility of each keypoint, all but the last in shares of the
 image's width and height. ``kpt_shape`` says how many keypoints there are, and whether they have a visibility
 (without one, 0 0 is a keypoint that is not there); ``flip_idx`` is the mirror image, ``kpt_names`` are names.
@@ -364,17 +365,18 @@ def write_labels(path: PathLike, labels: Labels, video: VideoFacts | None = None
     with replacing_folder(path, _is_ours) as folder:
         for part in ("train", "val") if held_out else ("train",):
             for kind in ("images", "labels"):
-                (folder / kind / part).mkdir(parents=True)
+                (folder / part / kind).mkdir(parents=True)
         for frame, image in video.frames(frames):
-            name = f"{'val' if frame in held_out else 'train'}/{stem}_frame_{frame:0{digits}d}"
+            part = folder / ("val" if frame in held_out else "train")
+            name = f"{stem}_frame_{frame:0{digits}d}"
             data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-            (folder / "images" / f"{name}.jpg").write_bytes(data.tobytes())
+            (part / "images" / f"{name}.jpg").write_bytes(data.tobytes())
             text = "".join(f"{line}\n" for line in lines[frame])
-            (folder / "labels" / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
+            (part / "labels" / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
         skeleton = labels.skeleton
         description = {
-            "train": "images/train",
-            "val": "images/val" if held_out else "images/train",
+            "train": "train/images",  # sleap-io does not find images/train
+            "val": "val/images" if held_out else "train/images",
             "kpt_shape": [len(skeleton), 3],
             "flip_idx": list(skeleton.flip_order),
             "names": {0: skeleton.name},
@@ -408,9 +410,11 @@ def _is_ours(place: Path) -> bool:
     """Return whether a file or folder in the place of a data set is one that is written anew."""
     if place.is_file():
         return place.name == _FILE
-    suffix = {"images": ".jpg", "labels": ".txt"}.get(place.name)
     inside = [part for part in place.rglob("*") if not part.is_dir()]
-    return suffix is not None and all(part.suffix in (suffix, ".cache") for part in inside)
+    # Ultralytics puts a .cache beside the labels.
+    return place.name in ("train", "val") and all(
+        part.suffix == {"images": ".jpg", "labels": ".txt"}.get(part.parent.name, ".cache") for part in inside
+    )
 
 
 def is_data_set(path: PathLike) -> bool:

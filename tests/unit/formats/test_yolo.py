@@ -185,22 +185,22 @@ def test_what_is_written_is_what_ultralytics_asks_for(tmp_path):
         write_labels(out, mixed_labels(), format="yolo", video=Frames())
     files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     frames = {"train": (2, 5, 7, 9), "val": (10,)}
-    expected = [f"images/{s}/clip_frame_{f:06d}.jpg" for s, own in frames.items() for f in own]
+    expected = [f"{s}/images/clip_frame_{f:06d}.jpg" for s, own in frames.items() for f in own]
     expected += [name.replace("images", "labels").replace("jpg", "txt") for name in expected]
     assert files == sorted([*expected, "data.yaml"])
     assert yaml.safe_load((out / "data.yaml").read_text()) == {
-        "train": "images/train",
-        "val": "images/val",
+        "train": "train/images",
+        "val": "val/images",
         "kpt_shape": [3, 3],
         "flip_idx": [2, 1, 0],
         "names": {0: "mouse"},
         "kpt_names": {0: ["nose", "ear_l", "ear_r"]},
         "video": "clip.mp4",
     }
-    assert (out / "labels/train/clip_frame_000005.txt").read_text() == ""
-    image = cv2.imread(str(out / "images/train/clip_frame_000009.jpg"))
+    assert (out / "train/labels/clip_frame_000005.txt").read_text() == ""
+    image = cv2.imread(str(out / "train/images/clip_frame_000009.jpg"))
     assert image is not None and image.shape == (HEIGHT, WIDTH, 3) and abs(int(image.mean()) - 9) <= 1
-    for text in out.glob("labels/*/*.txt"):
+    for text in out.glob("*/labels/*.txt"):
         rows = [[float(cell) for cell in line.split()] for line in text.read_text().splitlines()]
         assert all(len(row) == 5 + 3 * 3 and row[0] == 0 for row in rows)
         shares = np.array([[*row[1:5], *row[5::3], *row[6::3]] for row in rows])
@@ -267,6 +267,12 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     with pytest.raises(OutputError, match="other files"):
         write_labels(tmp_path / "set", mixed_labels(), format="yolo", video=Frames())
     assert (tmp_path / "set" / "thesis.txt").read_text() == "mine"
+    (tmp_path / "set" / "thesis.txt").unlink()
+    (tmp_path / "set" / "train" / "labels").mkdir(parents=True)
+    (tmp_path / "set" / "train" / "labels.cache").write_text("of Ultralytics")
+    with pytest.warns(PosewarperWarning, match="cannot hold"):
+        write_labels(tmp_path / "set", mixed_labels(), format="yolo", video=Frames())
+    assert len(list((tmp_path / "set").rglob("*.jpg"))) == 5
 
 
 def test_the_command_says_what_it_needs(tmp_path, capsys):
