@@ -118,6 +118,14 @@ FrameNumber = Annotated[
         help="Which number in the names of labelled images is the frame: 1 for the first, -1 for the last.",
     ),
 ]
+RerunFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--rerun",
+        metavar="FILE.rrd",
+        help="Also write frames, skeletons and expected errors as a recording of Rerun.",
+    ),
+]
 BackboneWeights = Annotated[
     str | None,
     typer.Option(

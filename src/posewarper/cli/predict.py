@@ -14,6 +14,7 @@ from posewarper.cli import common
 from posewarper.cli.videos import (
     RESULTS,
     VideoJob,
+    check_rerun,
     describe_gaps,
     describe_result,
     list_videos,
@@ -123,6 +124,7 @@ def run(
     no_overlay: Annotated[
         bool, typer.Option("--no-overlay", help="Write no overlay video, which takes a second pass.")
     ] = False,
+    rerun: common.RerunFile = None,
     split: Annotated[
         str, typer.Option(metavar="train|val|test", help="Datasets only: the videos to predict.")
     ] = "val",
@@ -196,7 +198,7 @@ _DEFAULTS = {name: option.default for name, option in inspect.signature(run).par
 _OF_DATASETS = {
     name: _DEFAULTS[name] for name in ("split", "ends", "box_threshold", "neck", "all_frames", "skip_missing")
 }
-_FOR_VIDEOS = ("window", "causal", "crops", "hold", "flip", "precision", "patience", "no_overlay")
+_FOR_VIDEOS = ("window", "causal", "crops", "hold", "flip", "precision", "patience", "no_overlay", "rerun")
 _CHOICE = ("labels_of", "frame_number", "unlabelled", "frames")
 _OF_VIDEOS = {name: _DEFAULTS[name] for name in (*_WHERE, *_CHOICE, *_FOR_VIDEOS)}
 
@@ -295,7 +297,13 @@ def _predict_videos(
     from posewarper.prediction.video import ClipPredictionConfig
     from posewarper.video.images import IMAGE_SUFFIXES
 
-    overlay = not settings.pop("no_overlay")
+    overlay, recording = not settings.pop("no_overlay"), settings.pop("rerun")
+    if is_live(video) and recording is not None:
+        raise ConfigError(
+            "frames that come once cannot be written into a recording afterwards",
+            path=video,
+            fix="leave --rerun out, or save the video to a file first",
+        )
     where = {"boxes": boxes, **{name: settings.pop(name) for name in _WHERE}}
     if settings["nms_oks"] is None:
         del settings["nms_oks"]
@@ -308,6 +316,8 @@ def _predict_videos(
             fix="name the detector with --detector, or leave --detector-weights out",
         )
     jobs, place = list_videos(video), Path(video)
+    out = out or Path(f"{'live' if video == '-' else place.stem}_predicted")
+    check_rerun(recording, jobs, out, overwrite)
     has_images = place.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in place.iterdir())
     if jobs is None and place.is_dir() and not has_images:
         raise VideoError(
@@ -325,10 +335,10 @@ def _predict_videos(
             labels = LabelFile(labels, of_job, frame_number, unlabelled=unlabelled.value)
         own = {**where, "boxes": job.boxes or where["boxes"], "labels": labels}
         options = {"where": own, "span": span, "config": config, "batch": batch}
-        _predict_one(job.video, network, model, place, options, overwrite, overlay, quietly)
+        pictures = {"overlay": overlay, "recording": recording}
+        _predict_one(job.video, network, model, place, options, overwrite, pictures, quietly)
 
-    stem = "live" if video == "-" else place.stem
-    work_on(jobs, video, out or Path(f"{stem}_predicted"), work, quiet=quiet, overwrite=overwrite)
+    work_on(jobs, video, out, work, quiet=quiet, overwrite=overwrite)
 
 
 def _predict_one(
@@ -338,7 +348,7 @@ def _predict_one(
     out: Path,
     options: dict[str, Any],
     overwrite: bool,
-    overlay: bool,
+    pictures: dict[str, Any],
     quiet: bool,
 ) -> None:
     from posewarper.formats.labels import write_poses
@@ -347,7 +357,7 @@ def _predict_one(
     from posewarper.reporting.report import write_report
     from posewarper.video.source import is_live, open_video
 
-    started = time.perf_counter()
+    started, overlay = time.perf_counter(), pictures["overlay"]
     live = is_live(video)
     where, span, config = options.pop("where"), options["span"], options["config"]
     paths = {"model": model, **{name: where[name] for name in ("boxes", "labels", "detector_weights")}}
@@ -385,7 +395,7 @@ def _predict_one(
             looks = []
             if not live and result.poses.tracks:
                 with open_video(video) as opened:
-                    write_pictures(out, opened, result, progress, overlay=overlay, span=span)
+                    write_pictures(out, opened, result, progress, span=span, **pictures)
                     name = "overlay.mp4" if overlay else None
                     write_report(out / "report.html", opened, result, facts, overlay=name, span=span)
                 looks = ["report.html", "overlay.mp4" if overlay else "sheet.jpg"]

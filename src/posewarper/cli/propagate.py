@@ -16,6 +16,7 @@ from posewarper.cli import common
 from posewarper.cli.videos import (
     RESULTS,
     VideoJob,
+    check_rerun,
     describe_gaps,
     describe_result,
     list_videos,
@@ -69,6 +70,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the results; <video>_poses if left out.")
     ] = None,
+    rerun: common.RerunFile = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -111,7 +113,15 @@ def run(
         choice = {"labels_of": job.labels_of or labels_of, "frame_number": frame_number}
         settings |= {name: value for name, value in choice.items() if value is not None}
         _propagate_one(
-            Path(job.video), own, model, place, settings, device.value, overwrite=overwrite, quiet=quietly
+            Path(job.video),
+            own,
+            model,
+            place,
+            settings,
+            device.value,
+            overwrite=overwrite,
+            quiet=quietly,
+            recording=rerun,
         )
 
     if learn and model is None:
@@ -120,6 +130,7 @@ def run(
         )
     jobs = None if video.is_dir() else list_videos(str(video))
     folder = out or Path(f"{video.stem}_poses")
+    check_rerun(rerun, jobs, folder, overwrite)
     if resume and (overwrite or (jobs is None and not (folder / RECORDS).is_dir())):
         raise ConfigError(
             "--resume and --overwrite exclude each other"
@@ -143,6 +154,7 @@ def _propagate_one(
     *,
     overwrite: bool,
     quiet: bool,
+    recording: Path | None,
 ) -> None:
     started = time.perf_counter()
     common.check_there(video, "a video file or a folder of frames", VideoError)
@@ -164,7 +176,18 @@ def _propagate_one(
     first = claim(out, request, names, overwrite=overwrite, source=video, inputs=used)
     stages = plan(settings, trains=model is None or "learn" in settings)
     with first as claimed, common.progress_bar(quiet, stages) as progress:
-        write_results(claimed, video, labels, settings, inputs, device, progress, started, model=model)
+        write_results(
+            claimed,
+            video,
+            labels,
+            settings,
+            inputs,
+            device,
+            progress,
+            started,
+            model=model,
+            recording=recording,
+        )
 
 
 def plan(settings: Mapping[str, Any], trains: bool) -> list[common.Stage]:
@@ -200,6 +223,7 @@ def write_results(
     *,
     model: Path | None = None,
     score: Callable[[RunResult], Sequence[Mapping[str, Any]]] = lambda result: (),
+    recording: Path | None = None,
 ) -> None:
     """Propagate into a folder that is claimed, write all results, and say what was done.
 
@@ -213,6 +237,7 @@ def write_results(
         progress: is told of each stage.
         started: when the run began, by ``time.perf_counter``.
         score: result -> rows of errors for the report.
+        recording: where a recording of Rerun is written, None for none.
     """
     progress("starting", 0, 0)  # importing takes seconds
     from posewarper.fitting import propagate
@@ -238,7 +263,7 @@ def write_results(
                 gaps += "; --extend gives every track a pose on every frame"
                 result = replace(result, notes=(*result.notes, gaps))
             write_poses(out / "poses.json", result.poses)
-            write_pictures(out, opened, result, progress, span=span)
+            write_pictures(out, opened, result, progress, span=span, recording=recording)
             asked = {"effort": settings["effort"], "seed": settings["seed"], "device": device}
             labelled = {"labelled_frames": result.poses.labelled_frames.tolist()}
             seconds = time.perf_counter() - started

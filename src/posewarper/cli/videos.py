@@ -15,6 +15,7 @@ from posewarper.errors import ConfigError, few_of, repeated
 from posewarper.files import write_text
 from posewarper.runs import (
     FACTS,
+    RECORDS,
     DoneBefore,
     InUse,
     describe_process,
@@ -236,6 +237,27 @@ class _SharedList:
         return True
 
 
+def check_rerun(recording: Path | None, jobs: list[VideoJob] | None, out: Path, overwrite: bool) -> None:
+    """Check before the work that the recording which was asked for can be written.
+
+    Raises:
+        ConfigError: if there are many videos for one file, or what it needs is not installed.
+        OutputError: if it is there already.
+    """
+    if recording is None:
+        return
+    if jobs is not None:
+        raise ConfigError(
+            "many videos do not go into one recording",
+            path=recording,
+            fix="leave --rerun out, or give one video",
+        )
+    from posewarper.reporting.rerun import check_recording
+
+    # What a stopped run has written is written again when it is resumed.
+    check_recording(recording, overwrite or (out / RECORDS).is_dir())
+
+
 def describe_gaps(poses: Poses, span: range | None = None) -> str:
     """Say on how many frames there is no pose, and which tracks lack on some; empty where none does."""
     n = poses.n_frames if span is None else len(span)
@@ -272,14 +294,19 @@ def write_pictures(
     *,
     overlay: bool = True,
     span: range | None = None,
+    recording: Path | None = None,
 ) -> None:
-    """Write ``sheet.jpg``, with frames spread over the clip, and if asked for ``overlay.mp4``."""
+    """Write ``sheet.jpg``, with frames spread over the clip, if asked for ``overlay.mp4`` and a recording."""
     import numpy as np
 
     from posewarper.reporting.overlay import write_overlay, write_sheet
 
     if overlay:
         write_overlay(out / "overlay.mp4", video, result.poses, span=span, progress=progress)
+    if recording is not None:
+        from posewarper.reporting.rerun import write_recording
+
+        write_recording(recording, video, result.poses, span=span, progress=progress)
     frames = np.unique(np.concatenate([t.frames for t in result.poses.tracks.values()]))
     picks = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
     write_sheet(out / "sheet.jpg", video, result.poses, sorted({int(frames[round(p)]) for p in picks}))
