@@ -123,17 +123,17 @@ def film_frame(scene: Scene, i: int) -> NDArray[np.uint8]:
     middle = meshes[len(times) // 2]
     sun, sky = (light_from(direction, scene.surface, middle) for direction in (SUN, SKY))
     picture = scene.backdrop.behind(camera)
-    _cast_shadow(picture, camera, sun, np.array([0.46, 0.42, 0.34]), 2.2)
-    _cast_shadow(picture, camera, sky, np.array([0.30, 0.29, 0.26]), 9.0)
-    picture = _smear(picture, _drift(scene, time, (0.0, _LEVEL, 0.0)))
+    cast_shadow(picture, camera, sun, np.array([0.46, 0.42, 0.34]), 2.2)
+    cast_shadow(picture, camera, sky, np.array([0.30, 0.29, 0.26]), 9.0)
+    picture = smear(picture, _drift(scene, time, (0.0, _LEVEL, 0.0)))
     x0, y0, x1, y1 = window = window_of(camera, np.concatenate([meshes[0], meshes[-1]]))
     if x1 > x0 and y1 > y0:
         table = shade_tiles(scene.surface, middle, camera, sun, sky)
         views = [camera_at(scene, t) for t in times]
         figure = blur_figure(scene.surface, list(zip(meshes, views, strict=True)), table, window)
-        _lay(picture[y0:y1, x0:x1], figure)
+        lay_on(picture[y0:y1, x0:x1], figure)
     before, (x0, y0, x1, y1) = scene.backdrop.before(camera)
-    _lay(picture[y0:y1, x0:x1], _smear(before, _drift(scene, time, (POST_X, _LEVEL, POST_Z))))
+    lay_on(picture[y0:y1, x0:x1], smear(before, _drift(scene, time, (POST_X, _LEVEL, POST_Z))))
     return _develop(scene, picture, i)
 
 
@@ -155,12 +155,13 @@ def _front_cover(scene: Scene, camera: Camera) -> NDArray[np.float32]:
     return cover
 
 
-def _lay(picture: NDArray[np.float32], above: NDArray[np.float32]) -> None:
+def lay_on(picture: NDArray[np.float32], above: NDArray[np.float32]) -> None:
+    """Lay colours multiplied by their cover, and the cover, (h, w, 4), on a picture (h, w, 3) in place."""
     picture *= 1 - above[..., 3:] / 255
     picture += above[..., :3]
 
 
-def _cast_shadow(
+def cast_shadow(
     picture: NDArray[np.float32], camera: Camera, light: Light, strength: Floats, softness: float
 ) -> None:
     """Darken the ground in place where the figure stands between it and a light.
@@ -190,7 +191,7 @@ def _drift(scene: Scene, time: float, point: ArrayLike) -> Floats:
     return np.asarray(seen[1] - seen[0])
 
 
-def _smear(picture: NDArray[np.float32], drift: Floats) -> NDArray[np.float32]:
+def smear(picture: NDArray[np.float32], drift: Floats) -> NDArray[np.float32]:
     """Blur a picture along a way in pixels, its centre kept in place."""
     reach = np.ceil(np.abs(drift) / 2).astype(int)
     if not reach.any() or not picture.size:
