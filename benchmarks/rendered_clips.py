@@ -4,9 +4,9 @@
 
 Seven clips of 854 x 480 pixels in the demo's street, with textured clothes that are alike on both sides,
 shadows, motion blur, grain and H.264: the demo's walker; a runner on an ellipse; somebody who dances and
-jumps; somebody who turns about themselves; two people who cross, dressed alike; a spotted dog that trots on an
-ellipse; a walker before a camera that sways, turns and shakes. They are rendered into DIR once (some minutes)
-and used again. No label is noise, so that every error is an error.
+jumps; somebody who turns about themselves; two people who cross, dressed alike; a spotted dog that trots on
+an ellipse; a walker before a camera that sways, turns and shakes. They are rendered into DIR once (some
+minutes) and used again. No label is noise, so that every error is an error.
 
 One label in 7, 15 and 31 is kept. For each clip and gap: mean and 95th percentile of the error of linear,
 pchip, flow, flow2 and the default, in percent of the longer side of the label's box and in pixels, of

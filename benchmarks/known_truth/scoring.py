@@ -15,9 +15,10 @@ import numpy as np
 from posewarper.benchmark import describe_machine, source_digest
 from posewarper.files import write_json
 from posewarper.fitting import INTERPOLATIONS, fit_clip, needs_all_stages, needs_model
+from posewarper.model.network import PoseWarper
 from posewarper.model.pretrained import read_backbone_weights
 from posewarper.options import NetworkConfig, effort_config
-from posewarper.propagation.clip import prepare_clip
+from posewarper.propagation.clip import Clip, prepare_clip
 from posewarper.propagation.methods import propagate_clip
 from posewarper.structures import Floats, Labels, Poses
 from posewarper.video.source import Openable, open_video
@@ -83,10 +84,7 @@ def measure(clip: KnownClip, methods: Sequence[str], effort: str, seed: int) -> 
         model = None
         if any(needs_model(m, effort) for m in methods):
             started = time.process_time()
-            network = NetworkConfig()
-            config, weights = effort_config(effort), read_backbone_weights(network, trains=True)
-            how = {"seed": seed, "device": "auto", "further": needs_all_stages("default", config)}
-            model = fit_clip(looking, config, network, start=weights, **how).eval()
+            model = fit_for_default(looking, effort, seed)
             found["fit_cpu"] = round(time.process_time() - started, 2)
         for method in methods:
             started = time.process_time()
@@ -104,6 +102,14 @@ def measure(clip: KnownClip, methods: Sequence[str], effort: str, seed: int) -> 
             }
             found["n"] = pixels.size
     return found
+
+
+def fit_for_default(clip: Clip, effort: str, seed: int = 0) -> PoseWarper:
+    """Fit what `propagate` takes its poses from at an effort: no further than they need it."""
+    network, config = NetworkConfig(), effort_config(effort)
+    weights = read_backbone_weights(network, trains=True)
+    how: dict[str, Any] = {"seed": seed, "device": "auto", "further": needs_all_stages("default", config)}
+    return fit_clip(clip, config, network, start=weights, **how).eval()
 
 
 def judge(cell: Cell, figure: str) -> tuple[str, float, float, bool]:

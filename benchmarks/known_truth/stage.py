@@ -94,7 +94,7 @@ def film_stage(stage: Stage, n_frames: int) -> tuple[Iterator[NDArray[np.uint8]]
         visibility = np.stack([moment[row][1] for moment in found])
         tracks[row] = Track(np.arange(n_frames), keypoints, visibility=visibility)
     size = (HEIGHT, WIDTH)
-    return frames, Labels(stage.actors[0].skeleton, tracks, None, size, n_frames, "clip")
+    return frames, Labels(stage.actors[0].skeleton, tracks, image_size=size, n_frames=n_frames, video="clip")
 
 
 def _see(stage: Stage, time: float) -> list[tuple[Floats, NDArray[np.uint8]]]:
