@@ -9,11 +9,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import yaml
 
-from posewarper.errors import Interrupted, ModelError, OutputError, PosewarperWarning, few_of
+from posewarper.errors import ConfigError, Interrupted, ModelError, OutputError, PosewarperWarning, few_of
 from posewarper.evaluation.protocols import evaluate
 from posewarper.files import write_json, write_text
 from posewarper.model.checkpoint import load_model
@@ -25,8 +26,10 @@ from posewarper.paper.prediction import PredictionConfig, predict_dataset
 from posewarper.paper.propagation import Plan, plan_dataset, propagate_dataset, score_propagation
 from posewarper.posetrack.dataset import Dataset
 from posewarper.posetrack.selection import Step
+from posewarper.processes import of_first, world
+from posewarper.runs import seen_in_time
 from posewarper.structures import Progress, silent
-from posewarper.training.engine import FINAL
+from posewarper.training.engine import FINAL, make_accelerator
 from posewarper.training.recipes import read_recipe
 from posewarper.training.run import RECIPE, run_recipe
 from posewarper.training.samples import labelled_frames, samples_of_dataset
@@ -126,7 +129,10 @@ class Workshop:
         folder = self.out / part
         recipe = self._recipe(stage, subset, start or self.start, pseudo_labels)
         done = folder / FINAL
-        if done.is_file():
+
+        def is_done() -> bool:
+            if not done.is_file():
+                return False
             noted = folder / RECIPE
             theirs = yaml.safe_load(noted.read_text(encoding="utf-8")) if noted.is_file() else None
             if theirs != recipe.model_dump(mode="json"):
@@ -135,6 +141,9 @@ class Workshop:
                     path=folder,
                     fix="give the same settings, or another --out",
                 )
+            return True
+
+        if of_first(is_done):
             self.tell(f"{title}: done")
             return done
         self.tell(f"{title}: training")
@@ -189,6 +198,7 @@ class Workshop:
 
     def model(self, path: Path) -> PoseWarper:
         """Load a checkpoint for use on the workshop's device."""
+        seen_in_time(path.is_file)
         return load_model(path).to(resolve_device(self.device)).eval()
 
     def predict(self, path: Path, folder: str, *, aggregate: str) -> Figures:
@@ -204,7 +214,7 @@ class Workshop:
             progress=self.progress,
         )
         truth = self.dataset.root / "annotations" / "val"
-        return _ap(lambda: evaluate(truth, place / "results").to_dict())
+        return of_first(lambda: _ap(lambda: evaluate(truth, place / "results").to_dict()))
 
     def propagate(
         self, path: Path, folder: str, *, split: str, method: str, plan: Plan, pseudo: bool
@@ -223,7 +233,8 @@ class Workshop:
 
     def score_propagated(self, folder: Path, plan: Plan) -> Figures:
         """Return the official AP of propagated poses on val by group, labelled frames among them."""
-        return _ap(lambda: score_propagation(self.dataset, folder, split="val", plan=plan).to_dict())
+        score = partial(score_propagation, self.dataset, folder, split="val", plan=plan)
+        return of_first(lambda: _ap(lambda: score().to_dict()))
 
     def validation_plan(self) -> dict[str, list[Step]]:
         """Return the steps of the propagation experiment."""
@@ -325,22 +336,38 @@ RUNS = {"propagation": run_propagation, "augmentation": run_augmentation, "aggre
 EXPERIMENTS = tuple(RUNS)
 
 
+def _keep(table: ResultTable, path: Path) -> None:
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, {**known, table.experiment: {"rows": table.rows, "notes": list(table.notes)}})
+
+
 def run_experiments(workshop: Workshop, names: tuple[str, ...]) -> list[ResultTable]:
     """Run experiments (of :data:`EXPERIMENTS`) in order and keep their figures in ``figures.json``.
 
+    Processes that were started together, on one machine or many, train together and share the videos.
+
     Raises:
-        ConfigError: if a stage's recipe cannot be used.
+        ConfigError: if a stage's recipe cannot be used, or processes that were started together are to start
+            others.
         Interrupted: on Ctrl-C; what was done is kept.
     """
     workshop.check_recipes()
+    if world() > 1:
+        if workshop.processes > 1:
+            raise ConfigError(
+                "these processes were started together, and each is to start more",
+                expected=f"--processes 1 for each of {world()} processes that torchrun started",
+                got=f"--processes {workshop.processes}",
+                fix="leave --processes out",
+            )
+        make_accelerator(workshop.device)
     tables, kept = [], workshop.out / "figures.json"
     try:
         for name in names:
             workshop.tell(f"--- {name}")
             table = RUNS[name](workshop)
             tables.append(table)
-            known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-            write_json(kept, {**known, name: {"rows": table.rows, "notes": list(table.notes)}})
+            of_first(partial(_keep, table, kept))
     except KeyboardInterrupt:
         raise Interrupted("what is done is kept; the same command resumes there") from None
     return tables

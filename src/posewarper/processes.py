@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -105,6 +105,11 @@ def patient_group() -> Any:
     return dist.new_group(backend="gloo", timeout=_PATIENCE)
 
 
+def own_share(work: Sequence[_Made]) -> Sequence[_Made]:
+    """Return the part of some work that is this process's among those it is connected with, else all."""
+    return work[rank() :: world()] if is_connected() else work
+
+
 def wait_for_all() -> None:
     """Wait until every process has come here, for as long as a day."""
     if is_connected():
@@ -136,6 +141,26 @@ def of_first(make: Callable[[], _Made]) -> _Made:
         told[1].is_told = True
         raise told[1]
     return told[0]
+
+
+def of_each(make: Callable[[], _Made]) -> _Made:
+    """Let every process make something for itself; an error of one, the first by number, is raised on all."""
+    if not is_connected():
+        return make()
+    import torch.distributed as dist
+
+    made, error = None, None
+    try:
+        made = make()
+    except Exception as caught:
+        error = caught
+    errors: list[Exception | None] = [None] * world()
+    dist.all_gather_object(errors, error, group=patient_group())
+    for n, found in enumerate(errors):
+        if found is not None:
+            found.is_told = n != rank()  # type: ignore[attr-defined]
+            raise found if error is None or n != rank() else error
+    return made  # type: ignore[return-value]
 
 
 def is_lost_connection(error: BaseException) -> bool:

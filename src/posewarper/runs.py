@@ -333,7 +333,9 @@ def knows_locks(folder: PathLike) -> bool:
 
 
 @contextmanager
-def held_by_first(folder: PathLike, claimed: AbstractContextManager[Run]) -> Iterator[Run | None]:
+def held_by_first(
+    folder: PathLike, claimed: AbstractContextManager[Run], *, begins: bool = False
+) -> Iterator[Run | None]:
     """Let the first of several connected processes hold a folder for all while the block runs.
 
     Nobody enters before it is held, and it is held until all have left; the processes that are not the first
@@ -342,6 +344,7 @@ def held_by_first(folder: PathLike, claimed: AbstractContextManager[Run]) -> Ite
     Args:
         folder: of the claim.
         claimed: as :func:`claim` returns it; only the first process enters it.
+        begins: whether the run begins (:meth:`Run.begin`) at once.
 
     Raises:
         OutputError: on all processes if the folder cannot be claimed, and on those that do not share it.
@@ -355,6 +358,8 @@ def held_by_first(folder: PathLike, claimed: AbstractContextManager[Run]) -> Ite
         def enter() -> str | None:
             nonlocal run
             run = held.enter_context(claimed)
+            if begins:
+                run.begin()
             return _token(folder)
 
         token = of_first(enter)

@@ -203,7 +203,7 @@ def _explain(error: Exception, path: str | None) -> PosewarperError:
     if is_lost_connection(error):
         return ProcessError(
             "another process of this run has ended, or its machine cannot be reached",
-            got=first_sentence(error),
+            got=re.sub(r"^\[.*?\] (Read error |Write error )?", "", first_sentence(error)),
             fix="read what it says; what is done is kept, and the same command (train: --resume) goes on. "
             "If it never began, name the network that all machines share in GLOO_SOCKET_IFNAME and "
             "NCCL_SOCKET_IFNAME",

@@ -12,6 +12,7 @@ import typer
 
 from posewarper.cli import common
 from posewarper.model.hub import is_address
+from posewarper.processes import is_first
 
 if TYPE_CHECKING:
     from posewarper.experiments import ResultTable
@@ -63,7 +64,7 @@ def run(
         typer.Option(metavar="FILE", help="A detector's boxes of val; the labels' boxes if not given."),
     ] = None,
     processes: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Train with N processes (GPUs) by torchrun.")
+        int, typer.Option(metavar="N", min=1, help="Train with N processes (GPUs) on this machine.")
     ] = 1,
     overwrite: common.UnusedOverwrite = False,
     quiet: common.Quiet = False,
@@ -75,6 +76,8 @@ def run(
     Stages that are done are skipped, so that the same command resumes after an interruption. DIR gets a
     folder for each stage (baseline, PoseWarper, baseline_wPoseWarperDataAug, as the original names them) and
     figures.json.
+
+    On many machines: torchrun --nnodes 2 --nproc-per-node 8 ... -m posewarper experiment ...
     """
     from posewarper.errors import ConfigError
     from posewarper.experiments import EXPERIMENTS, Workshop, run_experiments
@@ -88,7 +91,8 @@ def run(
             fix="name the dataset's own kind",
         )  # fmt: skip
     names = EXPERIMENTS if name == ExperimentName.ALL else (name.value,)
-    with common.progress_bar(quiet) as progress:
+    first = is_first()
+    with common.progress_bar(quiet or not first) as progress:
         workshop = Workshop(
             dataset,
             out.absolute(),
@@ -99,9 +103,11 @@ def run(
             device=device.value,
             processes=processes,
             progress=progress,
-            tell=(lambda line: None) if quiet else common.print_line,
+            tell=(lambda line: None) if quiet or not first else common.print_line,
         )
         tables = run_experiments(workshop, names)
+    if not first:
+        return
     for table in tables:
         _show(table, kind.value)
     common.print_line(f"wrote {out / 'figures.json'}")

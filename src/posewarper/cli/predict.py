@@ -23,6 +23,7 @@ from posewarper.cli.videos import (
 )
 from posewarper.errors import ConfigError, LabelsError, ModelError, VideoError
 from posewarper.files import write_json
+from posewarper.processes import is_first, of_first, world
 from posewarper.runs import FACTS, RECORDS, claim, describe_inputs, describe_process, peak_memory
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def run(
 
     Many videos: give a folder of them, or a list (.csv with the columns video and labels or boxes). Failures
     are reported and skipped. Processes of torchrun --nproc-per-node N -m posewarper predict ... share the
-    videos.
+    videos, also those of a dataset, and on many machines.
     """
     given = dict(locals())
     is_dataset = (Path(video) / "dataset.json").is_file()
@@ -223,9 +224,13 @@ def _predict_dataset(
     started, split = time.perf_counter(), settings.pop("split")
     out = out or Path(f"{dataset.resolve().name}_{split}")
     config = PredictionConfig.read(settings)
-    common.refuse_existing(out / FACTS, overwrite)
+    if world() > 1:
+        from posewarper.training.engine import make_accelerator
+
+        make_accelerator(device)  # connects the processes, which share the videos
+    of_first(lambda: common.refuse_existing(out / FACTS, overwrite))
     opened = open_dataset(dataset)
-    with common.progress_bar(quiet) as progress:
+    with common.progress_bar(quiet or not is_first()) as progress:
         result = predict_dataset(
             opened,
             open_model(model, device),
@@ -237,6 +242,8 @@ def _predict_dataset(
             overwrite=overwrite,
             progress=progress,
         )
+    if not is_first():
+        return
     facts = {
         **describe_process(device),
         "inputs": {

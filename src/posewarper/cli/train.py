@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from posewarper.cli.common import Device, DeviceName, Overwrite, Quiet, print_line, progress_bar
+from posewarper.processes import is_first
 
 
 def run(
@@ -39,15 +40,15 @@ def run(
     Writes DIR/model.pt (the end), DIR/checkpoints (best and last), log.jsonl and tensorboard. Killed at any
     moment, the same command with --resume ends with the same parameters as if it had not been.
 
-    On many GPUs: torchrun --nproc-per-node 8 -m posewarper train RECIPE.yaml ...
+    On many GPUs: torchrun --nproc-per-node 8 -m posewarper train RECIPE.yaml ... (on many machines, too)
     """
     from posewarper.training.recipes import read_recipe
-    from posewarper.training.run import is_first_process, run_recipe
+    from posewarper.training.run import run_recipe
 
     words = [*(changes or []), *([] if seed is None else [f"train.seed={seed}"])]
     settings = read_recipe(recipe, words)
     place = out or Path("runs") / Path(recipe).stem
-    with progress_bar(quiet or not is_first_process()) as progress:
+    with progress_bar(quiet or not is_first()) as progress:
         result = run_recipe(
             settings,
             place,
@@ -58,7 +59,7 @@ def run(
             progress=progress,
             tell=(lambda line: None) if quiet else print_line,
         )
-    if is_first_process():
+    if is_first():
         score, epoch = result.best, result.best_epoch
         best = "" if score is None else f"; best validation {score:.1f} after epoch {epoch}"
         print_line(f"wrote {place / 'model.pt'}{best}")

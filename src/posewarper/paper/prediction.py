@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 
 from posewarper.crops import Image
-from posewarper.errors import Interrupted, LabelsError, ModelError, PosewarperWarning, unknown_name
+from posewarper.errors import (
+    Interrupted,
+    LabelsError,
+    ModelError,
+    OutputError,
+    PosewarperWarning,
+    unknown_name,
+)
 from posewarper.evaluation.oks import similarity, usual_sigmas
 from posewarper.files import sha256_of
 from posewarper.formats.boxes import BoxList, boxes_of_frames, boxes_without_frame, read_boxes
@@ -33,7 +40,8 @@ from posewarper.posetrack.samples import Samples, samples_from_boxes, samples_fr
 from posewarper.prediction.stream import CropKeeper, PoseStream
 from posewarper.prediction.tracker import suppress_doubles
 from posewarper.prediction.windows import WINDOWS, Window, check_window, named_window
-from posewarper.runs import claim, counter
+from posewarper.processes import machine_name, of_first, own_share, wait_for_all
+from posewarper.runs import claim, counter, held_by_first, seen_in_time
 from posewarper.skeletons import POSETRACK
 from posewarper.structures import InstanceTable, Ints, Progress, silent
 from posewarper.version import __version__
@@ -134,6 +142,8 @@ def make_or_read(
 ) -> tuple[dict[str, InstanceTable], int]:
     """Make the poses of each video, or read those that an interrupted run has made.
 
+    Several connected processes share the videos, and all return the same.
+
     Args:
         folder: where each video has a PoseTrack18 file.
         sizes: file stem -> how much there is to do.
@@ -145,25 +155,37 @@ def make_or_read(
 
     Raises:
         Interrupted: on Ctrl-C; the next run skips the videos that are done.
+        OutputError: if what another process has made is not to be seen here.
     """
     tables: dict[str, InstanceTable] = {}
-    done, total, reused = 0, sum(sizes.values()), 0
+    files = {stem: folder / f"{stem}.json" for stem in sizes}
+    # All go by what the first process sees, as another machine may see it later.
+    reused = of_first(lambda: {stem for stem in files if files[stem].is_file()})
+    missing = own_share([stem for stem in files if stem not in reused])
+    done = sum(sizes[stem] for stem in reused)
+    total = done + sum(sizes[stem] for stem in missing)
     try:
-        for stem, size in sizes.items():
-            path = folder / f"{stem}.json"
+        for stem in missing:
             progress(what, done, total)
-            if path.is_file():
-                tables[stem] = read_posetrack18(path)
-                reused += 1
-            else:
-                tables[stem] = make(stem, counter(progress, what, done, total))
-                write_posetrack18(path, tables[stem])
-            done += size
+            tables[stem] = make(stem, counter(progress, what, done, total))
+            write_posetrack18(files[stem], tables[stem])
+            done += sizes[stem]
+        wait_for_all()
     except KeyboardInterrupt:
-        kept = f"{len(tables)} of {len(sizes)} videos are done in {folder}"
+        n_done = sum(path.is_file() for path in files.values())
+        kept = f"{n_done} of {len(sizes)} videos are done in {folder}"
         raise Interrupted(f"{kept}; the same command resumes there") from None
+    for stem, path in files.items():
+        if stem not in tables and not seen_in_time(path.is_file):
+            raise OutputError(
+                "what another process has made is not to be seen here",
+                path=path,
+                expected="a folder that all machines share",
+                got=f"no such file on {machine_name()}",
+                fix="name a folder on a file system that all machines see",
+            )
     progress(what, total, total)
-    return tables, reused
+    return {stem: tables.get(stem) or read_posetrack18(files[stem]) for stem in sizes}, len(reused)
 
 
 def describe_request(dataset: Dataset, split: str, model: PoseModel | None, **own: object) -> dict[str, Any]:
@@ -206,7 +228,7 @@ def predict_dataset(
 
     ``out/poses`` gets PoseTrack18 files with all that the network said, ``out/results`` the files that the
     original writes, ``out/submission.zip`` what a test server takes. The next run after an interrupted one
-    predicts only the videos that are not done.
+    predicts only the videos that are not done. Several connected processes share the videos.
 
     Args:
         dataset: made by ``posewarper prepare``.
@@ -256,12 +278,16 @@ def predict_dataset(
         return poses if config.nms_oks is None else _without_doubles(poses, config.nms_oks)
 
     sizes = {stem: len(samples[stem]) for stem in videos}
-    with claim(place, request, (_POSES, _RESULTS, SUBMISSION), overwrite=overwrite, again=True) as run:
-        run.begin()
-        predicted, reused = make_or_read(place / _POSES, sizes, make, "poses", progress)
+
+    def write(predicted: Mapping[str, InstanceTable]) -> None:
         results = {stem: paper_scores(apply_neck_rule(own, config.neck)) for stem, own in predicted.items()}
         write_results(place / _RESULTS, results, ground_truth=labels)
         write_submission(place / SUBMISSION, results, kind=dataset.kind, ground_truth=labels)
+
+    claimed = claim(place, request, (_POSES, _RESULTS, SUBMISSION), overwrite=overwrite, again=True)
+    with held_by_first(place, claimed, begins=True):
+        predicted, reused = make_or_read(place / _POSES, sizes, make, "poses", progress)
+        of_first(lambda: write(predicted))
     return DatasetResult(
         videos=len(videos),
         frames=sum(len(np.unique(table.rows)) for table in predicted.values()),

@@ -22,7 +22,8 @@ from posewarper.paper.prediction import dataset_frames, describe_request, make_o
 from posewarper.posetrack.dataset import Dataset, DatasetVideo
 from posewarper.posetrack.posetrack18 import read_posetrack18
 from posewarper.posetrack.selection import REACH, Step, longest_run, nearest_steps, propagation_plan
-from posewarper.runs import claim
+from posewarper.processes import of_each
+from posewarper.runs import claim, held_by_first
 from posewarper.structures import InstanceTable, Progress, silent
 
 PLANS = ("consecutive", "neighbours")
@@ -168,7 +169,8 @@ def propagate_dataset(
     """Propagate the labels of a split and write ``out/poses/STEM.json``, a PoseTrack18 file a video.
 
     :func:`posewarper.paper.carrying.propagate_video` says what a file holds, and describes the arguments
-    that are not below. A run keeps the videos that an earlier run with the same request has done.
+    that are not below. A run keeps the videos that an earlier run with the same request has done, and
+    several connected processes share the others.
 
     Args:
         dataset: made by ``posewarper prepare``.
@@ -191,7 +193,8 @@ def propagate_dataset(
     rules = rules or Rules()
     videos = _videos(dataset, split, plan)
     if method == "raft" and raft is None:
-        raft = load_raft(device="cpu" if model is None else model.device)
+        # One machine may have the weights, and another not.
+        raft = of_each(lambda: load_raft(device="cpu" if model is None else model.device))
     check_method(method, model, rules, raft)
     if method == "warper" and model is not None and "warp" not in model.spec.trained:
         text = "the warp head of this model was never trained: labels stay where they are"
@@ -226,8 +229,8 @@ def propagate_dataset(
 
     sizes = {stem: len(plan[stem]) for stem in videos}
     folder = Path(out) / POSES
-    with claim(folder.parent, request, (POSES,), overwrite=overwrite, again=True) as run:
-        run.begin()
+    claimed = claim(folder.parent, request, (POSES,), overwrite=overwrite, again=True)
+    with held_by_first(folder.parent, claimed, begins=True):
         tables, reused = make_or_read(folder, sizes, make, "propagation", progress)
     frames = sum(int(table.is_labelled.sum()) for table in tables.values())
     return PropagationResult(

@@ -29,8 +29,9 @@ from posewarper.model.network import PoseWarper
 from posewarper.model.runtime import resolve_device
 from posewarper.model.warping import WarpHead
 from posewarper.options import Recipe, TrainSettings
+from posewarper.processes import is_connected, of_first, patient_group, world
 from posewarper.reporting.network_pictures import write_debug_picture
-from posewarper.runs import differences, duration
+from posewarper.runs import differences, duration, seen_in_time
 from posewarper.structures import Progress, silent
 from posewarper.training.batches import Batch, BatchLoader, EpochSampler, TrainingSet
 from posewarper.training.steps import PoseStep, WarperStep, training_steps
@@ -109,6 +110,9 @@ def _step_of(line: str) -> float:
 
 _LOG_STEPS = 10
 LAST, BEST, FINAL = "checkpoints/last.pt", "checkpoints/best.pt", "model.pt"
+# What a step, or the difference between two processes' shares of a validation, may take. A machine that
+# falls silent is given up after it.
+_PATIENCE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -123,17 +127,27 @@ class TrainingResult:
 
 
 def make_accelerator(device: str = "auto") -> accelerate.Accelerator:
-    """Return the engine of this process, one of those that ``torchrun`` started or the only one.
+    """Return the engine of this process, connected with all that were started together, or the only one.
 
     Raises:
-        ConfigError: if the machine lacks the device.
+        ConfigError: if the machine lacks the device, or cannot be connected with the others.
     """
     # Without a GPU accelerate has to be told, or each of torchrun's processes would be a run of its own.
     cpu = resolve_device(device).type == "cpu"
     # Precision is the recipe's own business: accelerate allows one a process, an experiment has several runs.
-    # The others wait while the first process propagates poses over a whole dataset: longer than by default.
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
-    return accelerate.Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[patience])
+    patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+    engine = accelerate.Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[patience])
+    if engine.num_processes != world():
+        raise ConfigError(
+            "this process cannot be connected with the others that were started with it",
+            expected=f"{world()} processes (WORLD_SIZE) on CPUs or on GPUs with CUDA, each with RANK, "
+            "LOCAL_RANK, MASTER_ADDR and MASTER_PORT",
+            got=f"{engine.num_processes} on {engine.device}",
+            fix="start them with torchrun, with --device cpu where there is no CUDA",
+        )
+    if is_connected():
+        patient_group()  # all are here together
+    return engine
 
 
 def learning_rate(settings: TrainSettings, epoch: int) -> float:
@@ -166,9 +180,9 @@ def global_batch(settings: TrainSettings, world: int) -> int:
 
 
 def request_of(recipe: Recipe, batch: int) -> dict[str, Any]:
-    """Return what decides on the result: the global batch does; workers, logging and where it runs do not."""
+    """Return what decides on the result: the global batch does; how it is cut, and where it runs, do not."""
     settings = recipe.model_dump(mode="json")
-    for name in ("workers", "checkpoint_steps", "batch_per_device", "global_batch"):
+    for name in ("workers", "checkpoint_steps", "batch_per_device", "global_batch", "accumulate"):
         del settings["train"][name]
     return {**settings, "global_batch": batch}
 
@@ -238,9 +252,22 @@ class Run:
             OutputError: if the state is of a run with other settings or data.
         """
         path = self.out / LAST
-        if not path.is_file():
+        # What one process finds all go by: another machine may not see it yet.
+        if not of_first(path.is_file):
             return
+        seen_in_time(path.is_file)
         state, content = load_state(path)
+        newest = of_first(lambda: (state.epoch, state.step))
+        while (state.epoch, state.step) != newest:
+            if not seen_in_time(lambda: load_state(path)[0].step == newest[1]):
+                raise OutputError(
+                    "another process of this run reads another state",
+                    path=path,
+                    expected=f"{newest[0]} epochs and {newest[1]} steps",
+                    got=f"{state.epoch} epochs and {state.step} steps",
+                    fix="name an --out that all machines share",
+                )
+            state, content = load_state(path)
         # Of other data there may be other samples, and older versions wrote their settings here alone.
         if content["recipe"] != self._request:
             raise OutputError(

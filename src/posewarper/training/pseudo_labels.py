@@ -21,7 +21,8 @@ from posewarper.motion.interpolation import fill_in
 from posewarper.paper.carrying import Rules, propagate_video
 from posewarper.paper.propagation import neighbour_steps, plan_dataset, propagate_dataset
 from posewarper.posetrack.dataset import Dataset
-from posewarper.runs import claim
+from posewarper.processes import own_share, wait_for_all
+from posewarper.runs import claim, held_by_first, seen_in_time
 from posewarper.structures import Labels, Progress, Track, is_there, silent
 from posewarper.training.samples import PathLike, TrainingSamples, labelled_frames
 from posewarper.version import __version__
@@ -67,6 +68,8 @@ def propagate_clips(
 ) -> list[Path | None]:
     """Propagate the labels of clips and write one file of poses a clip; what is done already is kept.
 
+    Several connected processes share the clips, and all return the same.
+
     Args:
         clips: (video, labels) each.
         model: a trained warper, in evaluation mode, on its device.
@@ -96,14 +99,18 @@ def propagate_clips(
         ],
     }
     found: list[Path | None] = []
-    with claim(folder, request, ("[0-9]*_*.json",), overwrite=None) as run:
-        run.begin()
-        for n, ((video_path, labels_path), path) in enumerate(zip(clips, files, strict=True)):
+    claimed = claim(folder, request, ("[0-9]*_*.json",), overwrite=None)
+    with held_by_first(folder, claimed, begins=True):
+        for n in own_share(range(len(clips))):
+            (video_path, labels_path), path = clips[n], files[n]
             progress(_WORK, n, len(clips))
             if not path.is_file():
                 with open_video(video_path) as video:
                     labels = read_labels(labels_path, video=video)
                     write_labels(path, propagate_labels(model, video, labels, reach=reach, rules=rules))
+        wait_for_all()
+        for (_, labels_path), path in zip(clips, files, strict=True):
+            seen_in_time(path.is_file)
             if json.loads(path.read_text(encoding="utf-8"))["annotations"]:
                 found.append(path)
             else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +15,10 @@ import accelerate
 import numpy as np
 import torch
 import yaml
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 
 from posewarper.demo.posetrack_tree import write_posetrack_tree
-from posewarper.errors import ConfigError, Interrupted, ModelError
+from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError
 from posewarper.files import write_text
 from posewarper.model.checkpoint import load_model, parameters_sha256
 from posewarper.model.network import ModelSpec, PoseWarper
@@ -28,7 +28,9 @@ from posewarper.options import MIN_SCORE, MadeUpSettings, PseudoSettings, Recipe
 from posewarper.paper.carrying import Rules
 from posewarper.posetrack.dataset import open_dataset
 from posewarper.posetrack.preparation import prepare_dataset
-from posewarper.runs import claim, describe_process, peak_memory
+from posewarper.processes import machine_name, of_first
+from posewarper.runs import Run as Claimed
+from posewarper.runs import claim, describe_process, held_by_first, peak_memory, seen_in_time
 from posewarper.skeletons import Skeleton, named_skeleton
 from posewarper.structures import InstanceTable, Progress, silent
 from posewarper.training.batches import TrainingSet
@@ -93,9 +95,9 @@ def build_data(
         ModelError: if the model that is to propagate cannot be used.
     """
     data, (height, width) = recipe.data, recipe.model.crop_size
-    if data.made_up is not None and engine.is_main_process:
-        make_up_dataset(data.made_up, out / "data")
-    engine.wait_for_everyone()
+    if (made_up := data.made_up) is not None:
+        of_first(lambda: make_up_dataset(made_up, out / "data"))
+        seen_in_time((out / "data" / "prepared" / "dataset.json").is_file)
     folder = data.dataset if data.made_up is None else out / "data" / "prepared"
     min_score = MIN_SCORE if data.pseudo is None else data.pseudo.min_score
     if folder is not None:
@@ -133,12 +135,8 @@ def build_data(
         files = _propagate(data.pseudo, partial(propagate_clips, clips), out, engine, progress)
     samples = samples_of_clips(clips, width / height, pseudo_labels=files, min_score=min_score)
     reach = recipe.augmentation.reach if recipe.train.stage == "warper" else 0
-    unpack = partial(unpack_videos, samples, out / "data" / "frames", reach)
-    if engine.is_local_main_process:
-        unpack(progress)
-    engine.wait_for_everyone()
-    # By now all frames are there: the others write none.
-    return unpack(), videos_of_clips(others)
+    unpacked = unpack_videos(samples, out / "data" / "frames", reach, progress)
+    return unpacked, videos_of_clips(others)
 
 
 def _propagate(
@@ -148,13 +146,10 @@ def _propagate(
     engine: accelerate.Accelerator,
     progress: Progress,
 ) -> _Made:
-    """Let the main process propagate poses with the settings' warper, and tell all what it made."""
-    made: list[Any] = [None]
-    if engine.is_main_process:
-        model = load_warper(settings.model).to(engine.device).eval()
-        rules = Rules(settings.min_score, settings.max_cycle)
-        made = [make(model, out / "data" / "pseudo", reach=settings.reach, rules=rules, progress=progress)]
-    return broadcast_object_list(made)[0]
+    """Propagate poses with the settings' warper; the processes share the videos, and all return the same."""
+    model = load_warper(settings.model).to(engine.device).eval()
+    rules = Rules(settings.min_score, settings.max_cycle)
+    return make(model, out / "data" / "pseudo", reach=settings.reach, rules=rules, progress=progress)
 
 
 def build_model(
@@ -311,18 +306,12 @@ def run_recipe(
         hint="" if resume else "; a run with the same settings goes on with --resume",
     )
     keep_memory()
-    # The first process holds the folder for all.
-    with first if engine.is_main_process else nullcontext() as claimed, repeatable(recipe.train.seed):
+    with held_by_first(place, first) as claimed, repeatable(recipe.train.seed):
         try:
             run = _build_run(recipe, place, engine, debug_images, progress, tell)
             if resume:
                 run.restore()
-            if claimed is not None:
-                # What is there is lost only now, when nothing is wrong with what takes its place.
-                claimed.begin()
-                settings = recipe.model_dump(mode="json")
-                write_text(place / RECIPE, yaml.safe_dump(settings, sort_keys=False))
-            engine.wait_for_everyone()
+            of_first(partial(_begin, claimed, recipe))
             result = run.train()
         except Interrupted:
             raise
@@ -331,6 +320,13 @@ def run_recipe(
         if claimed is not None:
             claimed.finish(_describe(recipe, result, time.perf_counter() - started))
     return result
+
+
+def _begin(claimed: Claimed | None, recipe: Recipe) -> None:
+    assert claimed is not None  # by the first process
+    # What is there is lost only now, when nothing is wrong with what takes its place.
+    claimed.begin()
+    write_text(claimed.folder / RECIPE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
 
 def _describe(recipe: Recipe, result: TrainingResult, seconds: float) -> dict[str, Any]:
@@ -354,6 +350,17 @@ def _build_run(
 ) -> Run:
     settings, name = recipe.train, recipe.model.skeleton
     samples, validation = build_data(recipe, place, engine, progress)
+    digest = hashlib.sha256()
+    for values in (samples.video_of, samples.numbers, samples.keypoints):
+        digest.update(values.tobytes())
+    if of_first(digest.hexdigest) != digest.hexdigest():
+        raise LabelsError(
+            "this process has other samples to learn from than the first one",
+            path=recipe.data.dataset,
+            expected="the same videos and labels on all machines",
+            got=f"{len(samples)} samples on {machine_name()}",
+            fix="name data on a file system that all machines see",
+        )
     skeleton = samples.skeleton if name == "labels" else named_skeleton(name)
     if skeleton.names != samples.skeleton.names:
         raise ConfigError(
@@ -387,8 +394,3 @@ def _build_run(
         progress=progress,
         tell=tell if engine.is_main_process else lambda line: None,
     )
-
-
-def is_first_process() -> bool:
-    """Return whether this is the only process, or the first of those that ``torchrun`` started."""
-    return int(os.environ.get("RANK", "0")) == 0

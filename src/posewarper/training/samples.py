@@ -35,6 +35,7 @@ from posewarper.posetrack.selection import (
     read_selection,
 )
 from posewarper.posetrack.tables import read_tables
+from posewarper.processes import of_first, own_share, wait_for_all
 from posewarper.skeletons import POSETRACK, Skeleton
 from posewarper.structures import Floats, InstanceTable, Ints, Labels, Progress, is_there, silent
 from posewarper.video.images import FrameCache, read_image
@@ -421,7 +422,8 @@ def unpack_videos(
 
     To read one frame of a video file, all since the last key frame are decoded, too slow in random order. BMP
     files are large (2.8 MB at 1280 x 720) but read in no time, unlike PNG files. Folders of images are left
-    as they are, and frames that are written already too, if the video file has not changed.
+    as they are, and frames that are written already too, if the video file has not changed. Several connected
+    processes share the videos and wait for each other.
 
     Args:
         samples: of one's own videos or of a dataset.
@@ -439,14 +441,23 @@ def unpack_videos(
             offsets = range(-reach, reach + 1)
             wanted[v] = sorted({video.neighbour(n, offset) for n in numbers for offset in offsets})
     videos, done, total = list(samples.videos), 0, sum(map(len, wanted.values()))
+
+    def name_folders() -> dict[int, str]:
+        """Name a folder for each video; another, or the same after a change, has another."""
+        names = {}
+        for v in wanted:
+            path = videos[v].path
+            state = os.stat(path)
+            told = f"{os.path.abspath(path)} {state.st_size} {state.st_mtime_ns}"
+            names[v] = f"{Path(path).stem}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        return names
+
+    # Copies of a video on several machines may have other times.
+    targets, own = of_first(name_folders), set(own_share(list(wanted)))
     for v, numbers in wanted.items():
-        path = videos[v].path
-        # Another video, or the same after a change, has a folder of another name.
-        state = os.stat(path)
-        told = f"{os.path.abspath(path)} {state.st_size} {state.st_mtime_ns}"
-        target = Path(folder) / f"{Path(path).stem}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        path, target = videos[v].path, Path(folder) / targets[v]
         names = tuple(f"{n:08d}.bmp" for n in range(videos[v].n_frames))
-        missing = [n for n in numbers if not (target / names[n]).is_file()]
+        missing = [n for n in numbers if v in own and not (target / names[n]).is_file()]
         done += len(numbers) - len(missing)
         if missing:
             with open_video(path) as video:
@@ -457,4 +468,5 @@ def unpack_videos(
                     done += 1
                     progress("frames", done, total)
         videos[v] = VideoFrames(str(target.absolute()), 0, videos[v].n_frames, names)
+    wait_for_all()
     return replace(samples, videos=tuple(videos))
