@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def render(name: str, folder: Path, *, sheet: bool) -> tuple[Path, Path]:
     if not (video.is_file() and labels.is_file()):
         print(f"rendering {name}", flush=True)
         frames, truth = CLIPS[name]()
-        write_labels(labels, truth)
+        write_labels(labels, replace(truth, video=name))
         write_video(video, frames, fps=FPS)  # last, as it appears when it is complete
     if sheet and not picture.is_file():
         with open_video(video) as opened:
