@@ -2,11 +2,12 @@
 
 Where limbs cross, a heatmap has a peak on each of them, and the higher one is often on the wrong limb for
 many frames in a row: networks that have seen a few labels confuse left and right. Motion tells them apart.
-Candidates are all peaks of a keypoint's heatmaps *and of its mirror keypoint's*, and labels carried by flow.
-A path through them pays for places that nothing speaks for, for motion that the flow contradicts, for sudden
-changes of velocity, for left and right in one place, and for limbs longer than any labelled one. The
-cheapest path is found exactly, by dynamic programming over pairs of consecutive frames; a left and a right
-keypoint are solved together. Limbs tie keypoints to each other: a second sweep sees the others' paths.
+Candidates are all peaks of a keypoint's heatmaps *and of its mirror keypoint's*, labels carried by flow, and
+lines between labels. A path through them pays for places that nothing speaks for, for motion that the flow
+contradicts, for sudden changes of velocity, for left and right in one place, and for limbs longer than any
+labelled one. The cheapest path is found exactly, by dynamic programming over pairs of consecutive frames; a
+left and a right keypoint are solved together. Limbs tie keypoints to each other: a second sweep sees the
+others' paths.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _CANDIDATES, _APART = 8, 0.015
 _SEEN_SIGMA, _SEEN_COST, _SEEN_FLOOR, _SEEN_POWER = 0.02, 1.0, 0.05, 2.0
 _WARPED_SIGMA, _WARPED_COST, _WARPED_FLOOR = 0.04, 0.2, 0.2
 _CARRIED_COST, _CARRIED_FLOOR, _CARRIED_SURE = 0.6, 0.1, 0.03
+_LINE_COST, _LINE_FLOOR, _LINE_SURE = 0.6, 0.1, 0.03
 _MIRRORED = 0.9  # what a peak of the mirror keypoint counts
 _MOTION_SIGMA, _MOTION_COST, _MOTION_FLOOR = 0.03, 0.2, 1e-3
 _TURN_SIGMA, _TURN_COST = 0.03, 0.5
@@ -97,10 +99,11 @@ class _Group:
             cost[labelled, columns[keypoint][labelled]] = 0.0
             costs.append(cost)
         self.costs = costs
-        self.motion = evidence.trust_in_flow * _motion_costs(evidence, self.places)
+        trust_in_flow = float(np.mean(evidence.trust_in_flow[list(keypoints)]))
+        self.motion = trust_in_flow * _motion_costs(evidence, self.places)
         self.relative = (self.places - evidence.origin[:, None]) / evidence.size[:, None, None]
         # Where flow is lost, motion is quick and jerky; but then steadiness is all there is, so less is lost.
-        self.turn_cost = _TURN_COST * np.sqrt(evidence.trust_in_flow)
+        self.turn_cost = _TURN_COST * np.sqrt(trust_in_flow)
 
     def solve(self, paths: Floats, limbs: Limbs) -> list[Floats]:
         """Return the path (t, 2) of each keypoint, given those of the others that have one already."""
@@ -147,6 +150,9 @@ def _choose_candidates(evidence: Evidence, keypoints: Sequence[int]) -> tuple[Fl
             points.append(side.points[:, keypoint, None])
             sure = _CARRIED_SURE * evidence.size / side.sigma[:, keypoint]
             weights.append(np.minimum(1.0, sure)[:, None])
+        points.append(evidence.interpolated.points[:, keypoint, None])
+        sure = _LINE_SURE * evidence.size / evidence.interpolated.sigma[:, keypoint]
+        weights.append(np.minimum(1.0, sure)[:, None])
     t = len(evidence.size)
     places = np.full((t, _CANDIDATES, 2), np.nan)
     if points:
@@ -201,7 +207,13 @@ def _place_costs(evidence: Evidence, places: Floats, keypoint: int, mirror: int 
         sigma = side.sigma[:, keypoint, None]
         sure = np.minimum(1.0, _CARRIED_SURE * size / sigma)
         near = _support(places, side.points[:, keypoint, None], sure, sigma, 1.0)
-        cost -= evidence.trust_in_flow * _CARRIED_COST * np.log(_CARRIED_FLOOR + near)
+        cost -= evidence.trust_in_flow[keypoint] * _CARRIED_COST * np.log(_CARRIED_FLOOR + near)
+    line = evidence.interpolated
+    sigma = line.sigma[:, keypoint, None]
+    sure = np.minimum(1.0, _LINE_SURE * size / sigma)
+    cost -= _LINE_COST * np.log(
+        _LINE_FLOOR + _support(places, line.points[:, keypoint, None], sure, sigma, 1.0)
+    )
     return np.where(is_there(places), cost, _NEVER)
 
 

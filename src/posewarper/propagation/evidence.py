@@ -74,11 +74,12 @@ class Evidence:
         seen: peaks of the pose network, None without one.
         warped: labels warped here, None without a warper.
         carried: labels carried here by optical flow, for each side.
+        interpolated: lines between labels.
         steps: reads the motion.
         size: (t,) of the subject in pixels.
         origin: (t, 2) a place that moves with the subject.
         trust_in_seen: (K,) the weight of what the pose network shows; 1 where it is as exact as usual.
-        trust_in_flow: the weight of optical flow; 1 where it is as good as in most clips.
+        trust_in_flow: (K,) the weight of optical flow; 1 where it is as good as in most clips.
     """
 
     anchors: Floats
@@ -86,11 +87,12 @@ class Evidence:
     seen: Peaks | None
     warped: Warped | None
     carried: Sequence[Sighting]
+    interpolated: Sighting
     steps: Steps
     size: Floats
     origin: Floats
     trust_in_seen: Floats
-    trust_in_flow: float = 1.0
+    trust_in_flow: Floats
 
 
 def to_image(points: Floats, transforms: Sequence[CropTransform]) -> Floats:

@@ -27,7 +27,7 @@ from posewarper.propagation.evidence import (
 )
 from posewarper.propagation.expected_error import expected_error, read_signs
 from posewarper.propagation.trajectory import Sighting, label_sighting, solve_trajectory
-from posewarper.propagation.trust import Trust, carried_sigma
+from posewarper.propagation.trust import Trust, carried_sigma, reach_of_lines
 from posewarper.structures import Floats, Ints, is_there
 from posewarper.video.track_crops import TrackCrops
 
@@ -38,6 +38,11 @@ _PEAKS, _PEAK_SIGMA, _WARP_SIGMA, _LOWEST = 4, 0.02, 0.04, 0.02
 # Labels of a keypoint are far apart if by so many times the usual gap. What the subject's shape then tells of
 # it is trusted to so many times its median error, and no more than to a share of the size.
 _FAR, _GUESS, _LEAST_GUESS = 1.5, 2.0, 0.05
+# Lines are off in the same way for many frames in a row, so that each counts for less than it seems to. Their
+# least deviation is a share of the size.
+_LINES, _LEAST_LINE = 2.0, 0.002
+# Where lines are this many times as far off as flow, flow is all there is, however bad.
+_FLOW_ALONE = 2.0
 # The chosen path is trusted a little everywhere; evidence further from it belongs to something else.
 _PATH_SIGMA, _NEAR_PATH = 0.04, 0.1
 # What ties a piece of a long stretch to the piece before it, and to labels beyond its ends.
@@ -168,7 +173,7 @@ class Stretch:
         evidence = self._gather(trust)
         skeleton, limbs = self.clip.labels.skeleton, measure_limbs(self.clip.labels)
         path = choose_paths(evidence, skeleton.flip_order, limbs, np.flatnonzero(self.known))
-        sightings = list(evidence.carried)
+        sightings = [*evidence.carried, evidence.interpolated]
         if evidence.seen is not None:
             sightings.append(_trusted(evidence.seen.nearest(path), _PEAK_SIGMA / trust.network, size))
         if evidence.warped is not None:
@@ -183,7 +188,8 @@ class Stretch:
                 sightings.append(Sighting(points, np.full(path.shape[:2], sigma) * size))
         labels = label_sighting(self.keypoints, self.visibility, self.size)
         guide = Sighting(path, np.broadcast_to(_PATH_SIGMA * size, path.shape[:2]))
-        solved = solve_trajectory(path, labels, sightings, evidence.steps, self.size, guide=guide)
+        how = {"trust_in_flow": evidence.trust_in_flow, "guide": guide}
+        solved = solve_trajectory(path, labels, sightings, evidence.steps, self.size, **how)
         scores = 1 / (1 + solved.sigma / (_SCORE_SIGMA * size))
         return Estimate(solved.points, scores, size * expected_error(read_signs(solved, evidence)))
 
@@ -198,18 +204,20 @@ class Stretch:
         if self._is_piece():
             joint = self._joint()
             anchors[0] = np.where(is_there(joint)[:, None], joint, anchors[0])
+        carried = self._carry(trust)
+        interpolated, trust_in_flow = self._interpolate(trust, carried)
         return Evidence(
             anchors=anchors,
             rough=self.clip.rough(self.track_id, self.frames),
             seen=seen,
             warped=warped,
-            carried=self._carry(trust),
+            carried=carried,
+            interpolated=interpolated,
             steps=self.clip.motion(self.track_id, self.frames).steps,
             size=self.size,
             origin=self.origin,
             trust_in_seen=trust.network,
-            # Without a network there is nothing else to trust.
-            trust_in_flow=1.0 if seen is None else min(1.0, trust.flow_error**-2),
+            trust_in_flow=trust_in_flow,
         )
 
     def _joint(self) -> Floats:
@@ -237,6 +245,32 @@ class Stretch:
             sigma = trust.flow_error * carried_sigma(distance, error, self.size[:, None])
             found.append(Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma))
         return found + self._guess(*distances)
+
+    def _interpolate(self, trust: Trust, carried: Sequence[Sighting]) -> tuple[Sighting, Floats]:
+        """Return the lines between labels, and (K,) what optical flow counts for beside them.
+
+        Lines are trusted as far as left-out labels say, and as far as flow does, within its own deviation,
+        which tells of what happens from one label to the next. Flow counts for less where labels say that it
+        is bad, unless lines are worse.
+        """
+        lines, size = trust.lines[self.track_id], self.size[:, None]
+        before, after = label_distances(self.clip.chains[self.track_id].at(self.frames), self.track)
+        points = interpolate(self.track.frames, self.track.keypoints, self.frames, lines.method)
+        room = reach_of_lines(before, after) * size
+        rate = np.where(np.isfinite(before + after), lines.rate, lines.held)
+        sides = carried[:2]
+        strays = np.max([_strays(points, room, side) for side in sides], axis=0)
+        sigma = _LINES * np.sqrt(rate**2 + strays**2) * room + _LEAST_LINE * size
+        interpolated = Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma)
+
+        weight = np.full(points.shape[1], min(1.0, trust.flow_error**-2))
+        if self.network is None:
+            flow = np.min([np.nan_to_num(side.sigma, nan=np.inf) for side in sides], axis=0)
+            there = np.isfinite(room) & np.isfinite(flow) & (flow > 0)
+            for k in np.flatnonzero(there.any(0)):
+                times = np.median((_LINES * rate * room)[there[:, k], k] / flow[there[:, k], k])
+                weight[k] = min(1.0, max(weight[k], (times / _FLOW_ALONE) ** 2))
+        return interpolated, weight
 
     def _guess(self, before: Floats, after: Floats) -> list[Sighting]:
         """Return where keypoints may be whose own labels are further away (t, K) than those of the others.
@@ -267,6 +301,16 @@ class Stretch:
 
 def _trusted(seen: Seen, sigma: float | Floats, size: Floats) -> Sighting:
     return Sighting(seen.points, sigma * np.clip(seen.scores, _LOWEST, 1.0) ** -1.0 * size)
+
+
+def _strays(points: Floats, room: Floats, side: Sighting) -> Floats:
+    """Return (K,) by how much of their room (t, K) lines (t, K, 2) stray from flow, beyond its deviation."""
+    off = ((side.points - points) ** 2).sum(-1) / 2 - side.sigma**2
+    there = np.isfinite(off) & np.isfinite(room) & (room > 0)
+    weight = np.where(there, side.sigma**-2.0, 0.0)
+    total = (weight * np.where(there, np.maximum(off, 0.0), 0.0)).sum(0)
+    most = (weight * np.where(there, room**2, 0.0)).sum(0)
+    return np.sqrt(total / np.where(most > 0, most, 1.0))
 
 
 def _within(sighting: Sighting, path: Floats, reach: Floats) -> Sighting:

@@ -65,6 +65,7 @@ def solve_trajectory(
     steps: Steps,
     size: Floats,
     *,
+    trust_in_flow: Floats | None = None,
     guide: Sighting | None = None,
 ) -> Trajectory:
     """Solve for the trajectory of every keypoint over a stretch of consecutive frames.
@@ -75,6 +76,7 @@ def solve_trajectory(
         sightings: predictions, each subject to robust weights.
         steps: reads the motion at a guess.
         size: (t,) size of the subject in pixels, by which all tolerances scale.
+        trust_in_flow: (K,) what the motion counts for, from 0 to 1; left out, 1.
         guide: what draws the trajectory like a sighting, and is no evidence of its own: the deviation that is
             returned is as if it were not there.
 
@@ -91,6 +93,7 @@ def solve_trajectory(
     sightings = [Sighting(s.points[:, known], s.sigma[:, known]) for s in sightings]
     if guide is not None:
         guide = Sighting(guide.points[:, known], guide.sigma[:, known])
+    trust = np.ones(int(known.sum())) if trust_in_flow is None else trust_in_flow[known]
     full = points
     system = _System(points[:, known], size)
     for _ in range(_ROUNDS):
@@ -100,7 +103,7 @@ def solve_trajectory(
         system.add_sighting(labels, robust=False)
         for sighting in sightings:
             system.add_sighting(sighting, robust=True)
-        system.add_motion(forward, backward)
+        system.add_motion(forward, backward, trust)
         system.add_steadiness()
         evidence = system.bands[0].copy()
         if guide is not None:
@@ -133,10 +136,10 @@ class _System:
         self.bands[0] += weight
         self.right += weight[..., None] * np.where(there[..., None], sighting.points, 0.0)
 
-    def add_motion(self, forward: Floats, backward: Floats) -> None:
+    def add_motion(self, forward: Floats, backward: Floats, trust: Floats) -> None:
         step = (forward + backward) / 2
         disagreement = np.linalg.norm(forward - backward, axis=-1) / 2
-        sigma = _FLOW * self.size[1:, None] + disagreement
+        sigma = (_FLOW * self.size[1:, None] + disagreement) / np.sqrt(trust)
         off = np.linalg.norm(np.diff(self.points, axis=0) - step, axis=-1) / sigma
         weight = np.where(np.isfinite(off), _cauchy(off) / sigma**2, 0.0)
         step = np.where(np.isfinite(step), step, 0.0)

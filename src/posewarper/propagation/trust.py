@@ -1,4 +1,4 @@
-"""How far optical flow and the pose network are to be trusted in a clip, learned from its labelled frames."""
+"""How far flow, lines between labels and the network are to be trusted, learned from a clip's labels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ import numpy as np
 from posewarper.geometry import BOX_PADDING
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.motion.flow import FlowChain
-from posewarper.motion.interpolation import fill_in
+from posewarper.motion.interpolation import fill_in, interpolate
 from posewarper.propagation.clip import Clip
 from posewarper.propagation.evidence import find_all_peaks
-from posewarper.structures import Floats, Labels, Track
+from posewarper.structures import VISIBLE, Floats, Labels, Track, is_there
 from posewarper.video.track_crops import cut_track, instance_sizes
+
+
+class Lines(NamedTuple):
+    """How the labels of a track are best interpolated, and how far off that is."""
+
+    method: str  # of :func:`~posewarper.motion.interpolation.interpolate`
+    rate: Floats  # (K,) one deviation as a share of the size, for each frame of :func:`reach_of_lines`
+    held: Floats  # (K,) the same before the first and after the last label, where the label is held
 
 
 class Trust(NamedTuple):
@@ -23,6 +31,7 @@ class Trust(NamedTuple):
 
     flow_error: float  # how far labels carried by flow are off, as a multiple of what is usual
     network: Floats  # (K,) from 0 to 1: what the pose network's peaks count for, 1 for the usual
+    lines: Mapping[int, Lines]  # track id -> what lines between its labels are worth
 
 
 def measure_trust(clip: Clip, network: HeatmapEngine | None) -> Trust:
@@ -30,7 +39,13 @@ def measure_trust(clip: Clip, network: HeatmapEngine | None) -> Trust:
     trust = np.ones(len(clip.labels.skeleton))
     if network is not None and network.spec.trained.get("pose"):
         trust = measure_network_trust(clip, network)
-    return Trust(measure_flow_error(clip.labels, clip.chains), trust)
+    return measure_again(Trust(1.0, trust, {}), clip)
+
+
+def measure_again(trust: Trust, clip: Clip) -> Trust:
+    """Measure anew what hangs on the labels alone, and keep what the network is to be trusted."""
+    lines = {i: measure_lines(track) for i, track in clip.labels.tracks.items()}
+    return Trust(measure_flow_error(clip.labels, clip.chains), trust.network, lines)
 
 
 # Optical flow. One standard deviation as a share of the subject's size, for each frame that labels are
@@ -38,9 +53,9 @@ def measure_trust(clip: Clip, network: HeatmapEngine | None) -> Trust:
 _SIGMA, _GROWTH, _INCONSISTENCY = 0.0105, 0.0028, 0.7
 # The median distance from a label that was left out, in such deviations: what most clips have, and by how
 # many labels it counts against what a clip shows.
-_USUAL, _USUAL_COUNTS = 0.45, 20
+_USUAL, _USUAL_COUNTS = 0.45, 8
 # Less than the least is not believed: medians say nothing of limbs that are lost altogether.
-_LEAST, _MOST = 0.8, 4.0
+_LEAST, _MOST = 0.8, 100.0
 
 
 def carried_sigma(distance: Floats, error: Floats, size: Floats) -> Floats:
@@ -129,3 +144,80 @@ def _misses(clip: Clip, track_id: int, network: HeatmapEngine) -> Floats:
     nearest = np.where(high, away, np.inf).min(-1)
     share = nearest * BOX_PADDING / boxes[:, 2:].max(1)[:, None]
     return np.where(track.visibility[rows] == 2, share, np.nan)
+
+
+# Lines between labels. What is not known is taken to be a share of the way from label to label, and gives way
+# to what is off as if it were this many labels.
+_OF_THE_WAY, _COUNTS = 0.25, 1.0
+_LEAST_RATE = 1e-4
+_CURVES = ("linear", "pchip")
+# Of a track, labelled frames that are left out; and labels on either side of one.
+_MOST_LEFT_OUT, _AROUND = 32, 3
+
+
+def reach_of_lines(before: Floats, after: Floats) -> Floats:
+    """Return in frames how much room there is to stray from a line: none on a label, the gap in its middle.
+
+    It grows with the distance (t, K) from a label, as where the velocity differs from that of the line, and
+    without end before the first and after the last label, where the other distance is infinite.
+    """
+    both = before + after
+    with np.errstate(invalid="ignore"):
+        between = 4 * before * after / np.where(both > 0, both, 1.0)
+    return np.where(np.isfinite(both), between, 4 * np.minimum(before, after))
+
+
+def measure_lines(track: Track) -> Lines:
+    """Leave labels out in turn, and compare them with the lines between their neighbours.
+
+    Where few can be left out, some of what keypoints move from label to label is taken to be the error; what
+    all keypoints show counts for each of them.
+    """
+    size = instance_sizes(fill_in(track))
+    off = {method: _left_out_of_lines(track, size, method) for method in _CURVES}
+    method = min(_CURVES, key=lambda name: float(np.nansum(off[name])))
+    squares, count = np.nansum(off[method], axis=0), np.isfinite(off[method]).sum(0)
+    way, ways = _ways(track, size)
+    usual = np.sqrt(way.sum() / max(ways.sum(), 1))
+    every = _blend(_OF_THE_WAY * usual, squares.sum(), count.sum())
+    # What stays where its label was is off by all of the way.
+    return Lines(method, _blend(every, squares, count), _blend(usual, way, ways) / 4)
+
+
+def _blend(expected: Floats, squares: Floats, count: Floats) -> Floats:
+    """Return the root of the mean square of ``count`` errors, drawn to what was expected."""
+    share = count / (count + _COUNTS)
+    found = np.sqrt(squares / np.maximum(count, 1))
+    return np.maximum(expected, _LEAST_RATE) ** (1 - share) * np.maximum(found, _LEAST_RATE) ** share
+
+
+def _left_out_of_lines(track: Track, size: Floats, method: str) -> Floats:
+    """Return (n, K): squares of how far labels that are left out are from lines, as shares of their room."""
+    rows = np.arange(len(track.frames))
+    inner = rows[1:-1]
+    if not len(inner):
+        return np.full((0, track.keypoints.shape[1]), np.nan)
+    found = []
+    for row in inner[np.linspace(0, len(inner) - 1, min(len(inner), _MOST_LEFT_OUT)).astype(int)]:
+        others = rows[max(0, row - _AROUND) : row + _AROUND + 1]
+        others = others[others != row]
+        points, frame = track.keypoints[others], track.frames[row]
+        ahead = np.where(is_there(points), (track.frames[others] - frame)[:, None], np.nan)
+        before = np.where(ahead < 0, -ahead, np.inf).min(0)
+        after = np.where(ahead > 0, ahead, np.inf).min(0)
+        there = interpolate(track.frames[others], points, [frame], method)[0]
+        away = np.linalg.norm(there - track.keypoints[row], axis=-1)
+        room = np.where(np.isfinite(before + after), reach_of_lines(before, after), np.nan) * size[row]
+        found.append(np.where(track.visibility[row] == VISIBLE, (away / room) ** 2, np.nan))
+    return np.stack(found)
+
+
+def _ways(track: Track, size: Floats) -> tuple[Floats, Floats]:
+    """Return (K,) sums of squared velocities from label to label, as shares of the size, and their number."""
+    sums, count = np.zeros(track.keypoints.shape[1]), np.zeros(track.keypoints.shape[1])
+    for k, there in enumerate(is_there(track.keypoints).T):
+        rows = np.flatnonzero(there)
+        step = np.linalg.norm(np.diff(track.keypoints[rows, k], axis=0), axis=-1)
+        speed = step / np.diff(track.frames[rows]) / size[rows[1:]]
+        sums[k], count[k] = np.nansum(speed**2), np.isfinite(speed).sum()
+    return sums, count

@@ -27,7 +27,7 @@ from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.runtime import resolve_device
 from posewarper.propagation.clip import Clip, prepare_again
 from posewarper.propagation.methods import propagate_again
-from posewarper.propagation.trust import Trust, measure_flow_error, measure_trust
+from posewarper.propagation.trust import Trust, measure_again, measure_trust
 from posewarper.structures import Floats, Ints, Labels, Track
 from posewarper.video.track_crops import TrackCrops
 
@@ -149,7 +149,7 @@ class Kept:
         assert store is not None
         clip = prepare_again(old.video, labels, store.store, old, extend=self._extend)
         self.clip = _SteadyClip(**vars(clip), places=old.places, crops=old.crops)
-        self.trust = self.trust._replace(flow_error=measure_flow_error(labels, clip.chains))
+        self.trust = measure_again(self.trust, clip)
         solved = []
         for i, track in labels.tracks.items():
             begun = time.perf_counter()

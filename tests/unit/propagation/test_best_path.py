@@ -56,7 +56,8 @@ def peaks(*places_and_heights) -> Peaks:
 def evidence(seen: Peaks | None, k: int, t: int, **more) -> Evidence:
     nothing = np.full((t, k, 2), NAN)
     known = {"warped": None, "carried": (), "size": np.full(t, SIZE), "origin": np.zeros((t, 2))}
-    known |= {"steps": still, "trust_in_seen": np.ones(k)}
+    known |= {"interpolated": Sighting(nothing, np.full((t, k), NAN)), "steps": still}
+    known |= {"trust_in_seen": np.ones(k), "trust_in_flow": np.ones(k)}
     return Evidence(**{"anchors": nothing, "rough": nothing, "seen": seen, **known, **more})
 
 
@@ -161,7 +162,22 @@ def test_flow_that_is_not_trusted_does_not_outvote_the_network() -> None:
     found = evidence(seen, 1, t, carried=carried)
     weak = replace(found, seen=peaks([(here, 0.3), (there, 0.2)]))
     assert_allclose(choose(weak)[:, 0], there)
-    assert_allclose(choose(replace(weak, trust_in_flow=0.1))[:, 0], here)
+    assert_allclose(choose(replace(weak, trust_in_flow=np.array([0.1])))[:, 0], here)
+
+
+def test_lines_are_candidates_and_count_as_far_as_they_are_trusted() -> None:
+    t = 9
+    here, there = np.tile([20.0, 20.0], (t, 1)), np.tile([70.0, 20.0], (t, 1))
+    carried = tuple(Sighting(there[:, None], np.full((t, 1), 2.0)) for _ in range(2))
+
+    def beside_flow(sigma, trust) -> np.ndarray:
+        lines = Sighting(here[:, None], np.full((t, 1), sigma))
+        found = evidence(None, 1, t, carried=carried, interpolated=lines)
+        return choose(replace(found, trust_in_flow=np.array([trust])))[:, 0]
+
+    assert_allclose(beside_flow(1.0, 1.0), there)
+    assert_allclose(beside_flow(1.0, 0.1), here)
+    assert_allclose(beside_flow(50.0, 0.3), there)
 
 
 def test_without_candidates_the_fallback_counts_and_without_that_nothing() -> None:

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from posewarper.propagation.evidence import Evidence, Peaks, Seen, Warped
 from posewarper.propagation.expected_error import BOUND, expected_error, read_signs
-from posewarper.propagation.trajectory import Trajectory
+from posewarper.propagation.trajectory import Sighting, Trajectory
 
 
 def values(*numbers: float) -> np.ndarray:
@@ -63,7 +63,9 @@ def test_signs_are_distances_from_the_evidence_as_shares_of_the_size() -> None:
             "size": np.array([100.0]),
             "origin": np.zeros((1, 2)),
         }
-        found = Evidence(anchors, rough, seen, warped, (), **more, trust_in_seen=np.ones(1))
+        lines = Sighting(anchors, values(np.nan))
+        trust = {"trust_in_seen": np.ones(1), "trust_in_flow": np.ones(1)}
+        found = Evidence(anchors, rough, seen, warped, (), lines, **more, **trust)
         return {name: float(sign[0, 0]) for name, sign in read_signs(solved, found).items()}
 
     # The highest peak is forty pixels away, the nearest one is low.

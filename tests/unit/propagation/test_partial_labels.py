@@ -136,7 +136,7 @@ def test_keypoints_far_from_their_labels_are_sought_where_the_others_tell(pictur
     def carried(states):
         clip = prepare_clip(moving_video, labels_of(picture, states))
         track = Stretch(clip, 0, clip.frames[0][2:], np.full((4, 2), np.nan), None)
-        return track.frames, track._carry(Trust(1.0, np.ones(4)))
+        return track.frames, track._carry(Trust(1.0, np.ones(4), {}))
 
     states = np.full((1, 4, 4), VISIBLE)
     states[0, 1:, 1] = NOT_LOOKED_AT
