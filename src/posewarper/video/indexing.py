@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import av
 import numpy as np
@@ -32,6 +33,10 @@ DEFAULT_FPS = 25.0
 _MOST_REORDERED = 32
 # A damaged file ends in an error; and PyAV raises IndexError at the end of one whose streams grow in number.
 _END = (FFmpegError, IndexError)
+# Texts in a file that are no UTF-8 are no reason not to read it. From 19 on PyAV knows no other way.
+_LENIENT: dict[str, Any] = (
+    {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 # What FFmpeg reads as a video although it only names others, which may lie anywhere.
 _PLAYLISTS = ("hls", "concat", "sdp", "dash", "imf")
 _FIX_LIST = "name the video itself; FFmpeg joins several: ffmpeg -f concat -i LIST -c copy OUT.mp4"
@@ -127,7 +132,7 @@ def open_stream(path: str, *, one_thread: bool = False) -> tuple[InputContainer,
     expected = "a video file that FFmpeg reads, or a folder of frames"
     try:
         # Absolute, for FFmpeg would take what stands before a colon in a relative name for a protocol.
-        container = av.open(os.path.abspath(path), metadata_errors="replace")
+        container = av.open(os.path.abspath(path), **_LENIENT)
     except (FFmpegError, OSError, ValueError) as error:
         what = "cannot be read as a video"
         raise VideoError(what, path=path, expected=expected, got=error, fix=_FIX) from error

@@ -110,3 +110,19 @@ def test_reading_respects_matrix_and_range_of_the_stream(
         out.mux(stream.encode(None))
     with open_video(tmp_path / "clip.mp4") as video:
         np.testing.assert_allclose(video[0].mean((0, 1)), colour, atol=3)
+
+
+def test_a_title_that_is_no_utf_8_is_no_reason_not_to_read_a_video(tmp_path: Path) -> None:
+    place = tmp_path / "clip.mkv"
+    with av.open(str(place), "w") as container:
+        container.metadata["title"] = "a title"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in [*frames(3, 48, 64)]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    content = place.read_bytes()
+    assert content.count(b"a title") == 1
+    place.write_bytes(content.replace(b"a title", b"B\xe4r \xff\xfe!"))  # as long as before
+    with open_video(place) as video:
+        assert video.n_frames == 3
