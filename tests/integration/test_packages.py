@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 _UNKEPT = shutil.ignore_patterns("__pycache__", "*.egg-info", "node_modules", "build", "dist", ".*")
 # Of the repository alone; whoever has the source archive has no use for them.
-_OF_THE_REPOSITORY = (".github/", ".gitignore", ".pre-commit-config.yaml", ".dockerignore")
+_OF_THE_REPOSITORY = (".github/", ".gitattributes", ".gitignore", ".pre-commit-config.yaml", ".dockerignore")
 
 
 def in_tree(tree: Path) -> set[str]:
@@ -76,7 +76,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(packages, tree):
     assert held == ours | {about + name for name in names}
     assert packages[0].name == f"posewarper-{__version__}-py3-none-any.whl"  # of any machine
     kinds = {Path(name).suffix for name in ours if not name.endswith("py.typed")}
-    assert kinds == {".py", ".yaml", ".j2", ".js", ".html", ".css", ".svg"}
+    assert kinds == {".py", ".yaml", ".j2", ".js", ".html", ".css", ".svg", ".mp4", ".json"}
 
 
 def test_the_source_archive_holds_what_is_committed(packages, tree):

@@ -264,10 +264,10 @@ class FolderFrames:
         steps = []
         for page in pages:
             self._show(page)
-            steps.append(float(self._animation.info.get("duration") or 0) / 1000)
+            steps.append(float(self._animation.info.get("duration") or 0))  # milliseconds
         if min(steps) > 0:
-            self.times = np.concatenate([[0.0], np.cumsum(steps[:-1])])
-            self.fps = len(steps) / sum(steps)
+            self.times = np.concatenate([[0.0], np.cumsum(steps[:-1])]) / 1000
+            self.fps = 1000 * len(steps) / sum(steps)
 
     def _show(self, page: int) -> Image:
         """Return an image of the animation."""
