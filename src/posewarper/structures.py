@@ -420,8 +420,8 @@ class Poses:
         Example:
             >>> track = Track([1], [[[3.0, 4.0]]], keypoint_scores=[[0.9]])
             >>> table = Poses(Skeleton(("nose",)), {0: track}, (10, 10), n_frames=3).to_table()
-            >>> [table[name].tolist() for name in ("frame", "keypoint", "x")]
-            [[1], ['nose'], [3.0]]
+            >>> table["frame"].tolist(), table["keypoint"].tolist(), table["x"].tolist()
+            ([1], ['nose'], [3.0])
         """
         k, tracks = len(self.skeleton), self.tracks
         frames = np.concatenate([np.zeros(0, np.int64), *(track.frames for track in tracks.values())])

@@ -133,6 +133,12 @@ def add_files(sample: Path, path: Path) -> None:
     if path.name == "own_video.md":  # which says what these are
         weights = timm.create_model("tf_efficientnet_lite0").state_dict()
         torch.save(weights, sample / "tf_efficientnet_lite0.pth")
+    if path.name == "from_sleap.md":
+        write_labels(sample / "project.slp", some_labels())
+    if path.name == "from_lightning_pose.md":
+        (sample / "lp-project" / "labeled-data" / "clip").mkdir(parents=True)
+        plain = some_labels(n_frames=None, image_size=None, skeleton=type(some_labels().skeleton)(NAMES))
+        write_labels(sample / "lp-project" / "CollectedData.csv", plain)
     if path.name == "python.md":
         (sample / "new.mp4").write_bytes((sample / "clip.mp4").read_bytes())
     if path.name == "own_training.md":

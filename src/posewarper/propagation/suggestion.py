@@ -80,8 +80,8 @@ def suggest(
         PosewarperError: if the input cannot be used.
 
     Example:
-        >>> [each.frame for each in suggest("clip.mp4", "labels.json", count=3)]
-        [6, 13, 1]
+        >>> suggest("clip.mp4", "labels.json", count=3)[0].frame
+        6
     """
     if count < 1:
         raise ConfigError("no frames to suggest", expected="1 or more", got=count, fix="raise the number")
