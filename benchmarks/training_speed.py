@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 from input_pipeline import draw_samples, make_frames
 
 if TYPE_CHECKING:
+    from posewarper.structures import Progress
+    from posewarper.training.engine import Run
     from posewarper.training.samples import VideoFrames
 
 STAGES = ("pose", "warper")
@@ -47,8 +49,16 @@ SETTINGS = {
 }
 
 
-def measure(stage: str, device: str, workers: int | None, video: VideoFrames, n_samples: int) -> float:
-    """Return samples per second of the second epoch; ``workers`` None for samples that are there already."""
+def build(
+    stage: str,
+    device: str,
+    workers: int | None,
+    video: VideoFrames,
+    n_samples: int,
+    folder: Path,
+    progress: Progress = lambda what, done, total: None,
+) -> Run:
+    """Return a training of two epochs; ``workers`` None for samples that are made once, in the first."""
     from posewarper.model.network import ModelSpec, PoseWarper
     from posewarper.model.runtime import keep_memory
     from posewarper.options import Recipe
@@ -81,8 +91,13 @@ def measure(stage: str, device: str, workers: int | None, video: VideoFrames, n_
         pairs=stage == "warper",
     )
     keep_memory()
+    return Run(recipe, model, training_set, folder, make_accelerator(device), progress=progress)
+
+
+def measure(stage: str, device: str, workers: int | None, video: VideoFrames, n_samples: int) -> float:
+    """Return samples per second of the second epoch; ``workers`` None for samples that are there already."""
     with tempfile.TemporaryDirectory() as folder:
-        Run(recipe, model, training_set, Path(folder), make_accelerator(device)).train()
+        build(stage, device, workers, video, n_samples, Path(folder)).train()
         lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
     return next(line["samples_per_second"] for line in reversed(lines) if "samples_per_second" in line)
 

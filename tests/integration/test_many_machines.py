@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from moving_clip import N_FRAMES, SKELETON, command, true_keypoints, write_clip
 from small_training import prepare_small, small_words
-from train_several import __file__ as TRAIN_SEVERAL
-from two_machines import HANGING, torchrun, two_machines, wait_until, why_not
+from two_machines import FIRST, HANGING, SEVERAL, torchrun, two_machines, wait_until, why_not
 
 from posewarper.formats.labels import read_poses
 from posewarper.model.checkpoint import load_model, parameters_sha256, save_model
@@ -22,6 +24,7 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=f"no two machines can be made here: {why_not()}"),
 ]
 
+SCRIPT = Path(__file__).parents[2] / "examples" / "slurm.sh"
 # Adding up the gradients of two processes rounds otherwise than one process does.
 ROUNDING = 1e-5
 KILLED_AT = 3  # steps: in the middle of the second epoch
@@ -46,11 +49,11 @@ def test_training_on_two_machines_one_of_which_dies(tmp_path, capsys):
     with two_machines() as (one, two):
         train = ["train", *words, str(killed)]
         hangs = [str(HANGING), "posewarper.training.engine:Run._save", str(KILLED_AT), str(reached), *train]
-        first = one.start(torchrun(one, one, ["-m", "posewarper", *train], run="killed"), said[0])
-        two.start(torchrun(two, one, hangs, run="killed"), said[1])
+        first = one.start(torchrun(["-m", "posewarper", *train], run="killed"), said[0])
+        two.start(torchrun(hangs, run="killed"), said[1])
         wait_until(reached.exists, "the step in which the second machine dies")
         two.die()
-        assert first.wait(60) != 0
+        assert first.wait(240) != 0
         report = said[0].read_text()
         assert "error: another process of this run has ended" in report
         assert "[10.77.0.2]" in report.partition("error:")[2].partition("fix:")[0]
@@ -60,14 +63,15 @@ def test_training_on_two_machines_one_of_which_dies(tmp_path, capsys):
     resumed_alone = shutil.copytree(killed, tmp_path / "resumed_alone")
 
     # The machine is back: the run goes on, and beside it a whole one that nothing happens to.
-    whole, jobs = tmp_path / "whole", [[*words, str(killed)], [*words, str(tmp_path / "whole")]]
-    with two_machines() as (one, two):
-        started = [
-            machine.start(torchrun(machine, one, [TRAIN_SEVERAL, json.dumps(jobs)], run="again"), path)
-            for machine, path in zip((one, two), said, strict=True)
-        ]
+    whole, jobs = (
+        tmp_path / "whole",
+        [["train", *words, str(killed)], ["train", *words, str(tmp_path / "whole")]],
+    )
+    with two_machines() as machines:
+        again = torchrun([str(SEVERAL), json.dumps(jobs)], run="again")
+        started = [machine.start(again, path) for machine, path in zip(machines, said, strict=True)]
         for process, path in zip(started, said, strict=True):
-            assert process.wait(120) == 0, path.read_text()
+            assert process.wait(240) == 0, path.read_text()
     code, _, err = command(capsys, "train", *words, resumed_alone, "--device", "cpu")
     assert code == 0, err
 
@@ -109,12 +113,18 @@ def test_a_list_on_two_machines_one_of_which_dies(tmp_path, capsys, monkeypatch)
     assert code == 0, err
 
     reached, said = tmp_path / "reached", [tmp_path / f"{n}.txt" for n in (1, 2)]
+    # What SLURM's programs do on the first machine.
+    (tmp_path / "srun").write_text('#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\nprintf '{FIRST}\\nmachine-2\\n'\n")
+    for program in ("srun", "scontrol"):
+        (tmp_path / program).chmod(0o755)
+    job = {"SLURM_JOB_ID": "777", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "machine-[1-2]"}
+    job |= {"PYTHON": sys.executable, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with two_machines() as (one, two):
-        own = ["-m", "posewarper", *words, "shared"]
         # The second machine dies over its first video, clip1, of which some frames are kept.
         hangs = [str(HANGING), "posewarper.runs:RecordLog.append", "8", str(reached), *words, "shared"]
-        two.start(torchrun(two, one, hangs, run="list"), said[1])
-        one.start(torchrun(one, one, own, run="list"), said[0])
+        two.start(torchrun(hangs, run="777-0", port=20777), said[1])
+        one.start([str(SCRIPT), *words, "shared"], said[0], **job)
         wait_until(reached.exists, "the video over which the second machine dies")
         waits = "waiting for videos that other processes are working on: clip1.mp4"
         wait_until(lambda: waits in said[0].read_text(), "the first machine's turn to wait")

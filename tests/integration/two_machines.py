@@ -1,6 +1,7 @@
 """Two machines made of Linux namespaces: each has a network, process numbers and a name of its own.
 
-They see one file system, as machines with a shared folder do, and reach each other by a cable (veth) alone.
+They see one file system, as machines with a shared folder do, reach each other by a cable (veth) alone, and
+know each other's names.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PORT = 29400
-HANGING = Path(__file__).with_name("hanging.py")
+FIRST, PORT = "machine-1", 29400
+HANGING, SEVERAL = (Path(__file__).with_name(name) for name in ("hanging.py", "several_commands.py"))
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Machine:
         # All that the command starts has process numbers of its own and ends with the first of it.
         enter = ["ip", "netns", "exec", self.space, "unshare", "--uts", "--pid", "--fork", "--kill-child"]
         enter += ["--mount-proc", "sh", "-c", f'hostname {self.name}; exec "$@"', "sh"]
-        own = {"GLOO_SOCKET_IFNAME": "cable", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         with said.open("wb") as output:
             started = subprocess.Popen(
                 [*enter, *command],
@@ -79,8 +80,13 @@ def two_machines() -> Iterator[tuple[Machine, Machine]]:
 
     machines = [Machine(f"machine-{n}", f"pw{os.getpid()}m{n}", f"10.77.0.{n}") for n in (1, 2)]
     one, two = machines
+    hosts = "127.0.0.1 localhost\n" + "".join(f"{m.address} {m.name}\n" for m in machines)
     try:
         for machine in machines:
+            # `ip netns exec` puts the files of this folder in the places of those in /etc.
+            files = Path("/etc/netns", machine.space)
+            files.mkdir(parents=True)
+            (files / "hosts").write_text(hosts)
             run("netns", "add", machine.space)
         cable = ["link", "add", "cable", "netns", one.space, "type", "veth", "peer", "name", "cable"]
         run(*cable, "netns", two.space)
@@ -93,14 +99,13 @@ def two_machines() -> Iterator[tuple[Machine, Machine]]:
         for machine in machines:
             machine.die()
             subprocess.run(["ip", "netns", "delete", machine.space], capture_output=True, check=False)
+            shutil.rmtree(Path("/etc/netns", machine.space), ignore_errors=True)
 
 
-def torchrun(machine: Machine, first: Machine, words: Sequence[str], *, run: str) -> list[str]:
-    """Return the command that starts the process of one of two machines; ``words`` follow Python's name."""
+def torchrun(words: Sequence[str], *, run: str, port: int = PORT) -> list[str]:
+    """Return the command that starts the process of each of two machines; ``words`` follow Python's name."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    # On machines whose names are known to each other neither the address nor who is first need be told.
-    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint={first.address}:{PORT}", f"--rdzv-id={run}"]
-    command += [f"--local-addr={machine.address}", f"--rdzv-conf=is_host={int(machine is first)}"]
+    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint={FIRST}:{port}", f"--rdzv-id={run}"]
     return [*command, *words]
 
 

@@ -1,4 +1,4 @@
-"""Runs `posewarper train` several times in one process: what torchrun starts need not start for each anew."""
+"""Runs several commands in one process: what torchrun starts need not start for each anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from posewarper.cli.app import app
 if __name__ == "__main__":
     for words in json.loads(sys.argv[1]):
         try:
-            app(["train", *words], prog_name="posewarper")
+            app(words, prog_name="posewarper")
         except SystemExit as left:
             if left.code:
                 raise
