@@ -130,7 +130,7 @@ class Installed:
 
     def run(self, *words: object) -> subprocess.CompletedProcess[str]:
         known = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        how = {"cwd": self.away, "env": known, "timeout": 300, "encoding": "utf-8"}
+        how = {"cwd": self.away, "env": known, "timeout": 900, "encoding": "utf-8"}
         return subprocess.run([str(word) for word in words], capture_output=True, **how)
 
     def say(self, code: str) -> str:
