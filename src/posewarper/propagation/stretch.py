@@ -41,8 +41,9 @@ _FAR, _GUESS, _LEAST_GUESS = 1.5, 2.0, 0.05
 # Lines are off in the same way for many frames in a row, so that each counts for less than it seems to. Their
 # least deviation is a share of the size.
 _LINES, _LEAST_LINE = 2.0, 0.002
-# Where lines are this many times as far off as flow, flow is all there is, however bad.
-_FLOW_ALONE = 2.0
+# Where lines are this many times as far off as flow, flow is all there is, however bad. Beside a network they
+# have a say where they are off by this share of it, and flow counts as no worse than so many times the usual.
+_FLOW_ALONE, _HEARD, _MOST_FLOW_ERROR = 2.0, 0.3, 4.0
 # The chosen path is trusted a little everywhere; evidence further from it belongs to something else.
 _PATH_SIGMA, _NEAR_PATH = 0.04, 0.1
 # What ties a piece of a long stretch to the piece before it, and to labels beyond its ends.
@@ -188,7 +189,8 @@ class Stretch:
                 sightings.append(Sighting(points, np.full(path.shape[:2], sigma) * size))
         labels = label_sighting(self.keypoints, self.visibility, self.size)
         guide = Sighting(path, np.broadcast_to(_PATH_SIGMA * size, path.shape[:2]))
-        how = {"trust_in_flow": evidence.trust_in_flow, "guide": guide}
+        heard = is_there(evidence.interpolated.points).any(0)
+        how = {"trust_in_flow": np.where(heard, evidence.trust_in_flow, 1.0), "guide": guide}
         solved = solve_trajectory(path, labels, sightings, evidence.steps, self.size, **how)
         scores = 1 / (1 + solved.sigma / (_SCORE_SIGMA * size))
         return Estimate(solved.points, scores, size * expected_error(read_signs(solved, evidence)))
@@ -242,7 +244,7 @@ class Stretch:
         distances = label_distances(chain, self.track)
         found = []
         for (points, error), distance in zip(chain.sides, distances, strict=True):
-            sigma = trust.flow_error * carried_sigma(distance, error, self.size[:, None])
+            sigma = self._flow_error(trust) * carried_sigma(distance, error, self.size[:, None])
             found.append(Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma))
         return found + self._guess(*distances)
 
@@ -251,7 +253,7 @@ class Stretch:
 
         Lines are trusted as far as left-out labels say, and as far as flow does, within its own deviation,
         which tells of what happens from one label to the next. Flow counts for less where labels say that it
-        is bad, unless lines are worse.
+        is bad, unless lines are worse. Beside a network lines say nothing, unless they are much better than flow.
         """
         lines, size = trust.lines[self.track_id], self.size[:, None]
         before, after = label_distances(self.clip.chains[self.track_id].at(self.frames), self.track)
@@ -263,14 +265,27 @@ class Stretch:
         sigma = _LINES * np.sqrt(rate**2 + strays**2) * room + _LEAST_LINE * size
         interpolated = Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma)
 
-        weight = np.full(points.shape[1], min(1.0, trust.flow_error**-2))
+        times = self._beside_flow(_LINES * rate * room, sides)
+        weight = np.full(points.shape[1], min(1.0, self._flow_error(trust) ** -2))
         if self.network is None:
-            flow = np.min([np.nan_to_num(side.sigma, nan=np.inf) for side in sides], axis=0)
-            there = np.isfinite(room) & np.isfinite(flow) & (flow > 0)
-            for k in np.flatnonzero(there.any(0)):
-                times = np.median((_LINES * rate * room)[there[:, k], k] / flow[there[:, k], k])
-                weight[k] = min(1.0, max(weight[k], (times / _FLOW_ALONE) ** 2))
+            weight = np.minimum(1.0, np.maximum(weight, (times / _FLOW_ALONE) ** 2))
+        else:
+            interpolated.points[:, times > _HEARD] = np.nan
         return interpolated, weight
+
+    def _flow_error(self, trust: Trust) -> float:
+        """Return how far off flow is to be taken to be, as a multiple of what is usual."""
+        return trust.flow_error if self.network is None else min(trust.flow_error, _MOST_FLOW_ERROR)
+
+    def _beside_flow(self, sigma: Floats, sides: Sequence[Sighting]) -> Floats:
+        """Return (K,) how many times as far off as flow something usually is, given its deviations (t, K)."""
+        flow = np.min([np.nan_to_num(side.sigma, nan=np.inf) for side in sides], axis=0)
+        there = np.isfinite(sigma) & np.isfinite(flow) & (flow > 0)
+        found = [
+            np.median((own / other)[some]) if some.any() else 0.0
+            for own, other, some in zip(sigma.T, flow.T, there.T, strict=True)
+        ]
+        return np.array(found)
 
     def _guess(self, before: Floats, after: Floats) -> list[Sighting]:
         """Return where keypoints may be whose own labels are further away (t, K) than those of the others.
