@@ -253,8 +253,8 @@ class Stretch:
 
         Lines are trusted as far as left-out labels say, and as far as flow does, within its own deviation,
         which tells of what happens from one label to the next. Beside a network they say nothing, unless they
-        are much better than flow. Flow counts for less where labels
-        say that it is bad, unless lines are worse.
+        are much better than flow. Flow counts for less where labels say that it is bad, unless lines are
+        worse.
         """
         lines, size = trust.lines[self.track_id], self.size[:, None]
         before, after = label_distances(self.clip.chains[self.track_id].at(self.frames), self.track)
