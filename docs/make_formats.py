@@ -30,9 +30,10 @@ def make_tables() -> str:
     """Return both tables: what each format reads and writes, and which pieces it holds."""
     rows = [["format", "reads", "writes", "without `--from` told by", "without `--to` written as", "needs"]]
     rows += [_describe(name, form) for name, form in FORMATS.items()]
-    named = [f"`{name}`" for name in FORMATS]
+    written = {name: form for name, form in FORMATS.items() if form.write is not None}
+    named = [f"`{name}`" for name in written]
     matrix = [["", *named]]
-    matrix += [[piece, *(_is_held(piece, form) for form in FORMATS.values())] for piece in PIECES]
+    matrix += [[piece, *(_is_held(piece, form) for form in written.values())] for piece in PIECES]
     return f"{_table(rows)}\nWhat comes back from each, and what is lost:\n\n{_table(matrix)}"
 
 

@@ -118,6 +118,9 @@ def run(
     yolo: a folder with data.yaml, images and labels, as Ultralytics trains YOLO
     pose networks on; it holds the labelled frames, so --video is needed to write it.
 
+    Read alone, by way of sleap-io: sleap-analysis (.h5), jabs (.h5), alphatracker
+    (.json).
+
     csv: a long table, one row for each keypoint, with frame or time, track,
     keypoint, x, y; the column time is written if --video is given.
 

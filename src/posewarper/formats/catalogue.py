@@ -19,6 +19,7 @@ from posewarper.formats.records import (
     SIGNATURE,
     PathLike,
     encoding_of,
+    load_json,
     read_bytes,
     read_json,
     read_text,
@@ -39,7 +40,7 @@ class LabelFormat:
         read: (path, video, skeleton) -> what the file says; the skeleton names keypoints that the file does
             not name. If ``chooses``, it may also be the name of one of the file's own.
         write: (path, labels, video, whose times may be written) -> what the file has a place for, but cannot
-            hold in this case.
+            hold in this case. None if the format is only read.
         cannot_hold: which of :data:`posewarper.formats.clips.PIECES` it has no place for.
         partly: which pieces it holds in some cases only; its writer says where it does not.
         told: by what a file or folder is told to be in this format, when no format is named.
@@ -52,7 +53,7 @@ class LabelFormat:
     reads: str
     suffixes: tuple[str, ...]
     read: Callable[[PathLike, VideoFacts | None, Any], Clip]
-    write: Callable[[PathLike, Labels, VideoFacts | None], list[str]]
+    write: Callable[[PathLike, Labels, VideoFacts | None], list[str]] | None
     cannot_hold: frozenset[str] = frozenset()
     partly: frozenset[str] = frozenset()
     told: str = ""
@@ -220,6 +221,36 @@ FORMATS: dict[str, LabelFormat] = {
             "size, the number of frames, the video's name, the names of the frames' files"
         ),
     ),
+    "sleap-analysis": LabelFormat(
+        what="an analysis file of SLEAP",
+        reads="an .h5 file that SLEAP exported for analysis",
+        told="HDF5 with tracks and node_names",
+        suffixes=(),
+        read=partial(sleap.read_other, loader="load_analysis_h5", what="an analysis file of SLEAP"),
+        chooses=True,
+        write=None,
+        extra="formats",
+    ),
+    "jabs": LabelFormat(
+        what="poses of JABS",
+        reads="an .h5 file, <video>_pose_est_v*.h5",
+        told="HDF5 with poseest",
+        suffixes=(),
+        read=partial(sleap.read_other, loader="load_jabs", what="poses of JABS"),
+        chooses=True,
+        write=None,
+        extra="formats",
+    ),
+    "alphatracker": LabelFormat(
+        what="labels of AlphaTracker",
+        reads="a .json file with a list of images",
+        told="a JSON list with filename and annotations",
+        suffixes=(),
+        read=partial(sleap.read_other, loader="load_alphatracker", what="labels of AlphaTracker"),
+        chooses=True,
+        write=None,
+        extra="formats",
+    ),
 }
 
 
@@ -269,10 +300,7 @@ def detect_format(path: PathLike) -> str:
     if table.is_table(text):
         return "csv"
     if text.startswith(("{", "[")):
-        document = read_json(path)
-        if openpose.is_document(document):
-            return "openpose"
-        return "posetrack" if coco.is_native(document) else "coco"
+        return _tell_json(path, is_list=text.startswith("["))
     read_text(path)  # says so if it is empty, or no text at all
     raise LabelsError(
         "this is no label file in a known format",
@@ -281,6 +309,15 @@ def detect_format(path: PathLike) -> str:
         got=f"a file that begins with {text[:20]!r}",
         fix="export the labels as COCO keypoints JSON, or name the format (--from)",
     )
+
+
+def _tell_json(path: PathLike, *, is_list: bool) -> str:
+    if is_list and sleap.is_alphatracker(load_json(read_text(path), path)):
+        return "alphatracker"
+    document = read_json(path)
+    if openpose.is_document(document):
+        return "openpose"
+    return "posetrack" if coco.is_native(document) else "coco"
 
 
 def known_format(path: PathLike, format: str) -> str:
@@ -311,6 +348,14 @@ def format_to_write(path: PathLike, format: str | None = None) -> str:
         LabelsError: if neither tells a format, or the name is not one that files of the format have.
     """
     suffix = Path(path).suffix.lower()
+    if format is not None and FORMATS[known_format(path, format)].write is None:
+        raise LabelsError(
+            f"{FORMATS[format].what} can only be read",
+            path=path,
+            expected=f"one of {', '.join(name for name, form in FORMATS.items() if form.write)}",
+            got=format,
+            fix="name another format (--to)",
+        )
     if format is not None:
         wanted = FORMATS[known_format(path, format)].suffixes
         if wanted and suffix not in wanted:

@@ -168,6 +168,7 @@ def write_labels(
     """
     labels = given_labels(labels)
     chosen = FORMATS[format_to_write(need_path(path, "the file to write"), format)]
+    assert chosen.write is not None  # format_to_write has refused it
     here = chosen.write(path, labels, video)
     lost = [piece for piece, is_held in PIECES.items() if piece in chosen.cannot_hold and is_held(labels)]
     if lost + here:

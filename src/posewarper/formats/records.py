@@ -601,7 +601,7 @@ def _refuse_other_files(h5py: Any, file: Any) -> None:
 
 
 def tell_format(path: PathLike) -> str:
-    """Return which of the formats of labels an HDF5 file has: "sleap", "nwb", "movement" or "deeplabcut".
+    """Return which of the formats of labels an HDF5 file has, such as "sleap", "nwb" or "deeplabcut".
 
     Raises:
         LabelsError: if it has none of them, cannot be opened, or h5py is not installed.
@@ -612,6 +612,10 @@ def tell_format(path: PathLike) -> str:
             return "nwb"
         if "frames" in file and "videos_json" in file:
             return "sleap"
+        if "tracks" in file and "node_names" in file:
+            return "sleap-analysis"
+        if "poseest" in file:
+            return "jabs"
         if "position" in file and "space" in file:
             return "movement"
         # Data frames that pandas wrote are groups with this attribute; DeepLabCut's tables are such.

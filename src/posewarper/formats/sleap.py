@@ -4,14 +4,20 @@ A frame may hold instances of the user and predictions: the user's count, and a 
 labelled and shows nobody. Projects of format below 1.1 count pixels from their corner. Images may be packed
 into the project, and videos may be cropped. Hidden keypoints are written as visible, because SLEAP does not
 use those that are marked as not visible.
+
+What sleap-io alone reads (AlphaTracker, JABS, SLEAP's analysis files) comes by way of a project as well:
+sleap-io reads the file and writes a project, which is then read like any other.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +44,18 @@ from posewarper.formats.frame_names import (
     is_telling,
     stem_of,
 )
-from posewarper.formats.records import LARGEST_INDEX, PathLike, import_extra, open_hdf5, quiet, reading, warn
+from posewarper.formats.records import (
+    LARGEST_INDEX,
+    SIGNATURE,
+    LabelFile,
+    PathLike,
+    import_extra,
+    open_hdf5,
+    quiet,
+    read_bytes,
+    reading,
+    warn,
+)
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, is_there
 
@@ -123,6 +140,62 @@ def _load(path: PathLike) -> _Project:
         found = {name: tables.read_hdf5_dataset(path, name) for name in names}
         pairs = frozenset((int(row["video_id"]), int(row["frame_idx"])) for row in negative)
         return _Project(labels, number, found, pairs)
+
+
+# --- by way of sleap-io -----------------------------------------------------------------------------------
+
+
+class _Copy(LabelFile):
+    """A project made from another file, by whose name it goes in messages."""
+
+    original: PathLike
+
+    def __str__(self) -> str:
+        return os.fspath(self.original)
+
+
+def read_other(
+    path: PathLike,
+    video: VideoFacts | None = None,
+    skeleton: Skeleton | str | None = None,
+    *,
+    loader: str,
+    what: str,
+) -> Clip:
+    """Return what a file says about one video that sleap-io reads by its function ``loader``.
+
+    Arguments, errors and warnings are those of :func:`read_clip`; ``what`` is the file with its article.
+
+    Warns:
+        PosewarperWarning: of everything that sleap-io warns of, and of what is no pose.
+    """
+    sleap_io = import_extra("sleap_io", path)
+    fix = "export it again from the program that made it"
+    if read_bytes(path, count=len(SIGNATURE)) == SIGNATURE:
+        with open_hdf5(path, what, fix):
+            pass  # refuses what reaches out of the file
+    given = path if isinstance(path, LabelFile) else LabelFile(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"{Path(path).stem}.slp"
+        with reading(path, what, fix), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            labels = getattr(sleap_io, loader)(os.path.abspath(path))
+            sleap_io.save_slp(labels, str(copy), embed=False, verbose=False)
+        for text in dict.fromkeys(str(warning.message) for warning in said):
+            warn(path, text)
+        if labels.rois or labels.masks or labels.bboxes:
+            warn(path, "what the file holds beside poses (regions, masks, boxes) is left out")
+        if not any(frame.instances for frame in labels):
+            raise LabelsError("the file has no keypoints", path=path, fix="label at least one frame")
+        again = _Copy(copy, given.video, given.frame_number, given.loose, given.unlabelled)
+        object.__setattr__(again, "original", os.fspath(path))
+        return read_clip(again, video, skeleton)
+
+
+def is_alphatracker(content: object) -> bool:
+    """Return whether the content of a JSON file looks like AlphaTracker's: a list of images."""
+    first = content[0] if isinstance(content, list) and content else None
+    return isinstance(first, dict) and first.keys() >= {"filename", "annotations"}
 
 
 # --- videos -----------------------------------------------------------------------------------------------

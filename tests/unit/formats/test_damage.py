@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from label_samples import mixed_labels
 from label_sets import file_name
+from other_formats import ALPHATRACKER, write_analysis, write_jabs
 
 from posewarper.cli import app as command_line
 from posewarper.errors import PosewarperWarning
@@ -104,6 +105,9 @@ def _yolo(folder: Path) -> Path:
 SOUND: dict[str, Callable[[Path], Path]] = {
     **{n: _written(n) for n, form in FORMATS.items() if form.write is not None and not form.holds_images},
     "yolo": _yolo,
+    "sleap-analysis": write_analysis,
+    "jabs": write_jabs,
+    "alphatracker": _text(ALPHATRACKER, "alpha.json"),
     "deeplabcut in HDF5": _written("deeplabcut", "labels.h5"),
     "deeplabcut project": _project,
     "coco of CVAT": _document(cvat_export()),
@@ -111,7 +115,7 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     "csv of others": _text(TABLE, "others.csv"),
 }
 # Slow to open.
-FEW = ("nwb", "sleap", "deeplabcut in HDF5")
+FEW = ("nwb", "sleap", "deeplabcut in HDF5", "sleap-analysis", "jabs", "alphatracker")
 TARGETS = ["posetrack", "coco", "csv", "deeplabcut", "deeplabcut-predictions", "openpose"]
 
 
