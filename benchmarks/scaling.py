@@ -87,7 +87,7 @@ def work(stage: str, steps: int, report: Path) -> None:
         sent = 0
         if world > 1:
 
-            def counted(state: Any, bucket: Any) -> Any:
+            def counted(state, bucket):  # with annotations torch would want its own
                 nonlocal sent
                 sent += bucket.buffer().numel() * bucket.buffer().element_size()
                 return default_hooks.allreduce_hook(dist.group.WORLD, bucket)
