@@ -58,33 +58,49 @@ def draw_pose(
         colour: RGB of what lies in the middle.
         thickness: pixels of a limb's width; left out, it follows from the size of the instance.
     """
-    points = np.asarray(keypoints, np.float64)
     drawn = image.copy()
+    how = {"scores": scores, "visibility": visibility, "colour": colour, "thickness": thickness}
+    _draw_upon(drawn, keypoints, skeleton, **how)
+    return drawn
+
+
+def _draw_upon(
+    drawn: Image,
+    keypoints: ArrayLike,
+    skeleton: Skeleton,
+    *,
+    scores: ArrayLike | None,
+    visibility: ArrayLike | None,
+    colour: Colour,
+    thickness: int | None,
+) -> None:
+    """Draw one instance on the image itself; arguments as for :func:`draw_pose`."""
+    points = np.asarray(keypoints, np.float64)
     shown = np.full(len(points), 2) if visibility is None else np.asarray(visibility)
     there: NDArray[np.bool_] = is_there(points) & (shown > 0)
     if not there.any():
-        return drawn
+        return
     score = np.ones(len(points)) if scores is None else np.nan_to_num(np.asarray(scores, np.float64))
     level = np.clip(score * len(_OPACITIES), 0, len(_OPACITIES) - 1).astype(int)
     sides = keypoint_sides(skeleton)
     colours = [LEFT if side == "left" else RIGHT if side == "right" else colour for side in sides]
-    thickness = thickness or _thickness(float(np.ptp(points[there], axis=0).max()), image.shape)
+    thickness = thickness or _thickness(float(np.ptp(points[there], axis=0).max()), drawn.shape)
     region, points = _region(drawn, points, there, 4 * thickness + 4)
     if not region.size:
-        return drawn
+        return
     places = _fixed(points)
     for n, opacity in enumerate(_OPACITIES):
         if not np.any(there & (level == n)):
             continue
-        layer = region.copy()
+        layer = region.copy() if opacity < 1 else region
         for a, b in skeleton.edges:
             if there[a] and there[b] and min(level[a], level[b]) == n:
                 limb = colours[a] if sides[a] == sides[b] else colour
                 _draw_limb(layer, places[a], places[b], limb, thickness)
         for k in np.flatnonzero(there & (level == n)):
             _draw_dot(layer, places[k], colours[k], 1.1 * thickness + 0.9, ring=bool(shown[k] == 1))
-        region[:] = cv2.addWeighted(layer, opacity, region, 1 - opacity, 0)
-    return drawn
+        if opacity < 1:
+            region[:] = cv2.addWeighted(layer, opacity, region, 1 - opacity, 0)
 
 
 def keypoint_sides(skeleton: Skeleton) -> list[str]:
@@ -160,7 +176,7 @@ def instances_on(poses: Poses, frame: int) -> Iterator[tuple[int, Track, int, Co
 
 
 def _drawn_frame(image: Image, i: int, poses: Poses, extents: Mapping[int, float]) -> Image:
-    """Return a frame, shrunk already, with every instance, its track's id and a badge."""
+    """Draw every instance on a frame, shrunk already, with its track's id and a badge; returns the frame."""
     size = image.shape[:2]
     factor = np.array([size[1] / poses.image_size[1], size[0] / poses.image_size[0]])
     text_height = max(12, round(max(size) / 50))
@@ -168,7 +184,7 @@ def _drawn_frame(image: Image, i: int, poses: Poses, extents: Mapping[int, float
     for track_id, track, row, colour in instances_on(poses, i):
         # Pixel centres lie on whole numbers, so half a pixel comes off before scaling.
         points = (track.keypoints[row] + 0.5) * factor - 0.5
-        image = draw_pose(
+        _draw_upon(
             image,
             points,
             poses.skeleton,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from itertools import dropwhile
+from typing import Any
 
 import av
 import cv2
@@ -36,6 +37,9 @@ _WORTH_SEEKING = 8  # up to this many frames ahead, decoding on is quicker than 
 # The colour matrices that FFmpeg's scaler takes, by FFmpeg's numbers; others count as unspecified.
 _KNOWN_MATRICES, _UNSPECIFIED = (0, 1, 2, 4, 5, 6, 7, 9), 2
 _DEEP = "rgb48le"
+# Of pictures at least so large the eye sees no difference whether they are shrunk before their colours, which
+# the file has for every second pixel alone, are computed, or after that.
+_COLOURS_LATER = 240
 # Formats of 8 bits whose first plane is the brightness of every pixel.
 _BRIGHTNESS_FIRST = frozenset(
     ("gray", "nv12", *(f"yuv{full}{kind}p" for full in ("", "j") for kind in ("420", "422", "444")))
@@ -242,7 +246,7 @@ class UprightConverter:
         self.white: float | None = None  # what is shown as 255, for frames of 16 bits
         self._size: tuple[int, int] | None = None
         self._warned_of_size = False
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._shrinker = VideoReformatter(), VideoReformatter()  # each keeps its tables
         self._matrices: dict[int, NDArray[np.int32] | None] = {}
 
     def convert(self, frame: VideoFrame, shown: tuple[int, int] | None = None) -> Image:
@@ -265,8 +269,15 @@ class UprightConverter:
         if shown is not None:
             height, width = shown[::-1] if self._lies(frame) else shown
         form = "rgb24" if self.white is None else _DEEP
-        how = {} if shown is None else {"interpolation": Interpolation.AREA}
-        converted = self._reformatter.reformat(frame, width=width, height=height, format=form, **how)
+        how: dict[str, Any] = {"width": width, "height": height}
+        if shown is not None:
+            how["interpolation"] = Interpolation.AREA
+        given = frame
+        if shown is not None and min(shown) >= _COLOURS_LATER and frame.format.name in _BRIGHTNESS_FIRST:
+            # Shrunk first, there are fewer pixels whose colours are computed.
+            given = self._shrinker.reformat(frame, **how, format=frame.format.name)
+            how = {}
+        converted = self._reformatter.reformat(given, **how, format=form)
         image = converted.to_ndarray()
         image = np.asarray(image if self.white is None else as_8_bits(image, self.white), np.uint8)
         image = self._turn(image, frame)

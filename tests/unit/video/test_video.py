@@ -335,6 +335,22 @@ def test_brightness_and_small_pictures_are_those_of_the_colours(tmp_path: Path, 
                 read(6)
 
 
+@pytest.mark.parametrize("matrix", [None, (0, 1, -1, 0)])
+def test_large_pictures_are_shrunk_before_their_colours_are_computed(tmp_path: Path, matrix) -> None:
+    images = [cv2.resize(picture(n), (960, 720), interpolation=cv2.INTER_NEAREST) for n in (5, 90)]
+    path = make_clip(tmp_path / "clip.mp4", 2, images=images, options=X264)
+    with open_video(path if matrix is None else turned(path, matrix)) as video:
+        size = (396, 540) if matrix is None else (540, 396)
+        before = video[1].copy()
+        small = video.shrunk(1, size)
+        wanted = cv2.resize(video[1], size[::-1], interpolation=cv2.INTER_AREA).astype(float)
+        assert small.shape == (*size, 3) and small.flags.c_contiguous and small.flags.writeable
+        assert np.abs(small - wanted).mean() < 2
+        assert np.abs(small.mean((0, 1)) - wanted.mean((0, 1))).max() < 1
+        small[:] = 0
+        np.testing.assert_array_equal(video[1], before)
+
+
 def test_index_errors_leave_the_video_usable(tmp_path: Path) -> None:
     video = open_video(make_clip(tmp_path / "clip.mp4", 10))
     for i in (-1, 10, 1000):
