@@ -189,7 +189,7 @@ def propagate(
         model = _load_given(model)
         opened, usable = held.enter_context(_opened(video, labels, span))
         if model is not None:
-            model = _check_model(model, usable).to(place).eval()
+            model = _check_model(model, usable, learn=learn).to(place).eval()
         with _timed(seconds, "optical flow") if looks else nullcontext():
             if parts is None or not looks:
                 clip = prepare_clip(opened, usable, span=span, extend=extend, flow=looks, progress=progress)
@@ -245,8 +245,15 @@ def _load_given(model: PoseWarper | str | os.PathLike[str] | None) -> PoseWarper
     raise wrong_type("the model", model, "a model's file, or what fit and load_model return")
 
 
-def _check_model(model: PoseWarper, labels: Labels) -> PoseWarper:
-    """Return a model that was given, if it is one for the labels' keypoints."""
+def _check_model(model: PoseWarper, labels: Labels, *, learn: bool) -> PoseWarper:
+    """Return a model that was given, if it is one for the labels' keypoints, and can learn if it is to."""
+    if learn and model.spec.targets == "udp":
+        raise ModelError(
+            "this model cannot learn further from a clip, since its heatmaps lie in its crops in another way",
+            expected="a model of posewarper's own",
+            got=f"{model.spec.backbone} with the targets {model.spec.targets}",
+            fix="leave out --learn to use it as it is, or train on it by a recipe with train.targets=udp",
+        )
     if model.spec.skeleton.names != labels.skeleton.names:
         raise ModelError(
             "the model's skeleton is not that of the labels",

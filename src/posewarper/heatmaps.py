@@ -39,6 +39,25 @@ def heatmap_to_crop(points: ArrayLike, stride: float) -> Floats:
     return (np.asarray(points, np.float64) + 0.5) * stride - 0.5
 
 
+def udp_to_crop(points: ArrayLike, size: tuple[int, int], crop_size: tuple[int, int]) -> Floats:
+    """Carry points (..., 2) from heatmap pixels to crop pixels, corner pixels on corner pixels.
+
+    This is what unbiased data processing does (Huang et al., "The Devil is in the Details", CVPR 2020): the
+    map's last pixel lies on the crop's last one, so a heatmap pixel is a little more than the stride.
+    ``size`` and ``crop_size`` are (height, width).
+    """
+    return np.asarray(points, np.float64) * _udp_steps(size, crop_size)
+
+
+def crop_to_udp(points: ArrayLike, size: tuple[int, int], crop_size: tuple[int, int]) -> Floats:
+    """Carry points (..., 2) from crop pixels to heatmap pixels; the inverse of :func:`udp_to_crop`."""
+    return np.asarray(points, np.float64) / _udp_steps(size, crop_size)
+
+
+def _udp_steps(size: tuple[int, int], crop_size: tuple[int, int]) -> Floats:
+    return (np.array(crop_size[::-1], np.float64) - 1) / (np.array(size[::-1], np.float64) - 1)
+
+
 def encode(keypoints: ArrayLike, size: tuple[int, int], sigma: float) -> Heatmaps:
     """Draw an unrounded Gaussian of height 1 for every keypoint.
 

@@ -62,9 +62,10 @@ class NetworkConfig(Settings):
 
     backbone: str = "tf_efficientnet_lite0"
     backbone_weights: str = Field(
-        default="auto", description="auto (trained ones if there are any), none (random), imagenet or a file"
+        default="auto",
+        description="auto (trained ones if there are any), none (random), imagenet, a file or hf:OWNER/NAME",
     )
-    neck: Literal["pyramid", "upsampling"] = "pyramid"
+    neck: Literal["pyramid", "upsampling", "bilinear"] = "pyramid"
     crop_size: tuple[int, int] = Field(default=(192, 192), description="(height, width), multiples of 32")
     head_width: int = Field(default=32, ge=1)
     head_blocks: int = Field(default=4, ge=1)
@@ -125,7 +126,12 @@ STAGES = ("pose", "warper", "sparse_pose", "sparse_warper", "retraining")
 class ModelSettings(Settings):
     """The network, and the weights that it starts from."""
 
-    backbone: str = Field(default="hrnet_w48", description="timm name of the backbone")
+    backbone: str = Field(default="hrnet_w48", description="timm name of the backbone, or vitpose_base, ...")
+    neck: Literal["upsampling", "pyramid", "bilinear"] = "upsampling"
+    backbone_weights: str = Field(
+        default="none",
+        description="auto, none (random), imagenet, a file or hf:OWNER/NAME; not with start",
+    )
     skeleton: str = Field(default="posetrack", description="a preset, or 'labels' for that of the labels")
     crop_size: tuple[int, int] = Field(default=(384, 288), description="(height, width), multiples of 32")
     sigma: float = Field(default=3.0, gt=0, description="of the target Gaussians, in heatmap pixels")
@@ -227,8 +233,8 @@ class TrainSettings(Settings):
     """How it is learned."""
 
     stage: Literal["pose", "warper"] = "pose"
-    # Targets on whole heatmap pixels and quarter-pixel decoding, or neither.
-    targets: Literal["paper", "exact"] = "paper"
+    # Targets on whole heatmap pixels and quarter-pixel decoding, or neither; udp is for networks of ViTPose.
+    targets: Literal["paper", "exact", "udp"] = "paper"
     epochs: int = Field(default=10, ge=1)
     drops: tuple[int, ...] = Field(default=(5, 7), description="epochs after which the rate falls to a tenth")
     early_drops: bool = Field(default=True, description="each drop an epoch early, as in the original")

@@ -130,9 +130,9 @@ BackboneWeights = Annotated[
     str | None,
     typer.Option(
         "--backbone-weights",
-        metavar="auto|none|imagenet|FILE",
+        metavar="auto|none|imagenet|FILE|hf:OWNER/NAME",
         help="What training starts from: trained weights that are at hand (auto, the default), random ones, "
-        "timm's, or those of a file.",
+        "timm's, or those of a file here or on Hugging Face.",
     ),
 ]
 

@@ -2,20 +2,23 @@
 
 An HRNet gets there by itself: it is cut down to its finest branch. Of all others (EfficientNet, ResNet,
 ConvNeXt, ViT, Swin) the neck makes one map: ``upsampling`` takes the deepest feature map, ``pyramid`` those
-of every stride, as a feature pyramid does (Lin et al., 2017). All start with random weights;
-:mod:`posewarper.model.pretrained` loads trained ones.
+of every stride, as a feature pyramid does (Lin et al., 2017), and ``bilinear`` enlarges the deepest one
+without learning anything, for a final layer of 3 x 3 (the simple decoder of ViTPose). All start with random
+weights; :mod:`posewarper.model.pretrained` loads trained ones. ViTPose's transformers, which differ from
+timm's in small ways, are ``vitpose_base`` and so on; :mod:`posewarper.model.vitpose` reads their weights.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 import timm
 import torch
 from timm.layers.conv2d_same import Conv2dSame
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -25,7 +28,15 @@ STRIDE = 4
 """Pixels of the crop a pixel of the heatmaps."""
 WIDTH = 256
 PYRAMID_WIDTH = 64
-NECKS = ("upsampling", "pyramid")
+NECKS = ("upsampling", "pyramid", "bilinear")
+VITPOSE = {
+    "vitpose_small": (384, 12, 12),
+    "vitpose_base": (768, 12, 12),
+    "vitpose_large": (1024, 24, 16),
+    "vitpose_huge": (1280, 32, 16),
+}
+"""ViTPose's transformers: width, blocks, attention heads (Xu et al., NeurIPS 2022, and what is released)."""
+_VITPOSE_PATCH = 16
 _HRNET_STRIDE = 32
 _DOUBLINGS = {4: 0, 8: 1, 16: 2, 32: 3}
 
@@ -52,13 +63,56 @@ class UpsamplingHead(nn.Sequential):
 class UpsampledBackbone(nn.Module):
     """One feature map of a timm network, upsampled to a quarter of the crop."""
 
-    def __init__(self, trunk: nn.Module, upsampling: UpsamplingHead) -> None:
+    def __init__(self, trunk: nn.Module, upsampling: nn.Module) -> None:
         super().__init__()
         self.trunk, self.upsampling = trunk, upsampling
 
     def forward(self, crops: Tensor) -> list[Tensor]:
         """Map crops (B, 3, H, W) to one map in a list, as HRNet: [(B, C, H / 4, W / 4)]."""
         return [self.upsampling(_feature_maps(self.trunk, crops)[-1])]
+
+
+class BilinearHead(nn.Module):
+    """(B, C, h, w) -> (B, C, h * 2 ** doublings, w * 2 ** doublings): what is positive, enlarged."""
+
+    def __init__(self, channels: int, doublings: int) -> None:
+        super().__init__()
+        self.channels, self._factor = channels, 2.0**doublings
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Enlarge a map."""
+        return interpolate(
+            torch.relu(features), scale_factor=self._factor, mode="bilinear", align_corners=False
+        )
+
+
+class VitPoseTrunk(nn.Module):
+    """The transformer of ViTPose: patches that overlap the border by two pixels, no class token.
+
+    Otherwise it is timm's, with its names of parameters; the last block's output is normalised.
+    """
+
+    def __init__(self, name: str, crop_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.width, depth, heads = VITPOSE[name]
+        self.vit = VisionTransformer(
+            img_size=crop_size,
+            patch_size=_VITPOSE_PATCH,
+            num_classes=0,
+            global_pool="",
+            embed_dim=self.width,
+            depth=depth,
+            num_heads=heads,
+            class_token=False,
+            norm_layer=partial(nn.LayerNorm, eps=1e-12),  # type: ignore[arg-type]
+        )
+        self.vit.patch_embed.proj.padding = (2, 2)  # as many patches as without: the rest is cut off
+        self._size = crop_size[0] // _VITPOSE_PATCH, crop_size[1] // _VITPOSE_PATCH
+
+    def forward(self, crops: Tensor) -> list[Tensor]:
+        """Map crops (B, 3, H, W) to one map in a list: [(B, C, H / 16, W / 16)]."""
+        tokens = self.vit.forward_features(crops)
+        return [tokens.transpose(1, 2).unflatten(2, self._size)]
 
 
 class FeaturePyramid(nn.Module):
@@ -169,12 +223,13 @@ def build_backbone(
     Parameters that feed nothing there become buffers.
 
     Args:
-        name: ``hrnet_w18_small``, ``resnet50``, ``convnext_tiny``, ``vit_base_patch16_224``, ... Of the
-            numbers in the name of a ViT the patch size matters (4, 8, 16 or 32), the image size does not.
+        name: ``hrnet_w18_small``, ``resnet50``, ``convnext_tiny``, ``vit_base_patch16_224``, ..., or one of
+            :data:`VITPOSE`. Of the numbers in the name of a ViT the patch size matters (4, 8, 16 or 32), the
+            image size does not.
         crop_size: (height, width) in pixels of the crops, multiples of the deepest map's stride. ViTs and
             their kind accept no other size later; HRNets and convolutional networks do.
-        neck: ``upsampling`` or ``pyramid``. An HRNet needs none, and networks without maps of several
-            strides, such as ViTs, are upsampled.
+        neck: ``upsampling``, ``pyramid`` or ``bilinear``. An HRNet needs none, and networks without maps of
+            several strides, such as ViTs, are upsampled in place of the second.
 
     Returns:
         The network, (B, 3, H, W) -> [(B, C, H / 4, W / 4)], and C.
@@ -185,7 +240,7 @@ def build_backbone(
         ConfigError: if the crop's size does not fit the network.
     """
     known = timm.list_models()
-    if name not in known:
+    if name not in known and name not in VITPOSE:
         near = difflib.get_close_matches(name, known, n=5)
         raise ModelError(
             "unknown backbone",
@@ -196,7 +251,10 @@ def build_backbone(
     if neck not in NECKS:
         raise unknown_name("unknown neck of the network", neck, NECKS, error=ModelError)
     crop_size = cast(tuple[int, int], tuple(crop_size))
-    indices, stride = ((0,), _HRNET_STRIDE) if _is_hrnet(name) else _find_maps(name, crop_size, neck)
+    if name in VITPOSE:
+        indices, stride = (-1,), _VITPOSE_PATCH
+    else:
+        indices, stride = ((0,), _HRNET_STRIDE) if _is_hrnet(name) else _find_maps(name, crop_size, neck)
     if len(crop_size) != 2 or min(crop_size) < stride or any(n % stride for n in crop_size):
         raise ConfigError(
             "the crop's size does not fit the network",
@@ -209,6 +267,9 @@ def build_backbone(
         last = network.get_submodule("stage4")[-1]  # type: ignore[index]
         last.fuse_layers = last.fuse_layers[:1]
         return network, network.feature_info.channels()[0]  # type: ignore[union-attr, operator]
+    if name in VITPOSE:
+        trunk = VitPoseTrunk(name, crop_size)
+        return _upsampled(trunk, trunk.width, _DOUBLINGS[stride], neck)
     channels, unused = _trace_maps(name, crop_size, indices, stride)
     trunk = _create(name, crop_size, out_indices=indices)
     for parameter in unused:  # a buffer of the same name awaits no gradient
@@ -219,8 +280,17 @@ def build_backbone(
     if len(indices) > 1:
         pyramid = FeaturePyramid(channels)
         return PyramidBackbone(trunk, pyramid), pyramid.channels
-    head = UpsamplingHead(channels[-1], _DOUBLINGS[stride])
+    return _upsampled(trunk, channels[-1], _DOUBLINGS[stride], neck)
+
+
+def _upsampled(trunk: nn.Module, channels: int, doublings: int, neck: str) -> tuple[UpsampledBackbone, int]:
+    head = (BilinearHead if neck == "bilinear" else UpsamplingHead)(channels, doublings)
     return UpsampledBackbone(trunk, head), head.channels
+
+
+def final_kernel(neck: str) -> int:
+    """Return the size of the kernels of the layer that makes heatmaps of the backbone's map."""
+    return 3 if neck == "bilinear" else 1
 
 
 def trunk_options(name: str, crop_size: tuple[int, int], neck: str) -> dict[str, Any]:

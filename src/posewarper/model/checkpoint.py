@@ -18,10 +18,11 @@ import torch
 from posewarper.errors import ModelError, PosewarperError, few_of, need_path
 from posewarper.files import replacing, sha256_of
 from posewarper.model.folder import read_folder
-from posewarper.model.hub import DESCRIPTION, WEIGHTS, find_model
+from posewarper.model.hub import CONFIG, DESCRIPTION, WEIGHTS, find_model
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper, count_parameters
 from posewarper.model.pretrained import read_file, refuse_nan
 from posewarper.model.released import FIX, build_released
+from posewarper.model.vitpose import build_vitpose
 from posewarper.model.warping import count_head
 from posewarper.skeletons import Skeleton
 from posewarper.version import __version__
@@ -93,7 +94,8 @@ def load_model(
     Face, ``hf:owner/name`` or ``hf:owner/name@revision``, which is downloaded once.
 
     Beside our own this reads released weights: the original's pose networks and PoseWarpers, HRNet-W32 and
-    W48, with or without ``module.`` before each name, and both stages of mmpose 0.x's PoseWarper. A pose
+    W48, with or without ``module.`` before each name, both stages of mmpose 0.x's PoseWarper, and ViTPose in
+    the layout of transformers (a folder or an address: ``hf:usyd-community/vitpose-base-simple``). A pose
     network alone gets a new warp head, which returns heatmaps unmoved; ``spec.trained`` then lacks ``warp``.
 
     Only tensors and plain values are read; code in the file is refused.
@@ -149,20 +151,28 @@ def read_checkpoint(
             expected="a checkpoint",
             fix="give the checkpoint that was exported",
         )
-    content = _read(path)
+    place = find_model(path)
+    if place.is_dir() and (place / CONFIG).is_file() and not (place / DESCRIPTION).is_file():
+        model = build_vitpose(place, path, skeleton)
+        _check_wishes(model.spec, path, None, crop_size)
+        return _checked(model, path), None
+    content = _read(place, path)
     if content.get("format") == _FORMAT:
         model = _build_ours(content, path)
         _check_wishes(model.spec, path, skeleton, crop_size)
     else:
         model = build_released(content, path, sha256_of(path), skeleton=skeleton, crop_size=crop_size)
+    return _checked(model, path), str(content["version"])[:80] if content.get("version") else None
+
+
+def _checked(model: PoseWarper, path: str | os.PathLike[str]) -> PoseWarper:
     fix = "take another checkpoint; the training that wrote this one has failed"
     refuse_nan(model.state_dict(), path, fix)
-    return model.eval(), str(content["version"])[:80] if content.get("version") else None
+    return model.eval()
 
 
-def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """Return what a checkpoint holds, be it a file, a folder or on Hugging Face."""
-    place = find_model(path)
+def _read(place: Path, path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Return what a checkpoint of ours or a released one holds, be it a file or a folder."""
     if not place.is_dir():
         return read_file(place, "a checkpoint of posewarper", FIX, _NUMPY)
     if (place / DESCRIPTION).is_file():

@@ -216,6 +216,7 @@ tensors alone, and `{DESCRIPTION}` says what they are.
 _TARGETS = {
     "paper": "Gaussians on whole heatmap pixels, as the paper's",
     "exact": "Gaussians on exact positions",
+    "udp": "Gaussians on exact positions, corner pixels of heatmap and crop on each other (UDP)",
 }
 
 

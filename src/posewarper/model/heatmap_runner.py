@@ -22,12 +22,14 @@ from posewarper.errors import unknown_name
 from posewarper.geometry import CropTransform, pad_box, paper_center_scale, paper_points_to_image
 from posewarper.heatmaps import (
     crop_to_heatmap,
+    crop_to_udp,
     decode,
     encode,
     flip_heatmaps,
     heatmap_to_crop,
     paper_decode,
     paper_encode,
+    udp_to_crop,
 )
 from posewarper.model.backbone import STRIDE
 from posewarper.model.network import ModelSpec, PoseModel, PoseWarper
@@ -82,8 +84,9 @@ class InstanceCrops:
     """The crops of n instances, cut and read as the model's kind of targets asks for.
 
     Models of ``exact`` targets have crops that their boxes fill from edge to edge, cut without aliasing, and
-    heatmaps that keep fractions of pixels. Those of the ``paper`` follow the original in all of it. This is
-    the one place that tells the two apart.
+    heatmaps that keep fractions of pixels. Those of the ``paper`` follow the original in all of it, and those
+    of ``udp`` unbiased data processing, as ViTPose does: the box's edges lie on the centres of the crop's
+    outer pixels, and those on the heatmap's. This is the one place that tells them apart.
 
     Args:
         spec: of the model.
@@ -99,17 +102,21 @@ class InstanceCrops:
     def around(cls, spec: ModelSpec, boxes: ArrayLike) -> InstanceCrops:
         """Return the crops around tight boxes (n, 4) xywh in image pixels."""
         aspect = spec.crop_size[1] / spec.crop_size[0]
-        if spec.targets != "exact":
+        if spec.targets == "paper":
             return cls(spec, *paper_center_scale(boxes, aspect))
         padded = pad_box(boxes, aspect_ratio=aspect)
         return cls(spec, padded[:, :2] + padded[:, 2:] / 2, padded[:, 2:] / 200.0)
 
     def transforms(self) -> list[CropTransform]:
         """Return the n maps from image to crop pixels."""
-        exact = self.spec.targets == "exact"
+        exact, scales = self.spec.targets != "paper", self.scales
+        if self.spec.targets == "udp":
+            # A box that lies half a pixel farther out, so that its own edges meet the outer pixels' centres.
+            size = np.array(self.spec.crop_size[::-1], np.float64)
+            scales = np.asarray(scales, np.float64) * size / (size - 1)
         return [
             instance_transform(center, scale, self.spec.crop_size, exact=exact)
-            for center, scale in zip(self.centers, self.scales, strict=True)
+            for center, scale in zip(self.centers, scales, strict=True)
         ]
 
     def cut(self, image: Image) -> NDArray[np.uint8]:
@@ -128,6 +135,8 @@ class InstanceCrops:
             own = transform.to_crop(points)
             if self.spec.targets == "exact":
                 maps.append(encode(crop_to_heatmap(own, STRIDE), size, self.spec.sigma))
+            elif self.spec.targets == "udp":
+                maps.append(encode(crop_to_udp(own, size, self.spec.crop_size), size, self.spec.sigma))
             else:
                 sigma = max(1, round(self.spec.sigma))
                 maps.append(paper_encode(own, is_there(own), (width, height), size[::-1], sigma)[0])
@@ -135,12 +144,14 @@ class InstanceCrops:
 
     def find(self, heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:
         """Return the peaks of heatmaps (n, K, h, w): points (n, K, 2) xy in the image, and maxima (n, K)."""
-        exact = self.spec.targets == "exact"
-        points, scores = decode(heatmaps) if exact else paper_decode(heatmaps)
+        targets, crop = self.spec.targets, self.spec.crop_size
+        points, scores = paper_decode(heatmaps) if targets == "paper" else decode(heatmaps)
         found = np.empty(points.shape, np.float64)
-        if exact:
+        if targets != "paper":
+            inner = heatmaps.shape[-2], heatmaps.shape[-1]
             for n, (own, transform) in enumerate(zip(points, self.transforms(), strict=True)):
-                found[n] = transform.to_image(heatmap_to_crop(own, STRIDE))
+                own = heatmap_to_crop(own, STRIDE) if targets == "exact" else udp_to_crop(own, inner, crop)
+                found[n] = transform.to_image(own)
         else:
             size = heatmaps.shape[:-3:-1]
             for n, own in enumerate(points):

@@ -107,8 +107,9 @@ def _fetch(address: HubAddress) -> Path:
         raise ModelError(
             "this repository holds no model that posewarper can read",
             path=str(address),
-            expected=f"what `posewarper push` puts there ({DESCRIPTION} and {WEIGHTS})",
-            got=f"no {DESCRIPTION}",
+            expected=f"what `posewarper push` puts there ({DESCRIPTION} and {WEIGHTS}), or ViTPose as "
+            f"transformers keeps it ({CONFIG} and {WEIGHTS})",
+            got="neither description",
             fix="check the name and the revision",
         )
     # Of the same commit as the description, even if another is pushed now.
@@ -125,6 +126,30 @@ def _fetch(address: HubAddress) -> Path:
             got="a description without them",
             fix="check the name and the revision; weights in other files (.bin, .pt) are not taken",
         ) from error
+
+
+def find_weights(address: PathLike) -> Path:
+    """Return the file of weights of a repository of any kind, from the cache or downloaded into it.
+
+    Raises:
+        ConfigError: if it is no address.
+        ModelError: if it cannot be had, or the repository has no such file.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    known = read_address(address)
+    try:
+        # What is in the cache is used as it is: others' weights do not change, and asking takes its time.
+        return _download(known, WEIGHTS, _WEIGHTS_SECONDS, local_files_only=True)
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return _download(known, WEIGHTS, _WEIGHTS_SECONDS)
+    except (LocalEntryNotFoundError, TimeoutError) as error:
+        raise _not_at_hand(known, error) from error
+    except EntryNotFoundError as error:
+        what, fix = "this repository holds no such weights", "check the name and the revision"
+        raise ModelError(what, path=str(known), expected=WEIGHTS, fix=fix) from error
 
 
 def _download_description(address: HubAddress) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from posewarper.crops import IMAGENET_MEAN, IMAGENET_STD
-from posewarper.model.backbone import STRIDE, build_backbone
+from posewarper.model.backbone import STRIDE, build_backbone, final_kernel
 from posewarper.model.warping import PAPER_BLOCKS, PAPER_DILATIONS, PAPER_WIDTH, WarpHead
 from posewarper.skeletons import Skeleton
 
@@ -38,7 +38,8 @@ class ModelSpec:
             that is known are the batches that the stage's first batch norm has counted; 1 where it has none.
         provenance: where the weights come from: version, video, labels, seed.
         targets: ``paper`` if it was trained on Gaussians on whole heatmap pixels, ``exact`` if on unrounded
-            ones; heatmaps are decoded accordingly.
+            ones, ``udp`` if on unrounded ones of unbiased data processing (Huang et al., CVPR 2020), where
+            the corner pixels of heatmap and crop lie on each other; crops and heatmaps are read accordingly.
         neck: how the backbone's feature maps become one, see
             :func:`~posewarper.model.backbone.build_backbone`.
     """
@@ -99,7 +100,7 @@ class ModelSpec:
             "mean": len(spec.mean) == 3 and all(map(math.isfinite, spec.mean)),
             "std": len(spec.std) == 3 and all(0 < n < math.inf for n in spec.std),
             "sigma": 0 < spec.sigma < _LARGEST,
-            "targets": spec.targets in ("paper", "exact"),
+            "targets": spec.targets in ("paper", "exact", "udp"),
             "trained": all(type(n) is int for n in spec.trained.values()),
             "provenance": isinstance(spec.provenance, Mapping),
         }
@@ -161,7 +162,8 @@ class PoseWarper(nn.Module):
         self.spec = spec
         keypoints = len(spec.skeleton)
         self.backbone, channels = build_backbone(spec.backbone, spec.crop_size, spec.neck)
-        self.final_layer = nn.Conv2d(channels, keypoints, 1)
+        kernel = final_kernel(spec.neck)
+        self.final_layer = nn.Conv2d(channels, keypoints, kernel, padding=kernel // 2)
         nn.init.normal_(self.final_layer.weight, std=0.001)
         assert self.final_layer.bias is not None
         nn.init.zeros_(self.final_layer.bias)

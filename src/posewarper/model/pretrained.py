@@ -35,8 +35,8 @@ from posewarper.errors import (
     what_stands_at,
 )
 from posewarper.files import refuse_bomb, sha256_of
-from posewarper.model.backbone import build_backbone, load_trunk, trunk_of, trunk_options
-from posewarper.model.hub import within
+from posewarper.model.backbone import VITPOSE, build_backbone, load_trunk, trunk_of, trunk_options
+from posewarper.model.hub import find_weights, is_address, read_address, within
 from posewarper.options import NetworkConfig
 
 PathLike = str | os.PathLike[str]
@@ -231,7 +231,8 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
     Args:
         network: names the backbone and the weights: ``none``, random ones, for which None is returned;
             ``imagenet``, the weights that timm has for it first, from the cache of Hugging Face or else
-            downloaded into it; a ``.safetensors``, ``.pth`` or ``.pt`` file with timm's names; or ``auto``,
+            downloaded into it; a ``.safetensors``, ``.pth`` or ``.pt`` file with timm's names; such a file on
+            Hugging Face, ``hf:timm/vit_base_patch16_224.mae``; or ``auto``,
             trained weights from an installed package, that cache or a download, and random ones with a
             warning where there are none.
         trains: whether a network is going to be trained at all.
@@ -254,8 +255,19 @@ def read_backbone_weights(network: NetworkConfig, *, trains: bool = True) -> Bac
         )
     with torch.device("meta"):  # an unknown backbone is refused here, before its weights are looked for
         trunk = trunk_of(build_backbone(name, network.crop_size, network.neck)[0])
+    if name in VITPOSE and wanted != AUTO:
+        raise ConfigError(
+            "the weights of ViTPose are those of a whole network",
+            expected="the network, as a model",
+            got=wanted,
+            fix="give hf:usyd-community/vitpose-base-simple, say, as the model (model.start in a recipe)",
+        )
     if wanted == AUTO:
         return _read_best(network, trunk)
+    if is_address(wanted):
+        # timm's own repositories are called as its weights are: timm/vit_base_patch16_224.mae.
+        tag = read_address(wanted).repository.removeprefix("timm/")
+        return _read(_as_timm(name, os.fspath(find_weights(wanted)), wanted, tag), trunk, network)
     found = _as_timm(name, *(_fetch(name) if wanted == IMAGENET else (wanted, wanted)))
     return _read(found, trunk, network)
 
@@ -274,9 +286,13 @@ def _read_best(network: NetworkConfig, trunk: nn.Module) -> BackboneWeights | No
         return None
 
 
-def _as_timm(backbone: str, path: str, source: str) -> _Found:
-    """Return a file of weights with timm's names, for crops as timm normalises them for this backbone."""
-    known = timm.get_pretrained_cfg(backbone)
+def _as_timm(backbone: str, path: str, source: str, tag: str = "") -> _Found:
+    """Return a file of weights with timm's names, for crops as timm normalises them for this backbone.
+
+    A ``tag`` names one of several weights of it, ``vit_base_patch16_224.mae``.
+    """
+    named = tag.partition(".")[0] == backbone
+    known = (timm.get_pretrained_cfg(tag) if named else None) or timm.get_pretrained_cfg(backbone)
     mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
     return _Found(path, source, _rgb(mean), _rgb(std))
 

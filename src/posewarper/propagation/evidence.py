@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posewarper.geometry import CropTransform
-from posewarper.heatmaps import crop_to_heatmap, decode, decode_peaks, encode, heatmap_to_crop
+from posewarper.heatmaps import crop_to_heatmap, crop_to_udp, decode, decode_peaks, encode, heatmap_to_crop
 from posewarper.model.backbone import STRIDE
 from posewarper.model.heatmap_runner import HeatmapEngine
+from posewarper.model.network import ModelSpec
 from posewarper.propagation.trajectory import Sighting, Steps
 from posewarper.structures import Floats, Ints, is_there
 from posewarper.video.track_crops import TrackCrops
@@ -93,6 +94,23 @@ class Evidence:
     origin: Floats
     trust_in_seen: Floats
     trust_in_flow: Floats
+
+
+def as_seen(crops: TrackCrops, spec: ModelSpec) -> TrackCrops:
+    """Return crops whose maps suit how a model's heatmaps lie in them.
+
+    The functions below take a heatmap's pixel for STRIDE of the crop's, edges on edges. Where a model has
+    corner pixels on corner pixels (``udp``), the maps take up the difference, about a sixtieth.
+    """
+    if spec.targets != "udp":
+        return crops
+    shares = STRIDE * crop_to_udp(np.ones(2), spec.heatmap_size, spec.crop_size)
+    moved = []
+    for each in crops.transforms:
+        matrix = each.matrix * shares[:, None]
+        matrix[:, 2] += (STRIDE - 1) / 2
+        moved.append(CropTransform(matrix, each.size))
+    return replace(crops, transforms=tuple(moved))
 
 
 def to_image(points: Floats, transforms: Sequence[CropTransform]) -> Floats:

@@ -14,7 +14,7 @@ from posewarper.model.network import PoseWarper
 from posewarper.motion.flow import BLENDS
 from posewarper.motion.interpolation import INTERPOLATIONS, fill_in, interpolate
 from posewarper.propagation.clip import Clip, settled_frames, usual_gap
-from posewarper.propagation.evidence import find_peaks, labelled_crop, warp_label
+from posewarper.propagation.evidence import as_seen, find_peaks, labelled_crop, warp_label
 from posewarper.propagation.stretch import Estimate, estimate_track, split_stretches, without_errors
 from posewarper.propagation.trust import Trust, measure_trust
 from posewarper.structures import Floats, Ints, Poses, Progress, Track, is_there, silent
@@ -130,7 +130,8 @@ def warp_in_fixed_crops(
         for rows in np.array_split(own, -(-len(own) // _LONGEST)):
             # The labelled frame comes first: it is the source of every warp.
             needed = np.concatenate([[track.frames[label]], frames[rows]])
-            crops = cut_track(video, needed, np.repeat(boxes[label][None], len(needed), axis=0), size)
+            around = np.repeat(boxes[label][None], len(needed), axis=0)
+            crops = as_seen(cut_track(video, needed, around, size), network.spec)
             heatmaps = network.heatmaps(crops.images)
             label_here = track.keypoints[label], track.visibility[label], crops.transforms[0]
             source = labelled_crop(0, *label_here, network)

@@ -20,6 +20,7 @@ from posewarper.propagation.evidence import (
     Evidence,
     Seen,
     Warped,
+    as_seen,
     find_all_peaks,
     find_peaks,
     labelled_crop,
@@ -155,7 +156,8 @@ class Stretch:
     def crops(self) -> TrackCrops:
         """What the network looks at."""
         assert self.network is not None
-        return self.clip.cut(self.track_id, self.frames, self.boxes, self.network.spec.crop_size)
+        spec = self.network.spec
+        return as_seen(self.clip.cut(self.track_id, self.frames, self.boxes, spec.crop_size), spec)
 
     def look(self, method: str) -> Estimate:
         """Return what the networks see: ``frame`` on each frame by itself, ``warper`` from the labels."""

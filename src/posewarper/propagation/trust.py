@@ -13,7 +13,7 @@ from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.motion.flow import FlowChain
 from posewarper.motion.interpolation import fill_in, interpolate
 from posewarper.propagation.clip import Clip
-from posewarper.propagation.evidence import find_all_peaks
+from posewarper.propagation.evidence import as_seen, find_all_peaks
 from posewarper.structures import VISIBLE, Floats, Labels, Track, is_there
 from posewarper.video.track_crops import cut_track, instance_sizes
 
@@ -134,7 +134,7 @@ def _misses(clip: Clip, track_id: int, network: HeatmapEngine) -> Floats:
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FRAMES)).astype(int)]
     frames, size = track.frames[rows], network.spec.crop_size
     boxes = clip.boxes(track_id, frames, size[1] / size[0])
-    crops = cut_track(clip.video, frames, boxes, size)
+    crops = as_seen(cut_track(clip.video, frames, boxes, size), network.spec)
     peaks = find_all_peaks(network.heatmaps(crops.images), crops.transforms, _PEAKS)
     order = list(network.spec.skeleton.flip_order)
     points = np.concatenate([peaks.points, peaks.points[:, order]], axis=2)

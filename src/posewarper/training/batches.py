@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from posewarper.errors import ConfigError, PosewarperError
-from posewarper.heatmaps import crop_to_heatmap, encode, paper_encode
+from posewarper.heatmaps import crop_to_heatmap, crop_to_udp, encode, paper_encode
 from posewarper.model.backbone import STRIDE
 from posewarper.options import AugmentationSettings
 from posewarper.structures import Floats, Ints, is_there
@@ -98,7 +98,8 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
         sigma: of the targets' Gaussians, in heatmap pixels; a whole number for the paper's targets.
         augmentation: the random crops, and how far the neighbour of a pair may be.
         pairs: whether items are pairs of frames (the warper) or single ones (the pose network).
-        exact_targets: targets and crops as for own clips, not the paper's, whose targets lie on whole pixels.
+        targets: as in :class:`~posewarper.model.network.ModelSpec`; those that are not the paper's go with
+            crops as for own clips.
         seed: of the augmentation.
 
     Raises:
@@ -113,10 +114,10 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
         sigma: float,
         augmentation: AugmentationSettings,
         pairs: bool,
-        exact_targets: bool = False,
+        targets: str = "paper",
         seed: int = 0,
     ) -> None:
-        if not exact_targets and sigma != int(sigma):
+        if targets == "paper" and sigma != int(sigma):
             raise ConfigError(
                 "the paper's targets have a sigma of whole heatmap pixels",
                 expected="a whole number",
@@ -125,7 +126,7 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
             )
         self.samples = samples
         self._crop_size, self._sigma = crop_size, sigma
-        self._augmentation, self._pairs, self._exact, self._seed = augmentation, pairs, exact_targets, seed
+        self._augmentation, self._pairs, self._targets, self._seed = augmentation, pairs, targets, seed
         self._reader = FrameReader(samples.videos)
 
     def __len__(self) -> int:
@@ -149,7 +150,7 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
         )
 
         def cut(frame: Sample) -> Sample:
-            return framing.cut(frame, self._crop_size, samples.skeleton, paper=not self._exact)
+            return framing.cut(frame, self._crop_size, samples.skeleton, paper=self._targets == "paper")
 
         own = cut(frame)
         crops = [own.image]
@@ -160,8 +161,8 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
             else:
                 crops.append(cut(frame._replace(image=self._reader.read(video, other))).image)
         size = width // STRIDE, height // STRIDE
-        if self._exact:
-            target = label_heatmaps(own.keypoints, self._crop_size, self._sigma)
+        if self._targets != "paper":
+            target = label_heatmaps(own.keypoints, self._crop_size, self._sigma, self._targets)
             weights = np.asarray(target.any((1, 2)), np.float32)
         else:
             target, weights = paper_encode(
@@ -175,10 +176,18 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
         }
 
 
-def label_heatmaps(keypoints: Floats, crop_size: tuple[int, int], sigma: float) -> NDArray[np.float32]:
-    """Return the heatmaps (..., K, H, W) of keypoints (..., K, 2) in crop pixels; zero where they are NaN."""
+def label_heatmaps(
+    keypoints: Floats, crop_size: tuple[int, int], sigma: float, targets: str = "exact"
+) -> NDArray[np.float32]:
+    """Return the heatmaps (..., K, H, W) of keypoints (..., K, 2) in crop pixels; zero where they are NaN.
+
+    ``targets``, ``exact`` or ``udp``, says how heatmaps lie in crops.
+    """
     size = crop_size[0] // STRIDE, crop_size[1] // STRIDE
-    return encode(crop_to_heatmap(keypoints, STRIDE), size, sigma)
+    inside = (
+        crop_to_udp(keypoints, size, crop_size) if targets == "udp" else crop_to_heatmap(keypoints, STRIDE)
+    )
+    return encode(inside, size, sigma)
 
 
 def images_to_tensor(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

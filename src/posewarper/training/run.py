@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,9 +23,17 @@ from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError
 from posewarper.files import write_text
 from posewarper.model.checkpoint import load_model, parameters_sha256
 from posewarper.model.network import ModelSpec, PoseWarper
+from posewarper.model.pretrained import NONE, BackboneWeights, read_backbone_weights
 from posewarper.model.runtime import keep_memory, repeatable
 from posewarper.model.warping import WarpHead
-from posewarper.options import MIN_SCORE, MadeUpSettings, PseudoSettings, Recipe
+from posewarper.options import (
+    MIN_SCORE,
+    MadeUpSettings,
+    ModelSettings,
+    NetworkConfig,
+    PseudoSettings,
+    Recipe,
+)
 from posewarper.paper.carrying import Rules
 from posewarper.posetrack.dataset import open_dataset
 from posewarper.posetrack.preparation import prepare_dataset
@@ -164,7 +173,8 @@ def build_model(
         The network, and the trained head that the recipe's warper is to match, that of ``model.start``.
 
     Raises:
-        ModelError: if the checkpoint to start from does not fit, or lacks a head to match.
+        ModelError: if the weights to start from do not fit, or lack a head to match.
+        ConfigError: if there are two of them.
     """
     settings, train, world = recipe.model, recipe.train, engine.num_processes
     batch = global_batch(train, world)
@@ -174,10 +184,18 @@ def build_model(
         targets=train.targets,
         batch_norm=f"{train.batch_norm}: {BATCH_NORMS[train.batch_norm]}; {crops} crops a device",
         provenance={"recipe": recipe.model_dump(mode="json"), "global_batch": batch, "processes": world},
-        **settings.model_dump(exclude={"skeleton", "start"}),
+        **settings.model_dump(exclude={"skeleton", "start", "backbone_weights"}),
     )
+    weights = _read_weights(settings)
     torch.manual_seed(train.seed)
-    model = PoseWarper(spec)
+    if weights is None:
+        model = PoseWarper(spec)
+    else:
+        begun = {"backbone_weights": {"source": weights.source, "sha256": weights.sha256}}
+        model = PoseWarper(
+            replace(spec, mean=weights.mean, std=weights.std, provenance={**spec.provenance, **begun})
+        )
+        weights.load_into(model.backbone)
     known = None if settings.start is None else load_model(settings.start)
     if known is not None:
         _start_from(model, known, settings.start, train.stage)
@@ -203,7 +221,32 @@ def build_model(
     return model, known.warp_head
 
 
+def _read_weights(settings: ModelSettings) -> BackboneWeights | None:
+    """Return what the backbone starts from, None for random weights or those of ``model.start``."""
+    if settings.backbone_weights == NONE:
+        return None
+    if settings.start is not None:
+        raise ConfigError(
+            "the backbone starts from its own weights or from those of a whole model, not from both",
+            expected="model.start or model.backbone_weights",
+            got="both",
+            fix="leave one of them out",
+        )
+    network = {
+        name: getattr(settings, name) for name in ("backbone", "backbone_weights", "crop_size", "neck")
+    }
+    return read_backbone_weights(NetworkConfig(**network))
+
+
 def _start_from(model: PoseWarper, known: PoseWarper, path: str | None, stage: str) -> None:
+    if "udp" in (of := (known.spec.targets, model.spec.targets)) and of[0] != of[1]:
+        raise ModelError(
+            "the heatmaps of the weights to start from lie in their crops in another way",
+            path=path,
+            expected=f"train.targets={of[0]}",
+            got=f"train.targets={of[1]}",
+            fix=f"set train.targets={of[0]}",
+        )
     # A pose network may start from one of other keypoints (COCO's), as it learns its own.
     if stage == "warper" and known.spec.skeleton.names != model.spec.skeleton.names:
         raise ModelError(
@@ -379,7 +422,7 @@ def _build_run(
         sigma=model.spec.sigma,
         augmentation=recipe.augmentation,
         pairs=settings.stage == "warper",
-        exact_targets=settings.targets == "exact",
+        targets=settings.targets,
         seed=settings.seed,
     )
     return Run(

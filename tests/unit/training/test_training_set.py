@@ -138,7 +138,7 @@ def test_neighbours_lie_within_reach_and_follow_the_original_s_rules(frames):
 
 def test_exact_targets_lie_at_the_keypoints(frames):
     samples = make_samples(frames)
-    items = make_set(frames, STILL, pairs=False, exact_targets=True, sigma=1.5)
+    items = make_set(frames, STILL, pairs=False, targets="exact", sigma=1.5)
     item = items[0, 2]
     transform = crop_transform((*(55 - 30, 36 - 40), 60, 80), (64, 48))
     points, _ = decode(item["target"].numpy())
