@@ -184,6 +184,10 @@ def request_of(recipe: Recipe, batch: int) -> dict[str, Any]:
     settings = recipe.model_dump(mode="json")
     for name in ("workers", "checkpoint_steps", "batch_per_device", "global_batch", "accumulate"):
         del settings["train"][name]
+    # Runs of earlier versions, which did not have these, go on.
+    for name, usual in (("neck", "upsampling"), ("backbone_weights", "none")):
+        if settings["model"][name] == usual:
+            del settings["model"][name]
     return {**settings, "global_batch": batch}
 
 

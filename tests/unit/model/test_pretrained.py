@@ -298,3 +298,31 @@ def test_a_backbone_without_weights_on_the_hub_is_refused(hub, name, said):
         read("imagenet", name)
     assert said in str(caught.value)
     assert hub.asked == []
+
+
+def test_weights_on_hugging_face_are_taken_by_their_address(monkeypatch, tmp_path):
+    """A ViT of timm's for crops that are not square, with the normalisation of the weights that are named."""
+    name = "vit_tiny_patch16_224"
+    weights = weights_of(name)
+    weights["pos_embed"] = torch.randn(weights["pos_embed"].shape, generator=torch.Generator().manual_seed(0))
+    save_file(weights, tmp_path / "model.safetensors")
+    asked = []
+
+    def find(address):
+        asked.append(address)
+        return tmp_path / "model.safetensors"
+
+    monkeypatch.setattr(pretrained, "find_weights", find)
+    address = f"hf:timm/{name}.x"
+    network = NetworkConfig(backbone=name, backbone_weights=address, crop_size=(96, 64), neck="upsampling")
+    found = read_backbone_weights(network)
+    assert found is not None and found.source == address and asked == [address]
+    positions = timm.layers.resample_abs_pos_embed(weights["pos_embed"], (6, 4), num_prefix_tokens=1)
+    here = next(value for own, value in found.state.items() if own.endswith("pos_embed"))
+    assert torch.equal(here, positions) and here.shape == (1, 25, 192)
+    mae = pretrained._as_timm("vit_base_patch16_224", "", "", "vit_base_patch16_224.mae")
+    assert mae.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert pretrained._as_timm("vit_base_patch16_224", "", "").mean == (0.5, 0.5, 0.5)
+    vitpose = network.model_copy(update={"backbone": "vitpose_base", "crop_size": (256, 192)})
+    with pytest.raises(ConfigError, match="those of a whole network"):
+        read_backbone_weights(vitpose)

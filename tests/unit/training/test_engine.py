@@ -413,3 +413,31 @@ def test_a_state_that_is_none_is_refused(tmp_path):
     torch.save({"format": "something else"}, tmp_path / "last.pt")
     with pytest.raises(ModelError, match="no training state"):
         load_state(tmp_path / "last.pt")
+
+
+def test_a_backbone_starts_from_weights_of_its_own(train, pose, monkeypatch):
+    asked = []
+
+    class Weights:
+        source, sha256 = "hf:timm/some.weights", "abc"
+        mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+
+        def load_into(self, backbone):
+            with torch.no_grad():
+                for parameter in backbone.parameters():
+                    parameter.fill_(0.25)
+
+    def read(network):
+        asked.append((network.backbone, network.backbone_weights, network.crop_size, network.neck))
+        return Weights()
+
+    monkeypatch.setattr(run, "read_backbone_weights", read)
+    own = {"model.backbone_weights": Weights.source, "train.learning_rate": 1e-9, "data.validation": "null"}
+    begun = train(**own).model
+    spec = load_model(pose).spec
+    assert asked == [(spec.backbone, Weights.source, spec.crop_size, "upsampling")]
+    assert all((p - 0.25).abs().max() < 1e-6 for p in begun.backbone.parameters())
+    assert (begun.spec.mean, begun.spec.std) == (Weights.mean, Weights.std)
+    assert begun.spec.provenance["backbone_weights"] == {"source": Weights.source, "sha256": "abc"}
+    with pytest.raises(ConfigError, match="not from both"):
+        train(out="both", **own, **{"model.start": pose})
