@@ -291,8 +291,8 @@ def _as_timm(backbone: str, path: str, source: str, tag: str = "") -> _Found:
 
     A ``tag`` names one of several weights of it, ``vit_base_patch16_224.mae``.
     """
-    named = tag.partition(".")[0] == backbone
-    known = (timm.get_pretrained_cfg(tag) if named else None) or timm.get_pretrained_cfg(backbone)
+    named = tag.partition(".")[0] == backbone and tag in timm.list_models(pretrained=True)
+    known = timm.get_pretrained_cfg(tag if named else backbone)
     mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
     return _Found(path, source, _rgb(mean), _rgb(std))
 
