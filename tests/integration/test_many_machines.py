@@ -53,7 +53,7 @@ def test_training_on_two_machines_one_of_which_dies(tmp_path, capsys):
         two.start(torchrun(hangs, run="killed"), said[1])
         wait_until(reached.exists, "the step in which the second machine dies")
         two.die()
-        assert first.wait(240) != 0
+        assert first.wait(600) != 0
         report = said[0].read_text()
         assert "error: another process of this run has ended" in report
         assert "[10.77.0.2]" in report.partition("error:")[2].partition("fix:")[0]
@@ -71,7 +71,7 @@ def test_training_on_two_machines_one_of_which_dies(tmp_path, capsys):
         again = torchrun([str(SEVERAL), json.dumps(jobs)], run="again")
         started = [machine.start(again, path) for machine, path in zip(machines, said, strict=True)]
         for process, path in zip(started, said, strict=True):
-            assert process.wait(240) == 0, path.read_text()
+            assert process.wait(600) == 0, path.read_text()
     code, _, err = command(capsys, "train", *words, resumed_alone, "--device", "cpu")
     assert code == 0, err
 

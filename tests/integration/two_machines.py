@@ -109,7 +109,7 @@ def torchrun(words: Sequence[str], *, run: str, port: int = PORT) -> list[str]:
     return [*command, *words]
 
 
-def wait_until(there: Callable[[], bool], what: str, seconds: float = 240) -> None:
+def wait_until(there: Callable[[], bool], what: str, seconds: float = 600) -> None:
     """Wait for something; AssertionError if it does not come in time."""
     end = time.monotonic() + seconds
     while not there():
