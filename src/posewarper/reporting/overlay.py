@@ -59,8 +59,15 @@ def draw_pose(
         thickness: pixels of a limb's width; left out, it follows from the size of the instance.
     """
     drawn = image.copy()
-    how = {"scores": scores, "visibility": visibility, "colour": colour, "thickness": thickness}
-    _draw_upon(drawn, keypoints, skeleton, **how)
+    _draw_upon(
+        drawn,
+        keypoints,
+        skeleton,
+        scores=scores,
+        visibility=visibility,
+        colour=colour,
+        thickness=thickness,
+    )
     return drawn
 
 
