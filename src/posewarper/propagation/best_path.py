@@ -27,10 +27,10 @@ _SEEN_SIGMA, _SEEN_COST, _SEEN_FLOOR, _SEEN_POWER = 0.02, 1.0, 0.05, 2.0
 _WARPED_SIGMA, _WARPED_COST, _WARPED_FLOOR = 0.04, 0.2, 0.2
 _CARRIED_COST, _CARRIED_FLOOR, _CARRIED_SURE = 0.6, 0.1, 0.03
 _LINE_COST, _LINE_FLOOR, _LINE_SURE = 0.6, 0.1, 0.03
-_MIRRORED = 0.9  # what a peak of the mirror keypoint counts
+_OPINION = 0.3  # odds below this, as logarithms, are none
 _MOTION_SIGMA, _MOTION_COST, _MOTION_FLOOR = 0.03, 0.2, 1e-3
-_TURN_SIGMA, _TURN_COST = 0.03, 0.5
-_TOGETHER_REACH, _TOGETHER_COST = 0.03, 1.0
+_TURN_SIGMA, _TURN_COST, _TURN_COST_SEEN = 0.03, 0.5, 0.7
+_TOGETHER_REACH, _TOGETHER_COST = 0.03, 1.5
 _LIMB_SLACK, _LIMB_SIGMA, _LIMB_COST = 0.15, 0.03, 1.0
 _SWEEPS = 2
 _NEVER = 1e5
@@ -103,7 +103,8 @@ class _Group:
         self.motion = trust_in_flow * _motion_costs(evidence, self.places)
         self.relative = (self.places - evidence.origin[:, None]) / evidence.size[:, None, None]
         # Where flow is lost, motion is quick and jerky; but then steadiness is all there is, so less is lost.
-        self.turn_cost = _TURN_COST * np.sqrt(trust_in_flow)
+        usual = _TURN_COST if evidence.seen is None else _TURN_COST_SEEN
+        self.turn_cost = usual * np.sqrt(trust_in_flow)
 
     def solve(self, paths: Floats, limbs: Limbs) -> list[Floats]:
         """Return the path (t, 2) of each keypoint, given those of the others that have one already."""
@@ -196,7 +197,7 @@ def _place_costs(evidence: Evidence, places: Floats, keypoint: int, mirror: int 
         if mirror is None:
             return own
         other = _support(places, peaks.points[:, mirror], peaks.heights[:, mirror], sigma * size, power)
-        return np.maximum(own, _MIRRORED * other)
+        return np.maximum(own, evidence.mirrored * other)
 
     if evidence.seen is not None:
         near = support(evidence.seen, _SEEN_SIGMA, _SEEN_POWER)
@@ -215,6 +216,30 @@ def _place_costs(evidence: Evidence, places: Floats, keypoint: int, mirror: int 
         _LINE_FLOOR + _support(places, line.points[:, keypoint, None], sure, sigma, 1.0)
     )
     return np.where(is_there(places), cost, _NEVER)
+
+
+def side_odds(evidence: Evidence, path: Floats, flip_order: Sequence[int]) -> Floats:
+    """Return (t, K): the odds, as logarithms, that the network sees a keypoint and not its mirror at a path.
+
+    They are 0 where it has no opinion: without a network, for keypoints that have no mirror, and where both
+    or neither are seen.
+    """
+    odds = np.zeros(path.shape[:2])
+    for keypoint, mirror in enumerate(flip_order):
+        if mirror == keypoint or evidence.seen is None:
+            continue
+        own, other = (
+            _support(
+                path[:, keypoint, None],
+                evidence.seen.points[:, k],
+                evidence.seen.heights[:, k],
+                _SEEN_SIGMA * evidence.size[:, None],
+                _SEEN_POWER,
+            )[:, 0]
+            for k in (keypoint, int(mirror))
+        )
+        odds[:, keypoint] = np.log((_SEEN_FLOOR + own) / (_SEEN_FLOOR + other))
+    return np.where(np.abs(odds) > _OPINION, odds, 0.0)
 
 
 def _support(places: Floats, points: Floats, heights: Floats, sigma: Floats, power: float) -> Floats:

@@ -80,6 +80,7 @@ class Evidence:
         size: (t,) of the subject in pixels.
         origin: (t, 2) a place that moves with the subject.
         trust_in_seen: (K,) the weight of what the pose network shows; 1 where it is as exact as usual.
+        mirrored: what a peak of the mirror keypoint counts; 1 where the network cannot tell left from right.
         trust_in_flow: (K,) the weight of optical flow; 1 where it is as good as in most clips.
     """
 
@@ -94,6 +95,7 @@ class Evidence:
     origin: Floats
     trust_in_seen: Floats
     trust_in_flow: Floats
+    mirrored: float = 1.0
 
 
 def as_seen(crops: TrackCrops, spec: ModelSpec) -> TrackCrops:

@@ -15,8 +15,9 @@ from posewarper.motion.flow import BLENDS
 from posewarper.motion.interpolation import INTERPOLATIONS, fill_in, interpolate
 from posewarper.propagation.clip import Clip, settled_frames, usual_gap
 from posewarper.propagation.evidence import as_seen, find_peaks, labelled_crop, warp_label
+from posewarper.propagation.sides import learn_trust
 from posewarper.propagation.stretch import Estimate, estimate_track, split_stretches, without_errors
-from posewarper.propagation.trust import Trust, measure_trust
+from posewarper.propagation.trust import Trust
 from posewarper.structures import Floats, Ints, Poses, Progress, Track, is_there, silent
 from posewarper.video.source import Video
 from posewarper.video.track_crops import cut_track, instance_boxes, without_strays
@@ -65,7 +66,7 @@ def propagate_clip(
         progress(f"propagating ({method})", min(done, total), total)
 
     network = None if model is None else HeatmapEngine(model, flip=True)
-    trust = measure_trust(clip, network) if method == "default" else None
+    trust = learn_trust(clip, network) if method == "default" else None
     found = {}
     for i, track in clip.labels.tracks.items():
         frames = clip.frames[i]
@@ -196,7 +197,7 @@ def propagate_again(
         track_id: the track.
         touched: rising frames on which labels have changed, or on which the track is only now.
         network: what looks, None for none.
-        trust: from :func:`~posewarper.propagation.trust.measure_trust`.
+        trust: from :func:`~posewarper.propagation.sides.learn_trust`.
         start: the poses so far.
 
     Returns:

@@ -173,7 +173,7 @@ class Stretch:
     def solve(self, trust: Trust) -> Estimate:
         """Return the trajectory that fits all evidence: method ``default``."""
         size = self.size[:, None]
-        evidence = self._gather(trust)
+        evidence = self.gather(trust)
         skeleton, limbs = self.clip.labels.skeleton, measure_limbs(self.clip.labels)
         path = choose_paths(evidence, skeleton.flip_order, limbs, np.flatnonzero(self.known))
         sightings = [*evidence.carried, evidence.interpolated]
@@ -197,7 +197,8 @@ class Stretch:
         scores = 1 / (1 + solved.sigma / (_SCORE_SIGMA * size))
         return Estimate(solved.points, scores, size * expected_error(read_signs(solved, evidence)))
 
-    def _gather(self, trust: Trust) -> Evidence:
+    def gather(self, trust: Trust) -> Evidence:
+        """Return all evidence of the stretch."""
         seen, warped = None, None
         if self.network is not None and self.network.spec.trained.get("pose"):
             heatmaps = self.network.heatmaps(self.crops.images)
@@ -222,6 +223,7 @@ class Stretch:
             origin=self.origin,
             trust_in_seen=trust.network,
             trust_in_flow=trust_in_flow,
+            mirrored=trust.mirrored,
         )
 
     def _joint(self) -> Floats:

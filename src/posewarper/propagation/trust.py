@@ -32,6 +32,7 @@ class Trust(NamedTuple):
     flow_error: float  # how far labels carried by flow are off, as a multiple of what is usual
     network: Floats  # (K,) from 0 to 1: what the pose network's peaks count for, 1 for the usual
     lines: Mapping[int, Lines]  # track id -> what lines between its labels are worth
+    mirrored: float = 1.0  # what a peak of the mirror keypoint counts
 
 
 def measure_trust(clip: Clip, network: HeatmapEngine | None) -> Trust:
@@ -45,7 +46,7 @@ def measure_trust(clip: Clip, network: HeatmapEngine | None) -> Trust:
 def measure_again(trust: Trust, clip: Clip) -> Trust:
     """Measure anew what hangs on the labels alone, and keep what the network is to be trusted."""
     lines = {i: measure_lines(track) for i, track in clip.labels.tracks.items()}
-    return Trust(measure_flow_error(clip.labels, clip.chains), trust.network, lines)
+    return trust._replace(flow_error=measure_flow_error(clip.labels, clip.chains), lines=lines)
 
 
 # Optical flow. One standard deviation as a share of the subject's size, for each frame that labels are

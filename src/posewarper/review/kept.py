@@ -27,7 +27,8 @@ from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.runtime import resolve_device
 from posewarper.propagation.clip import Clip, prepare_again
 from posewarper.propagation.methods import propagate_again
-from posewarper.propagation.trust import Trust, measure_again, measure_trust
+from posewarper.propagation.sides import learn_trust
+from posewarper.propagation.trust import Trust, measure_again
 from posewarper.structures import Floats, Ints, Labels, Track
 from posewarper.video.track_crops import TrackCrops
 
@@ -133,7 +134,7 @@ class Kept:
         self.network = (
             None if model is None else _Heatmaps(load_model(model).to(resolve_device(device)).eval())
         )
-        self.trust: Trust = measure_trust(self.clip, self.network)
+        self.trust: Trust = learn_trust(self.clip, self.network)
         self._extend = extend
 
     def solve(self, labels: Labels, touched: Mapping[int, Ints], poses: Mapping[int, Track]) -> list[Solved]:

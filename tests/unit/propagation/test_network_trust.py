@@ -61,7 +61,9 @@ def trust_in(monkeypatch):
             seen = np.maximum(maps[:, list(shown)], also * maps)
             return torch.from_numpy(seen.astype(np.float32))
 
-        network = SimpleNamespace(spec=SimpleNamespace(crop_size=CROP_SIZE, skeleton=SKELETON), heatmaps=see)
+        network = SimpleNamespace(
+            spec=SimpleNamespace(crop_size=CROP_SIZE, skeleton=SKELETON, targets="exact"), heatmaps=see
+        )
         return measure_network_trust(clip, network), video
 
     return measure
