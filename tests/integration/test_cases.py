@@ -12,14 +12,11 @@ import pytest
 FOLDER = Path(os.environ.get("POSEWARPER_CASES", Path(__file__).resolve().parents[3] / "shared" / "cases"))
 # Seconds to a minute: networks, kills, many frames or an import of torch for each of many files.
 SLOW = ("03-recipe", "04-recipe", "07-recipe", "12-train", "14-", "16-", "17-", "18-", "22-", "30-")
-LATER: dict[str, str] = {}
 NAMES = sorted(p.name for p in FOLDER.glob("[0-9]*") if p.suffix in (".sh", ".py")) if FOLDER.is_dir() else []
 
 
 def _case(name: str):
     marks = [pytest.mark.slow] if name.startswith(SLOW) else []
-    if name in LATER:
-        marks.append(pytest.mark.xfail(reason=LATER[name], strict=False))
     return pytest.param(name, marks=marks, id=name)
 
 
