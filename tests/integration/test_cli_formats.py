@@ -32,7 +32,8 @@ def test_the_help_names_every_format_and_skeleton(capsys):
     code, out, _ = command(capsys, "convert", "--help")
     said = " ".join(out.replace("\u2502", " ").split())
     assert code == 0
-    assert all(f"{name}:" in said or f"{name} the" in said for name in FORMATS)
+    said_of = ("{}:", "{} the", "{} (")
+    assert all(any(how.format(name) in said for how in said_of) for name in FORMATS)
     assert all(name in said for name in PRESETS)
 
 

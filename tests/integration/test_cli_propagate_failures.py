@@ -155,7 +155,7 @@ def test_a_model_for_another_skeleton(refused, tmp_path, names):
 def test_a_model_that_is_none(refused, tmp_path):
     refused("a checkpoint of posewarper", "--model", tmp_path / "none.pt")
     refused("cannot read", "--model", write_some_labels(tmp_path))
-    refused("cannot read", "--model", tmp_path)
+    refused("this folder holds no model", "--model", tmp_path)
 
 
 @pytest.mark.parametrize("method", ["default", "linear"])

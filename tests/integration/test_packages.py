@@ -106,7 +106,8 @@ def test_the_packages_page(metadata):
     assert home.format("blob") + "docs/formats.md" in targets
     for target in targets:
         if target.startswith("https://github.com/posewarper/posewarper/"):
-            assert (ROOT / target.split(f"/v{__version__}/")[1]).is_file(), target
+            path = target.split(f"/v{__version__}/")[1].split("#")[0]
+            assert (ROOT / path).is_file(), target
 
 
 class Installed:
