@@ -117,7 +117,7 @@ def test_two_processes_learn_what_one_does(folders, stage):
 def test_with_batch_statistics_they_differ_and_the_checkpoint_says_why(folders, stage):
     one, two = pair(folders, stage, "paper")
     assert two.spec.provenance["processes"] == 2
-    assert largest_difference(one, two) > 1e-4 and share_apart(one, two) > 0.1
+    assert largest_difference(one, two) > 1e-4 and share_apart(one, two) > 0.02
     crops = {"pose": (4, 2), "warper": (8, 4)}[stage]
     for model, seen in zip((one, two), crops, strict=True):
         assert f"{seen} crops a device" in model.spec.batch_norm
