@@ -105,21 +105,10 @@ def test_what_cannot_be_pushed_is_told(capsys, place, words, message):
     assert sorted(place.iterdir()) == before
 
 
-# Several commands in one process: each of them would import torch anew.
-_COMMANDS = """\
-import json, sys
-from posewarper.cli.app import app
-for words in json.loads(sys.argv[1]):
-    try:
-        app(words, prog_name="posewarper")
-    except SystemExit as left:
-        if left.code:
-            raise
-"""
-
-
 def run(commands: list[list[str]], **environment: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-c", _COMMANDS, json.dumps(commands)]
+    # In one process: each command would import torch anew.
+    script = str(Path(__file__).with_name("several_commands.py"))
+    words = [sys.executable, script, json.dumps(commands)]
     known = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
     return subprocess.run(words, env=known, capture_output=True, text=True, timeout=300, check=False)
 

@@ -270,7 +270,7 @@ class Stretch:
         sigma = _LINES * np.sqrt(rate**2 + strays**2) * room + _LEAST_LINE * size
         interpolated = Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma)
 
-        times = self._beside_flow(_LINES * rate * room, sides)
+        times = _beside_flow(_LINES * rate * room, sides)
         weight = np.full(points.shape[1], min(1.0, self._flow_error(trust) ** -2))
         if self.network is None:
             weight = np.minimum(1.0, np.maximum(weight, (times / _FLOW_ALONE) ** 2))
@@ -281,16 +281,6 @@ class Stretch:
     def _flow_error(self, trust: Trust) -> float:
         """Return how far off flow is to be taken to be, as a multiple of what is usual."""
         return trust.flow_error if self.network is None else min(trust.flow_error, _MOST_FLOW_ERROR)
-
-    def _beside_flow(self, sigma: Floats, sides: Sequence[Sighting]) -> Floats:
-        """Return (K,) how many times as far off as flow something usually is, given its deviations (t, K)."""
-        flow = np.min([np.nan_to_num(side.sigma, nan=np.inf) for side in sides], axis=0)
-        there = np.isfinite(sigma) & np.isfinite(flow) & (flow > 0)
-        found = [
-            np.median((own / other)[some]) if some.any() else 0.0
-            for own, other, some in zip(sigma.T, flow.T, there.T, strict=True)
-        ]
-        return np.array(found)
 
     def _guess(self, before: Floats, after: Floats) -> list[Sighting]:
         """Return where keypoints may be whose own labels are further away (t, K) than those of the others.
@@ -321,6 +311,17 @@ class Stretch:
 
 def _trusted(seen: Seen, sigma: float | Floats, size: Floats) -> Sighting:
     return Sighting(seen.points, sigma * np.clip(seen.scores, _LOWEST, 1.0) ** -1.0 * size)
+
+
+def _beside_flow(sigma: Floats, sides: Sequence[Sighting]) -> Floats:
+    """Return (K,) how many times as far off as flow something usually is, given its deviations (t, K)."""
+    flow = np.min([np.nan_to_num(side.sigma, nan=np.inf) for side in sides], axis=0)
+    there = np.isfinite(sigma) & np.isfinite(flow) & (flow > 0)
+    found = [
+        np.median((own / other)[some]) if some.any() else 0.0
+        for own, other, some in zip(sigma.T, flow.T, there.T, strict=True)
+    ]
+    return np.array(found)
 
 
 def _strays(points: Floats, room: Floats, side: Sighting) -> Floats:
