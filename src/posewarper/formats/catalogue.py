@@ -73,6 +73,21 @@ _NO_STATES = (
     "looked at"
 )
 
+
+def _by_sleap_io(what: str, *, reads: str, told: str, loader: str) -> LabelFormat:
+    """Return a format that sleap-io alone reads, and nothing here writes."""
+    return LabelFormat(
+        what=what,
+        reads=reads,
+        told=told,
+        suffixes=(),
+        read=partial(sleap.read_other, loader=loader, what=what),
+        chooses=True,
+        write=None,
+        extra="formats",
+    )
+
+
 FORMATS: dict[str, LabelFormat] = {
     "posetrack": LabelFormat(
         what="COCO keypoints JSON with PoseTrack18's video fields",
@@ -221,35 +236,23 @@ FORMATS: dict[str, LabelFormat] = {
             "size, the number of frames, the video's name, the names of the frames' files"
         ),
     ),
-    "sleap-analysis": LabelFormat(
-        what="an analysis file of SLEAP",
+    "sleap-analysis": _by_sleap_io(
+        "an analysis file of SLEAP",
         reads="an .h5 file that SLEAP exported for analysis",
         told="HDF5 with tracks and node_names",
-        suffixes=(),
-        read=partial(sleap.read_other, loader="load_analysis_h5", what="an analysis file of SLEAP"),
-        chooses=True,
-        write=None,
-        extra="formats",
+        loader="load_analysis_h5",
     ),
-    "jabs": LabelFormat(
-        what="poses of JABS",
+    "jabs": _by_sleap_io(
+        "poses of JABS",
         reads="an .h5 file, <video>_pose_est_v*.h5",
         told="HDF5 with poseest",
-        suffixes=(),
-        read=partial(sleap.read_other, loader="load_jabs", what="poses of JABS"),
-        chooses=True,
-        write=None,
-        extra="formats",
+        loader="load_jabs",
     ),
-    "alphatracker": LabelFormat(
-        what="labels of AlphaTracker",
+    "alphatracker": _by_sleap_io(
+        "labels of AlphaTracker",
         reads="a .json file with a list of images",
         told="a JSON list with filename and annotations",
-        suffixes=(),
-        read=partial(sleap.read_other, loader="load_alphatracker", what="labels of AlphaTracker"),
-        chooses=True,
-        write=None,
-        extra="formats",
+        loader="load_alphatracker",
     ),
 }
 
