@@ -24,11 +24,13 @@ from moving_clip import (
 
 from posewarper import fit, fitting, load_model, propagate
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, PosewarperWarning
+from posewarper.model import heatmap_runner
 from posewarper.model.checkpoint import parameters_sha256
 from posewarper.model.pretrained import read_backbone_weights
 from posewarper.options import EFFORTS, NetworkConfig
 from posewarper.skeletons import Skeleton
 from posewarper.structures import Labels, Track
+from posewarper.training import own_clip
 from posewarper.video.source import open_video
 from posewarper.video.writing import write_video
 
@@ -150,6 +152,15 @@ def test_a_backbone_starts_from_given_weights(video, tiny, tmp_path):
     assert len(model.spec.provenance["backbone_weights"]["sha256"]) == 64
     assert model.backbone.get_parameter("conv1.weight").abs().max() < 0.05
     assert "backbone_weights" not in tiny_fit(video, some_labels()).spec.provenance
+
+
+@pytest.mark.parametrize("halved", [True, False], ids=["bfloat16", "float32"])
+def test_fitting_works_where_onnxruntime_does_not_compute(video, monkeypatch, halved):
+    # As on GPUs, which PyTorch drives, and on processors that multiply in bfloat16.
+    for module in (own_clip, heatmap_runner):
+        monkeypatch.setattr(module, "half_precision", lambda device, network=None: halved)
+    monkeypatch.setattr(heatmap_runner, "accelerate", lambda *_: None)
+    assert tiny_fit(video, some_labels()).spec.trained.keys() == {"pose", "warp"}
 
 
 def test_the_seed_decides_the_weights(video, tmp_path):

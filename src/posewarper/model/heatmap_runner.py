@@ -60,6 +60,7 @@ def fold(model: PoseWarper, *, halved: bool = False) -> PoseWarper:
         raise RuntimeError("batch norms are constants in evaluation mode only: call eval()")
     with torch.inference_mode(False), torch.no_grad():
         folded = copy.deepcopy(model).requires_grad_(False)
+        folded.eval()  # a head that is being trained stays in training mode, though its model is not
         folded.backbone = _fold(folded.backbone)
         folded.warp_head.residual_stack = _fold(folded.warp_head.residual_stack)
         if halved:
@@ -200,7 +201,9 @@ class HeatmapEngine:
         if precision not in PRECISIONS:
             raise unknown_name("unknown precision of the network", precision, PRECISIONS)
         self.spec, self.device = model.spec, model.device
-        self.halved = half_precision(model.device) if precision == "auto" else precision == "bfloat16"
+        network = model if isinstance(model, nn.Module) else None
+        is_auto, is_faster = precision == "auto", half_precision(model.device, network)
+        self.halved = is_faster if is_auto else precision == "bfloat16"
         self._given, self._flip, self._batch = model, flip, batch
         self._still: dict[tuple[int, ...], list[Tensor]] = {}  # of the last size of heatmaps
         self._accelerates = (

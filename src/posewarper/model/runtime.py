@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.utils.deterministic
+from torch import nn
 
 from posewarper.errors import ConfigError
 from posewarper.processes import local_rank
@@ -82,8 +83,11 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def half_precision(device: torch.device) -> bool:
+def half_precision(device: torch.device, network: nn.Module | None = None) -> bool:
     """Tell whether bfloat16 is worth using: any CUDA GPU that has it, or a CPU that multiplies in it.
+
+    A CPU that has no matrix unit (AMX) gains with dense convolutions and loses with those of single channels,
+    so that a ``network`` with these is better off in float32 there.
 
     ``ONEDNN_MAX_CPU_ISA`` and ``ATEN_CPU_CAPABILITY`` make PyTorch act on a large processor as on an ordinary
     one, without bfloat16.
@@ -97,13 +101,16 @@ def half_precision(device: torch.device) -> bool:
     if level.upper() in _ISAS_WITHOUT_BF16 or os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):
         return False
     capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capability.get("amx_bf16") or capability.get("avx512_bf16"))
+    if capability.get("amx_bf16"):
+        return True
+    modules = () if network is None else network.modules()
+    is_depthwise = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in modules)
+    return bool(capability.get("avx512_bf16")) and not is_depthwise
 
 
-def precision(device: torch.device, *, halved: bool | None = None) -> torch.autocast:
-    """Return the autocast context of a device: bfloat16 or none; ``halved`` None takes what is faster."""
-    enabled = half_precision(device) if halved is None else halved
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+def precision(device: torch.device, *, halved: bool) -> torch.autocast:
+    """Return the autocast context of a device: bfloat16 or none."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=halved)
 
 
 @contextmanager

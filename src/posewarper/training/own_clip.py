@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -437,7 +438,7 @@ def _freeze(step: PoseStep, frozen: Sequence[nn.Parameter], batches: Sequence[Ba
     if not (isinstance(backbone, PyramidBackbone) and len(backbone.lower_blocks)):
         return
     see: Callable[[Tensor], Sequence[Tensor]] = backbone.lower
-    if model.device.type == "cpu" and not half_precision(model.device):
+    if model.device.type == "cpu" and not half_precision(model.device, model):
         see = accelerate(backbone.lower, {"crops": like_crops((2, 3, *model.spec.crop_size))}) or see
     backbone.see_lower = see
 
@@ -535,6 +536,10 @@ def train_pose_on_propagated(
     return _train_pose(model, regions, config, (seed, 3), schedule, PSEUDO, progress, kept)
 
 
+def _precision(model: PoseWarper) -> AbstractContextManager[object]:
+    return precision(model.device, halved=half_precision(model.device, model))
+
+
 def _train_pose(
     model: PoseWarper,
     regions: Sequence[Region],
@@ -545,7 +550,7 @@ def _train_pose(
     progress: Progress,
     kept: KeptFit | None,
 ) -> bool:
-    step = PoseStep(model, "paper", precision(model.device))
+    step = PoseStep(model, "paper", _precision(model))
     frozen = lower_stages(model.backbone) if "backbone_weights" in model.spec.provenance else ()
     return _fit(step, partial(pose_batch, regions), config, seed, schedule, stage, progress, kept, frozen)
 
@@ -567,7 +572,7 @@ def train_warper(
     :func:`pair_batch` and :func:`train_pose`.
     """
     engine = HeatmapEngine(model.eval())
-    step = WarperStep(model, "frozen_backbone", precision(model.device), engine=engine)
+    step = WarperStep(model, "frozen_backbone", _precision(model), engine=engine)
     schedule = Schedule(config.warp_iterations, config.warp_learning_rate)
     draw_batch = partial(pair_batch, labelled, nearby)
     return _fit(step, draw_batch, config, (seed, 2), schedule, _WARPER, progress, kept)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from posewarper.errors import ConfigError
 from posewarper.model import runtime
@@ -78,12 +79,8 @@ def test_half_precision_needs_a_machine_that_has_it(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert half_precision(torch.device("cpu")) is False
-    with precision(torch.device("cpu")):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     capabilities["amx_bf16"] = True
     assert half_precision(torch.device("cpu")) is True
-    with precision(torch.device("cpu")):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     assert half_precision(torch.device("mps")) is False
     # Where it is asked to act as an ordinary processor, it has none either.
     for name, value in {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}.items():
@@ -92,6 +89,25 @@ def test_half_precision_needs_a_machine_that_has_it(monkeypatch):
             assert half_precision(torch.device("cpu")) is False
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "ALL")
     assert half_precision(torch.device("cpu")) is True
+
+
+@pytest.mark.parametrize(("has_matrix_unit", "gains"), [(False, False), (True, True)])
+def test_convolutions_of_single_channels_gain_from_half_precision_with_a_matrix_unit_only(
+    monkeypatch, has_matrix_unit, gains
+):
+    capabilities = {"avx512_bf16": True, "amx_bf16": has_matrix_unit}
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    dense, depthwise = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+    assert half_precision(torch.device("cpu"), dense) is True
+    assert half_precision(torch.device("cpu"), nn.Sequential(dense, depthwise)) is gains
+
+
+@pytest.mark.parametrize(("halved", "expected"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_products_have_the_precision_that_was_asked_for(halved, expected):
+    with precision(torch.device("cpu"), halved=halved):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
 
 
 def deterministic() -> tuple[bool, bool]:
