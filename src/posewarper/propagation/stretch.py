@@ -35,7 +35,7 @@ from posewarper.video.track_crops import TrackCrops
 # Crops in memory at a time; a longer stretch between labels is solved in pieces that overlap.
 _LONGEST, _OVERLAP = 256, 32
 # A peak of height h is trusted to sigma / h, as a share of the subject's size.
-_PEAKS, _PEAK_SIGMA, _WARP_SIGMA, _LOWEST = 4, 0.02, 0.04, 0.02
+_PEAKS, _PEAK_SIGMA, _WARP_SIGMA, _LOWEST = 4, 0.017, 0.04, 0.02
 # Labels of a keypoint are far apart if by so many times the usual gap. What the subject's shape then tells of
 # it is trusted to so many times its median error, and no more than to a share of the size.
 _FAR, _GUESS, _LEAST_GUESS = 1.5, 2.0, 0.05
@@ -45,8 +45,10 @@ _LINES, _LEAST_LINE = 2.0, 0.002
 # Where lines are this many times as far off as flow, flow is all there is, however bad. Beside a network they
 # have a say where they are off by this share of it, and flow counts as no worse than so many times the usual.
 _FLOW_ALONE, _HEARD, _MOST_FLOW_ERROR = 2.0, 0.3, 4.0
-# The chosen path is trusted a little everywhere; evidence further from it belongs to something else.
-_PATH_SIGMA, _NEAR_PATH = 0.04, 0.1
+# The chosen path is trusted a little everywhere; evidence further from it belongs to something else. A path
+# that a network has helped to choose is the better one.
+_PATH_SIGMA, _PATH_SIGMA_SEEN = 0.04, 0.03
+_NEAR_PATH, _NEAR_PATH_SEEN = 0.1, 0.08
 # What ties a piece of a long stretch to the piece before it, and to labels beyond its ends.
 _JOINT_SIGMA, _ROUGH_SIGMA = 0.005, 0.05
 # A keypoint that is uncertain by this share of the subject's size scores one half.
@@ -181,7 +183,9 @@ class Stretch:
             sightings.append(_trusted(evidence.seen.nearest(path), _PEAK_SIGMA / trust.network, size))
         if evidence.warped is not None:
             sightings.append(_trusted(evidence.warped.blended, _WARP_SIGMA, size))
-        sightings = [_within(sighting, path, _NEAR_PATH * size) for sighting in sightings]
+        alone = evidence.seen is None
+        reach = (_NEAR_PATH if alone else _NEAR_PATH_SEEN) * size
+        sightings = [_within(sighting, path, reach) for sighting in sightings]
         if self._is_piece():
             # It lacks the label at one or both of its ends. It begins where the piece before it arrived, and
             # is drawn loosely to the labels that flow carries from both sides, which know the far label.
@@ -190,7 +194,8 @@ class Stretch:
             for points, sigma in ((joint, _JOINT_SIGMA), (evidence.rough, _ROUGH_SIGMA)):
                 sightings.append(Sighting(points, np.full(path.shape[:2], sigma) * size))
         labels = label_sighting(self.keypoints, self.visibility, self.size)
-        guide = Sighting(path, np.broadcast_to(_PATH_SIGMA * size, path.shape[:2]))
+        guided = (_PATH_SIGMA if alone else _PATH_SIGMA_SEEN) * size
+        guide = Sighting(path, np.broadcast_to(guided, path.shape[:2]))
         heard = is_there(evidence.interpolated.points).any(0)
         how = {"trust_in_flow": np.where(heard, evidence.trust_in_flow, 1.0), "guide": guide}
         solved = solve_trajectory(path, labels, sightings, evidence.steps, self.size, **how)

@@ -19,7 +19,7 @@ from posewarper.structures import Floats, is_there
 
 # Standard deviations as a share of the subject's size.
 _LABEL, _HIDDEN_LABEL = 1e-4, 0.04
-_FLOW, _ACCELERATION = 0.004, 0.05
+_FLOW, _ACCELERATION = 0.005, 0.05
 _ROUNDS = 8
 
 # points (t, K, 2) -> displacements to the next frame read at the earlier and at the later frame's points.
