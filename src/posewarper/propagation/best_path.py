@@ -8,11 +8,15 @@ contradicts, for sudden changes of velocity, for left and right in one place, an
 labelled one. The cheapest path is found exactly, by dynamic programming over pairs of consecutive frames; a
 left and a right keypoint are solved together. Limbs tie keypoints to each other: a second sweep sees the
 others' paths.
+
+Without a network two paths often cost nearly the same: flow from the label before says one thing, flow from
+the label after another. There the candidates of each frame are averaged, by the odds of the cheapest path
+through each of them, rather than one being chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -33,6 +37,9 @@ _TURN_SIGMA, _TURN_COST, _TURN_COST_SEEN = 0.03, 0.5, 0.7
 _TOGETHER_REACH, _TOGETHER_COST = 0.03, 1.5
 _LIMB_SLACK, _LIMB_SIGMA, _LIMB_COST = 0.15, 0.03, 1.0
 _SWEEPS = 2
+# Consecutive frames tell much the same, so that odds are not as long as the difference of the costs. What
+# costs so much more than the cheapest is no longer averaged.
+_SAME, _MOST_MORE = 1.5, 3.0
 _NEVER = 1e5
 
 Limbs = Mapping[tuple[int, int], float]
@@ -52,7 +59,7 @@ def measure_limbs(labels: Labels) -> dict[tuple[int, int], float]:
 
 
 def choose_paths(evidence: Evidence, flip_order: Sequence[int], limbs: Limbs, known: Ints) -> Floats:
-    """Choose the cheapest path of every keypoint; see the description of this file.
+    """Choose the path of every keypoint; see the description of this file.
 
     Args:
         evidence: what is known.
@@ -76,11 +83,17 @@ def choose_paths(evidence: Evidence, flip_order: Sequence[int], limbs: Limbs, kn
         b = int(flip_order[a])
         if a <= b or b not in wanted:
             groups.append(_Group(evidence, (a, b) if b != a and b in wanted else (a,), flip_order))
-    for _ in range(_SWEEPS):
+    for _ in range(_SWEEPS - 1):
         for group in groups:
-            for keypoint, path in zip(group.keypoints, group.solve(paths, limbs), strict=True):
-                paths[:, keypoint] = path
-    return paths
+            paths[:, group.keypoints] = group.choose(paths, limbs)
+    # Limbs are measured between paths that are chosen; averages have no length.
+    averages = paths.copy()
+    for group in groups:
+        if evidence.seen is None:
+            paths[:, group.keypoints], averages[:, group.keypoints] = group.average(paths, limbs)
+        else:
+            averages[:, group.keypoints] = paths[:, group.keypoints] = group.choose(paths, limbs)
+    return averages
 
 
 class _Group:
@@ -100,28 +113,49 @@ class _Group:
             costs.append(cost)
         self.costs = costs
         trust_in_flow = float(np.mean(evidence.trust_in_flow[list(keypoints)]))
+        self.trust_in_flow = trust_in_flow
         self.motion = trust_in_flow * _motion_costs(evidence, self.places)
         self.relative = (self.places - evidence.origin[:, None]) / evidence.size[:, None, None]
         # Where flow is lost, motion is quick and jerky; but then steadiness is all there is, so less is lost.
         usual = _TURN_COST if evidence.seen is None else _TURN_COST_SEEN
         self.turn_cost = usual * np.sqrt(trust_in_flow)
 
-    def solve(self, paths: Floats, limbs: Limbs) -> list[Floats]:
-        """Return the path (t, 2) of each keypoint, given those of the others that have one already."""
+    def choose(self, paths: Floats, limbs: Limbs) -> Floats:
+        """Return the cheapest path of each keypoint (t, n, 2), given those of the others that have one."""
+        costs, ties = self._all_costs(paths, limbs), (self.motion, self.relative, self.turn_cost)
+        chosen = (_cheapest(costs, *ties),) if costs.ndim == 2 else _cheapest_pair(costs, *ties)
+        return self._at(chosen)
+
+    def average(self, paths: Floats, limbs: Limbs) -> tuple[Floats, Floats]:
+        """Return the cheapest paths as :meth:`choose` does, and the means of all candidates by their odds."""
+        costs, ties = self._all_costs(paths, limbs), (self.motion, self.relative, self.turn_cost)
+        found = (_costs_through(costs, *ties),) if costs.ndim == 2 else _costs_through_pair(costs, *ties)
+        means = []
+        for through in found:
+            # Flow that counts for less makes differences smaller, not paths more alike.
+            more = (through - through.min()) / self.trust_in_flow
+            odds = np.exp(-more / _SAME) - np.exp(-_MOST_MORE / _SAME)
+            odds = np.where(is_there(self.places), np.maximum(odds, 0.0), 0.0)
+            total = odds.sum(1, keepdims=True)
+            mean = (odds[..., None] * np.nan_to_num(self.places)).sum(1) / np.where(total > 0, total, 1.0)
+            means.append(np.where(total > 0, mean, np.nan))
+        return self._at([through.argmin(1) for through in found]), np.stack(means, axis=1)
+
+    def _at(self, chosen: Sequence[Ints]) -> Floats:
+        return np.stack([self.places[np.arange(len(self.size)), path] for path in chosen], axis=1)
+
+    def _all_costs(self, paths: Floats, limbs: Limbs) -> Floats:
+        """Return (t, n) what each candidate costs the keypoint; of two (t, n, n), left and right together."""
         costs = [
             cost + self._limb_costs(keypoint, paths, limbs)
             for keypoint, cost in zip(self.keypoints, self.costs, strict=True)
         ]
-        rows = np.arange(len(self.size))
         if len(costs) == 1:
-            chosen = (_cheapest(costs[0], self.motion, self.relative, self.turn_cost),)
-        else:
-            apart = np.linalg.norm(self.places[:, :, None] - self.places[:, None], axis=-1)
-            share = apart / self.size[:, None, None]
-            together = np.nan_to_num(_TOGETHER_COST * np.exp(-(share**2) / (2 * _TOGETHER_REACH**2)))
-            both = costs[0][:, :, None] + costs[1][:, None, :] + together
-            chosen = _cheapest_pair(both, self.motion, self.relative, self.turn_cost)
-        return [self.places[rows, path] for path in chosen]
+            return costs[0]
+        apart = np.linalg.norm(self.places[:, :, None] - self.places[:, None], axis=-1)
+        share = apart / self.size[:, None, None]
+        together = np.nan_to_num(_TOGETHER_COST * np.exp(-(share**2) / (2 * _TOGETHER_REACH**2)))
+        return costs[0][:, :, None] + costs[1][:, None, :] + together
 
     def _limb_costs(self, keypoint: int, paths: Floats, limbs: Limbs) -> Floats:
         total = np.zeros(self.places.shape[:2])
@@ -294,10 +328,7 @@ def _cheapest_pair(both: Floats, motion: Floats, relative: Floats, turn_cost: fl
         relative: (t, n, 2).
         turn_cost: of changes of velocity.
     """
-
-    def moving(row: int) -> Floats:
-        return motion[row][:, None, :, None] + motion[row][None, :, None, :] + both[row + 1][None, None]
-
+    moving = _pair_moves(both, motion)
     total = both[0][:, :, None, None] + moving(0)  # left, right, left after, right after
     before = []
     for row in range(1, len(both) - 1):
@@ -315,3 +346,55 @@ def _cheapest_pair(both: Floats, motion: Floats, relative: Floats, turn_cost: fl
         left.append(int(came_left[right_before, left[-1], right[-1], left[-2]]))
         right.append(right_before)
     return np.array(left[::-1]), np.array(right[::-1])
+
+
+def _pair_moves(both: Floats, motion: Floats) -> Callable[[int], Floats]:
+    """Return what gives (n, n, n, n), left and right on a row and on the next one: the costs of going on."""
+
+    def moving(row: int) -> Floats:
+        return motion[row][:, None, :, None] + motion[row][None, :, None, :] + both[row + 1][None, None]
+
+    return moving
+
+
+def _costs_through(costs: Floats, motion: Floats, relative: Floats, turn_cost: float) -> Floats:
+    """Return (t, n): what the cheapest path through each candidate costs; arguments as :func:`_cheapest`."""
+    turns = [_turn_costs(relative, row, turn_cost) for row in range(1, len(costs) - 1)]
+    before = [costs[0][:, None] + motion[0] + costs[1][None]]
+    for row, turn in enumerate(turns, start=1):
+        before.append((before[-1][:, :, None] + turn).min(0) + motion[row] + costs[row + 1][None])
+    after = np.zeros_like(before[-1])
+    through = np.empty_like(costs)
+    for row in range(len(costs) - 1, 0, -1):
+        whole = before[row - 1] + after
+        through[row] = whole.min(0)
+        if row > 1:
+            after = (turns[row - 2] + (after + motion[row - 1] + costs[row][None])[None]).min(-1)
+    through[0] = whole.min(1)
+    return through
+
+
+def _costs_through_pair(
+    both: Floats, motion: Floats, relative: Floats, turn_cost: float
+) -> tuple[Floats, Floats]:
+    """Return twice (t, n): what the cheapest two paths cost of which the left, or right, one goes there.
+
+    Arguments as :func:`_cheapest_pair`.
+    """
+    moving = _pair_moves(both, motion)
+    turns = [_turn_costs(relative, row, turn_cost) for row in range(1, len(both) - 1)]
+    before = [both[0][:, :, None, None] + moving(0)]  # left, right, and on the next frame left, right
+    for row, turn in enumerate(turns, start=1):
+        way = (before[-1][..., None] + turn[:, None, :, None, :]).min(0)
+        before.append((way[..., None] + turn[:, None, :, None, :]).min(0) + moving(row))
+    after = np.zeros_like(before[-1])
+    left, right = np.empty((2, *both.shape[:2]))
+    for row in range(len(both) - 1, 0, -1):
+        whole = before[row - 1] + after
+        left[row], right[row] = whole.min((0, 1, 3)), whole.min((0, 1, 2))
+        if row > 1:
+            turn = turns[row - 2][:, None, :, None, :]
+            way = (turn + (after + moving(row - 1))[None]).min(-1)  # over where the right one goes
+            after = (turn + way[None]).min(-1)
+    left[0], right[0] = whole.min((1, 2, 3)), whole.min((0, 2, 3))
+    return left, right

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
 
 from posewarper.propagation import best_path
 from posewarper.propagation.best_path import choose_paths, measure_limbs
@@ -150,8 +150,20 @@ def test_carried_labels_are_candidates_and_the_surer_side_wins() -> None:
     anchors = np.full((10, 1, 2), NAN)
     anchors[:3, 0], anchors[-3:, 0] = before[:3], after[-3:]
     path = choose(evidence(None, 1, 10, carried=sides, anchors=anchors))[:, 0]
-    assert_allclose(path[3], before[3])
-    assert_allclose(path[6], after[6])
+    # Of the 20 pixels between them; what is less sure still has its share.
+    assert path[3, 0] < 28 and path[6, 0] > 32
+    assert_allclose(path[:, 1], 20)
+
+
+def test_what_is_a_toss_up_without_a_network_is_averaged_and_a_network_decides() -> None:
+    t = 9
+    here, there = np.tile([20.0, 20.0], (t, 1)), np.tile([70.0, 20.0], (t, 1))
+    carried = tuple(Sighting(place[:, None], np.full((t, 1), 2.0)) for place in (here, there))
+    found = evidence(None, 1, t, carried=carried)
+    assert_allclose(choose(found)[:, 0], (here + there) / 2)
+    surer = replace(found, carried=(carried[0], replace(carried[1], sigma=np.full((t, 1), 4.0))))
+    assert_array_less(choose(surer)[:, 0, 0], 45.0)
+    assert_allclose(choose(replace(found, seen=peaks([(here, 0.6)])))[:, 0], here)
 
 
 def test_flow_that_is_not_trusted_does_not_outvote_the_network() -> None:
@@ -175,9 +187,9 @@ def test_lines_are_candidates_and_count_as_far_as_they_are_trusted() -> None:
         found = evidence(None, 1, t, carried=carried, interpolated=lines)
         return choose(replace(found, trust_in_flow=np.array([trust])))[:, 0]
 
-    assert_allclose(beside_flow(1.0, 1.0), there)
-    assert_allclose(beside_flow(1.0, 0.1), here)
-    assert_allclose(beside_flow(50.0, 0.3), there)
+    assert_allclose(beside_flow(1.0, 1.0), there, atol=2)
+    assert_allclose(beside_flow(1.0, 0.1)[1:-1], here[1:-1], atol=2)
+    assert_allclose(beside_flow(50.0, 0.3), there, atol=2)
 
 
 def test_without_candidates_the_fallback_counts_and_without_that_nothing() -> None:
@@ -212,12 +224,29 @@ def test_dynamic_programming_finds_what_trying_everything_finds(seed, monkeypatc
     least = min(single[p] + sum(costs[r, p[r]] for r in range(t)) for p in paths)
     chosen = best_path._cheapest(costs, motion, relative, 0.5)
     assert_allclose(single[tuple(chosen)] + costs[range(t), chosen].sum(), least)
+    whole = {p: single[p] + sum(costs[r, p[r]] for r in range(t)) for p in paths}
+    through = [[min(whole[p] for p in paths if p[r] == c) for c in range(n)] for r in range(t)]
+    assert_allclose(best_path._costs_through(costs, motion, relative, 0.5), through)
     least = min(
         single[p] + single[q] + sum(both[r, p[r], q[r]] for r in range(t)) for p in paths for q in paths
     )
     left, right = best_path._cheapest_pair(both, motion, relative, 0.5)
     found = single[tuple(left)] + single[tuple(right)] + both[range(t), left, right].sum()
     assert_allclose(found, least)
+    whole = {
+        (p, q): single[p] + single[q] + sum(both[r, p[r], q[r]] for r in range(t))
+        for p in paths
+        for q in paths
+    }
+    for side, found in enumerate(best_path._costs_through_pair(both, motion, relative, 0.5)):
+        for r, c in product(range(t), range(n)):
+            assert_allclose(found[r, c], min(cost for two, cost in whole.items() if two[side][r] == c))
+
+
+def test_costs_through_candidates_of_two_frames_need_no_change_of_velocity() -> None:
+    costs, motion = np.array([[1.0, 5.0], [2.0, 0.0]]), np.array([[[0.0, 4.0], [1.0, 0.0]]])
+    found = best_path._costs_through(costs, motion, np.zeros((2, 2, 2)), 0.5)
+    assert_allclose(found, [[3.0, 5.0], [3.0, 5.0]])
 
 
 def test_scaling_the_picture_scales_the_paths() -> None:
