@@ -201,7 +201,8 @@ class HeatmapEngine:
         if precision not in PRECISIONS:
             raise unknown_name("unknown precision of the network", precision, PRECISIONS)
         self.spec, self.device = model.spec, model.device
-        network = model if isinstance(model, nn.Module) else None
+        whole: object = model  # an exported one is no module
+        network = whole if isinstance(whole, nn.Module) else None
         is_auto, is_faster = precision == "auto", half_precision(model.device, network)
         self.halved = is_faster if is_auto else precision == "bfloat16"
         self._given, self._flip, self._batch = model, flip, batch

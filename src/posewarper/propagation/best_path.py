@@ -366,11 +366,10 @@ def _costs_through(costs: Floats, motion: Floats, relative: Floats, turn_cost: f
     after = np.zeros_like(before[-1])
     through = np.empty_like(costs)
     for row in range(len(costs) - 1, 0, -1):
-        whole = before[row - 1] + after
-        through[row] = whole.min(0)
+        through[row] = (before[row - 1] + after).min(0)
         if row > 1:
             after = (turns[row - 2] + (after + motion[row - 1] + costs[row][None])[None]).min(-1)
-    through[0] = whole.min(1)
+    through[0] = (before[0] + after).min(1)
     return through
 
 
@@ -388,7 +387,7 @@ def _costs_through_pair(
         way = (before[-1][..., None] + turn[:, None, :, None, :]).min(0)
         before.append((way[..., None] + turn[:, None, :, None, :]).min(0) + moving(row))
     after = np.zeros_like(before[-1])
-    left, right = np.empty((2, *both.shape[:2]))
+    left, right = np.empty(both.shape[:2]), np.empty(both.shape[:2])
     for row in range(len(both) - 1, 0, -1):
         whole = before[row - 1] + after
         left[row], right[row] = whole.min((0, 1, 3)), whole.min((0, 1, 2))
@@ -396,5 +395,6 @@ def _costs_through_pair(
             turn = turns[row - 2][:, None, :, None, :]
             way = (turn + (after + moving(row - 1))[None]).min(-1)  # over where the right one goes
             after = (turn + way[None]).min(-1)
+    whole = before[0] + after
     left[0], right[0] = whole.min((1, 2, 3)), whole.min((0, 2, 3))
     return left, right
