@@ -7,6 +7,7 @@ parameters of one that was not.
 
 from __future__ import annotations
 
+import atexit
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -147,7 +148,14 @@ def make_accelerator(device: str = "auto") -> accelerate.Accelerator:
         )
     if is_connected():
         patient_group()  # all are here together
+        atexit.register(_disconnect)
     return engine
+
+
+def _disconnect() -> None:
+    """Take the connections down before the interpreter goes: their threads must not outlive it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def learning_rate(settings: TrainSettings, epoch: int) -> float:
