@@ -158,7 +158,7 @@ def main() -> None:
     machine = (
         f"{model.spec.backbone}, {torch.get_num_threads()} threads, {os.cpu_count()} cores, "
         f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, "
-        f"bfloat16 {'on' if half_precision(torch.device('cpu')) else 'off'}"
+        f"bfloat16 {'on' if half_precision(torch.device('cpu'), model) else 'off'}"
     )
     print(machine)
     if options.ordinary and torch.cpu._is_avx512_supported():

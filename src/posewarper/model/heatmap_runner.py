@@ -201,10 +201,8 @@ class HeatmapEngine:
         if precision not in PRECISIONS:
             raise unknown_name("unknown precision of the network", precision, PRECISIONS)
         self.spec, self.device = model.spec, model.device
-        whole: object = model  # an exported one is no module
-        network = whole if isinstance(whole, nn.Module) else None
-        is_auto, is_faster = precision == "auto", half_precision(model.device, network)
-        self.halved = is_faster if is_auto else precision == "bfloat16"
+        is_faster = precision == "auto" and half_precision(model.device, model)
+        self.halved = is_faster or precision == "bfloat16"
         self._given, self._flip, self._batch = model, flip, batch
         self._still: dict[tuple[int, ...], list[Tensor]] = {}  # of the last size of heatmaps
         self._accelerates = (

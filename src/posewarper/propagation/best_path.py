@@ -39,7 +39,7 @@ _LIMB_SLACK, _LIMB_SIGMA, _LIMB_COST = 0.15, 0.03, 1.0
 _SWEEPS = 2
 # Consecutive frames tell much the same, so that odds are not as long as the difference of the costs. What
 # costs so much more than the cheapest is no longer averaged.
-_SAME, _MOST_MORE = 1.5, 3.0
+_TEMPERATURE, _NEGLIGIBLE = 1.5, 3.0
 _NEVER = 1e5
 
 Limbs = Mapping[tuple[int, int], float]
@@ -134,7 +134,7 @@ class _Group:
         for through in found:
             # Flow that counts for less makes differences smaller, not paths more alike.
             more = (through - through.min()) / self.trust_in_flow
-            odds = np.exp(-more / _SAME) - np.exp(-_MOST_MORE / _SAME)
+            odds = np.exp(-more / _TEMPERATURE) - np.exp(-_NEGLIGIBLE / _TEMPERATURE)
             odds = np.where(is_there(self.places), np.maximum(odds, 0.0), 0.0)
             total = odds.sum(1, keepdims=True)
             mean = (odds[..., None] * np.nan_to_num(self.places)).sum(1) / np.where(total > 0, total, 1.0)
