@@ -6,6 +6,7 @@ of every stride, as a feature pyramid does (Lin et al., 2017), and ``bilinear`` 
 without learning anything, for a final layer of 3 x 3 (the simple decoder of ViTPose). All start with random
 weights; :mod:`posewarper.model.pretrained` loads trained ones. ViTPose's transformers, which differ from
 timm's in small ways, are ``vitpose_base`` and so on; :mod:`posewarper.model.vitpose` reads their weights.
+timm is imported where it is used, since that takes seconds, which runs without a network would wait.
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, cast
 
-import timm
 import torch
-from timm.layers.conv2d_same import Conv2dSame
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -93,6 +91,8 @@ class VitPoseTrunk(nn.Module):
     """
 
     def __init__(self, name: str, crop_size: tuple[int, int]) -> None:
+        from timm.models.vision_transformer import VisionTransformer
+
         super().__init__()
         self.width, depth, heads = VITPOSE[name]
         self.vit = VisionTransformer(
@@ -196,6 +196,8 @@ class PyramidBackbone(nn.Module):
 
 def _pad_all_sides(module: nn.Module) -> bool:
     """Replace convolutions that pad as Tensorflow does; returns whether there were any."""
+    from timm.layers.conv2d_same import Conv2dSame
+
     found = False
     for name, child in module.named_children():
         if isinstance(child, Conv2dSame):
@@ -239,6 +241,8 @@ def build_backbone(
             neck is unknown.
         ConfigError: if the crop's size does not fit the network.
     """
+    import timm
+
     known = timm.list_models()
     if name not in known and name not in VITPOSE:
         near = difflib.get_close_matches(name, known, n=5)
@@ -334,6 +338,8 @@ def _end_of_lower_stages(trunk: nn.Module) -> str:
 
 
 def _is_hrnet(name: str) -> bool:
+    import timm
+
     return name in timm.list_models("hrnet*")
 
 
@@ -344,12 +350,16 @@ def _feature_maps(trunk: nn.Module, crops: Tensor) -> list[Tensor]:
 
 def _size_options(name: str, crop_size: tuple[int, int]) -> dict[str, Any]:
     # Networks with position embeddings or windows of a fixed size are built for the crop's size.
+    import timm
+
     pretrained = timm.get_pretrained_cfg(name)
     fixed = pretrained is not None and pretrained.fixed_input_size
     return {"img_size": tuple(crop_size)} if fixed else {}
 
 
 def _create(name: str, crop_size: tuple[int, int], **more: Any) -> nn.Module:
+    import timm
+
     size = _size_options(name, crop_size)
     try:
         return timm.create_model(name, pretrained=False, features_only=True, **size, **more)

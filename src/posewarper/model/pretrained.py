@@ -1,6 +1,7 @@
 """Trained weights of other projects: from an installed package, a file, torchvision, or timm's.
 
-Every file is read by :func:`read_file`, which never runs code that a file may hold.
+Every file is read by :func:`read_file`, which never runs code that a file may hold. timm and torchvision are
+imported where they are used, since that takes seconds, which runs without a network would wait.
 """
 
 from __future__ import annotations
@@ -14,16 +15,13 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import timm
 import torch
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file
-from timm.models import clean_state_dict
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 
 from posewarper.crops import IMAGENET_MEAN, IMAGENET_STD
 from posewarper.errors import (
@@ -38,6 +36,9 @@ from posewarper.files import refuse_bomb, sha256_of
 from posewarper.model.backbone import VITPOSE, build_backbone, load_trunk, trunk_of, trunk_options
 from posewarper.model.hub import find_weights, is_address, read_address, within
 from posewarper.options import NetworkConfig
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 PathLike = str | os.PathLike[str]
 Network = TypeVar("Network", bound=nn.Module)
@@ -291,6 +292,8 @@ def _as_timm(backbone: str, path: str, source: str, tag: str = "") -> _Found:
 
     A ``tag`` names one of several weights of it, ``vit_base_patch16_224.mae``.
     """
+    import timm
+
     named = tag.partition(".")[0] == backbone and tag in timm.list_models(pretrained=True)
     known = timm.get_pretrained_cfg(tag if named else backbone)
     mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
@@ -298,6 +301,9 @@ def _as_timm(backbone: str, path: str, source: str, tag: str = "") -> _Found:
 
 
 def _read(found: _Found, trunk: nn.Module, network: NetworkConfig) -> BackboneWeights:
+    import timm
+    from timm.models import clean_state_dict
+
     name, path = network.backbone, found.path
     fix = (
         f"give a file with weights of timm's {name} (.safetensors, .pth), {IMAGENET!r} for timm's own, "
@@ -394,6 +400,8 @@ def _fetch(backbone: str, limit: float | None = None) -> tuple[str, str]:
 
     A download is given up after ``limit`` seconds, and announced by a warning where there is a limit.
     """
+    import timm
+
     known = timm.get_pretrained_cfg(backbone)
     if known is None or not known.hf_hub_id:
         url = known.url if known is not None else None
@@ -468,6 +476,8 @@ def _fitted(
 
 def _loaded(state: Mapping[str, Tensor], network: NetworkConfig) -> dict[str, Tensor]:
     """Return all tensors of timm's network with these weights, by the names of the trunk."""
+    import timm
+
     logger = logging.getLogger("timm")
     level = logger.level
     logger.setLevel(logging.ERROR)  # else it warns of the classifier's weights, which the trunk does not have
@@ -485,6 +495,8 @@ def _loaded(state: Mapping[str, Tensor], network: NetworkConfig) -> dict[str, Te
 
 def _refuse_deeper(state: Mapping[str, Tensor], backbone: str, path: str, fix: str) -> None:
     """Refuse weights of a network with more blocks, the first of which would be taken for these."""
+    import timm
+
     with torch.device("meta"):
         own = timm.create_model(backbone, pretrained=False).state_dict()
     parts = {name.partition(".")[0] for name in own if name in state}

@@ -1,7 +1,8 @@
-"""Optical flow: between two frames (DIS, or RAFT with trained weights), and labels carried along a clip."""
+"""Optical flow by dense inverse search (DIS): between two frames, and labels carried along a clip."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import threading
@@ -14,15 +15,9 @@ from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import pad
-from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large, raft_small
 
-from posewarper.crops import Image
 from posewarper.files import replacing
-from posewarper.model.pretrained import load_torchvision
 from posewarper.motion.interpolation import fill_in
 from posewarper.structures import Floats, Ints, Progress, Track, is_there, silent
 from posewarper.video.source import Video, ahead
@@ -72,15 +67,16 @@ def _bilinear(
     Each point is read in the flow that begins at ``first`` (...) and has the ``shape`` (..., 2), height and
     width; outside of it the nearest border counts.
     """
-    height, width = np.moveaxis(shape, -1, 0)
-    inside = np.clip(points, 0, np.stack([width - 1, height - 1], -1))
-    low = np.minimum(inside.astype(int), np.maximum(np.stack([width - 2, height - 2], -1), 0))
-    fx, fy = np.moveaxis(inside - low, -1, 0)[..., None]
-    x, y = low[..., 0], low[..., 1]
-    right, row = np.minimum(x + 1, width - 1), first + y * width
-    below = first + np.minimum(y + 1, height - 1) * width
-    return (1 - fy) * ((1 - fx) * values[row + x] + fx * values[row + right]) + fy * (
-        (1 - fx) * values[below + x] + fx * values[below + right]
+    height, width = shape[..., 0], shape[..., 1]
+    x = np.minimum(np.maximum(points[..., 0], 0), width - 1)
+    y = np.minimum(np.maximum(points[..., 1], 0), height - 1)
+    left = np.minimum(x.astype(np.int64), np.maximum(width - 2, 0))
+    top = np.minimum(y.astype(np.int64), np.maximum(height - 2, 0))
+    fx, fy = (x - left)[..., None], (y - top)[..., None]
+    right = np.minimum(left + 1, width - 1)
+    row, below = first + top * width, first + np.minimum(top + 1, height - 1) * width
+    return (1 - fy) * ((1 - fx) * values[row + left] + fx * values[row + right]) + fy * (
+        (1 - fx) * values[below + left] + fx * values[below + right]
     )
 
 
@@ -101,10 +97,9 @@ def working_scale(image_size: tuple[int, int], subject: float) -> float:
 
 
 # Flow is computed around each track: where its keypoints are, and this share of its size further, at least
-# so many pixels; corners lie on a grid, so that a small step does not change the window.
-_MARGIN, _LEAST_MARGIN, _GRID = 0.2, 48, 16
-# A window that holds all keypoints so well serves as it is.
-_CLOSE = 0.25
+# so many pixels, in a window of at least so many; corners lie on a grid, so that a small step does not change
+# the window.
+_MARGIN, _LEAST_MARGIN, _LEAST_WINDOW, _GRID = 0.13, 32, 96, 16
 # Keypoints that are this share of the subject's size away from the middle of the others are lost.
 _REACH = 0.7
 # Dense inverse search computes every second pixel and fills in the others; those are not kept.
@@ -173,23 +168,24 @@ def _window_around(
     points = points[is_there(points)]
     if not len(points):
         return None
-    away = np.abs(points - np.median(points, axis=0)).max(-1)
+    ordered = np.sort(points, axis=0)
+    middle = (ordered[(len(points) - 1) // 2] + ordered[len(points) // 2]) / 2
+    away = np.abs(points - middle).max(-1)
     near = points[away <= max(_REACH * size, away.min())]
-    limits = np.array([shape[1], shape[0]])
-    margin = max(_MARGIN * size, _LEAST_MARGIN)
+    low, high, limits = near.min(0).tolist(), near.max(0).tolist(), shape[::-1]
     for window in known:
-        low = np.array(window[:2])
-        high = low + np.array(window[2:])
-        ends = near.min(0) - _CLOSE * margin, near.max(0) + _CLOSE * margin
-        if np.all((low <= ends[0]) | (low == 0)) and np.all((ends[1] <= high) | (high == limits)):
+        spans = zip(low, high, window[:2], window[2:], limits, strict=True)
+        if all((a == 0 or a <= p) and (a + n == end or q < a + n) for p, q, a, n, end in spans):
             return window
-    low = np.floor((near.min(0) - margin) / _GRID) * _GRID
-    high = np.ceil((near.max(0) + margin + 1) / _GRID) * _GRID
-    # Also of a subject that has left the picture, a piece at its border is seen.
-    low = np.clip(low, 0, np.maximum(limits - 2 * _LEAST_MARGIN, 0))
-    high = np.minimum(np.maximum(high, low + 2 * _LEAST_MARGIN), limits)
-    (left, top), (width, height) = low.astype(int).tolist(), (high - low).astype(int).tolist()
-    return Window(left, top, width, height)
+    margin = max(_MARGIN * size, _LEAST_MARGIN)
+    starts, extents = [], []
+    for p, q, end in zip(low, high, limits, strict=True):
+        # Also of a subject that has left the picture, a piece at its border is seen.
+        start = min(max(math.floor((p - margin) / _GRID) * _GRID, 0), max(end - _LEAST_WINDOW, 0))
+        stop = min(max(math.ceil((q + margin + 1) / _GRID) * _GRID, start + _LEAST_WINDOW), end)
+        starts.append(start)
+        extents.append(stop - start)
+    return Window(*starts, *extents)
 
 
 class FlowStore:
@@ -746,46 +742,3 @@ def label_distances(chain: FlowChain, track: Track) -> tuple[Floats, Floats]:
 
 BLENDS: Mapping[str, Callable[[FlowChain, Track], Floats]] = {"flow": blend_nearest, "flow2": blend_both}
 """The methods that follow flow alone, by name."""
-
-
-# The network works at an eighth of the picture, and halves that three times.
-_MULTIPLE, _SMALLEST = 8, 128
-
-
-def load_raft(weights: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> RAFT:
-    """Return RAFT with trained weights, in evaluation mode.
-
-    Args:
-        weights: a ``.pth`` file of torchvision's ``raft_large`` or ``raft_small``, told apart by content.
-            Left out: torchvision's ``C_T_SKHT_V2`` of ``raft_large``, see
-            :func:`~posewarper.model.pretrained.load_torchvision`.
-        device: where it is to run.
-
-    Raises:
-        ModelError: if the file is missing or holds other weights, or the download fails.
-    """
-
-    def build(state: Mapping[str, object]) -> RAFT:
-        # Only the large network learns how to enlarge its flow.
-        large = any(str(name).startswith("mask_predictor.") for name in state)
-        return (raft_large if large else raft_small)(weights=None)
-
-    own, otherwise = Raft_Large_Weights.C_T_SKHT_V2, "give its path; or use the method dis, without weights"
-    model = load_torchvision(build, own, weights, what="torchvision's RAFT", otherwise=otherwise)
-    return model.to(device).eval()
-
-
-def raft_flow(model: RAFT, source: Image, target: Image) -> NDArray[np.float32]:
-    """Return (H, W, 2) xy displacements in pixels from source to target, both (H, W, 3) uint8 RGB."""
-    height, width = source.shape[:2]
-    place = next(model.parameters()).device
-    with torch.inference_mode():
-        flow = model(_as_input(source).to(place), _as_input(target).to(place))[-1]
-    return flow[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
-
-
-def _as_input(image: Image) -> Tensor:
-    """Return (1, 3, H', W') from -1 to 1, the last row and column repeated up to a size that RAFT takes."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    missing = [max(-(-n // _MULTIPLE) * _MULTIPLE, _SMALLEST) - n for n in image.shape[:2]]
-    return pad(tensor, (0, missing[1], 0, missing[0]), mode="replicate")

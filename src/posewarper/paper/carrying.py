@@ -21,7 +21,8 @@ from posewarper.errors import ConfigError, LabelsError, ModelError, unknown_name
 from posewarper.heatmaps import decode
 from posewarper.model.heatmap_runner import HeatmapEngine, InstanceCrops
 from posewarper.model.network import PoseWarper
-from posewarper.motion.flow import Flow, dense_flow, raft_flow, sample_flow, to_grey, working_scale
+from posewarper.motion.flow import Flow, dense_flow, sample_flow, to_grey, working_scale
+from posewarper.motion.raft import raft_flow
 from posewarper.posetrack.samples import Samples, samples_from_labels
 from posewarper.posetrack.selection import Step
 from posewarper.structures import Floats, InstanceTable, Ints, is_there

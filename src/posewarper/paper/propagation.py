@@ -16,7 +16,7 @@ from torchvision.models.optical_flow import RAFT
 from posewarper.errors import LabelsError, PosewarperWarning, unknown_name
 from posewarper.evaluation.posetrack import PoseTrackScore, score_posetrack
 from posewarper.model.network import PoseWarper
-from posewarper.motion.flow import load_raft
+from posewarper.motion.raft import load_raft
 from posewarper.paper.carrying import Rules, check_method, propagate_video
 from posewarper.paper.prediction import dataset_frames, describe_request, make_or_read
 from posewarper.posetrack.dataset import Dataset, DatasetVideo

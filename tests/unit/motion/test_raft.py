@@ -10,7 +10,7 @@ import torch
 from torchvision.models.optical_flow import raft_large, raft_small
 
 from posewarper.errors import ModelError
-from posewarper.motion.flow import load_raft, raft_flow
+from posewarper.motion.raft import load_raft, raft_flow
 
 
 @pytest.fixture(scope="module")

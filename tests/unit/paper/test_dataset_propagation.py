@@ -12,7 +12,7 @@ import torch
 from posewarper.demo.posetrack_tree import write_posetrack_tree
 from posewarper.errors import Interrupted, LabelsError, ModelError, OutputError, PosewarperWarning
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.motion import flow
+from posewarper.motion import raft
 from posewarper.paper import propagation
 from posewarper.paper.carrying import Rules
 from posewarper.paper.propagation import plan_dataset, propagate_dataset, score_propagation
@@ -162,7 +162,7 @@ def test_what_cannot_work_is_said_before_the_work(dataset, model, tmp_path, monk
     def fails(**_):
         raise OSError("no network")
 
-    monkeypatch.setattr(type(flow.Raft_Large_Weights.C_T_SKHT_V2), "get_state_dict", lambda *_, **__: fails())
+    monkeypatch.setattr(type(raft.Raft_Large_Weights.C_T_SKHT_V2), "get_state_dict", lambda *_, **__: fails())
     with pytest.raises(ModelError, match="cannot be downloaded"):
         propagate_dataset(dataset, None, out, split="train", method="raft", plan=plan)
     assert not out.exists()

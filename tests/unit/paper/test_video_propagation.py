@@ -16,7 +16,7 @@ from posewarper.errors import ConfigError, LabelsError, ModelError
 from posewarper.geometry import paper_crop_transform, paper_points_to_image
 from posewarper.heatmaps import paper_decode, paper_encode
 from posewarper.model.network import ModelSpec, PoseWarper
-from posewarper.motion.flow import raft_flow
+from posewarper.motion.raft import raft_flow
 from posewarper.paper.carrying import METHODS, Rules, cycle_error, propagate_video
 from posewarper.posetrack.samples import samples_from_labels
 from posewarper.posetrack.selection import Step
