@@ -16,7 +16,7 @@ through each of them, rather than one being chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -294,19 +294,19 @@ def _motion_costs(evidence: Evidence, places: Floats) -> Floats:
     return np.nan_to_num(cost)  # a candidate that is not there is charged for that already
 
 
-def _turn_costs(relative: Floats, row: int, cost: float) -> Floats:
-    """Return (n, n, n): the cost of the change of velocity over the rows before, at and after ``row``."""
-    before, here, after = relative[row - 1], relative[row], relative[row + 1]
-    change = after[None, None] - 2 * here[None, :, None] + before[:, None, None]
-    return np.nan_to_num(cost * np.log1p((change**2).sum(-1) / (2 * _TURN_SIGMA**2)))
+def _turn_costs(relative: Floats, cost: float) -> Floats:
+    """Return (t - 2, n, n, n): the cost of the change of velocity over every three rows in turn."""
+    before, here = relative[:-2, :, None, None], relative[1:-1, None, :, None]
+    squared = ((relative[2:, None, None] - 2 * here + before) ** 2).sum(-1)
+    return np.nan_to_num(cost * np.log1p(squared / (2 * _TURN_SIGMA**2)))
 
 
 def _cheapest(costs: Floats, motion: Floats, relative: Floats, turn_cost: float) -> Ints:
     """Return (t,) candidates of the cheapest path: states are pairs of consecutive candidates."""
     total = costs[0][:, None] + motion[0] + costs[1][None]
     before = []
-    for row in range(1, len(costs) - 1):
-        through = total[:, :, None] + _turn_costs(relative, row, turn_cost)
+    for row, turn in enumerate(_turn_costs(relative, turn_cost), start=1):
+        through = total[:, :, None] + turn
         before.append(through.argmin(0))
         total = through.min(0) + motion[row] + costs[row + 1][None]
     a, b = np.unravel_index(int(total.argmin()), total.shape)
@@ -329,16 +329,15 @@ def _cheapest_pair(both: Floats, motion: Floats, relative: Floats, turn_cost: fl
         turn_cost: of changes of velocity.
     """
     moving = _pair_moves(both, motion)
-    total = both[0][:, :, None, None] + moving(0)  # left, right, left after, right after
+    total = both[0][:, :, None, None] + moving[0]  # left, right, left after, right after
     before = []
-    for row in range(1, len(both) - 1):
-        turn = _turn_costs(relative, row, turn_cost)
+    for row, turn in enumerate(_turn_costs(relative, turn_cost), start=1):
         through = total[..., None] + turn[:, None, :, None, :]  # left, right, left, right, left
         came_left = through.argmin(0).astype(np.int8)
         through = through.min(0)[..., None] + turn[:, None, :, None, :]  # right, left, right, left, right
         came_right = through.argmin(0).astype(np.int8)
         before.append((came_left, came_right))
-        total = through.min(0) + moving(row)
+        total = through.min(0) + moving[row]
     a, b, c, d = np.unravel_index(int(total.argmin()), total.shape)
     left, right = [int(c), int(a)], [int(d), int(b)]
     for came_left, came_right in reversed(before):
@@ -348,18 +347,14 @@ def _cheapest_pair(both: Floats, motion: Floats, relative: Floats, turn_cost: fl
     return np.array(left[::-1]), np.array(right[::-1])
 
 
-def _pair_moves(both: Floats, motion: Floats) -> Callable[[int], Floats]:
-    """Return what gives (n, n, n, n), left and right on a row and on the next one: the costs of going on."""
-
-    def moving(row: int) -> Floats:
-        return motion[row][:, None, :, None] + motion[row][None, :, None, :] + both[row + 1][None, None]
-
-    return moving
+def _pair_moves(both: Floats, motion: Floats) -> Floats:
+    """Return (t - 1, n, n, n, n), left and right on a row and on the next one: the costs of going on."""
+    return motion[:, :, None, :, None] + motion[:, None, :, None, :] + both[1:, None, None]
 
 
 def _costs_through(costs: Floats, motion: Floats, relative: Floats, turn_cost: float) -> Floats:
     """Return (t, n): what the cheapest path through each candidate costs; arguments as :func:`_cheapest`."""
-    turns = [_turn_costs(relative, row, turn_cost) for row in range(1, len(costs) - 1)]
+    turns = _turn_costs(relative, turn_cost)
     before = [costs[0][:, None] + motion[0] + costs[1][None]]
     for row, turn in enumerate(turns, start=1):
         before.append((before[-1][:, :, None] + turn).min(0) + motion[row] + costs[row + 1][None])
@@ -381,19 +376,20 @@ def _costs_through_pair(
     Arguments as :func:`_cheapest_pair`.
     """
     moving = _pair_moves(both, motion)
-    turns = [_turn_costs(relative, row, turn_cost) for row in range(1, len(both) - 1)]
-    before = [both[0][:, :, None, None] + moving(0)]  # left, right, and on the next frame left, right
+    turns = _turn_costs(relative, turn_cost)
+    before = [both[0][:, :, None, None] + moving[0]]  # left, right, and on the next frame left, right
     for row, turn in enumerate(turns, start=1):
         way = (before[-1][..., None] + turn[:, None, :, None, :]).min(0)
-        before.append((way[..., None] + turn[:, None, :, None, :]).min(0) + moving(row))
+        before.append((way[..., None] + turn[:, None, :, None, :]).min(0) + moving[row])
     after = np.zeros_like(before[-1])
     left, right = np.empty(both.shape[:2]), np.empty(both.shape[:2])
     for row in range(len(both) - 1, 0, -1):
         whole = before[row - 1] + after
-        left[row], right[row] = whole.min((0, 1, 3)), whole.min((0, 1, 2))
+        here = whole.min((0, 1))
+        left[row], right[row] = here.min(1), here.min(0)
         if row > 1:
             turn = turns[row - 2][:, None, :, None, :]
-            way = (turn + (after + moving(row - 1))[None]).min(-1)  # over where the right one goes
+            way = (turn + (after + moving[row - 1])[None]).min(-1)  # over where the right one goes
             after = (turn + way[None]).min(-1)
     whole = before[0] + after
     left[0], right[0] = whole.min((1, 2, 3)), whole.min((0, 2, 3))

@@ -215,7 +215,7 @@ def test_dynamic_programming_finds_what_trying_everything_finds(seed, monkeypatc
     def alone(path) -> float:
         cost = sum(float(motion[r, path[r], path[r + 1]]) for r in range(t - 1))
         for r in range(1, t - 1):
-            cost += float(best_path._turn_costs(relative, r, 0.5)[path[r - 1], path[r], path[r + 1]])
+            cost += float(best_path._turn_costs(relative, 0.5)[r - 1][path[r - 1], path[r], path[r + 1]])
         return cost
 
     paths = list(product(range(n), repeat=t))
