@@ -249,7 +249,7 @@ def write_overlay(
             yield _drawn_frame(image, i, poses, extents)
             progress("overlay", n, len(wanted))
 
-    write_video(path, drawn(), fps=video.fps, preset="superfast")
+    write_video(path, drawn(), fps=video.fps, preset="superfast", crf=21)
 
 
 def write_sheet(

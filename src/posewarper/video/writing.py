@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 
 import av
@@ -25,6 +26,7 @@ def write_video(
     *,
     fps: float,
     preset: str = "veryfast",
+    crf: int = 18,
 ) -> None:
     """Write frames as H.264 in mp4 (yuv420p, BT.709, index at the front).
 
@@ -35,6 +37,7 @@ def write_video(
         path: where to write, a name that ends in .mp4.
         frames: (H, W, 3) uint8 RGB, all of one size.
         preset: of x264, from ``ultrafast`` on: the slower, the smaller the file.
+        crf: of x264: the lower, the better the pictures and the larger the file.
         fps: frames a second; figures such as 29.97 become the fraction that they stand for.
 
     Raises:
@@ -52,13 +55,16 @@ def write_video(
         av.open(
             os.path.abspath(temporary), "w", format="mp4", options={"movflags": "+faststart"}
         ) as container,
+        ThreadPoolExecutor(1) as encoder,
     ):
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": preset})
+        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED
         reformatter = VideoReformatter()  # one for all: it keeps its tables
+        # A thread encodes a frame while the next one is made.
+        coded: Future[list[av.Packet]] | None = None
         for n, image in enumerate(frames):
             if shape is None:
                 shape = image.shape
@@ -80,8 +86,11 @@ def write_video(
                 dst_color_range=ColorRange.MPEG,
             )
             frame.pts, frame.time_base = n, 1 / rate
-            container.mux(stream.encode(frame))
-        if shape is None:
+            if coded is not None:
+                container.mux(coded.result())
+            coded = encoder.submit(stream.encode, frame)
+        if coded is None:
             what = "there are no frames to write"
             raise VideoError(what, path=path, expected="at least one", got=0, fix="give some frames")
+        container.mux(coded.result())
         container.mux(stream.encode(None))
