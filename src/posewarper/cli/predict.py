@@ -17,6 +17,7 @@ from posewarper.cli.videos import (
     check_rerun,
     describe_gaps,
     describe_result,
+    frames_to_show,
     list_videos,
     work_on,
     write_pictures,
@@ -401,7 +402,7 @@ def _predict_one(
             facts = describe_result(result, inputs, str(network.device), seconds, **part)
             looks = []
             if not live and result.poses.tracks:
-                with open_video(video) as opened:
+                with open_video(video) as opened, opened.keeping(frames_to_show(result)):
                     write_pictures(out, opened, result, progress, span=span, **pictures)
                     name = "overlay.mp4" if overlay else None
                     write_report(out / "report.html", opened, result, facts, overlay=name, span=span)

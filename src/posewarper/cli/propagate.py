@@ -19,6 +19,7 @@ from posewarper.cli.videos import (
     check_rerun,
     describe_gaps,
     describe_result,
+    frames_to_show,
     list_videos,
     work_on,
     write_pictures,
@@ -263,13 +264,14 @@ def write_results(
                 gaps += "; --extend gives every track a pose on every frame"
                 result = replace(result, notes=(*result.notes, gaps))
             write_poses(out / "poses.json", result.poses)
-            write_pictures(out, opened, result, progress, span=span, recording=recording)
-            asked = {"effort": settings["effort"], "seed": settings["seed"], "device": device}
-            labelled = {"labelled_frames": result.poses.labelled_frames.tolist()}
-            seconds = time.perf_counter() - started
-            facts.update(describe_result(result, inputs, device, seconds, **asked, **labelled))
-            page = {"scores": score(result), "overlay": "overlay.mp4", "span": span}
-            write_report(out / "report.html", opened, result, facts, **page)
+            with opened.keeping(frames_to_show(result)):
+                write_pictures(out, opened, result, progress, span=span, recording=recording)
+                asked = {"effort": settings["effort"], "seed": settings["seed"], "device": device}
+                labelled = {"labelled_frames": result.poses.labelled_frames.tolist()}
+                seconds = time.perf_counter() - started
+                facts.update(describe_result(result, inputs, device, seconds, **asked, **labelled))
+                page = {"scores": score(result), "overlay": "overlay.mp4", "span": span}
+                write_report(out / "report.html", opened, result, facts, **page)
             # With the report.
             facts["seconds"]["first_result"] = round(time.perf_counter() - started, 2)
             _tell(result, opened.n_frames if span is None else len(span), gaps)

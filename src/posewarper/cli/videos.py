@@ -286,6 +286,21 @@ def describe_result(
     }
 
 
+def frames_to_show(result: RunResult) -> list[int]:
+    """Return which frames the sheet and the report will show."""
+    from posewarper.reporting.report import frames_in_report
+
+    return sorted({*_sheet_frames(result), *frames_in_report(result)})
+
+
+def _sheet_frames(result: RunResult) -> list[int]:
+    import numpy as np
+
+    frames = np.unique(np.concatenate([t.frames for t in result.poses.tracks.values()]))
+    picks = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
+    return sorted({int(frames[round(p)]) for p in picks})
+
+
 def write_pictures(
     out: Path,
     video: Video,
@@ -297,8 +312,6 @@ def write_pictures(
     recording: Path | None = None,
 ) -> None:
     """Write ``sheet.jpg``, with frames spread over the clip, if asked for ``overlay.mp4`` and a recording."""
-    import numpy as np
-
     from posewarper.reporting.overlay import write_overlay, write_sheet
 
     if overlay:
@@ -307,6 +320,4 @@ def write_pictures(
         from posewarper.reporting.rerun import write_recording
 
         write_recording(recording, video, result.poses, span=span, progress=progress)
-    frames = np.unique(np.concatenate([t.frames for t in result.poses.tracks.values()]))
-    picks = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
-    write_sheet(out / "sheet.jpg", video, result.poses, sorted({int(frames[round(p)]) for p in picks}))
+    write_sheet(out / "sheet.jpg", video, result.poses, _sheet_frames(result))

@@ -361,6 +361,12 @@ class _Shot:
     keypoints: tuple[int, ...] = ()
 
 
+def frames_in_report(result: RunResult) -> list[int]:
+    """Return of which frames the page shows pictures, besides those that it plays."""
+    shots = _plan(result, frames_to_check(result.poses, result.labels))
+    return sorted({shot.frame for group in shots.values() for shot in group})
+
+
 def _draw(video: Video, result: RunResult, doubts: Sequence[Doubt]) -> Values:
     """Return the overview, the sample frames and the frames to check, each with its pictures."""
     poses = result.poses

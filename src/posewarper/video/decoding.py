@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import dropwhile
 from typing import Any
 
@@ -103,6 +103,10 @@ class FileFrames:
     def read_grey(self, i: int) -> NDArray[np.uint8]:
         """Return the brightness of frame i, which must exist, as (H, W) uint8, upright."""
         return self._upright.convert_grey(self._frame(i))
+
+    def wait_for(self, frames: Iterable[int]) -> None:
+        """Keep these frames, once they are read, until others are awaited, as far as the cache is large."""
+        self._cache.wait_for(self.index.shown[list(frames)].tolist())
 
     def close(self) -> None:
         """Close the file and forget the frames kept."""

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -23,15 +23,24 @@ T = TypeVar("T")
 
 
 class FrameCache(Generic[T]):
-    """Keeps the frames used last, up to a number of bytes."""
+    """Keeps the frames used last, up to a number of bytes, and as many again of those that are awaited."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._items: OrderedDict[int, tuple[T, int]] = OrderedDict()
+        self._awaited: set[int] = set()
+        self._held: dict[int, T] = {}
+        self._held_bytes = 0
         self.n_bytes = 0
+
+    def wait_for(self, frames: Iterable[int]) -> None:
+        """Hold on to these frames, once they come, until others are awaited."""
+        self._awaited, self._held, self._held_bytes = set(frames), {}, 0
 
     def get(self, frame: int) -> T | None:
         """Return what is kept for a frame, or None."""
+        if frame in self._held:
+            return self._held[frame]
         if frame not in self._items:
             return None
         self._items.move_to_end(frame)
@@ -39,6 +48,9 @@ class FrameCache(Generic[T]):
 
     def put(self, frame: int, item: T, n_bytes: int) -> None:
         """Keep an item; those not used for longest go when there are too many bytes."""
+        if frame in self._awaited - self._held.keys() and self._held_bytes + n_bytes <= self._max_bytes:
+            self._held[frame] = item
+            self._held_bytes += n_bytes
         if frame in self._items:
             self.n_bytes -= self._items.pop(frame)[1]
         self._items[frame] = (item, n_bytes)
@@ -50,6 +62,7 @@ class FrameCache(Generic[T]):
         """Forget everything."""
         self._items.clear()
         self.n_bytes = 0
+        self.wait_for(())
 
 
 MOST_PIXELS = 2**27

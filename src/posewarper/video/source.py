@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn, Self, TypeVar, cast
 
@@ -163,6 +164,19 @@ class Video:
         if isinstance(self._frames, FileFrames):
             return self._frames.read_grey(i)
         return np.asarray(cv2.cvtColor(self._frames.read(i), cv2.COLOR_RGB2GRAY), np.uint8)
+
+    @contextmanager
+    def keeping(self, indices: Iterable[int]) -> Generator[None]:
+        """Keep these frames within the block once they are read, so that later they need not be sought."""
+        frames = self._frames
+        if not isinstance(frames, FileFrames):
+            yield
+            return
+        frames.wait_for(self._checked(i) for i in indices)
+        try:
+            yield
+        finally:
+            frames.wait_for(())
 
     def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Image]]:
         """Yield (index, frame) in the order given; quickest when the indices rise."""

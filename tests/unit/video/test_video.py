@@ -317,6 +317,27 @@ def test_the_cache_is_bounded_and_saves_decoding(tmp_path: Path, monkeypatch: py
             assert number_of(video[i]) == i
 
 
+def test_frames_that_are_wanted_again_need_not_be_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_clip(tmp_path / "clip.mp4", options=LONG_GOP)
+    with open_video(path, cache_bytes=100_000) as video:  # about five frames
+        with video.keeping([4, 30, *range(6, 20)]):
+            for i in range(50):
+                assert number_of(video[i]) == i
+            assert video._frames._cache._held_bytes <= 100_000
+            monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded again"))
+            for i in (4, 6, 7):
+                assert number_of(video[i]) == i
+        monkeypatch.undo()
+        assert not video._frames._cache._held
+        assert number_of(video[4]) == 4
+        with pytest.raises(IndexError, match="no frame 50"), video.keeping([50]):
+            pass
+    with open_video(np.zeros((3, 8, 8, 3), np.uint8)) as video, video.keeping([1]):
+        assert video[1].shape == (8, 8, 3)
+
+
 @pytest.mark.parametrize("options", [{"options": X264}, {"codec": "png", "pix_fmt": "rgb24"}])
 def test_drawing_on_a_frame_does_not_change_it_for_others(tmp_path: Path, options: dict) -> None:
     with open_video(make_clip(tmp_path / "clip.mov", 5, **options)) as video:
