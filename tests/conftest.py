@@ -11,6 +11,9 @@ import pytest
 # is first imported, and by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Flow that is kept of one test must not serve another: tests of it name a folder.
+os.environ["POSEWARPER_CACHE"] = ""
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -28,6 +28,7 @@ from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
 from posewarper.model.runtime import keep_memory, release_memory, repeatable, resolve_device
 from posewarper.motion.flow import read_chains, write_chains
 from posewarper.motion.interpolation import INTERPOLATIONS
+from posewarper.motion.kept_flow import find_flow, keep_flow
 from posewarper.options import FitConfig, NetworkConfig, Settings, effort_config
 from posewarper.propagation.clip import Clip, prepare_clip
 from posewarper.propagation.methods import METHODS, check_method, propagate_clip
@@ -285,12 +286,22 @@ def _resume_flow(
     held.enter_context(
         claim(parts, request, (FLOW, FLOW_DATA, _TRAINING), overwrite=None, again=True)
     ).begin()
-    known = (parts / FLOW).is_file()
-    data = parts / FLOW_DATA
-    clip = prepare_clip(video, labels, **how_far, flow=not known, kept=data, progress=progress)
-    if known:
-        return replace(clip, chains=read_chains(parts / FLOW, data))
-    write_chains(parts / FLOW, clip.chains)
+    data, there = parts / FLOW_DATA, (parts / FLOW).is_file()
+    known = None if there else find_flow(facts["sha256"])
+    clip = prepare_clip(video, labels, **how_far, flow=not there, kept=data, known=known, progress=progress)
+    if there:
+        clip = replace(clip, chains=read_chains(parts / FLOW, data))
+    else:
+        write_chains(parts / FLOW, clip.chains)
+
+    def leave(kind: type[BaseException] | None, *_: object) -> None:
+        """Leave the flow of a run that is over to the next one on the same video."""
+        stores = {chain.flow.store for chain in clip.chains.values() if chain.flow is not None}
+        if kind is None and stores and facts["sha256"] is not None:
+            (parts / FLOW).unlink(missing_ok=True)
+            keep_flow(facts["sha256"], stores.pop(), data)
+
+    held.push(leave)
     return clip
 
 

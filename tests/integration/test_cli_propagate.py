@@ -29,6 +29,7 @@ from posewarper.cli.propagate import plan
 from posewarper.errors import PosewarperWarning
 from posewarper.formats.labels import read_labels, read_poses, write_labels
 from posewarper.model.checkpoint import load_model, parameters_sha256
+from posewarper.motion import flow
 from posewarper.options import EFFORTS
 from posewarper.structures import Labels, Track
 from posewarper.video.images import read_image
@@ -350,3 +351,14 @@ def test_what_is_odd_in_the_label_file_is_noted_once(propagate, tmp_path):
     (note,) = run_json(tmp_path / "out")["notes"]
     assert "never labelled" in note and note.endswith("tail")
     assert err.count("never labelled") == 1
+
+
+def test_another_run_on_the_video_computes_no_flow_twice(propagate, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSEWARPER_CACHE", str(tmp_path / "cache"))
+    assert propagate("--effort", "fast")[0] == 0
+    poses = (tmp_path / "out" / "poses.json").read_bytes()
+    assert list((tmp_path / "cache" / "flow").rglob("*.bin"))
+    monkeypatch.setattr(flow, "dense_flow", lambda *_: pytest.fail("computed again"))
+    assert propagate("--effort", "fast", out="again")[0] == 0
+    assert (tmp_path / "again" / "poses.json").read_bytes() == poses
+    assert {path.name for path in (tmp_path / "again").iterdir()} == RESULTS

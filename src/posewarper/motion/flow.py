@@ -196,17 +196,23 @@ class FlowStore:
         path: the file that holds the flow, which is made anew, or gone on with if ``places`` are given;
             without one it lasts as long as the store.
         places: (n, 7) rows of track, earlier frame, left, top, width, height, and where its flow begins.
+        known: flow of the same video that is there already, from which it is taken.
     """
 
     def __init__(
-        self, factor: float, path: str | os.PathLike[str] | None = None, places: Ints | None = None
+        self,
+        factor: float,
+        path: str | os.PathLike[str] | None = None,
+        places: Ints | None = None,
+        known: FlowStore | None = None,
     ) -> None:
         self.factor, self.enlarged = factor, max(1, round(1 / factor))
+        self._known = known if known is not None and known.factor == factor else None
+        self._begins: dict[tuple[int, Window], int] = {}
         self._of_pair: dict[tuple[int, int], list[tuple[Window, int]]] = {}
         self._tracks: set[int] = set()
         for track, frame, *window, first in [] if places is None else places.tolist():
-            self._of_pair.setdefault((track, frame), []).append((Window(*window), first))
-            self._tracks.add(track)
+            self._note([track], frame, Window(*window), first)
         if path is None:
             self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - see close
         else:
@@ -247,11 +253,31 @@ class FlowStore:
         self._of_pair.setdefault((track, frame), []).append((window, others[window]))
         return True
 
+    def _note(self, tracks: Iterable[int], frame: int, window: Window, first: int) -> None:
+        for track in tracks:
+            self._of_pair.setdefault((track, frame), []).append((window, first))
+            self._tracks.add(track)
+        self._begins[frame, window] = first
+
+    def take(self, tracks: Iterable[int], frame: int, window: Window) -> bool:
+        """Take the flow of a window from what is known already; returns whether it is there."""
+        first = None if self._known is None else self._known._begins.get((frame, window))
+        if self._known is None or first is None:
+            return False
+        data = self._known._read(first, window)
+        self._note(tracks, frame, window, self._end)
+        self._file.seek(self._end)
+        self._end += self._file.write(data)
+        return True
+
+    def _read(self, first: int, window: Window) -> bytes:
+        height, width = _kept_size(window)
+        self._file.seek(first)
+        return self._file.read(8 * height * width)
+
     def add(self, tracks: Iterable[int], frame: int, window: Window, there: Flow, back: Flow) -> None:
         """Keep the flow (h, w, 2) of a window from a frame to the next one, and back."""
-        for track in tracks:
-            self._of_pair.setdefault((track, frame), []).append((window, self._end))
-            self._tracks.add(track)
+        self._note(tracks, frame, window, self._end)
         self._file.seek(self._end)
         for flow in (there, back):
             size = _kept_size(window)
@@ -271,8 +297,7 @@ class FlowStore:
         for n, pair in enumerate(pairs):
             for rank, (window, begins) in enumerate(pair):
                 height, width = _kept_size(window)
-                self._file.seek(begins)
-                data = self._file.read(8 * height * width)
+                data = self._read(begins, window)
                 parts.append(np.frombuffer(data, np.float16).reshape(2, height * width, 2))
                 windows[rank, n], first[rank, n] = window, end
                 end += height * width
@@ -548,6 +573,7 @@ def carry_labels(
     *,
     subject: float,
     kept: str | os.PathLike[str] | None = None,
+    known: FlowStore | None = None,
     progress: Progress = silent,
 ) -> dict[int, FlowChain]:
     """Carry every track's labels through the clip by dense flow between consecutive frames, both ways.
@@ -562,9 +588,10 @@ def carry_labels(
         frames: track id -> rising frames on which the track is there, and for which it gets its chain.
         subject: longer side of a typical instance in pixels, which sets the resolution of the flow.
         kept: the file in which the flow is kept; left out, it lasts as long as the chains.
+        known: flow of an earlier run on the same video. Where its windows are the same it is used again.
         progress: is told how many frames are done.
     """
-    store = FlowStore(working_factor(video.image_size, subject), kept)
+    store = FlowStore(working_factor(video.image_size, subject), kept, known=known)
     carriers = [_Carrier(i, tracks[i], frames[i], subject, video.image_size, store) for i in tracks]
     wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *frames.values()]))
     done = 0
@@ -668,6 +695,7 @@ def _compute(
     b: NDArray[np.uint8],
 ) -> None:
     """Compute the flow from a frame to the next one, and back, in windows, each for some tracks."""
+    windows = {window: ids for window, ids in windows.items() if not store.take(ids, frame, window)}
     cut = [(window.cut(a, store.enlarged), window.cut(b, store.enlarged)) for window in windows]
     both = [(pool.submit(dense_flow, *ab), pool.submit(dense_flow, *ab[::-1])) for ab in cut]
     for (window, ids), (there, back) in zip(windows.items(), both, strict=True):

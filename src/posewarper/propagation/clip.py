@@ -179,20 +179,22 @@ def prepare_clip(
     extend: bool = False,
     flow: bool = True,
     kept: str | os.PathLike[str] | None = None,
+    known: FlowStore | None = None,
     progress: Progress = silent,
 ) -> Clip:
     """Decide on which frames the tracks are there, and carry the labels through the clip by optical flow.
 
     Without ``flow`` the clip has no chains, and only the methods that do not look at the video can use it.
     With a ``span`` no track is there on frames beyond it, where there must be no labels. ``kept`` is the file
-    in which the flow is kept; left out, it lasts as long as the clip.
+    in which the flow is kept; left out, it lasts as long as the clip. ``known`` is flow of an earlier run on
+    the same video.
     """
     frames = {i: present_frames(labels, i, video.n_frames, extend=extend) for i in labels.tracks}
     if span is not None:
         frames = {i: own[(own >= span.start) & (own < span.stop)] for i, own in frames.items()}
     chains = {}
     if flow:
-        how = {"subject": subject_size(labels), "kept": kept, "progress": progress}
+        how = {"subject": subject_size(labels), "kept": kept, "known": known, "progress": progress}
         chains = carry_labels(video, labels.tracks, frames, **how)
     return Clip(video, labels, frames, chains)
 

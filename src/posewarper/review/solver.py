@@ -18,6 +18,7 @@ import numpy as np
 
 from posewarper.errors import PosewarperError, first_sentence
 from posewarper.propagation.suggestion import Suggestion, choose_order, suggest_frames
+from posewarper.runs import describe_inputs
 from posewarper.structures import Labels, Poses, Track
 from posewarper.video.source import Video, open_video
 
@@ -173,6 +174,7 @@ class Solver:
         self._say("Making ready to go again ...")
         from posewarper.fitting import FLOW, FLOW_DATA
         from posewarper.motion.flow import write_chains
+        from posewarper.motion.kept_flow import find_flow
         from posewarper.propagation.clip import prepare_again, prepare_clip
         from posewarper.review.kept import Kept
 
@@ -183,7 +185,8 @@ class Solver:
             data = self._folder / FLOW_DATA
             (self._folder / FLOW).unlink(missing_ok=True)
             data.unlink(missing_ok=True)
-            clip = prepare_clip(video, labels, extend=extend, kept=data, progress=self._tell)
+            known = find_flow(describe_inputs(video=Path(video.path))["video"]["sha256"])
+            clip = prepare_clip(video, labels, extend=extend, kept=data, known=known, progress=self._tell)
             write_chains(self._folder / FLOW, clip.chains)
         return Kept(clip, model, extend=extend, device=self._device)
 

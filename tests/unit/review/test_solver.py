@@ -109,7 +109,7 @@ def test_what_is_shown_is_close_to_what_a_run_makes(page, labelled):
     shown = page.session.shown.tracks[0]
     assert_array_equal(shown.frames, final.frames)
     assert_array_equal(shown.labelled, final.labelled)
-    assert np.linalg.norm(shown.keypoints - final.keypoints, axis=-1).max() < 0.75
+    assert np.linalg.norm(shown.keypoints - final.keypoints, axis=-1).max() < 1
 
 
 def test_undo_brings_the_poses_back(page):
