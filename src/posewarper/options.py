@@ -67,7 +67,7 @@ class NetworkConfig(Settings):
     )
     neck: Literal["pyramid", "upsampling", "bilinear"] = "pyramid"
     crop_size: tuple[int, int] = Field(default=(192, 192), description="(height, width), multiples of 32")
-    head_width: int = Field(default=24, ge=1)
+    head_width: int = Field(default=16, ge=1)
     head_blocks: int = Field(default=4, ge=1)
     # The paper adds 18 and 24, which on heatmaps of 48 pixels reach outside; see docs/log.md.
     head_dilations: tuple[int, ...] = (3, 9)

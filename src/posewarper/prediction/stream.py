@@ -25,6 +25,7 @@ from posewarper.prediction.windows import Window, frames_to_sum
 from posewarper.structures import Floats
 
 _SIDE = 32  # pixels of the small picture that frames are compared by
+_SAMPLED = 4  # pixels and more, each way, for one of the small picture's
 _BINS = 8  # of each colour's histogram
 # A cut changes both what is where and which colours there are: panning changes the first alone, and a lamp
 # that is switched on the second less.
@@ -43,22 +44,29 @@ class CutFinder:
 
     def begins_scene(self, image: Image) -> bool:
         """Return whether ``image`` (H, W, 3) shows another scene than the one before; the first does not."""
-        small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        # Of large pictures a part of the pixels will do: averaging all takes longer than reading the frame.
+        every = max(1, min(image.shape[:2]) // (_SAMPLED * _SIDE))
+        some = np.ascontiguousarray(image[::every, ::every])
+        small = cv2.resize(some, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
         previous, self._previous = self._previous, small
         if previous is None:
             return False
         change = float(np.abs(small - previous).mean())
         usual, self._last_change = self._last_change, change
+        if change <= max(_LEAST_CHANGE, _TIMES_BEFORE * usual):
+            return False
         before, after = (
             np.stack([np.histogram(picture[..., c], _BINS, (0, 256))[0] for c in range(3)])
             for picture in (previous, small)
         )
         # The share of the pixels whose colour has to change to make one picture's colours the other's.
         recoloured = np.abs(before - after).sum() / (2 * 3 * _SIDE**2)
-        return bool(change > max(_LEAST_CHANGE, _TIMES_BEFORE * usual) and recoloured > _LEAST_RECOLOURED)
+        return bool(recoloured > _LEAST_RECOLOURED)
 
 
 _FAR = 1.0  # a box that is farther off than its own size belongs to somebody else
+# A new crop lies where its box will be so many frames later, but no more off than this share of what is held.
+_LEAD, _MOST_LEAD = 4, 0.6
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Crop:
 class CropKeeper:
     """Gives every box of a frame its crop, frame after frame.
 
+    A crop that takes the place of one that its box has left lies a little ahead, and so serves for longer.
+
     Args:
         aspect_ratio: width divided by height of crops.
         hold: a crop is kept until its box has moved by more than this share of its padded size, or has grown
@@ -82,16 +92,20 @@ class CropKeeper:
     def __init__(self, aspect_ratio: float, hold: float | None = None) -> None:
         self._aspect, self._hold = aspect_ratio, hold
         self._crops: list[Crop] = []
+        self._boxes = np.zeros((0, 4))  # of the frame before, one for each crop
         self._count = 0
 
     def place(self, boxes: Floats) -> list[Crop]:
         """Return the crop of each of the boxes (n, 4) xywh of the next frame."""
-        kept = {} if self._hold is None or not len(boxes) else self._match(boxes, self._hold)
+        kept, ahead = {}, np.zeros((len(boxes), 2))
+        if self._hold is not None and len(boxes) and self._crops:
+            kept, ahead = self._match(boxes, self._hold)
         crops = []
         for n, (x, y, w, h) in enumerate(boxes.tolist()):
             self._count += n not in kept
-            crops.append(kept.get(n) or Crop(self._count, (x, y, w, h)))
-        self._crops = crops
+            dx, dy = ahead[n].tolist()
+            crops.append(kept.get(n) or Crop(self._count, (x + dx, y + dy, w, h)))
+        self._crops, self._boxes = crops, np.array(boxes, np.float64)
         return crops
 
     @property
@@ -103,32 +117,40 @@ class CropKeeper:
         """Hold nothing over: another scene begins."""
         self._crops = []
 
-    def _match(self, boxes: Floats, hold: float) -> dict[int, Crop]:
-        if not self._crops:
-            return {}
+    def _match(self, boxes: Floats, hold: float) -> tuple[dict[int, Crop], Floats]:
+        """Return which boxes (n, 4) keep which crop, and how many pixels (n, 2) ahead others get theirs."""
         held = pad_box([crop.box for crop in self._crops], aspect_ratio=self._aspect)
         new = pad_box(boxes, aspect_ratio=self._aspect)
         size = held[None, :, 2:]
         moved = new[:, None, :2] + new[:, None, 2:] / 2 - held[None, :, :2] - size / 2
         distance = np.abs(moved / size).max(-1)
         grown = np.abs(np.log(new[:, None, 2] / held[None, :, 2]))
-        rows, columns = linear_sum_assignment(np.minimum(distance + grown, _FAR))
+        apart = np.minimum(distance + grown, _FAR)
+        rows, columns = linear_sum_assignment(apart)
         # What is still inside of the crop may be left out by growth on one side and by a move on the other.
         reach = distance + (np.exp(grown) - 1) / 2
-        return {
-            int(row): self._crops[column]
-            for row, column in zip(rows, columns, strict=True)
-            if reach[row, column] <= hold
-        }
+        kept, ahead = {}, np.zeros((len(boxes), 2))
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            if reach[row, column] <= hold:
+                kept[row] = self._crops[column]
+            elif apart[row, column] < _FAR:
+                most = _MOST_LEAD * hold * new[row, 2:]
+                before = self._boxes[column]
+                step = boxes[row, :2] + boxes[row, 2:] / 2 - before[:2] - before[2:] / 2
+                ahead[row] = np.clip(_LEAD * step, -most, most)
+        return kept, ahead
 
     def state_dict(self) -> dict[str, object]:
         """Return plain values that :meth:`load_state_dict` takes back."""
-        return {"count": self._count, "crops": [[crop.number, list(crop.box)] for crop in self._crops]}
+        crops = [[crop.number, list(crop.box)] for crop in self._crops]
+        return {"count": self._count, "crops": crops, "boxes": self._boxes.tolist()}
 
     def load_state_dict(self, state: dict) -> None:
         """Take up a state."""
         self._count = state["count"]
         self._crops = [Crop(number, tuple(box)) for number, box in state["crops"]]
+        # Runs that were stopped before boxes were noted go on without a lead.
+        self._boxes = np.array(state.get("boxes", [crop.box for crop in self._crops])).reshape(-1, 4)
 
 
 _THREADS = 4

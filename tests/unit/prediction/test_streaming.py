@@ -116,12 +116,27 @@ def test_a_held_crop_is_given_up_when_its_box_has_moved_too_far() -> None:
     first = keeper.place(box)[0]
     assert keeper.place(box + np.array([1.9, 0, 0, 0]))[0] == first  # 0.076 of the width
     assert keeper.place(box + np.array([0, 3.9, 0, 0]))[0] == first  # 0.078 of the height
+    keeper.place(box + np.array([1.9, 0, 0, 0]))
     second = keeper.place(box + np.array([2.1, 0, 0, 0]))[0]
-    assert second.number != first.number and second.box[0] == 2.1
+    # It has moved by 0.2 since the frame before: four times that, it is ahead.
+    assert second.number != first.number and second.box == pytest.approx((2.9, 0, 20, 40))
     assert keeper.place(box + np.array([2.1, 0, 0, 2]))[0] == second
     assert keeper.place(box + np.array([2.1, 0, 0, 8]))[0] != second  # a fifth larger
     keeper.forget()
-    assert keeper.place(box + np.array([2.1, 0, 0, 8]))[0].number == 4
+    last = keeper.place(box + np.array([2.1, 0, 0, 8]))[0]
+    assert last.number == 4 and last.box == (2.1, 0, 20, 48)
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.5, -3.0])
+def test_a_box_that_goes_on_keeps_its_crop_for_longer(speed) -> None:
+    keeper = CropKeeper(ASPECT, HOLD)
+    boxes = [np.array([[speed * n, 0.0, 20, 40]]) for n in range(60)]  # padded 25 wide
+    placed = [keeper.place(box)[0] for box in boxes]
+    off = np.array([(crop.box[0] - box[0, 0]) / 25 for crop, box in zip(placed, boxes, strict=True)])
+    assert np.abs(off).max() <= HOLD
+    assert off.min() < 0 < off.max()  # ahead at first, then behind
+    without = 60 / (1 + np.floor(HOLD * 25 / abs(speed)))
+    assert len({crop.number for crop in placed}) < 0.8 * without
 
 
 def test_held_crops_stay_with_their_boxes_in_any_order() -> None:
