@@ -40,8 +40,8 @@ _PEAKS, _PEAK_SIGMA, _WARP_SIGMA, _LOWEST = 4, 0.017, 0.04, 0.02
 # it is trusted to so many times its median error, and no more than to a share of the size.
 _FAR, _GUESS, _LEAST_GUESS = 1.5, 2.0, 0.05
 # Lines are off in the same way for many frames in a row, so that each counts for less than it seems to. Their
-# least deviation is a share of the size.
-_LINES, _LEAST_LINE = 2.0, 0.002
+# least deviation is a share of the size. Exact are those off by such a share for each frame of room.
+_LINES, _LEAST_LINE, _EXACT = 2.0, 0.002, 0.0005
 # Where lines are this many times as far off as flow, flow is all there is, however bad. Beside a network they
 # have a say where they are off by this share of it, and flow counts as no worse than so many times the usual.
 _FLOW_ALONE, _HEARD, _MOST_FLOW_ERROR = 2.0, 0.3, 4.0
@@ -271,7 +271,9 @@ class Stretch:
         room = reach_of_lines(before, after) * size
         rate = np.where(np.isfinite(before + after), lines.rate, lines.held)
         sides = carried[:2]
-        strays = np.max([_strays(points, room, side) for side in sides], axis=0)
+        # Flow that left-out labels show to be bad says little of lines that they show to be exact.
+        heard = np.clip(lines.rate / _EXACT, min(1.0, 1 / self._flow_error(trust)), 1.0)
+        strays = heard * np.max([_strays(points, room, side) for side in sides], axis=0)
         sigma = _LINES * np.sqrt(rate**2 + strays**2) * room + _LEAST_LINE * size
         interpolated = Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma)
 
