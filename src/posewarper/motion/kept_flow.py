@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from platformdirs import user_cache_path
 
+from posewarper.errors import OutputError
 from posewarper.files import write_text
 from posewarper.motion.flow import FlowStore
 
@@ -66,14 +67,16 @@ def keep_flow(video: str, store: FlowStore, data: Path) -> None:
     """
     store.close()
     place = _place_of(video)
-    with suppress(OSError):
+    if place is None:
+        return
+    # Under a name of its own, so that a list never stands beside the data of another one.
+    name = f"{uuid.uuid4().hex}.bin"
+    try:
         size = data.stat().st_size
-        if place is None or not size or size > _MOST_BYTES:
+        if not 0 < size <= _MOST_BYTES:
             return
         place.mkdir(parents=True, exist_ok=True)
         write_text(place.parent / "CACHEDIR.TAG", _TAG)
-        # Under a name of its own, so that a list never stands beside the data of another one.
-        name = f"{uuid.uuid4().hex}.bin"
         shutil.move(data, place / name)
         temporary = place / f"{name}.npz"
         np.savez(temporary, data=name, size=size, factor=store.factor, places=store.places)
@@ -84,14 +87,16 @@ def keep_flow(video: str, store: FlowStore, data: Path) -> None:
                     other.unlink()
         os.utime(place)
         _make_room(place.parent)
+    except (OSError, OutputError):  # a full disk, say
+        for half in place.glob(f"{name}*"):
+            with suppress(OSError):
+                half.unlink()
 
 
 def _place_of(video: str) -> Path | None:
     """Return the folder of a video's flow, which another version of OpenCV would compute otherwise."""
-    folder = cache_folder()
-    return (
-        None if folder is None else folder / hashlib.sha256(f"{video} {cv2.__version__}".encode()).hexdigest()
-    )
+    folder, name = cache_folder(), hashlib.sha256(f"{video} {cv2.__version__}".encode()).hexdigest()
+    return None if folder is None else folder / name
 
 
 def _make_room(folder: Path) -> None:

@@ -125,3 +125,13 @@ def test_nothing_is_kept_where_that_is_switched_off_or_impossible(
     assert find_flow("some video") is None
     monkeypatch.delenv(kept_flow.VARIABLE)
     assert cache_folder() is not None
+
+
+def test_a_disk_that_fills_up_costs_nothing_but_the_flow(picture, moving_video, tmp_path, cache, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept_flow.np, "savez", full)
+    keep(picture, moving_video, tmp_path)
+    assert find_flow("some video") is None
+    assert not list(cache.rglob("*.bin"))
