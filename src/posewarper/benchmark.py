@@ -274,7 +274,8 @@ class _Gap:
         if flow not in self._clips:
             started = time.perf_counter()
             progress = self.comparison.within(f"every {self.gap}")
-            clip = prepare_clip(self.video, self.kept, flow=flow, progress=progress)
+            narrow = not effort_config(self.comparison.effort).pose_iterations
+            clip = prepare_clip(self.video, self.kept, flow=flow, narrow=narrow, progress=progress)
             self._clips[flow] = clip, time.perf_counter() - started
         return self._clips[flow]
 

@@ -191,13 +191,13 @@ def propagate(
         opened, usable = held.enter_context(_opened(video, labels, span))
         if model is not None:
             model = _check_model(model, usable, learn=learn).to(place).eval()
+        how_far = {"span": span, "extend": extend, "narrow": model is None and not config.pose_iterations}
         with _timed(seconds, "optical flow") if looks else nullcontext():
             if parts is None or not looks:
-                clip = prepare_clip(opened, usable, span=span, extend=extend, flow=looks, progress=progress)
+                clip = prepare_clip(opened, usable, **how_far, flow=looks, progress=progress)
             else:
                 given = [config.model_dump(), network.model_dump(), start and start.sha256, seed]
                 given += [parameters_sha256(model)] if learn and model is not None else []
-                how_far: dict[str, Any] = {"span": span, "extend": extend}
                 clip = _resume_flow(held, Path(parts), opened, usable, how_far, given, progress)
         if looks:
             settings |= config.model_dump()

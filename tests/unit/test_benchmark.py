@@ -61,8 +61,8 @@ class Fake:
         finally:
             self.open_videos -= 1
 
-    def prepare_clip(self, video, labels, *, flow, progress):
-        assert self.open_videos == 1 and video.startswith("video ")
+    def prepare_clip(self, video, labels, *, flow, narrow, progress):
+        assert self.open_videos == 1 and video.startswith("video ") and not narrow
         self.calls.append(("flow" if flow else "no flow", str(len(labels.labelled_frames))))
         progress("optical flow", 1, 1)
         return Clip(video, labels, {}, {0: None} if flow else {})

@@ -96,10 +96,11 @@ def working_scale(image_size: tuple[int, int], subject: float) -> float:
     return min(1.0, wanted, _LONGEST_SIDE / longest)
 
 
-# Flow is computed around each track: where its keypoints are, and this share of its size further, at least
-# so many pixels, in a window of at least so many; corners lie on a grid, so that a small step does not change
-# the window.
-_MARGIN, _LEAST_MARGIN, _LEAST_WINDOW, _GRID = 0.13, 32, 96, 16
+# Flow is computed around each track: where its keypoints are, and a margin further, which is a share of its
+# size, at least so many pixels; in a window of at least so many. Corners lie on a grid, so that a small step
+# does not change the window.
+_MARGIN, _NARROW = (0.2, 48), (0.13, 32)
+_LEAST_WINDOW, _GRID = 96, 16
 # Keypoints that are this share of the subject's size away from the middle of the others are lost.
 _REACH = 0.7
 # Dense inverse search computes every second pixel and fills in the others; those are not kept.
@@ -158,7 +159,11 @@ class Window(NamedTuple):
 
 
 def _window_around(
-    points: Floats, size: float, shape: tuple[int, int], known: Sequence[Window] = ()
+    points: Floats,
+    size: float,
+    shape: tuple[int, int],
+    known: Sequence[Window] = (),
+    margin: tuple[float, int] = _MARGIN,
 ) -> Window | None:
     """Return a window around keypoints (K, 2): a known one if it will do; None where there are none.
 
@@ -177,12 +182,12 @@ def _window_around(
         spans = zip(low, high, window[:2], window[2:], limits, strict=True)
         if all((a == 0 or a <= p) and (a + n == end or q < a + n) for p, q, a, n, end in spans):
             return window
-    margin = max(_MARGIN * size, _LEAST_MARGIN)
+    far = max(margin[0] * size, margin[1])
     starts, extents = [], []
     for p, q, end in zip(low, high, limits, strict=True):
         # Also of a subject that has left the picture, a piece at its border is seen.
-        start = min(max(math.floor((p - margin) / _GRID) * _GRID, 0), max(end - _LEAST_WINDOW, 0))
-        stop = min(max(math.ceil((q + margin + 1) / _GRID) * _GRID, start + _LEAST_WINDOW), end)
+        start = min(max(math.floor((p - far) / _GRID) * _GRID, 0), max(end - _LEAST_WINDOW, 0))
+        stop = min(max(math.ceil((q + far + 1) / _GRID) * _GRID, start + _LEAST_WINDOW), end)
         starts.append(start)
         extents.append(stop - start)
     return Window(*starts, *extents)
@@ -453,8 +458,9 @@ class _Carrier:
         subject: float,
         image_size: tuple[int, int],
         store: FlowStore,
+        margin: tuple[float, int] = _MARGIN,
     ) -> None:
-        self.id, self.store, self.frames = track_id, store, frames
+        self.id, self.store, self.frames, self.margin = track_id, store, frames, margin
         self.row = {int(f): n for n, f in enumerate(frames)}
         labelled = np.intersect1d(track.frames, frames)
         self.label_row = {int(f): n for n, f in enumerate(labelled)}
@@ -489,7 +495,7 @@ class _Carrier:
         """Return in which window flow is wanted that starts from the points of a frame, of one side."""
         row = self.row[frame]
         small = (self.chain.sides[side][0][row] + 0.5) / self.store.factor - 0.5
-        return _window_around(small, float(self.size[row]), shape, known)
+        return _window_around(small, float(self.size[row]), shape, known, self.margin)
 
     def carry(self, a: int, b: int) -> None:
         """Carry the points of frame ``a`` to its neighbour ``b``; labels in ``b`` stay as they are."""
@@ -574,6 +580,7 @@ def carry_labels(
     subject: float,
     kept: str | os.PathLike[str] | None = None,
     known: FlowStore | None = None,
+    narrow: bool = False,
     progress: Progress = silent,
 ) -> dict[int, FlowChain]:
     """Carry every track's labels through the clip by dense flow between consecutive frames, both ways.
@@ -589,10 +596,12 @@ def carry_labels(
         subject: longer side of a typical instance in pixels, which sets the resolution of the flow.
         kept: the file in which the flow is kept; left out, it lasts as long as the chains.
         known: flow of an earlier run on the same video. Where its windows are the same it is used again.
+        narrow: leave out what lies further around the keypoints, as will do where no network looks there.
         progress: is told how many frames are done.
     """
     store = FlowStore(working_factor(video.image_size, subject), kept, known=known)
-    carriers = [_Carrier(i, tracks[i], frames[i], subject, video.image_size, store) for i in tracks]
+    size, margin = video.image_size, _NARROW if narrow else _MARGIN
+    carriers = [_Carrier(i, tracks[i], frames[i], subject, size, store, margin) for i in tracks]
     wanted = np.unique(np.concatenate([np.zeros(0, np.int64), *frames.values()]))
     done = 0
     with ThreadPoolExecutor(2) as pool:

@@ -180,6 +180,7 @@ def prepare_clip(
     flow: bool = True,
     kept: str | os.PathLike[str] | None = None,
     known: FlowStore | None = None,
+    narrow: bool = False,
     progress: Progress = silent,
 ) -> Clip:
     """Decide on which frames the tracks are there, and carry the labels through the clip by optical flow.
@@ -187,15 +188,15 @@ def prepare_clip(
     Without ``flow`` the clip has no chains, and only the methods that do not look at the video can use it.
     With a ``span`` no track is there on frames beyond it, where there must be no labels. ``kept`` is the file
     in which the flow is kept; left out, it lasts as long as the clip. ``known`` is flow of an earlier run on
-    the same video.
+    the same video, and ``narrow`` leaves out flow further around the keypoints, where no network looks.
     """
     frames = {i: present_frames(labels, i, video.n_frames, extend=extend) for i in labels.tracks}
     if span is not None:
         frames = {i: own[(own >= span.start) & (own < span.stop)] for i, own in frames.items()}
     chains = {}
     if flow:
-        how = {"subject": subject_size(labels), "kept": kept, "known": known, "progress": progress}
-        chains = carry_labels(video, labels.tracks, frames, **how)
+        how = {"subject": subject_size(labels), "kept": kept, "known": known, "narrow": narrow}
+        chains = carry_labels(video, labels.tracks, frames, **how, progress=progress)
     return Clip(video, labels, frames, chains)
 
 

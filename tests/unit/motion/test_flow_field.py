@@ -83,7 +83,10 @@ def test_windows_hold_the_points_and_stay_while_they_do():
     window = flow._window_around(points, 150.0, (500, 1000))
     assert window is not None
     low, high = np.array(window[:2]), np.array(window[:2]) + window[2:]
-    assert (low <= points[0] - flow._LEAST_MARGIN).all() and (high >= points[1] + flow._LEAST_MARGIN).all()
+    assert (low <= points[0] - 48).all() and (high >= points[1] + 48).all()
+    narrow = flow._window_around(points, 150.0, (500, 1000), margin=flow._NARROW)
+    assert narrow is not None and narrow.width < window.width and narrow.height < window.height
+    assert np.all(np.array(narrow[:2]) <= points[0] - 32)
     assert high[0] < 900  # the point that is lost does not count
     assert flow._window_around(points + 5, 150.0, (500, 1000), [window]) == window
     assert flow._window_around(points + 90, 150.0, (500, 1000), [window]) != window
