@@ -79,7 +79,7 @@ def measure(clip: KnownClip, methods: Sequence[str], effort: str, seed: int) -> 
     found: dict[str, Any] = {"methods": {}}
     started = time.process_time()
     with open_video(clip.video) as video:
-        looking = prepare_clip(video, clip.kept, narrow=not effort_config(effort).pose_iterations)
+        looking = prepare_clip(video, clip.kept, narrow=not needs_model("default", effort))
         found["flow_cpu"] = round(time.process_time() - started, 2)
         model = None
         if any(needs_model(m, effort) for m in methods):

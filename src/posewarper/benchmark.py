@@ -22,7 +22,7 @@ import torch
 from posewarper import fitting
 from posewarper.errors import ConfigError, Interrupted, LabelsError, ModelError, VideoError
 from posewarper.evaluation.clips import keep_every, score_clip, withhold
-from posewarper.files import sha256_of, write_json, write_text
+from posewarper.files import sha256_of, tag_cache, write_json
 from posewarper.model import checkpoint
 from posewarper.model.network import PoseWarper
 from posewarper.model.pretrained import BackboneWeights, read_backbone_weights
@@ -33,9 +33,6 @@ from posewarper.runs import claim
 from posewarper.structures import Labels, Progress, silent
 from posewarper.version import __version__
 from posewarper.video.source import Video, open_video
-
-# By this file, CACHEDIR.TAG, backup programs know a cache (https://bford.info/cachedir).
-_CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Finished parts of comparisons by posewarper.\n"
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def compare(
             "network": {**network.model_dump(mode="json"), "backbone_weights": start and start.sha256},
         }
         # A folder that cannot be written shows before the work, not after.
-        write_text(cache / "CACHEDIR.TAG", _CACHE_TAG)
+        tag_cache(cache, "Finished parts of comparisons by posewarper.")
     comparison = _Comparison(video, dense, seed, effort, resolved, network, start, cache, identity, progress)
     rows: list[dict[str, Any]] = []
     total = len(gaps) * len(methods)
@@ -274,7 +271,7 @@ class _Gap:
         if flow not in self._clips:
             started = time.perf_counter()
             progress = self.comparison.within(f"every {self.gap}")
-            narrow = not effort_config(self.comparison.effort).pose_iterations
+            narrow = not fitting.needs_model("default", self.comparison.effort)
             clip = prepare_clip(self.video, self.kept, flow=flow, narrow=narrow, progress=progress)
             self._clips[flow] = clip, time.perf_counter() - started
         return self._clips[flow]

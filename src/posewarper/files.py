@@ -177,6 +177,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
+def tag_cache(folder: Path, what: str) -> None:
+    """Write the file by which backup programs know a cache: https://bford.info/cachedir."""
+    write_text(folder / "CACHEDIR.TAG", f"Signature: 8a477f597d28d172789f06886806bc55\n# {what}\n")
+
+
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Write plain values as JSON that people can read, whole or not at all; NaN is refused.
 

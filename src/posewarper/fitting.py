@@ -191,7 +191,8 @@ def propagate(
         opened, usable = held.enter_context(_opened(video, labels, span))
         if model is not None:
             model = _check_model(model, usable, learn=learn).to(place).eval()
-        how_far = {"span": span, "extend": extend, "narrow": model is None and not config.pose_iterations}
+        narrow = model is None and not needs_model("default", effort)
+        how_far = {"span": span, "extend": extend, "narrow": narrow}
         with _timed(seconds, "optical flow") if looks else nullcontext():
             if parts is None or not looks:
                 clip = prepare_clip(opened, usable, **how_far, flow=looks, progress=progress)

@@ -213,7 +213,8 @@ class FlowStore:
     ) -> None:
         self.factor, self.enlarged = factor, max(1, round(1 / factor))
         self._known = known if known is not None and known.factor == factor else None
-        self._begins: dict[tuple[int, Window], int] = {}
+        rows = [] if self._known is None else self._known.places.tolist()
+        self._known_at = {(frame, Window(*window)): first for _, frame, *window, first in rows}
         self._of_pair: dict[tuple[int, int], list[tuple[Window, int]]] = {}
         self._tracks: set[int] = set()
         for track, frame, *window, first in [] if places is None else places.tolist():
@@ -262,11 +263,10 @@ class FlowStore:
         for track in tracks:
             self._of_pair.setdefault((track, frame), []).append((window, first))
             self._tracks.add(track)
-        self._begins[frame, window] = first
 
     def take(self, tracks: Iterable[int], frame: int, window: Window) -> bool:
         """Take the flow of a window from what is known already; returns whether it is there."""
-        first = None if self._known is None else self._known._begins.get((frame, window))
+        first = self._known_at.get((frame, window))
         if self._known is None or first is None:
             return False
         data = self._known._read(first, window)

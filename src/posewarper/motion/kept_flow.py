@@ -21,14 +21,12 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from posewarper.errors import OutputError
-from posewarper.files import write_text
+from posewarper.files import tag_cache
 from posewarper.motion.flow import FlowStore
 
 VARIABLE = "POSEWARPER_CACHE"
 _MOST_BYTES = 2 * 2**30
 _LIST = "places.npz"
-# By the first line of this file, backup programs know a cache (https://bford.info/cachedir).
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Optical flow, kept by posewarper for the next run.\n"
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -76,7 +74,7 @@ def keep_flow(video: str, store: FlowStore, data: Path) -> None:
         if not 0 < size <= _MOST_BYTES:
             return
         place.mkdir(parents=True, exist_ok=True)
-        write_text(place.parent / "CACHEDIR.TAG", _TAG)
+        tag_cache(place.parent, "Optical flow, kept by posewarper for the next run.")
         shutil.move(data, place / name)
         temporary = place / f"{name}.npz"
         np.savez(temporary, data=name, size=size, factor=store.factor, places=store.places)

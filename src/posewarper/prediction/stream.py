@@ -149,8 +149,7 @@ class CropKeeper:
         """Take up a state."""
         self._count = state["count"]
         self._crops = [Crop(number, tuple(box)) for number, box in state["crops"]]
-        # Runs that were stopped before boxes were noted go on without a lead.
-        self._boxes = np.array(state.get("boxes", [crop.box for crop in self._crops])).reshape(-1, 4)
+        self._boxes = np.array(state["boxes"], np.float64).reshape(-1, 4)
 
 
 _THREADS = 4

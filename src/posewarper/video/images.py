@@ -48,7 +48,8 @@ class FrameCache(Generic[T]):
 
     def put(self, frame: int, item: T, n_bytes: int) -> None:
         """Keep an item; those not used for longest go when there are too many bytes."""
-        if frame in self._awaited - self._held.keys() and self._held_bytes + n_bytes <= self._max_bytes:
+        new = frame in self._awaited and frame not in self._held
+        if new and self._held_bytes + n_bytes <= self._max_bytes:
             self._held[frame] = item
             self._held_bytes += n_bytes
         if frame in self._items:
