@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posewarper.files import replacing
-from posewarper.motion.interpolation import fill_in
+from posewarper.motion.interpolation import fill_in, interpolate
 from posewarper.structures import Floats, Ints, Progress, Track, is_there, silent
 from posewarper.video.source import Video, ahead
 from posewarper.video.track_crops import instance_sizes
@@ -97,10 +97,12 @@ def working_scale(image_size: tuple[int, int], subject: float) -> float:
 
 
 # Flow is computed around each track: where its keypoints are, and a margin further, which is a share of its
-# size, at least so many pixels; in a window of at least so many. Corners lie on a grid, so that a small step
-# does not change the window.
+# size, at least so many pixels, and at least so many times what its labels move a frame; in a window of at
+# least so many. Corners lie on a grid, so that a small step does not change the window.
 _MARGIN, _NARROW = (0.2, 48), (0.13, 32)
-_LEAST_WINDOW, _GRID = 96, 16
+_STEPS, _LEAST_WINDOW, _GRID = 6.0, 96, 16
+# Another's window serves, too, where so much of that lies around the keypoints.
+_ROOM = 1 / 3
 # Keypoints that are this share of the subject's size away from the middle of the others are lost.
 _REACH = 0.7
 # Dense inverse search computes every second pixel and fills in the others; those are not kept.
@@ -163,12 +165,15 @@ def _window_around(
     size: float,
     shape: tuple[int, int],
     known: Sequence[Window] = (),
-    margin: tuple[float, int] = _MARGIN,
+    *,
+    margin: float,
+    room: float = 0.0,
 ) -> Window | None:
     """Return a window around keypoints (K, 2): a known one if it will do; None where there are none.
 
     ``size`` is that of the subject and ``shape`` (h, w) that of the picture, in its pixels. Keypoints further
-    than that from the middle of the others are lost and do not count.
+    than that from the middle of the others are lost and do not count. There is ``margin`` around the others,
+    and in a known window ``room``, but for where the picture ends.
     """
     points = points[is_there(points)]
     if not len(points):
@@ -180,14 +185,13 @@ def _window_around(
     low, high, limits = near.min(0).tolist(), near.max(0).tolist(), shape[::-1]
     for window in known:
         spans = zip(low, high, window[:2], window[2:], limits, strict=True)
-        if all((a == 0 or a <= p) and (a + n == end or q < a + n) for p, q, a, n, end in spans):
+        if all((a == 0 or a + room <= p) and (a + n == end or q + room < a + n) for p, q, a, n, end in spans):
             return window
-    far = max(margin[0] * size, margin[1])
     starts, extents = [], []
     for p, q, end in zip(low, high, limits, strict=True):
         # Also of a subject that has left the picture, a piece at its border is seen.
-        start = min(max(math.floor((p - far) / _GRID) * _GRID, 0), max(end - _LEAST_WINDOW, 0))
-        stop = min(max(math.ceil((q + far + 1) / _GRID) * _GRID, start + _LEAST_WINDOW), end)
+        start = min(max(math.floor((p - margin) / _GRID) * _GRID, 0), max(end - _LEAST_WINDOW, 0))
+        stop = min(max(math.ceil((q + margin + 1) / _GRID) * _GRID, start + _LEAST_WINDOW), end)
         starts.append(start)
         extents.append(stop - start)
     return Window(*starts, *extents)
@@ -447,6 +451,18 @@ def _empty_chain(
     return FlowChain(frames, forward, backward, *errors, left_out, flow)
 
 
+def _label_steps(track: Track, frames: Ints) -> Floats:
+    """Return (t,) pixels: how far half of the keypoints move a frame, from label to label."""
+    if len(track.frames) < 2:
+        return np.zeros(len(frames))
+    points = interpolate(track.frames, track.keypoints, track.frames)
+    points = points[:, is_there(points).all(0)]
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=-1) / np.diff(track.frames)[:, None]
+    usual = np.median(steps, axis=1) if steps.size else np.zeros(len(steps))
+    before = np.searchsorted(track.frames, frames, side="right") - 1
+    return usual[np.clip(before, 0, len(usual) - 1)]
+
+
 class _Carrier:
     """One track's keypoints on their way through the clip; its chain is filled in place."""
 
@@ -460,7 +476,7 @@ class _Carrier:
         store: FlowStore,
         margin: tuple[float, int] = _MARGIN,
     ) -> None:
-        self.id, self.store, self.frames, self.margin = track_id, store, frames, margin
+        self.id, self.store, self.frames = track_id, store, frames
         self.row = {int(f): n for n, f in enumerate(frames)}
         labelled = np.intersect1d(track.frames, frames)
         self.label_row = {int(f): n for n, f in enumerate(labelled)}
@@ -481,6 +497,11 @@ class _Carrier:
             else np.full(len(frames), subject)
         )
         self.size = np.minimum(usual, max(image_size)) / store.factor
+        moves = np.minimum(_STEPS * _label_steps(track, frames) / store.factor, _SUBJECT_PIXELS)
+        self.margin, self.room = (
+            np.maximum(np.maximum(margin[0] * self.size, margin[1]), moves),
+            _ROOM * moves,
+        )
 
     def waits(self, frame: int) -> bool:
         """Tell whether a label after ``frame`` has yet to be carried back to ``frame`` and beyond."""
@@ -495,7 +516,8 @@ class _Carrier:
         """Return in which window flow is wanted that starts from the points of a frame, of one side."""
         row = self.row[frame]
         small = (self.chain.sides[side][0][row] + 0.5) / self.store.factor - 0.5
-        return _window_around(small, float(self.size[row]), shape, known, self.margin)
+        around = {"margin": self.margin[row], "room": self.room[row]}
+        return _window_around(small, self.size[row], shape, known, **around)
 
     def carry(self, a: int, b: int) -> None:
         """Carry the points of frame ``a`` to its neighbour ``b``; labels in ``b`` stay as they are."""

@@ -17,6 +17,7 @@ from posewarper.motion.flow import (
     write_chains,
 )
 from posewarper.structures import Track
+from posewarper.video.source import open_video
 
 POINTS = np.array([[50.0, 32.0], [61.5, 40.25], [np.nan, np.nan]])
 
@@ -79,20 +80,48 @@ def test_subjects_are_brought_to_one_size():
 
 
 def test_windows_hold_the_points_and_stay_while_they_do():
-    points = np.array([[300.0, 200.0], [340.0, 290.0], [990.0, 10.0], [np.nan, np.nan]])
-    window = flow._window_around(points, 150.0, (500, 1000))
+    points, shape = np.array([[300.0, 200.0], [340.0, 290.0], [990.0, 10.0], [np.nan, np.nan]]), (500, 1000)
+    window = flow._window_around(points, 150.0, shape, margin=48)
     assert window is not None
     low, high = np.array(window[:2]), np.array(window[:2]) + window[2:]
     assert (low <= points[0] - 48).all() and (high >= points[1] + 48).all()
-    narrow = flow._window_around(points, 150.0, (500, 1000), margin=flow._NARROW)
-    assert narrow is not None and narrow.width < window.width and narrow.height < window.height
-    assert np.all(np.array(narrow[:2]) <= points[0] - 32)
     assert high[0] < 900  # the point that is lost does not count
-    assert flow._window_around(points + 5, 150.0, (500, 1000), [window]) == window
-    assert flow._window_around(points + 90, 150.0, (500, 1000), [window]) != window
-    assert flow._window_around(points * np.nan, 100.0, (500, 1000)) is None
-    left = flow._window_around(points[:1] - 5000, 100.0, (500, 1000))
+    assert flow._window_around(points + 5, 150.0, shape, [window], margin=48) == window
+    assert flow._window_around(points + 90, 150.0, shape, [window], margin=48) != window
+    assert flow._window_around(points, 150.0, shape, [window], margin=90, room=30) == window
+    assert flow._window_around(points + 30, 150.0, shape, [window], margin=90, room=30) != window
+    corner = Window(0, 0, 96, 96)  # the picture ends there: nothing can be seen beyond
+    assert flow._window_around(points[:1] * 0.0, 100.0, shape, [corner], margin=90, room=30) == corner
+    assert flow._window_around(points * np.nan, 100.0, shape, margin=48) is None
+    left = flow._window_around(points[:1] - 5000, 100.0, shape, margin=48)
     assert left is not None and left.left == left.top == 0 and min(left.width, left.height) > 16
+
+
+def test_a_single_keypoint_that_moves_fast_stays_in_sight():
+    # It tells no size, so that only its labels tell how large a window its motion needs.
+    rng = np.random.default_rng(0)
+    ground, subject = (rng.integers(0, 255, (*n, 1)).repeat(3, 2) for n in ((40, 100), (20, 20)))
+    ground, subject = (np.kron(p, np.ones((4, 4, 1))).astype(np.uint8) for p in (ground, subject))
+    inside = np.hypot(*(np.mgrid[:80, :80] - 39.5)) < 36
+    frames, keypoints = [], []
+    for n in range(13):
+        frame, left = ground.copy(), 40 + 9 * n
+        frame[40:120, left : left + 80][inside] = subject[inside]
+        frames.append(frame)
+        keypoints.append([[left + 39.5, 79.5]])
+    truth = np.array(keypoints)
+    with open_video(frames) as video:
+        for there in ([0, 12], [0, 4, 12]):
+            track = Track(there, truth[there])
+            chain = carry_labels(video, {0: track}, {0: np.arange(13)}, subject=16.0)[0]
+            for points, _ in chain.sides:
+                assert np.linalg.norm(points - truth, axis=-1).max() < 1.0
+
+
+def test_labels_that_jump_do_not_ask_for_the_whole_picture():
+    track = Track([0, 1], np.array([[[10.0, 10.0]], [[900.0, 10.0]]]))
+    carrier = flow._Carrier(0, track, np.arange(2), 16.0, (1080, 1920), FlowStore(0.25))
+    assert carrier.margin.max() == 256
 
 
 def test_flow_that_is_kept_is_read_again(picture, moving_video, tmp_path):
