@@ -46,9 +46,10 @@ _LINES, _LEAST_LINE, _EXACT = 2.0, 0.002, 0.0005
 # have a say where they are off by this share of it, and flow counts as no worse than so many times the usual.
 _FLOW_ALONE, _HEARD, _MOST_FLOW_ERROR = 2.0, 0.3, 4.0
 # The chosen path is trusted a little everywhere; evidence further from it belongs to something else. A path
-# that a network has helped to choose is the better one.
+# that a network has helped to choose is the better one. Without one flow has chosen it, so that it is trusted
+# less where flow is bad, and what lies within so many deviations of it still counts.
 _PATH_SIGMA, _PATH_SIGMA_SEEN = 0.04, 0.03
-_NEAR_PATH, _NEAR_PATH_SEEN = 0.1, 0.08
+_NEAR_PATH, _NEAR_PATH_SEEN, _NEAR_SIGMAS = 0.1, 0.08, 2.0
 # What ties a piece of a long stretch to the piece before it, and to labels beyond its ends.
 _JOINT_SIGMA, _ROUGH_SIGMA = 0.005, 0.05
 # A keypoint that is uncertain by this share of the subject's size scores one half.
@@ -183,9 +184,11 @@ class Stretch:
             sightings.append(_trusted(evidence.seen.nearest(path), _PEAK_SIGMA / trust.network, size))
         if evidence.warped is not None:
             sightings.append(_trusted(evidence.warped.blended, _WARP_SIGMA, size))
-        alone = evidence.seen is None
-        reach = (_NEAR_PATH if alone else _NEAR_PATH_SEEN) * size
-        sightings = [_within(sighting, path, reach) for sighting in sightings]
+        if evidence.seen is None:
+            near, sigmas, guided = _NEAR_PATH, _NEAR_SIGMAS, _PATH_SIGMA * max(1.0, trust.flow_error)
+        else:
+            near, sigmas, guided = _NEAR_PATH_SEEN, 0.0, _PATH_SIGMA_SEEN
+        sightings = [_within(sighting, path, near * size, sigmas) for sighting in sightings]
         if self._is_piece():
             # It lacks the label at one or both of its ends. It begins where the piece before it arrived, and
             # is drawn loosely to the labels that flow carries from both sides, which know the far label.
@@ -194,8 +197,7 @@ class Stretch:
             for points, sigma in ((joint, _JOINT_SIGMA), (evidence.rough, _ROUGH_SIGMA)):
                 sightings.append(Sighting(points, np.full(path.shape[:2], sigma) * size))
         labels = label_sighting(self.keypoints, self.visibility, self.size)
-        guided = (_PATH_SIGMA if alone else _PATH_SIGMA_SEEN) * size
-        guide = Sighting(path, np.broadcast_to(guided, path.shape[:2]))
+        guide = Sighting(path, np.broadcast_to(guided * size, path.shape[:2]))
         heard = is_there(evidence.interpolated.points).any(0)
         how = {"trust_in_flow": np.where(heard, evidence.trust_in_flow, 1.0), "guide": guide}
         solved = solve_trajectory(path, labels, sightings, evidence.steps, self.size, **how)
@@ -341,8 +343,8 @@ def _strays(points: Floats, room: Floats, side: Sighting) -> Floats:
     return np.sqrt(total / np.where(most > 0, most, 1.0))
 
 
-def _within(sighting: Sighting, path: Floats, reach: Floats) -> Sighting:
-    """Return what a sighting says within reach (t, 1) of the path, and nothing elsewhere."""
+def _within(sighting: Sighting, path: Floats, near: Floats, sigmas: float) -> Sighting:
+    """Return what a sighting says near (t, 1) the path or within some deviations, and nothing elsewhere."""
     with np.errstate(invalid="ignore"):
-        near = np.linalg.norm(sighting.points - path, axis=-1) <= reach
-    return Sighting(np.where(near[..., None], sighting.points, np.nan), sighting.sigma)
+        reached = np.linalg.norm(sighting.points - path, axis=-1) <= np.fmax(near, sigmas * sighting.sigma)
+    return Sighting(np.where(reached[..., None], sighting.points, np.nan), sighting.sigma)
