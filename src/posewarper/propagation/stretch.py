@@ -44,7 +44,7 @@ _FAR, _GUESS, _LEAST_GUESS = 1.5, 2.0, 0.05
 _LINES, _LEAST_LINE, _EXACT = 2.0, 0.002, 0.0005
 # Where lines are this many times as far off as flow, flow is all there is, however bad. Beside a network they
 # have a say where they are off by this share of it, and flow counts as no worse than so many times the usual.
-_FLOW_ALONE, _HEARD, _MOST_FLOW_ERROR = 2.0, 0.3, 4.0
+_FLOW_ALONE, _HEARD, _MOST_FLOW_ERROR = 1.0, 0.3, 4.0
 # The chosen path is trusted a little everywhere; evidence further from it belongs to something else. A path
 # that a network has helped to choose is the better one. Without one flow has chosen it, so that it is trusted
 # less where flow is bad, and what lies within so many deviations of it still counts.
