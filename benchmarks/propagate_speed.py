@@ -36,18 +36,21 @@ WALK = 2 * N_FRAMES - 2  # frames there and back
 MAIN = [sys.executable, "-m", "posewarper"]
 
 
-def make_clip(folder: Path, walks: int) -> tuple[Path, Path]:
-    """Write the video and its true labels, unless they are there."""
-    video, truth = folder / f"walks_{walks}.mp4", folder / f"walks_{walks}.json"
+def make_clip(folder: Path, walks: int, n_frames: int | None = None) -> tuple[Path, Path]:
+    """Write the video (``n_frames`` of one walk, or several walks) and its true labels, unless they exist."""
+    name = f"walks_{walks}" if n_frames is None else f"walk_of_{n_frames}"
+    video, truth = folder / f"{name}.mp4", folder / f"{name}.json"
     if truth.is_file():
         return video, truth
     pictures, labels = render_scene()
-    one = folder / "walk.mp4"
+    walk = [*range(N_FRAMES), *range(N_FRAMES - 2, 0, -1)][:n_frames]
+    one = folder / "walk.mp4" if n_frames is None else video
     if not one.is_file():
         shown = [cv2.resize(picture, SIZE[::-1], interpolation=cv2.INTER_CUBIC) for picture in pictures]
-        write_video(one, [np.asarray(p, np.uint8) for p in (*shown, *shown[-2:0:-1])], fps=FPS)
-    repeat_packets(one, video, walks)
-    order = np.tile([*range(N_FRAMES), *range(N_FRAMES - 2, 0, -1)], walks)
+        write_video(one, [np.asarray(shown[n], np.uint8) for n in walk], fps=FPS)
+    if n_frames is None:
+        repeat_packets(one, video, walks)
+    order = np.tile(walk, walks if n_frames is None else 1)
     track, (height, width) = labels.tracks[0], labels.image_size or SIZE
     keypoints = (track.keypoints[order] + 0.5) * (SIZE[1] / width, SIZE[0] / height) - 0.5
     long = Track(np.arange(len(order)), keypoints, visibility=track.visibility[order])
