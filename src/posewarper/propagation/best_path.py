@@ -6,8 +6,9 @@ Candidates are all peaks of a keypoint's heatmaps *and of its mirror keypoint's*
 lines between labels. A path through them pays for places that nothing speaks for, for motion that the flow
 contradicts, for sudden changes of velocity, for left and right in one place, and for limbs longer than any
 labelled one. The cheapest path is found exactly, by dynamic programming over pairs of consecutive frames; a
-left and a right keypoint are solved together. Limbs tie keypoints to each other: a second sweep sees the
-others' paths.
+left and a right keypoint are solved together, and the network's heatmaps of the two speak for them together
+as well: one map for each, either way round, so that a limb that only one of the maps shows cannot hold both.
+Limbs tie keypoints to each other: a second sweep sees the others' paths.
 
 Without a network two paths often cost nearly the same: flow from the label before says one thing, flow from
 the label after another. There the candidates of each frame are averaged, by the odds of the cheapest path
@@ -34,7 +35,7 @@ _LINE_COST, _LINE_FLOOR, _LINE_SURE = 0.6, 0.1, 0.03
 _OPINION = 0.3  # odds below this, as logarithms, are none
 _MOTION_SIGMA, _MOTION_COST, _MOTION_FLOOR = 0.03, 0.2, 1e-3
 _TURN_SIGMA, _TURN_COST, _TURN_COST_SEEN = 0.03, 0.5, 0.7
-_TOGETHER_REACH, _TOGETHER_COST = 0.03, 1.5
+_TOGETHER_REACH, _TOGETHER_COST, _TOGETHER_COST_SEEN = 0.03, 1.5, 0.6
 _LIMB_SLACK, _LIMB_SIGMA, _LIMB_COST = 0.15, 0.03, 1.0
 _SWEEPS = 2
 # Consecutive frames tell much the same, so that odds are not as long as the difference of the costs. What
@@ -116,9 +117,11 @@ class _Group:
         self.trust_in_flow = trust_in_flow
         self.motion = trust_in_flow * _motion_costs(evidence, self.places)
         self.relative = (self.places - evidence.origin[:, None]) / evidence.size[:, None, None]
+        self.seen = _seen_costs(evidence, self.places, keypoints, flip_order)
+        alone = evidence.seen is None
+        self.together_cost = _TOGETHER_COST if alone else _TOGETHER_COST_SEEN
         # Where flow is lost, motion is quick and jerky; but then steadiness is all there is, so less is lost.
-        usual = _TURN_COST if evidence.seen is None else _TURN_COST_SEEN
-        self.turn_cost = usual * np.sqrt(trust_in_flow)
+        self.turn_cost = (_TURN_COST if alone else _TURN_COST_SEEN) * np.sqrt(trust_in_flow)
 
     def choose(self, paths: Floats, limbs: Limbs) -> Floats:
         """Return the cheapest path of each keypoint (t, n, 2), given those of the others that have one."""
@@ -151,11 +154,11 @@ class _Group:
             for keypoint, cost in zip(self.keypoints, self.costs, strict=True)
         ]
         if len(costs) == 1:
-            return costs[0]
+            return costs[0] + self.seen
         apart = np.linalg.norm(self.places[:, :, None] - self.places[:, None], axis=-1)
         share = apart / self.size[:, None, None]
-        together = np.nan_to_num(_TOGETHER_COST * np.exp(-(share**2) / (2 * _TOGETHER_REACH**2)))
-        return costs[0][:, :, None] + costs[1][:, None, :] + together
+        together = np.nan_to_num(self.together_cost * np.exp(-(share**2) / (2 * _TOGETHER_REACH**2)))
+        return costs[0][:, :, None] + costs[1][:, None, :] + together + self.seen
 
     def _limb_costs(self, keypoint: int, paths: Floats, limbs: Limbs) -> Floats:
         total = np.zeros(self.places.shape[:2])
@@ -222,22 +225,15 @@ def _thin_out(points: Floats, weights: Floats, radius: Floats) -> Floats:
 
 
 def _place_costs(evidence: Evidence, places: Floats, keypoint: int, mirror: int | None) -> Floats:
-    """Return (t, n): what speaks against a keypoint being at each of its candidates."""
+    """Return (t, n): what speaks against a keypoint being at each of its candidates, but for the network."""
     size = evidence.size[:, None]
     cost = np.zeros(places.shape[:2])
-
-    def support(peaks: Peaks, sigma: float, power: float) -> Floats:
-        own = _support(places, peaks.points[:, keypoint], peaks.heights[:, keypoint], sigma * size, power)
-        if mirror is None:
-            return own
-        other = _support(places, peaks.points[:, mirror], peaks.heights[:, mirror], sigma * size, power)
-        return np.maximum(own, evidence.mirrored * other)
-
-    if evidence.seen is not None:
-        near = support(evidence.seen, _SEEN_SIGMA, _SEEN_POWER)
-        cost -= evidence.trust_in_seen[keypoint] * _SEEN_COST * np.log(_SEEN_FLOOR + near)
     for peaks in () if evidence.warped is None else evidence.warped.single:
-        cost -= _WARPED_COST * np.log(_WARPED_FLOOR + support(peaks, _WARPED_SIGMA, 1.0))
+        near = _support_by(peaks, keypoint, places, _WARPED_SIGMA * size, 1.0)
+        if mirror is not None:
+            other = _support_by(peaks, mirror, places, _WARPED_SIGMA * size, 1.0)
+            near = np.maximum(near, evidence.mirrored * other)
+        cost -= _WARPED_COST * np.log(_WARPED_FLOOR + near)
     for side in evidence.carried:
         sigma = side.sigma[:, keypoint, None]
         sure = np.minimum(1.0, _CARRIED_SURE * size / sigma)
@@ -252,6 +248,35 @@ def _place_costs(evidence: Evidence, places: Floats, keypoint: int, mirror: int 
     return np.where(is_there(places), cost, _NEVER)
 
 
+def _seen_costs(
+    evidence: Evidence, places: Floats, keypoints: Sequence[int], flip_order: Sequence[int]
+) -> Floats | float:
+    """Return what the network's peaks say against the candidates: (t, n) for one keypoint, (t, n, n) for two.
+
+    Of a left and a right keypoint one has the peaks of its own map and the other those of the other map, or
+    both have each other's, which count a little less where the network can tell left from right.
+    """
+    if evidence.seen is None:
+        return 0.0
+    found = []
+    for keypoint in keypoints:
+        by_own, by_other = (
+            _support_by(evidence.seen, k, places, _SEEN_SIGMA * evidence.size[:, None], _SEEN_POWER)
+            for k in (keypoint, int(flip_order[keypoint]))
+        )
+        weight, supports = (
+            evidence.trust_in_seen[keypoint] * _SEEN_COST,
+            (by_own, evidence.mirrored * by_other),
+        )
+        found.append([-weight * np.log(_SEEN_FLOOR + near) for near in supports])
+    if len(found) == 1:
+        return np.minimum(*found[0])
+    (left, left_crossed), (right, right_crossed) = found
+    return np.minimum(
+        left[:, :, None] + right[:, None, :], left_crossed[:, :, None] + right_crossed[:, None, :]
+    )
+
+
 def side_odds(evidence: Evidence, path: Floats, flip_order: Sequence[int]) -> Floats:
     """Return (t, K): the odds, as logarithms, that the network sees a keypoint and not its mirror at a path.
 
@@ -262,18 +287,17 @@ def side_odds(evidence: Evidence, path: Floats, flip_order: Sequence[int]) -> Fl
     for keypoint, mirror in enumerate(flip_order):
         if mirror == keypoint or evidence.seen is None:
             continue
+        here, sigma = path[:, keypoint, None], _SEEN_SIGMA * evidence.size[:, None]
         own, other = (
-            _support(
-                path[:, keypoint, None],
-                evidence.seen.points[:, k],
-                evidence.seen.heights[:, k],
-                _SEEN_SIGMA * evidence.size[:, None],
-                _SEEN_POWER,
-            )[:, 0]
-            for k in (keypoint, int(mirror))
+            _support_by(evidence.seen, k, here, sigma, _SEEN_POWER)[:, 0] for k in (keypoint, int(mirror))
         )
         odds[:, keypoint] = np.log((_SEEN_FLOOR + own) / (_SEEN_FLOOR + other))
     return np.where(np.abs(odds) > _OPINION, odds, 0.0)
+
+
+def _support_by(peaks: Peaks, keypoint: int, places: Floats, sigma: Floats, power: float) -> Floats:
+    """Return (t, n): how much a keypoint's peaks speak for places (t, n, 2), from 0 to 1."""
+    return _support(places, peaks.points[:, keypoint], peaks.heights[:, keypoint], sigma, power)
 
 
 def _support(places: Floats, points: Floats, heights: Floats, sigma: Floats, power: float) -> Floats:

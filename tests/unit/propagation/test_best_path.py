@@ -124,6 +124,19 @@ def test_left_and_right_are_not_both_put_on_the_surer_limb() -> None:
     assert_allclose(path[:, 1], other)
 
 
+@pytest.mark.parametrize("mirrored", [1.0, 0.9])
+def test_a_limb_that_one_heatmap_shows_does_not_hold_both_sides(mirrored, monkeypatch) -> None:
+    """Flow has carried both labels to one limb; each heatmap shows another limb, right or exchanged."""
+    monkeypatch.setattr(best_path, "_TOGETHER_COST_SEEN", 0.0)
+    one, other = line(12, 20, 50), line(12, 60, 50)
+    carried = Sighting(np.stack([one, one], 1), np.full((12, 2), 1.0))
+    for maps in ([(one, 0.8)], [(other, 0.8)]), ([(other, 0.8)], [(one, 0.8)]):
+        found = evidence(peaks(*maps), 2, 12, carried=(carried,), mirrored=mirrored)
+        path = choose(found, flip=[1, 0])
+        assert_allclose(sorted(path[0, :, 0]), [20, 60])
+        assert_allclose(path, np.repeat(path[:1], 12, axis=0))
+
+
 def test_a_limb_longer_than_any_label_is_not_believed() -> None:
     hip, near, far = line(8, 50, 20), line(8, 50, 45), line(8, 50, 95)
     seen = peaks([(hip, 0.9)], [(near, 0.5), (far, 0.7)])
