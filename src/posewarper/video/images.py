@@ -47,17 +47,18 @@ class FrameCache(Generic[T]):
         return self._items[frame][0]
 
     def put(self, frame: int, item: T, n_bytes: int) -> None:
-        """Keep an item; those not used for longest go when there are too many bytes."""
+        """Keep an item; those not used for longest make room for it, so that there never are too many bytes."""
         new = frame in self._awaited and frame not in self._held
         if new and self._held_bytes + n_bytes <= self._max_bytes:
             self._held[frame] = item
             self._held_bytes += n_bytes
         if frame in self._items:
             self.n_bytes -= self._items.pop(frame)[1]
-        self._items[frame] = (item, n_bytes)
-        self.n_bytes += n_bytes
-        while self.n_bytes > self._max_bytes:
+        while self._items and self.n_bytes + n_bytes > self._max_bytes:
             self.n_bytes -= self._items.popitem(last=False)[1][1]
+        if n_bytes <= self._max_bytes:
+            self._items[frame] = (item, n_bytes)
+            self.n_bytes += n_bytes
 
     def clear(self) -> None:
         """Forget everything."""
