@@ -47,7 +47,7 @@ class FrameCache(Generic[T]):
         return self._items[frame][0]
 
     def put(self, frame: int, item: T, n_bytes: int) -> None:
-        """Keep an item; those not used for longest make room for it, so that there never are too many bytes."""
+        """Keep an item; those not used for longest make room for it, so there never are too many bytes."""
         new = frame in self._awaited and frame not in self._held
         if new and self._held_bytes + n_bytes <= self._max_bytes:
             self._held[frame] = item
