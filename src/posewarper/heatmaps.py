@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Heatmaps = NDArray[np.float32]
 
 _REACH = 3.0  # standard deviations beyond the map up to which a keypoint still leaves a trace
+_NOTHING = 1e-18  # of a peak of 1; no loss in float32 sees it
 _WINDOW = 5  # pixels across the window around a peak from which its sub-pixel position is read
 
 
@@ -67,7 +68,8 @@ def encode(keypoints: ArrayLike, size: tuple[int, int], sigma: float) -> Heatmap
         sigma: standard deviation in heatmap pixels.
 
     Returns:
-        (..., K, h, w) float32; zero for a keypoint that is NaN or more than three sigma outside.
+        (..., K, h, w) float32; zero for a keypoint that is NaN or more than three sigma outside, and where a
+        map is below 1e-18, nine sigma away.
     """
     keypoints = np.asarray(keypoints, np.float64)
     limits = np.array([size[1], size[0]]) - 0.5
@@ -78,7 +80,11 @@ def encode(keypoints: ArrayLike, size: tuple[int, int], sigma: float) -> Heatmap
     # A Gaussian is a product of one in x and one in y, which saves an exponential a pixel.
     across = np.exp(-((np.arange(size[1]) - centres[..., :1]) ** 2) / (2 * sigma**2))
     down = np.exp(-((np.arange(size[0]) - centres[..., 1:]) ** 2) / (2 * sigma**2)) * near
-    return down.astype(np.float32)[..., :, None] * across.astype(np.float32)[..., None, :]
+    maps = down.astype(np.float32)[..., :, None] * across.astype(np.float32)[..., None, :]
+    # Numbers too small for float32's exponent, here or in gradients that they become part of, take some
+    # processors a hundred times as long.
+    maps[maps < _NOTHING] = 0.0
+    return maps
 
 
 def decode(heatmaps: NDArray[np.floating]) -> tuple[Floats, Floats]:

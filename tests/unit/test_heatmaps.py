@@ -37,6 +37,16 @@ def test_encode_leaves_out_what_is_not_there_or_far_outside():
     assert heatmaps[4].any()
 
 
+def test_encode_has_no_numbers_that_are_too_small_for_float32():
+    """Gradients are products with them; whatever is subnormal there makes training crawl."""
+    heatmaps = encode([[0.0, 0.0], [40.5, 30.2]], (96, 128), 2.0)
+    there = heatmaps[heatmaps > 0]
+    assert 1e-18 <= there.min() < 1e-15
+    x, y = np.meshgrid(np.arange(128), np.arange(96))
+    exact = np.exp(-((x - 40.5) ** 2 + (y - 30.2) ** 2) / 8)
+    np.testing.assert_allclose(heatmaps[1], exact, rtol=1e-5, atol=1e-17)
+
+
 def test_encode_takes_any_leading_axes():
     keypoints = np.random.default_rng(0).uniform(0, 20, (2, 3, 4, 2))
     heatmaps = encode(keypoints, SIZE, 1.5)
