@@ -86,8 +86,9 @@ def resolve_device(name: str) -> torch.device:
 def half_precision(device: torch.device, network: object = None) -> bool:
     """Tell whether bfloat16 is worth using: any CUDA GPU that has it, or a CPU that multiplies in it.
 
-    A CPU that has no matrix unit (AMX) gains with dense convolutions and loses with those of single channels,
-    so that a ``network`` with these is better off in float32 there. Of what is no module nothing is known.
+    A CPU gains with dense convolutions and loses with those of single channels, whether it has a matrix unit
+    (AMX) or not, so that a ``network`` with these is better off in float32. Of what is no module nothing is
+    known.
 
     ``ONEDNN_MAX_CPU_ISA`` and ``ATEN_CPU_CAPABILITY`` make PyTorch act on a large processor as on an ordinary
     one, without bfloat16.
@@ -101,11 +102,9 @@ def half_precision(device: torch.device, network: object = None) -> bool:
     if level.upper() in _ISAS_WITHOUT_BF16 or os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):
         return False
     capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    if capability.get("amx_bf16"):
-        return True
     modules = network.modules() if isinstance(network, nn.Module) else ()
     is_depthwise = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in modules)
-    return bool(capability.get("avx512_bf16")) and not is_depthwise
+    return bool(capability.get("amx_bf16") or capability.get("avx512_bf16")) and not is_depthwise
 
 
 def precision(device: torch.device, *, halved: bool) -> torch.autocast:
