@@ -234,6 +234,8 @@ def test_the_keyboard_alone_suffices(servers, desk, tmp_path):
         press("Tab")
     press("Enter")
     desk.until("document.querySelectorAll('#keypoints .keypoint').length === 4")
+    # The page begins to place keypoints once the server has taken them.
+    desk.until("document.getElementById('picture').classList.contains('placing')")
     desk.page.evaluate("document.activeElement.blur()")
     for frame in (2, 17):
         desk.go(frame)
