@@ -82,7 +82,7 @@ def encode(keypoints: ArrayLike, size: tuple[int, int], sigma: float) -> Heatmap
     down = np.exp(-((np.arange(size[0]) - centres[..., 1:]) ** 2) / (2 * sigma**2)) * near
     maps = down.astype(np.float32)[..., :, None] * across.astype(np.float32)[..., None, :]
     # Numbers too small for float32's exponent, here or in gradients that they become part of, take some
-    # processors a hundred times as long.
+    # processors many times as long.
     maps[maps < _NOTHING] = 0.0
     return maps
 

@@ -264,13 +264,11 @@ def _seen_costs(
             _support_by(evidence.seen, k, places, _SEEN_SIGMA * evidence.size[:, None], _SEEN_POWER)
             for k in (keypoint, int(flip_order[keypoint]))
         )
-        weight, supports = (
-            evidence.trust_in_seen[keypoint] * _SEEN_COST,
-            (by_own, evidence.mirrored * by_other),
-        )
-        found.append([-weight * np.log(_SEEN_FLOOR + near) for near in supports])
+        weight = evidence.trust_in_seen[keypoint] * _SEEN_COST
+        near = np.stack([by_own, evidence.mirrored * by_other])
+        found.append(-weight * np.log(_SEEN_FLOOR + near))
     if len(found) == 1:
-        return np.minimum(*found[0])
+        return found[0].min(0)
     (left, left_crossed), (right, right_crossed) = found
     return np.minimum(
         left[:, :, None] + right[:, None, :], left_crossed[:, :, None] + right_crossed[:, None, :]
