@@ -15,11 +15,15 @@ from posewarper.heatmaps import crop_to_heatmap, crop_to_udp, decode, decode_pea
 from posewarper.model.backbone import STRIDE
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.model.network import ModelSpec
+from posewarper.motion.interpolation import interpolate
 from posewarper.propagation.trajectory import Sighting, Steps
 from posewarper.structures import Floats, Ints, is_there
 from posewarper.video.track_crops import TrackCrops
 
 _WARPED_PEAKS = 2
+# Of what peaks are off at labels this share is taken away from those between them. A peak that is further from
+# its label than a share of the size belongs to something else.
+_BIAS, _MOST_BIAS = 0.7, 0.08
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,19 @@ class Seen:
 
     points: Floats
     scores: Floats
+
+    def without_bias(self, labels: Floats, size: Floats) -> Seen:
+        """Return the peaks without most of what they are off at labels (t, K, 2), NaN where there are none.
+
+        A network is off in the same way for many frames in a row: this is interpolated between labels.
+        ``size`` (t,) is that of the subject in pixels.
+        """
+        off, rows = self.points - labels, np.arange(len(labels))
+        with np.errstate(invalid="ignore"):
+            of_label = np.linalg.norm(off, axis=-1) < _MOST_BIAS * size[:, None]
+        share = np.where(of_label[..., None], off, np.nan) / size[:, None, None]
+        usual = np.nan_to_num(interpolate(rows, share, rows)) * size[:, None, None]
+        return Seen(self.points - _BIAS * usual, self.scores)
 
 
 @dataclass(frozen=True)

@@ -19,35 +19,24 @@ BOUND = 1.8
 
 # Lengths are shares of the subject's size.
 _FLOOR, _LOST, _MOST = 0.004, 0.3, 0.5
-_WITH_NETWORK = {"bias": 3.692, "spread": 1.523, "from_peak": 0.084, "height": -0.247, "from_warped": 0.118}
+_WITH_NETWORK = {"bias": 4.194, "spread": 1.827, "height": -0.423}
 _WITHOUT = {"bias": 6.102, "spread": 2.022, "from_flow": 0.221}
 
 Signs = Mapping[str, Floats]
 """What tells how sure a trajectory is; each (t, K), lengths as shares of the subject's size.
 
-``spread`` is the standard deviation of the trajectory. Without a network ``from_flow`` is the distance from
-the labels that flow carries from both sides. With one, ``from_peak`` is the distance from its highest peak,
-``height`` that of its nearest peak, and ``from_warped`` the distance from the warped labels.
+``spread`` is the standard deviation of the trajectory. With a network ``height`` is that of its nearest peak;
+without one ``from_flow`` is the distance from the labels that flow carries from both sides.
 """
 
 
 def read_signs(solved: Trajectory, evidence: Evidence) -> Signs:
     """Return how well a trajectory agrees with its evidence."""
     size = evidence.size[:, None]
-
-    def away(points: Floats) -> Floats:
-        return np.linalg.norm(points - solved.points, axis=-1) / size
-
     spread = solved.sigma / size
-    if evidence.seen is None:
-        return {"spread": spread, "from_flow": away(evidence.rough)}
-    from_peak = away(evidence.seen.highest().points)
-    return {
-        "spread": spread,
-        "from_peak": from_peak,
-        "height": evidence.seen.nearest(solved.points).scores,
-        "from_warped": from_peak if evidence.warped is None else away(evidence.warped.blended.points),
-    }
+    if evidence.seen is not None:
+        return {"spread": spread, "height": evidence.seen.nearest(solved.points).scores}
+    return {"spread": spread, "from_flow": np.linalg.norm(evidence.rough - solved.points, axis=-1) / size}
 
 
 def expected_error(signs: Signs) -> Floats:

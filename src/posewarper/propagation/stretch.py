@@ -35,7 +35,7 @@ from posewarper.video.track_crops import TrackCrops
 # Crops in memory at a time; a longer stretch between labels is solved in pieces that overlap.
 _LONGEST, _OVERLAP = 256, 32
 # A peak of height h is trusted to sigma / h, as a share of the subject's size.
-_PEAKS, _PEAK_SIGMA, _WARP_SIGMA, _LOWEST = 4, 0.017, 0.04, 0.02
+_PEAKS, _PEAK_SIGMA, _WARP_SIGMA, _LOWEST = 4, 0.015, 0.04, 0.02
 # Labels of a keypoint are far apart if by so many times the usual gap. What the subject's shape then tells of
 # it is trusted to so many times its median error, and no more than to a share of the size.
 _FAR, _GUESS, _LEAST_GUESS = 1.5, 2.0, 0.05
@@ -181,7 +181,9 @@ class Stretch:
         path = choose_paths(evidence, skeleton.flip_order, limbs, np.flatnonzero(self.known))
         sightings = [*evidence.carried, evidence.interpolated]
         if evidence.seen is not None:
-            sightings.append(_trusted(evidence.seen.nearest(path), _PEAK_SIGMA / trust.network, size))
+            visible = np.where((self.visibility >= 2)[..., None], self.keypoints, np.nan)
+            seen = evidence.seen.nearest(path).without_bias(visible, self.size)
+            sightings.append(_trusted(seen, _PEAK_SIGMA / trust.network, size))
         if evidence.warped is not None:
             sightings.append(_trusted(evidence.warped.blended, _WARP_SIGMA, size))
         if evidence.seen is None:

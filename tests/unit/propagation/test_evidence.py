@@ -13,6 +13,7 @@ from posewarper.heatmaps import encode
 from posewarper.model.heatmap_runner import HeatmapEngine
 from posewarper.propagation.evidence import (
     LabelledCrop,
+    Seen,
     find_peaks,
     labelled_crop,
     to_image,
@@ -223,3 +224,22 @@ def test_of_several_labels_the_nearest_on_each_side_that_has_the_keypoint_counts
     assert_allclose(x[1][1], [12, 12, 12, 12, 12, NAN, NAN], atol=0.05)
     # Each is warped only to the rows where it counts.
     assert sum(len(call[0]) for call in head.calls) == 5 + 7 + 7 + 5
+
+
+def test_what_peaks_are_off_at_labels_is_taken_away_from_those_between_them():
+    labels = np.full((5, 3, 2), np.nan)
+    labels[[0, 4]] = [[[10, 10], [10, 10], [10, 10]], [[50, 10], [50, 10], [50, 10]]]
+    x = np.array([10.0, 20.0, 30.0, 40.0, 50.0])
+    points = np.stack([x, np.full(5, 10.0)], -1)[:, None] + np.zeros((1, 3, 1))
+    points[:, 0] += [2.0, 0.0]  # off by the same everywhere
+    points[0, 1] += [2.0, 0.0]  # off at one of the labels
+    points[:, 2] += [20.0, 0.0]  # another limb's peak
+    size = np.full(5, 100.0)
+    found = Seen(points, np.ones((5, 3))).without_bias(labels, size)
+    assert_allclose(found.points[:, 0, 0] - x, 2.0 * 0.3)
+    assert_allclose(found.points[1:, 1, 0] - x[1:], -2.0 * 0.7 * np.array([0.75, 0.5, 0.25, 0.0]))
+    assert_array_equal(found.points[:, 2], points[:, 2])
+    assert_array_equal(found.points[..., 1], points[..., 1])
+    # Without a label nothing is known of it.
+    unlabelled = Seen(points, np.ones((5, 3))).without_bias(np.full_like(labels, np.nan), size)
+    assert_array_equal(unlabelled.points, points)
