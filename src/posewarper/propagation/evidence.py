@@ -21,8 +21,8 @@ from posewarper.structures import Floats, Ints, is_there
 from posewarper.video.track_crops import TrackCrops
 
 _WARPED_PEAKS = 2
-# Of what peaks are off at labels this share is taken away from those between them. A peak that is further from
-# its label than a share of the size belongs to something else.
+# Of what peaks are off at labels this share is taken away from those between them. A peak that is further off
+# than a share of the size belongs to something else.
 _BIAS, _MOST_BIAS = 0.7, 0.08
 
 
