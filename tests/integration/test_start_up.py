@@ -49,3 +49,9 @@ def test_missing_files_are_noticed_before_pytorch_is_imported(tmp_path, monkeypa
     said, err = last_line(*words.split())
     assert said == "ended with 2, imported False"
     assert f"{missing}: there is no such file" in err and "expected:" in err and "fix:" in err
+
+
+def test_prediction_with_given_boxes_does_without_torchvision():
+    code = "import sys, posewarper.prediction.video; print('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "False", done.stderr

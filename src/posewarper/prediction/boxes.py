@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import nn
-from torchvision import models
 
 from posewarper.crops import Image
 from posewarper.errors import ConfigError, did_you_mean, wrong_type
@@ -141,6 +140,8 @@ def load_detector(
         ConfigError: if torchvision has no such detector.
         ModelError: if the file is missing or holds other weights, or the download fails.
     """
+    from torchvision import models  # takes two seconds, and only detectors need it
+
     known = models.list_models(models.detection)
     if name not in known:
         fix = did_you_mean(name, known, "name one of these")
