@@ -277,7 +277,10 @@ class Stretch:
         sides = carried[:2]
         # Flow that left-out labels show to be bad says little of lines that they show to be exact.
         heard = np.clip(lines.rate / _EXACT, min(1.0, 1 / self._flow_error(trust)), 1.0)
-        strays = heard * np.max([_strays(points, room, side) for side in sides], axis=0)
+        ways = (before, after, 1), (after, before, -1)
+        strays = heard * np.max(
+            [_strays(points, room, *both) for both in zip(sides, ways, strict=True)], axis=0
+        )
         sigma = _LINES * np.sqrt(rate**2 + strays**2) * room + _LEAST_LINE * size
         interpolated = Sighting(np.where(np.isfinite(sigma)[..., None], points, np.nan), sigma)
 
@@ -335,14 +338,39 @@ def _beside_flow(sigma: Floats, sides: Sequence[Sighting]) -> Floats:
     return np.array(found)
 
 
-def _strays(points: Floats, room: Floats, side: Sighting) -> Floats:
-    """Return (K,) by how much of their room (t, K) lines (t, K, 2) stray from flow, beyond its deviation."""
-    off = ((side.points - points) ** 2).sum(-1) / 2 - side.sigma**2
-    there = np.isfinite(off) & np.isfinite(room) & (room > 0)
+def _strays(points: Floats, room: Floats, side: Sighting, way: tuple[Floats, Floats, int]) -> Floats:
+    """Return (K,) by how much of their room (t, K) lines (t, K, 2) stray from flow, beyond its deviation.
+
+    Flow that is drawn to the ground strays from its label on, evenly, and misses the next label by as much.
+    That says nothing of the lines: what is left without it counts double, and no more than all of it.
+
+    Args:
+        points, room: of the lines.
+        side: labels carried by flow.
+        way: (t, K) frames from the label that is carried, and to the next one, and in which direction.
+    """
+    off = side.points - points
+    whole, left = ((each**2).sum(-1) / 2 - side.sigma**2 for each in (off, off - _even_drift(off, *way)))
+    there = np.isfinite(whole) & np.isfinite(left) & np.isfinite(room) & (room > 0)
     weight = np.where(there, side.sigma**-2.0, 0.0)
-    total = (weight * np.where(there, np.maximum(off, 0.0), 0.0)).sum(0)
+    drifts, keeps = ((weight * np.where(there, np.maximum(each, 0.0), 0.0)).sum(0) for each in (whole, left))
     most = (weight * np.where(there, room**2, 0.0)).sum(0)
-    return np.sqrt(total / np.where(most > 0, most, 1.0))
+    return np.sqrt(np.minimum(drifts, 2 * keeps) / np.where(most > 0, most, 1.0))
+
+
+def _even_drift(off: Floats, away: Floats, ahead: Floats, step: int) -> Floats:
+    """Return what of ``off`` (t, K, 2) grows evenly up to the frame before the next label.
+
+    ``away`` and ``ahead`` (t, K) are the frames from the last label and to the next one, which comes in the
+    direction ``step``; nothing where there is none.
+    """
+    between = np.isfinite(away + ahead) & (away > 0) & (ahead > 0)
+    frames = np.where(between, ahead - 1, 0.0)
+    last = np.arange(len(off))[:, None] + step * frames.astype(int)
+    between &= (last >= 0) & (last < len(off))
+    end = np.take_along_axis(off, np.where(between, last, 0)[..., None], axis=0)
+    share = np.where(between, away, 0.0) / np.where(between, away + frames, 1.0)
+    return share[..., None] * np.nan_to_num(end)
 
 
 def _within(sighting: Sighting, path: Floats, near: Floats, sigmas: float) -> Sighting:

@@ -110,3 +110,28 @@ def test_a_small_subject_that_goes_straight_on_is_followed_as_well_as_by_lines()
     between = (found.frames >= 4) & (found.frames <= 28)
     off = np.linalg.norm(found.keypoints - truth.tracks[0].keypoints[found.frames], axis=-1)[between]
     assert off.mean() < 0.3 and off.max() < 1
+
+
+def test_a_plain_disc_on_which_flow_is_drawn_to_the_ground_is_followed_as_by_lines() -> None:
+    rng, n, gap = np.random.default_rng(0), 49, 12
+    coarse = rng.integers(60, 200, (36, 40, 3)).astype(np.uint8)
+    ground = np.kron(coarse, np.ones((4, 4, 1), np.uint8))
+    y, x = np.mgrid[:144, :160]
+    points = np.stack([50.0 + np.arange(n), np.full(n, 72.0)], 1)
+    frames = []
+    for cx, cy in points:
+        frames.append(ground.copy())
+        frames[-1][(x - cx) ** 2 + (y - cy) ** 2 < 20**2] = (220, 40, 40)
+    track = Track(np.arange(n), points[:, None])
+    truth = Labels(Skeleton(("centre",)), {0: track}, image_size=(144, 160), n_frames=n)
+    with open_video(frames) as video:
+        kept = keep_every(truth, gap)
+        clip = prepare_clip(video, kept)
+        by_flow, found = (propagate_clip(clip, method).tracks[0] for method in ("flow", "default"))
+    first, last = kept.labelled_frames[[0, -1]]
+    between = (found.frames >= first) & (found.frames <= last)
+    off, off_by_flow = (
+        np.linalg.norm(poses.keypoints - points[poses.frames, None], axis=-1)[between]
+        for poses in (found, by_flow)
+    )
+    assert off_by_flow.max() > 2 and off.max() < 0.1
