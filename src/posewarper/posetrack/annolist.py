@@ -165,7 +165,8 @@ def _checked_points(points: list[Any], owners: Sequence[int], people: Sequence[R
     if array is not None:
         array = array.reshape(-1, 4)
         bad = ~np.isin(array[:, 0], np.arange(len(POINTS)))
-        bad |= (np.abs(array[:, 1:]) > LARGEST_COORDINATE).any(1) | ~np.isfinite(array[:, 1:3]).all(1)
+        # Scores have no limit: those of an untrained network are of any size.
+        bad |= ~(np.abs(array[:, 1:3]) <= LARGEST_COORDINATE).all(1) | np.isinf(array[:, 3])
         if not bad.any():
             return array
         first = int(np.flatnonzero(bad)[0])

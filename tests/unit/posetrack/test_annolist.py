@@ -169,6 +169,7 @@ def test_a_point_given_twice_is_told(tmp_path: Path) -> None:
         ((*POINT, "x"), ["7"], r'x "7"'),
         ((*POINT, "y"), [1e9], "y 1000000000.0"),
         ((*POINT, "score"), [True], "score true"),
+        ((*POINT, "score"), [float("inf")], "point 1 is wrong"),
         ((*POINT, "x"), [1, 2], r"x \[1, 2\]"),
         ((*POINT, "x"), [1] * 9, "a list of 9 values"),
         (POINT, "here", "objects with id, x and y"),
@@ -191,6 +192,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, way: tuple[Any, ...], value: Any
     with pytest.raises(LabelsError, match=text) as caught:
         _read(tmp_path, _edited(*way, value=value))
     assert "000342_mpii.json" in str(caught.value) and "fix:" in str(caught.value)
+
+
+def test_scores_of_any_size_are_taken(tmp_path: Path) -> None:
+    table = _read(tmp_path, _edited(*POINT, "score", value=[2e9]))
+    assert table.keypoint_scores is not None and np.nanmax(table.keypoint_scores) == 2e9
 
 
 def test_all_that_a_table_holds_comes_back(tmp_path: Path) -> None:
