@@ -57,10 +57,6 @@ class Peaks:
     points: Floats
     heights: Floats
 
-    def highest(self) -> Seen:
-        """Return each keypoint's highest peak."""
-        return Seen(self.points[:, :, 0], np.nan_to_num(self.heights[:, :, 0]))
-
     def nearest(self, path: Floats) -> Seen:
         """Return of each keypoint's peaks the one that is nearest to its path (t, K, 2)."""
         away = np.linalg.norm(self.points - path[:, :, None], axis=-1)

@@ -155,6 +155,11 @@ class Stretch:
         self.visibility[rows] = self.track.visibility[own]
         self.settled_rows = np.flatnonzero(np.isin(frames, settled_frames(self.track)))
 
+    @property
+    def visible(self) -> Floats:
+        """Labels (t, K, 2) of keypoints that can be seen, NaN elsewhere."""
+        return np.where((self.visibility >= 2)[..., None], self.keypoints, np.nan)
+
     @cached_property
     def crops(self) -> TrackCrops:
         """What the network looks at."""
@@ -181,8 +186,7 @@ class Stretch:
         path = choose_paths(evidence, skeleton.flip_order, limbs, np.flatnonzero(self.known))
         sightings = [*evidence.carried, evidence.interpolated]
         if evidence.seen is not None:
-            visible = np.where((self.visibility >= 2)[..., None], self.keypoints, np.nan)
-            seen = evidence.seen.nearest(path).without_bias(visible, self.size)
+            seen = evidence.seen.nearest(path).without_bias(self.visible, self.size)
             sightings.append(_trusted(seen, _PEAK_SIGMA / trust.network, size))
         if evidence.warped is not None:
             sightings.append(_trusted(evidence.warped.blended, _WARP_SIGMA, size))
@@ -214,7 +218,7 @@ class Stretch:
             seen = find_all_peaks(heatmaps, self.crops.transforms, _PEAKS)
             if self.network.spec.trained.get("warp"):
                 warped = self._warp(self.network, heatmaps)
-        anchors = np.where((self.visibility >= 2)[..., None], self.keypoints, np.nan)
+        anchors = self.visible
         if self._is_piece():
             joint = self._joint()
             anchors[0] = np.where(is_there(joint)[:, None], joint, anchors[0])
@@ -350,12 +354,16 @@ def _strays(points: Floats, room: Floats, side: Sighting, way: tuple[Floats, Flo
         way: (t, K) frames from the label that is carried, and to the next one, and in which direction.
     """
     off = side.points - points
-    whole, left = ((each**2).sum(-1) / 2 - side.sigma**2 for each in (off, off - _even_drift(off, *way)))
-    there = np.isfinite(whole) & np.isfinite(left) & np.isfinite(room) & (room > 0)
+    there = is_there(off) & np.isfinite(room) & (room > 0)
     weight = np.where(there, side.sigma**-2.0, 0.0)
-    drifts, keeps = ((weight * np.where(there, np.maximum(each, 0.0), 0.0)).sum(0) for each in (whole, left))
+
+    def beyond(away: Floats) -> Floats:
+        squares = np.maximum((away**2).sum(-1) / 2 - side.sigma**2, 0.0)
+        return (weight * np.where(there, squares, 0.0)).sum(0)
+
     most = (weight * np.where(there, room**2, 0.0)).sum(0)
-    return np.sqrt(np.minimum(drifts, 2 * keeps) / np.where(most > 0, most, 1.0))
+    total = np.minimum(beyond(off), 2 * beyond(off - _even_drift(off, *way)))
+    return np.sqrt(total / np.where(most > 0, most, 1.0))
 
 
 def _even_drift(off: Floats, away: Floats, ahead: Floats, step: int) -> Floats:
